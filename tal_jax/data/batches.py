@@ -1,0 +1,78 @@
+"""Recordings of different lengths as one set of fixed-shape arrays."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+
+from tal_jax.data.recordings import Recording
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PackedRecordings:
+    """Recordings side by side, padded; on the host or on a device.
+
+    A recording's labelled classes are listed in *slots*, so that what is kept for each labelled
+    class (its pseudo labels, say) does not grow with the number of classes of the data set.
+    """
+
+    features: jax.Array  # [R, T, D] float32, zeros beyond the end
+    where: jax.Array  # [R, T] bool, True on the valid snippets
+    point_times: jax.Array  # [R, P] float32, in snippets
+    point_slots: jax.Array  # [R, P] int32, which slot's class the point belongs to
+    point_where: jax.Array  # [R, P] bool
+    slot_labels: jax.Array  # [R, L] int32, the class of each slot; 0 in empty ones
+    slot_where: jax.Array  # [R, L] bool
+
+
+def bucket(size: int, step: int) -> int:
+    """The least multiple of `step` that holds `size`: few different shapes, so few compilations."""
+    return max(-(-size // step), 1) * step
+
+
+def pack(
+    recordings: Sequence[Recording], *, length: int, num_points: int = 0, num_slots: int = 0
+) -> PackedRecordings:
+    """Pads recordings to one length.
+
+    Args:
+      recordings: R recordings.
+      length: T, in snippets, at least that of the longest recording.
+      num_points: P at least; grows to the largest number of points.
+      num_slots: L at least; grows to the largest number of labelled classes.
+
+    Returns:
+      Host arrays.
+
+    Raises:
+      ValueError: if a recording is longer than `length`.
+    """
+    labels = [sorted({point.label for point in r.points}) for r in recordings]
+    num_points = max([1, num_points, *(len(r.points) for r in recordings)])
+    num_slots = max([1, num_slots, *map(len, labels)])
+    count, dim = len(recordings), recordings[0].features.shape[1]
+    packed = PackedRecordings(
+        features=np.zeros((count, length, dim), np.float32),
+        where=np.zeros((count, length), bool),
+        point_times=np.zeros((count, num_points), np.float32),
+        point_slots=np.zeros((count, num_points), np.int32),
+        point_where=np.zeros((count, num_points), bool),
+        slot_labels=np.zeros((count, num_slots), np.int32),
+        slot_where=np.zeros((count, num_slots), bool),
+    )
+    for row, recording in enumerate(recordings):
+        size = len(recording.features)
+        if size > length:
+            raise ValueError(f"{recording.name}: {size} snippets; expected at most {length}")
+        packed.features[row, :size] = recording.features
+        packed.where[row, :size] = True
+        points = recording.points
+        times_s = np.array([point.time_s for point in points], np.float64)
+        packed.point_times[row, : len(points)] = recording.grid.to_snippets(times_s)
+        packed.point_slots[row, : len(points)] = [labels[row].index(p.label) for p in points]
+        packed.point_where[row, : len(points)] = True
+        packed.slot_labels[row, : len(labels[row])] = labels[row]
+        packed.slot_where[row, : len(labels[row])] = True
+    return packed

@@ -1,0 +1,125 @@
+"""The clock: the one place where snippets become seconds and seconds become snippets.
+
+Snippet `i` of a recording covers the half-open time `[i, i + 1)` in snippets, which is
+
+    [i * stride_frames / fps, (i + 1) * stride_frames / fps)   seconds,
+
+and its features were computed from `window_frames` frames centred on it::
+
+    frames    0        stride     2 stride   3 stride
+              |----0----|----1----|----2----|         snippets, half-open
+                        |    ^    |
+                    |------window------|              what snippet 1 has seen
+
+A `Grid` travels with the features it belongs to (as `grid.json` in a folder of features); no other
+module multiplies or divides by a frame rate.
+"""
+
+import dataclasses
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+
+Times = TypeVar("Times", float, np.ndarray)
+
+# A duration that passes a snippet's end by less is rounding, not another snippet.
+_ROUNDING_SNIPPETS = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """The grid of snippets that features lie on.
+
+    Attributes:
+      fps: frames (or sensor samples) a second.
+      stride_frames: frames from one snippet's start to the next one's.
+      window_frames: frames that the features of one snippet were computed from.
+
+    Raises:
+      ValueError: if one of them is not a finite number above 0.
+
+    >>> grid = Grid(fps=25, stride_frames=16, window_frames=16)
+    >>> grid.to_seconds(2.0), grid.to_snippets(1.28), grid.num_snippets(1.3)
+    (1.28, 2.0, 3)
+    """
+
+    fps: float
+    stride_frames: float
+    window_frames: float
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if not _is_positive(value):
+                raise ValueError(
+                    f"grid: {field.name} is {value!r}, expected a finite number above 0"
+                )
+            object.__setattr__(self, field.name, float(value))
+
+    @property
+    def stride_s(self) -> float:
+        """Seconds from one snippet's start to the next one's."""
+        return self.stride_frames / self.fps
+
+    def to_seconds(self, times_snippets: Times) -> Times:
+        """Turns times in snippets (floats or an array of them) into seconds."""
+        return times_snippets * self.stride_frames / self.fps
+
+    def to_snippets(self, times_s: Times) -> Times:
+        """Turns times in seconds (floats or an array of them) into snippets, fractions included.
+
+        The time `t` lies in snippet `floor(to_snippets(t))`.
+        """
+        return times_s * self.fps / self.stride_frames
+
+    def num_snippets(self, duration_s: float) -> int:
+        """Counts the snippets that cover a recording, the last of which may reach beyond its end.
+
+        Args:
+          duration_s: duration in seconds, 0 or more.
+
+        Returns:
+          The least count whose snippets cover the duration; `num_snippets(to_seconds(n)) == n`.
+
+        Raises:
+          ValueError: if the duration is negative, infinite or not a number.
+        """
+        if not (math.isfinite(duration_s) and duration_s >= 0):
+            raise ValueError(
+                f"duration_s is {duration_s!r}, expected a finite number of seconds, 0 or more"
+            )
+        count = math.ceil(self.to_snippets(float(duration_s)) - _ROUNDING_SNIPPETS)
+        return max(count, 1) if duration_s > 0 else 0
+
+    def to_dict(self) -> dict[str, float]:
+        """Returns the grid as the plain dictionary that `grid.json` holds."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Grid":
+        """Reads what `to_dict` wrote.
+
+        Raises:
+          ValueError: if a key is missing or unknown, or a value is not a finite number above 0.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if not isinstance(values, Mapping):
+            raise ValueError(
+                f"grid: got {type(values).__name__}, expected an object with the keys "
+                f"{', '.join(names)}"
+            )
+        unknown = sorted(set(values) - set(names))
+        missing = [name for name in names if name not in values]
+        if unknown or missing:
+            wrong = f"unknown key {unknown[0]!r}" if unknown else f"missing key {missing[0]!r}"
+            raise ValueError(f"grid: {wrong}, expected the keys {', '.join(names)}")
+        return cls(**values)
+
+
+def _is_positive(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return False
+    return math.isfinite(value) and value > 0

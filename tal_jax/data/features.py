@@ -1,0 +1,220 @@
+"""A folder of features as a data set.
+
+What lies in the folder::
+
+    grid.json            {"fps": 25, "stride_frames": 16, "window_frames": 16}
+    annotations.json     see `tal_jax.data.annotations`
+    recording_1.npy      [T, D] float32 or float16
+    recording_2.npy      ...
+
+Features stay on disk and are mapped into memory as they are needed.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tal_jax.data import files
+from tal_jax.data.annotations import (
+    Annotations,
+    annotations_to_dict,
+    ground_truth_of,
+    load_annotations,
+)
+from tal_jax.data.clock import Grid
+from tal_jax.data.recordings import (
+    Dataset,
+    Recording,
+    check_dataset,
+    class_notes,
+    label_pairs,
+    points_of,
+)
+
+GRID_FILE = "grid.json"
+ANNOTATION_FILE = "annotations.json"
+
+
+def load_folder(
+    folder: str | os.PathLike,
+    *,
+    annotations: Annotations | str | os.PathLike | None = None,
+    train_subset: str = "train",
+    test_subset: str = "test",
+) -> Dataset:
+    """Reads a folder of features and the annotations of its recordings.
+
+    Args:
+      folder: where the features and their `grid.json` lie.
+      annotations: an annotation file, or annotations that were already read (and given points by
+        `generate_points`, say); `annotations.json` in the folder by default.
+      train_subset: what the annotations call the recordings to train on. Each of their instances
+        needs a point.
+      test_subset: what they call the recordings to test on. Each of their instances needs a
+        segment. Published files differ: GTEA, BEOID and ActivityNet test on "validation", THUMOS14
+        trains on "Validation" and tests on "Test".
+
+    Returns:
+      The data set. An annotated recording without features, and features without annotations, are
+      left out and named in the notes; so is a test subset that has no recording at all.
+
+    Raises:
+      ValueError: if the folder, the grid or the annotations cannot be read, the two subsets are
+        one, there is nothing to train on, none of the test recordings has features, an instance
+        lacks what its subset needs, or the features are refused by `check_dataset`.
+    """
+    if train_subset == test_subset:
+        raise ValueError(f"subset {test_subset!r} is both trained and tested on, expected two")
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"{folder}: no such folder, expected <recording>.npy files and {GRID_FILE}"
+        )
+    grid = load_grid(folder / GRID_FILE)
+    if annotations is None:
+        annotations = folder / ANNOTATION_FILE
+    if not isinstance(annotations, Annotations):
+        annotations = load_annotations(annotations)
+    train_names, test_names, notes = _split(folder, annotations, train_subset, test_subset)
+    dataset = Dataset(
+        classes=annotations.classes,
+        train=tuple(_load(folder, name, grid, annotations, clicked=True) for name in train_names),
+        test=tuple(_load(folder, name, grid, annotations, clicked=False) for name in test_names),
+        ground_truth=ground_truth_of(annotations, test_names),
+        overlapping=label_pairs(annotations),
+    )
+    check_dataset(dataset)
+    return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
+
+
+def load_grid(path: str | os.PathLike) -> Grid:
+    """Reads a `grid.json`; raises ValueError naming the file if it is missing or not a grid."""
+    try:
+        return Grid.from_dict(files.read_json(path))
+    except ValueError as error:
+        raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def load_features(path: str | os.PathLike) -> np.ndarray:
+    """Maps the array of an `.npy` file into memory.
+
+    Raises:
+      ValueError: if the file is missing, cut short, no `.npy` file, or holds Python objects.
+    """
+    expected = "expected an .npy file of numbers [T, D]"
+    try:
+        features = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ValueError(f"cannot read {path}: {reason}; {expected}") from error
+    if not isinstance(features, np.ndarray):  # a renamed .npz
+        features.close()
+        raise ValueError(f"cannot read {path}: it holds several arrays; {expected}")
+    return features
+
+
+def write_folder(
+    folder: str | os.PathLike,
+    features: Mapping[str, np.ndarray],
+    *,
+    grid: Grid,
+    annotations: Annotations,
+) -> None:
+    """Writes a folder that `load_folder` reads.
+
+    Args:
+      folder: where to; made where missing.
+      features: `[T, D]` features of each recording, by its name.
+      grid: their clock.
+      annotations: what is known of the recordings.
+
+    Raises:
+      ValueError: if a name cannot be a file's name.
+      OSError: if a file cannot be written.
+    """
+    folder = Path(folder)
+    paths = {name: _feature_path(folder, name) for name in features}
+    for name, path in paths.items():
+        files.write_npy(path, features[name])
+    files.write_json(folder / GRID_FILE, grid.to_dict())
+    files.write_json(folder / ANNOTATION_FILE, annotations_to_dict(annotations))
+
+
+def _split(
+    folder: Path, annotations: Annotations, train_subset: str, test_subset: str
+) -> tuple[list[str], list[str], list[str]]:
+    """Returns the training and the test recordings that have features, and what was left out."""
+    present = {path.stem for path in folder.glob("*.npy")}
+    chosen, notes = {}, []
+    for subset in (train_subset, test_subset):
+        wanted = [name for name, r in annotations.recordings.items() if r.subset == subset]
+        missing = [name for name in wanted if not _feature_path(folder, name).is_file()]
+        chosen[subset] = [name for name in wanted if name not in set(missing)]
+        if wanted and not chosen[subset]:
+            raise ValueError(
+                f"{folder}: none of the {len(wanted)} recordings of subset {subset!r} has "
+                f"features, expected {missing[0]}.npy and so on"
+            )
+        if missing:
+            notes.append(
+                f"{subset}: left out {_count(missing)}: annotated, but without features in {folder}"
+            )
+    subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
+    if not chosen[train_subset]:
+        raise ValueError(
+            f"{folder}: no recording of subset {train_subset!r} to train on, the annotations have "
+            f"{subsets or 'none'}"
+        )
+    if not chosen[test_subset]:
+        notes.append(
+            f"no recording of subset {test_subset!r} to test on, the annotations have {subsets}"
+        )
+    notes += _unused(present, annotations, train_subset, test_subset)
+    return chosen[train_subset], chosen[test_subset], notes
+
+
+def _unused(
+    present: set[str], annotations: Annotations, train_subset: str, test_subset: str
+) -> list[str]:
+    """Returns a line for the features of other subsets, and one for those of no recording."""
+    notes = []
+    others = [
+        name
+        for name, recording in annotations.recordings.items()
+        if recording.subset not in (train_subset, test_subset) and name in present
+    ]
+    if others:
+        notes.append(f"left out {_count(others)}: neither {train_subset!r} nor {test_subset!r}")
+    unknown = sorted(present - set(annotations.recordings))
+    if unknown:
+        notes.append(f"left out {_count(unknown)}: features without annotations")
+    return notes
+
+
+def _load(
+    folder: Path, name: str, grid: Grid, annotations: Annotations, *, clicked: bool
+) -> Recording:
+    annotation = annotations.recordings[name]
+    return Recording(
+        name=name,
+        features=load_features(_feature_path(folder, name)),
+        grid=grid,
+        duration_s=annotation.duration_s,
+        points=points_of(name, annotation, annotations.classes) if clicked else (),
+    )
+
+
+def _feature_path(folder: Path, name: str) -> Path:
+    """Returns a recording's file, which a name from a file must not lead out of the folder."""
+    if not name or name in (".", "..") or set(name) & set("/\\\0:"):
+        raise ValueError(f"recording name {name!r}: expected a file's name without a folder")
+    return folder / f"{name}.npy"
+
+
+def _count(names: Sequence[str], most: int = 5) -> str:
+    plural = "recording" if len(names) == 1 else "recordings"
+    more = ", ..." if len(names) > most else ""
+    return f"{len(names)} {plural} ({', '.join(names[:most])}{more})"

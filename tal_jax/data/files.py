@@ -1,0 +1,100 @@
+"""Reads JSON strictly, and writes files whole or not at all; errors are one line each."""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      ValueError: if the file is missing, is not JSON, or an object in it has the same key twice (of
+        which Python would silently keep the last).
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+    try:
+        return json.loads(text, object_pairs_hook=_object_of_unique_keys)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def write_json(path: str | os.PathLike, value: Any) -> None:
+    """Writes a value as JSON.
+
+    Args:
+      path: the file; its folder is made where missing.
+      value: dictionaries, lists, strings, finite numbers (NumPy's included), booleans and None.
+
+    Raises:
+      ValueError: if the value holds NaN or infinity, which JSON has no words for.
+      TypeError: if the value holds something else.
+      OSError: if the file cannot be written, in one line; what lay there before still does.
+    """
+    text = json.dumps(value, indent=1, allow_nan=False, default=_plain)
+    write_bytes(path, (text + "\n").encode())
+
+
+def write_bytes(path: str | os.PathLike, content: bytes) -> None:
+    """Writes bytes; raises OSError as `write_json` does."""
+    _write(path, lambda file: file.write(content))
+
+
+def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Writes an array as `.npy`; raises OSError as `write_json` does."""
+    _write(path, lambda file: np.save(file, array, allow_pickle=False))
+
+
+def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
+    """Writes named arrays as one compressed `.npz`; raises OSError as `write_json` does."""
+    _write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+
+
+def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Fills a temporary file beside the target, then puts it in the target's place in one step."""
+    path = Path(path)
+    # The process in the name keeps two runs that write one file from mixing their bytes.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            fill(file)
+            file.flush()
+            os.fsync(file.fileno())  # a full disk may only show here
+        os.replace(temporary, path)
+    except OSError as error:
+        message = f"cannot write {path}: {_reason(error)}; nothing was changed"
+        raise OSError(error.errno or errno.EIO, message) from error
+    finally:
+        # Gone after the replacement; left over where filling failed.
+        try:
+            temporary.unlink(missing_ok=True)
+        except OSError:
+            pass
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray | np.generic):
+        return value.tolist()
+    raise TypeError(f"cannot write {type(value).__name__} {value!r} as JSON")
+
+
+def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        seen = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))
+        raise ValueError(f"key {twice!r} occurs twice in one object, expected once")
+    return values
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)

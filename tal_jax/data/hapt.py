@@ -1,0 +1,140 @@
+"""HAPT (also SBHAR): a phone at the waist, thirty people, activities and postural transitions.
+
+"Smartphone-Based Recognition of Human Activities and Postural Transitions" v2.1, from the UCI
+repository: 61 continuous recordings at 50 Hz with hand-made labels of twelve classes, six
+activities of 10 to 25 s and six transitions of 2 to 5 s. Its terms ask for a citation
+(Reyes-Ortiz et al., Neurocomputing 2015) and exclude commercial use, so users fetch it themselves.
+"""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import numpy as np
+
+from tal_jax.data import signals
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
+from tal_jax.data.point_labels import generate_points
+from tal_jax.data.recordings import (
+    Dataset,
+    Recording,
+    check_dataset,
+    class_notes,
+    points_of,
+    standardize,
+)
+
+FPS = 50.0
+TRAIN_USERS = range(1, 22)  # 43 recordings; users 22 to 30 test on 18
+CLASSES = (
+    "walking",
+    "walking_upstairs",
+    "walking_downstairs",
+    "sitting",
+    "standing",
+    "laying",
+    "stand_to_sit",
+    "sit_to_stand",
+    "sit_to_lie",
+    "lie_to_sit",
+    "stand_to_lie",
+    "lie_to_stand",
+)
+
+
+def load(
+    folder: str | Path,
+    *,
+    seed: int = 0,
+    points: str = "uniform",
+    stride_s: float = 0.5,
+    window_s: float = 1.5,
+) -> Dataset:
+    """Reads the raw signals and labels, split by user.
+
+    Args:
+      folder: the data set's folder, which holds `RawData`.
+      seed: of the points.
+      points: the law of the points, see `generate_points`.
+      stride_s: seconds between snippets.
+      window_s: seconds that the features of a snippet see.
+
+    Returns:
+      The data set, with features standardised on the training recordings.
+
+    Raises:
+      ValueError: if files are missing or not what they should be, or the law is unknown.
+    """
+    raw = Path(folder) / "RawData"
+    paths = sorted(raw.glob("acc_exp*_user*.txt"))
+    if not paths:
+        raise ValueError(f"{raw}: no acc_exp*_user*.txt; expected the RawData folder of HAPT v2.1")
+    described, users, durations = {}, {}, {}
+    for path in paths:
+        name = path.stem.removeprefix("acc_")
+        users[name] = int(re.fullmatch(r"exp\d+_user(\d+)", name).group(1))
+        signal = _read_signal(path)
+        durations[name] = len(signal) / FPS
+        described[name] = signals.window_features(
+            signal, fps=FPS, stride_s=stride_s, window_s=window_s
+        )
+    annotations = generate_points(
+        _read_labels(raw / "labels.txt", users, durations), law=points, seed=seed
+    )
+    train = {name for name, user in users.items() if user in TRAIN_USERS}
+    test = [name for name in users if name not in train]
+
+    def recording(name: str) -> Recording:
+        features, grid = described[name]
+        clicks = points_of(name, annotations.recordings[name], CLASSES) if name in train else ()
+        return Recording(name, features, grid, durations[name], clicks)
+
+    dataset = Dataset(
+        classes=CLASSES,
+        train=tuple(recording(name) for name in users if name in train),
+        test=tuple(recording(name) for name in test),
+        ground_truth=ground_truth_of(annotations, test),
+    )
+    check_dataset(dataset)
+    return dataclasses.replace(standardize(dataset), notes=class_notes(dataset))
+
+
+def _read_signal(path: Path) -> np.ndarray:
+    """Acceleration (g) and rotation (rad/s) of one recording, `[samples, 6]`."""
+    gyroscope = path.with_name(path.name.replace("acc_", "gyro_", 1))
+    parts = [_read_numbers(path, 3), _read_numbers(gyroscope, 3)]
+    if len(parts[0]) != len(parts[1]):
+        raise ValueError(
+            f"{gyroscope}: {len(parts[1])} samples; expected {len(parts[0])}, as in {path.name}"
+        )
+    return np.concatenate(parts, axis=1)
+
+
+def _read_labels(path: Path, users: dict[str, int], durations: dict[str, float]) -> Annotations:
+    """Rows of experiment, user, class, first and last sample (both counted from 1)."""
+    instances = {name: [] for name in users}
+    for experiment, user, label, first, last in _read_numbers(path, 5).astype(int):
+        name = f"exp{experiment:02d}_user{user:02d}"
+        if name not in instances or not 1 <= label <= len(CLASSES):
+            raise ValueError(
+                f"{path}: row {experiment} {user} {label} {first} {last}; expected a recording "
+                f"that is there and a class from 1 to {len(CLASSES)}"
+            )
+        instances[name].append(Instance(CLASSES[label - 1], (first - 1) / FPS, last / FPS))
+    recordings = {
+        name: RecordingAnnotation(
+            "train" if user in TRAIN_USERS else "test", durations[name], tuple(instances[name])
+        )
+        for name, user in users.items()
+    }
+    return Annotations(CLASSES, recordings)
+
+
+def _read_numbers(path: Path, columns: int) -> np.ndarray:
+    try:
+        numbers = np.loadtxt(path, ndmin=2)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from error
+    if numbers.shape[1] != columns:
+        raise ValueError(f"{path}: {numbers.shape[1]} columns; expected {columns}")
+    return numbers

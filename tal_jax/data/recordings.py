@@ -1,0 +1,249 @@
+"""What a data set is to the rest of the library: recordings, their clock and their points.
+
+A `Dataset` is what every loader returns. Its training recordings carry points and nothing else; the
+starts and ends of their instances cannot be reached from it, so no training code can use them by
+mistake.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tal_jax.data.annotations import Annotations, RecordingAnnotation
+from tal_jax.data.clock import Grid
+
+# Feature extractors drop or pad the end of a recording; a larger difference means a wrong clock.
+MAX_DRIFT_SNIPPETS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One click inside one instance of an action."""
+
+    time_s: float
+    label: int  # index into the data set's classes
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Recording:
+    """The features of one untrimmed recording.
+
+    Attributes:
+      name: what annotations and detections call it.
+      features: `[T, D]`, float32 or float16; may be a memory map.
+      grid: the clock of the features.
+      duration_s: duration of the recording in seconds; `T` is `grid.num_snippets(duration_s)`, give
+        or take `MAX_DRIFT_SNIPPETS`.
+      points: its points in order of time; empty in test recordings.
+    """
+
+    name: str
+    features: np.ndarray
+    grid: Grid
+    duration_s: float
+    points: tuple[Point, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """Recordings to train on, recordings to test on, and what is known of each.
+
+    Attributes:
+      classes: names of the classes; a label is an index into them.
+      train: training recordings, with points.
+      test: test recordings, without points.
+      ground_truth: ActivityNet dictionary of the test recordings, every `"subset"` of which is
+        `"test"`.
+      overlapping: pairs of labels whose instances may overlap; a point of one says nothing against
+        the other.
+      notes: one line for each thing that was left out or looks odd, and why; to be printed.
+    """
+
+    classes: tuple[str, ...]
+    train: tuple[Recording, ...]
+    test: tuple[Recording, ...]
+    ground_truth: dict[str, Any]
+    overlapping: tuple[tuple[int, int], ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def check_recording(
+    recording: Recording, *, dim: int | None = None, num_classes: int | None = None
+) -> None:
+    """Refuses a recording that training or prediction could not use.
+
+    Args:
+      recording: the recording.
+      dim: the `D` its features must have, where known.
+      num_classes: the number of classes its labels must lie below, where known.
+
+    Raises:
+      ValueError: if it is empty, its features are not `[T, D]` float32 or float16 or hold NaN or
+        infinity, its length does not fit its clock, or a point lies outside the recording or has no
+        class.
+    """
+    name, features = recording.name, recording.features
+    if features.ndim != 2:
+        raise ValueError(f"{name}: features have shape {list(features.shape)}, expected [T, D]")
+    if 0 in features.shape:
+        raise ValueError(
+            f"{name}: features are empty, of shape {list(features.shape)}, expected [T, D] with "
+            "T, D > 0"
+        )
+    if features.dtype not in (np.float32, np.float16):
+        raise ValueError(f"{name}: features are {features.dtype}, expected float32 or float16")
+    if dim is not None and features.shape[1] != dim:
+        raise ValueError(f"{name}: features have D = {features.shape[1]}, expected {dim}")
+    _check_finite(name, features)
+    if not (math.isfinite(recording.duration_s) and recording.duration_s > 0):
+        raise ValueError(
+            f"{name}: duration_s is {recording.duration_s!r}, expected a finite number above 0"
+        )
+    _check_clock(recording)
+    for point in recording.points:
+        _check_point(recording, point, num_classes)
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Checks every recording of a data set, and that they fit together.
+
+    Raises:
+      ValueError: if a recording is refused by `check_recording`, a name occurs twice, the
+        recordings' `D` differ, there is nothing to train on, or the ground truth names other
+        recordings than the test recordings.
+    """
+    if not dataset.train:
+        raise ValueError("data set: no training recording, expected at least one")
+    recordings = dataset.train + dataset.test
+    name, count = Counter(recording.name for recording in recordings).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"data set: recording {name!r} occurs {count} times, expected once")
+    dim = None
+    for recording in recordings:
+        check_recording(recording, dim=dim, num_classes=len(dataset.classes))
+        dim = recording.features.shape[1]
+    odd = set(dataset.ground_truth["database"]) ^ {recording.name for recording in dataset.test}
+    if odd:
+        raise ValueError(
+            f"data set: {min(odd)!r} is only one of test recording and ground truth, expected "
+            "to be both"
+        )
+
+
+def points_of(
+    name: str, annotation: RecordingAnnotation, classes: Sequence[str]
+) -> tuple[Point, ...]:
+    """Returns the points of a training recording's annotation, in order of time.
+
+    Args:
+      name: the recording's name, for messages.
+      annotation: its annotation, with a point in every instance.
+      classes: names of the classes.
+
+    Raises:
+      ValueError: if an instance has no point.
+    """
+    points = []
+    for instance in annotation.instances:
+        if instance.point_s is None:
+            raise ValueError(
+                f"{name}: instance of {instance.label!r} at "
+                f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, or "
+                "draw one for every instance: generate_points(annotations, law='uniform', seed=0)"
+            )
+        points.append(Point(instance.point_s, classes.index(instance.label)))
+    return tuple(sorted(points, key=lambda point: (point.time_s, point.label)))
+
+
+def label_pairs(annotations: Annotations) -> tuple[tuple[int, int], ...]:
+    """Returns the pairs of classes that may overlap as pairs of labels."""
+    index = {name: label for label, name in enumerate(annotations.classes)}
+    return tuple((index[first], index[second]) for first, second in annotations.overlapping)
+
+
+def class_notes(dataset: Dataset) -> tuple[str, ...]:
+    """Returns a line for every class without a training point, or without a test instance."""
+    clicked = {
+        dataset.classes[point.label] for recording in dataset.train for point in recording.points
+    }
+    tested = {
+        instance["label"]
+        for video in dataset.ground_truth["database"].values()
+        for instance in video["annotations"]
+    }
+    notes = []
+    for label in dataset.classes:
+        if label not in clicked:
+            notes.append(f"class {label!r} has no training point: it cannot be learned")
+        if dataset.test and label not in tested:
+            notes.append(f"class {label!r} has no test instance: it is left out of the mAP")
+    return tuple(notes)
+
+
+def standardize(dataset: Dataset) -> Dataset:
+    """Standardises every feature by its mean and deviation over the training snippets.
+
+    A feature that does not vary over the training set is only shifted. Test recordings never enter
+    the statistics.
+
+    Args:
+      dataset: a data set with at least one training recording.
+
+    Returns:
+      The data set with float32 features in memory.
+    """
+    snippets = np.concatenate([recording.features for recording in dataset.train]).astype(
+        np.float64
+    )
+    mean, std = snippets.mean(axis=0), snippets.std(axis=0)
+    scale = np.where(
+        std > 1e-6 * np.abs(mean), std, 1.0
+    )  # below: constant but for float32 rounding
+
+    def apply(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
+        return tuple(
+            dataclasses.replace(
+                recording, features=((recording.features - mean) / scale).astype(np.float32)
+            )
+            for recording in recordings
+        )
+
+    return dataclasses.replace(dataset, train=apply(dataset.train), test=apply(dataset.test))
+
+
+def _check_finite(name: str, features: np.ndarray) -> None:
+    finite = np.isfinite(features)
+    if not finite.all():
+        snippet, feature = np.argwhere(~finite)[0]
+        value = features[snippet, feature]
+        raise ValueError(
+            f"{name}: feature {feature} of snippet {snippet} is {value}, expected finite numbers"
+        )
+
+
+def _check_clock(recording: Recording) -> None:
+    expected = recording.grid.num_snippets(recording.duration_s)
+    length = len(recording.features)
+    if abs(length - expected) > MAX_DRIFT_SNIPPETS:
+        raise ValueError(
+            f"{recording.name}: {length} snippets of {recording.grid.stride_s:g} s for a duration "
+            f"of {recording.duration_s:g} s, expected {expected}: a wrong clock, or features of "
+            "another recording"
+        )
+
+
+def _check_point(recording: Recording, point: Point, num_classes: int | None) -> None:
+    if not 0 <= point.time_s < recording.duration_s:
+        raise ValueError(
+            f"{recording.name}: point at {point.time_s!r} s, expected a time within "
+            f"[0, {recording.duration_s:g}) s"
+        )
+    if point.label < 0 or (num_classes is not None and point.label >= num_classes):
+        count = "" if num_classes is None else f" below {num_classes}"
+        raise ValueError(
+            f"{recording.name}: point of class {point.label}, expected an index from 0{count}"
+        )

@@ -1,0 +1,84 @@
+"""Snippet features of sensor signals: statistics and spectra of sliding windows."""
+
+import numpy as np
+
+from tal_jax.data.clock import Grid
+
+# Edges of the octave bands (Hz) whose log energies describe the rhythm of a movement: human motion
+# at a wrist or a waist lies below about 15 Hz.
+BANDS_HZ = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def window_features(
+    signal: np.ndarray, *, fps: float, stride_s: float, window_s: float
+) -> tuple[np.ndarray, Grid]:
+    """Describes every snippet of a multi-channel signal by the window centred on it.
+
+    The channels come in triples (x, y, z of one sensor); the magnitude of each triple is added as a
+    channel of its own, since it does not depend on how the sensor is worn. Every channel then gives
+    its mean, standard deviation, minimum, maximum, trend (mean of the second half less the first),
+    mean absolute difference of neighbouring samples, and log energies in octave bands.
+
+    Args:
+      signal: `[samples, channels]`, channels a multiple of 3.
+      fps: samples a second.
+      stride_s: seconds between snippets.
+      window_s: seconds that a snippet's features see, centred on the snippet; the signal is
+        continued by its first and last sample where the window reaches beyond it.
+
+    Returns:
+      Features `[T, D]` (float32) with `T = ceil(samples / (stride_s · fps))`, and their `Grid`.
+
+    Raises:
+      ValueError: for an empty signal, non-finite samples, channels that are no triples, or a stride
+        or window of less than one sample.
+    """
+    signal = np.asarray(signal, np.float64)
+    if signal.ndim != 2 or signal.shape[0] == 0 or signal.shape[1] % 3:
+        raise ValueError(
+            f"signal has shape {signal.shape}; expected [samples, channels] with at least one "
+            "sample and channels in triples (x, y, z)"
+        )
+    if not np.isfinite(signal).all():
+        raise ValueError("signal holds NaN or infinite samples; expected finite numbers")
+    stride, window = stride_s * fps, round(window_s * fps)
+    if stride < 1 or window < 2:
+        raise ValueError(
+            f"stride_s={stride_s} and window_s={window_s} are {stride:g} and {window} samples at "
+            f"{fps:g} Hz; expected at least 1 and 2"
+        )
+    grid = Grid(fps=fps, stride_frames=stride, window_frames=window)
+    length = grid.num_snippets(len(signal) / fps)
+    channels = np.concatenate([signal, _magnitudes(signal)], axis=1)
+    centres = (np.arange(length) + 0.5) * stride
+    first = np.round(centres - window / 2).astype(int)
+    padded = np.pad(channels, ((window, window), (0, 0)), mode="edge")
+    windows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=0)
+    return _describe(windows[first + window], fps).astype(np.float32), grid
+
+
+def _magnitudes(signal: np.ndarray) -> np.ndarray:
+    """Euclidean norms of the channel triples, `[samples, channels / 3]`."""
+    return np.linalg.norm(signal.reshape(len(signal), -1, 3), axis=-1)
+
+
+def _describe(windows: np.ndarray, fps: float) -> np.ndarray:
+    """Statistics and spectra of windows `[T, channels, samples]` as `[T, channels · (6 + bands)]`."""
+    mean = windows.mean(-1)
+    half = windows.shape[-1] // 2
+    parts = [
+        mean,
+        windows.std(-1),
+        windows.min(-1),
+        windows.max(-1),
+        windows[..., -half:].mean(-1) - windows[..., :half].mean(-1),
+        np.abs(np.diff(windows, axis=-1)).mean(-1),
+    ]
+    # A Hann window keeps the energy of slow drifts out of the higher bands.
+    centred = (windows - mean[..., None]) * np.hanning(windows.shape[-1])
+    power = np.abs(np.fft.rfft(centred, axis=-1)) ** 2 / windows.shape[-1]
+    frequency = np.fft.rfftfreq(windows.shape[-1], 1 / fps)
+    for low, high in zip(BANDS_HZ[:-1], BANDS_HZ[1:], strict=True):
+        band = (frequency >= low) & (frequency < high)
+        parts.append(np.log(1e-4 + power[..., band].sum(-1)))
+    return np.concatenate(parts, axis=-1)

@@ -1,0 +1,200 @@
+"""The losses of the point-supervised system, one function each.
+
+All take one recording's arrays (batch with `jax.vmap`), except `feature_contrast_loss`, which
+compares segments across a batch. Masks are called `where`; nothing valid gives 0.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from tal_jax.ops import pooling
+
+_EPSILON = 1e-6  # keeps the logarithms of pooled probabilities finite
+
+
+def video_loss(
+    scores: jax.Array,
+    labels: jax.Array,
+    *,
+    topk_ratio: jax.typing.ArrayLike = 8,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Binary cross-entropy of the recording's class scores, mean over classes (`L_vid`).
+
+    A labelled class is judged by the mean of its top `max(1, ⌊T_valid / topk_ratio⌋)` scores, any
+    other by its mean over time.
+
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([[0.5, 0.0], [1.0, 0.0], [0.0, 0.0]])
+    >>> print(video_loss(scores, jnp.array([True, False]), topk_ratio=1.5).round(4))
+    0.1438
+
+    Args:
+      scores: `[T, C]` probabilities.
+      labels: `[C]` True for the classes of the recording.
+      topk_ratio: the share of a recording that its rarest class fills, inverted.
+      where: `[T]` True on the valid snippets; default all.
+
+    Returns:
+      `[]` the loss.
+    """
+    where = jnp.ones(scores.shape[0], bool) if where is None else where
+    count = where.sum(dtype=jnp.int32)
+    pooled = pooling.topk_mean(scores, topk_count(count, topk_ratio), where=where)
+    mean = jnp.where(where[:, None], scores, 0).sum(axis=0) / jnp.maximum(count, 1)
+    score = jnp.clip(jnp.where(labels, pooled, mean), _EPSILON, 1 - _EPSILON)
+    loss = -jnp.where(labels, jnp.log(score), jnp.log1p(-score)).mean()
+    return jnp.where(count > 0, loss, 0)
+
+
+def topk_count(length: jax.Array, topk_ratio: jax.typing.ArrayLike) -> jax.Array:
+    """How many snippets stand for a class in a recording of `length` valid ones (int32)."""
+    share = length.astype(jnp.float32) / jnp.asarray(topk_ratio, jnp.float32)
+    return jnp.maximum(jnp.floor(share).astype(jnp.int32), 1)
+
+
+def focal_loss(
+    logits: jax.Array,
+    targets: jax.Array,
+    *,
+    exponent: jax.typing.ArrayLike = 2.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Focal binary cross-entropy, summed over channels, mean over snippets (`L_point`).
+
+    >>> import jax.numpy as jnp
+    >>> print(focal_loss(jnp.zeros((3, 2)), jnp.ones((3, 2))).round(4))
+    0.3466
+
+    Args:
+      logits: `[T, C + 1]`.
+      targets: `[T, C + 1]` in [0, 1].
+      exponent: how strongly what is already right is played down.
+      where: `[T]` True on the snippets that count; default all.
+
+    Returns:
+      `[]` the loss.
+    """
+    exponent = jnp.asarray(exponent, logits.dtype)
+    losses = optax.losses.sigmoid_focal_loss(logits, targets.astype(logits.dtype), gamma=exponent)
+    return _mean_over_time(losses.sum(axis=-1), where)
+
+
+def dense_loss(
+    logits: jax.Array, targets: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    """Binary cross-entropy, summed over channels, mean over snippets (`L_ins`).
+
+    >>> import jax.numpy as jnp
+    >>> print(dense_loss(jnp.zeros((3, 2)), jnp.ones((3, 2))).round(4))
+    1.3863
+
+    Args:
+      logits: `[T, C + 1]`.
+      targets: `[T, C + 1]` in [0, 1], rows of sum 1.
+      where: `[T]` True on the snippets that count; default all.
+
+    Returns:
+      `[]` the loss.
+    """
+    losses = optax.losses.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype))
+    return _mean_over_time(losses.sum(axis=-1), where)
+
+
+def sequence_contrast_loss(
+    contrasts: jax.Array, action: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    """`(mean_action(1 − R) + mean_background(1 − R))²` over a sequence (`select="all"`).
+
+    >>> import jax.numpy as jnp
+    >>> print(sequence_contrast_loss(jnp.array([0.5, 0.9, 0.7]), jnp.array([True, False, False])))
+    0.48999998
+
+    Args:
+      contrasts: `[N]` inner-outer contrasts of the segments.
+      action: `[N]` True for action segments.
+      where: `[N]` True for the segments that exist; default all.
+
+    Returns:
+      `[]` the loss.
+    """
+    where = jnp.ones(contrasts.shape, bool) if where is None else where
+    lack = 1 - contrasts
+    action_part = _mean_over_time(lack, where & action)
+    background_part = _mean_over_time(lack, where & ~action)
+    return (action_part + background_part) ** 2
+
+
+def best_contrast_loss(contrasts: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    """`1/Σy Σ_c y_c (1 − R(F_c^best))²` (`select="best"`).
+
+    >>> import jax.numpy as jnp
+    >>> print(best_contrast_loss(jnp.array([0.5, 1.0])))
+    0.125
+
+    Args:
+      contrasts: `[C]` contrast of each class's best segment.
+      where: `[C]` True for the labelled classes; default all.
+
+    Returns:
+      `[]` the loss.
+    """
+    return _mean_over_time((1 - contrasts) ** 2, where)
+
+
+def feature_contrast_loss(
+    embeddings: jax.Array,
+    labels: jax.Array,
+    action: jax.Array,
+    *,
+    temperature: jax.typing.ArrayLike = 0.1,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """InfoNCE over segments: a class's actions attract each other, its background repels.
+
+    Every action segment with a same-class mate is an anchor of
+    `−log Σ_mates / (Σ_mates + Σ_background)`, the sums over `exp(cos / temperature)`.
+
+    >>> import jax.numpy as jnp
+    >>> embeddings = jnp.array([[1.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+    >>> action = jnp.array([True, True, False])
+    >>> print(feature_contrast_loss(embeddings, jnp.zeros(3, int), action, temperature=1.0).round(4))
+    0.3133
+
+    Args:
+      embeddings: `[N, W]` mean embeddings of segments of a whole batch.
+      labels: `[N]` the class whose sequence the segment belongs to.
+      action: `[N]` True for action, False for that sequence's background.
+      temperature: of the softmax.
+      where: `[N]` True for the segments that exist; default all.
+
+    Returns:
+      `[]` mean over the anchors.
+    """
+    where = jnp.ones(labels.shape, bool) if where is None else where
+    squares = (jnp.where(where[:, None], embeddings, 0) ** 2).sum(axis=-1, keepdims=True)
+    norms = jnp.sqrt(jnp.maximum(squares, 1e-12))
+    unit = jnp.where(where[:, None], embeddings, 0) / norms
+    similar = (unit @ unit.T) / jnp.asarray(temperature, unit.dtype)
+    same = (labels[:, None] == labels[None, :]) & where[:, None] & where[None, :]
+    mates = same & action[:, None] & action[None, :] & ~jnp.eye(labels.shape[0], dtype=bool)
+    against = same & action[:, None] & ~action[None, :]
+    anchors = mates.any(axis=1)
+    rivals = mates | against
+    # Rows without mates get one harmless entry, so that their unused logarithms stay finite.
+    spare = jnp.eye(labels.shape[0], dtype=bool) & ~anchors[:, None]
+    loss = _masked_logsumexp(similar, rivals | spare) - _masked_logsumexp(similar, mates | spare)
+    return _mean_over_time(loss, anchors)
+
+
+def _masked_logsumexp(values: jax.Array, where: jax.Array) -> jax.Array:
+    return jax.nn.logsumexp(jnp.where(where, values, -jnp.inf), axis=-1)
+
+
+def _mean_over_time(values: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Mean of the valid entries; 0, with zero gradient, where there is none."""
+    if where is None:
+        return values.mean()
+    total = jnp.where(where, values, 0).sum()
+    return total / jnp.maximum(where.sum(dtype=values.dtype), 1)

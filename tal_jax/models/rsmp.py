@@ -1,0 +1,101 @@
+"""The point-supervised network: embedding, feature reassignment, one shared classifier."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from tal_jax.models import embedding
+from tal_jax.ops import reassignment
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """What the network says of a batch, from one set of features."""
+
+    embedding: jax.Array  # [B, T, W]
+    logits: jax.Array  # [B, T, C + 1], the last channel is the background
+
+
+class RSMP(nn.Module):
+    """Embeds snippets, reassigns the embeddings over prototypes, classifies both.
+
+    Attributes:
+      num_classes: number of action classes C.
+      widths: features of the embedding's layers; the last one is W.
+      dilations: snippets between the taps of each layer.
+      dropout: rate after each layer.
+      num_prototypes: K; 0 leaves reassignment out, and the reassigned branch is the original one.
+      gamma: sharpness of the assignment.
+      omega: weight of the new against the old in both steps of the reassignment.
+      num_iters: E/M iterations.
+      closed_form: whether to iterate to the fixed point, see `ops.reassign`.
+    """
+
+    num_classes: int
+    widths: Sequence[int] = (2048,)
+    dilations: Sequence[int] = (1,)
+    dropout: float = 0.7
+    num_prototypes: int = 8
+    gamma: float = 5.0
+    omega: float = 0.5
+    num_iters: int = 2
+    closed_form: bool = False
+
+    @nn.compact
+    def __call__(
+        self, features: jax.Array, *, where: jax.Array, deterministic: bool = True
+    ) -> tuple[Branch, ...]:
+        """Classifies every snippet.
+
+        Args:
+          features: `[B, T, D]`.
+          where: `[B, T]` True on the valid snippets.
+          deterministic: False applies dropout, with the `"dropout"` random stream.
+
+        Returns:
+          The original and the reassigned branch; with `num_prototypes=0` the original one alone.
+        """
+        embed = embedding.Embedding(self.widths, self.dilations, dropout=self.dropout)
+        classify = nn.Dense(self.num_classes + 1, use_bias=False, name="classifier")
+        hidden = embed(features, where=where, deterministic=deterministic)
+        branches = [hidden]
+        if self.num_prototypes:
+            shape = (self.num_prototypes, hidden.shape[-1])
+            prototypes = self.param("prototypes", nn.initializers.xavier_uniform(), shape)
+            branches.append(self._reassign(hidden, prototypes, where))
+        return tuple(Branch(branch, classify(branch)) for branch in branches)
+
+    def _reassign(self, hidden: jax.Array, prototypes: jax.Array, where: jax.Array) -> jax.Array:
+        def one(hidden, where):
+            return reassignment.reassign(
+                hidden,
+                prototypes,
+                gamma=self.gamma,
+                omega=self.omega,
+                num_iters=self.num_iters,
+                closed_form=self.closed_form,
+                where=where,
+            ).features
+
+        return jax.vmap(one)(hidden, where)
+
+
+def select_logits(branches: Sequence[Branch], branch: str) -> jax.Array:
+    """Logits `[B, T, C + 1]` that seeds, search, proposals and detections read.
+
+    Args:
+      branches: what the network returned.
+      branch: `"original"`, `"reassigned"` or `"mean"` (the mean of both).
+
+    Raises:
+      ValueError: if `branch` is none of these.
+    """
+    if branch not in ("original", "reassigned", "mean"):
+        raise ValueError(f"branch={branch!r}; expected 'original', 'reassigned' or 'mean'")
+    if branch == "mean":
+        return jnp.stack([b.logits for b in branches]).mean(axis=0)
+    return branches[0 if branch == "original" else -1].logits

@@ -1,0 +1,472 @@
+"""From points and scores to dense labels: seeds, the optimal sequence, the best segment."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from tal_jax.ops import contrast, prefix
+
+# Ends × starts that one iteration of the segment searches scores at once: enough to amortise the
+# loop's overhead, small enough that the usual stretch between two points wastes little.
+_TILE = (16, 32)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Seeds:
+    """Snippets whose label is taken as known."""
+
+    action: jax.Array  # [T, C] bool, grown from the points
+    background: jax.Array  # [T] bool
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sequence:
+    """An alternating segmentation into background and one class's action."""
+
+    labels: jax.Array  # [T] bool, True on action
+    score: jax.Array  # [] mean contrast of the segments
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class SequenceSegments:
+    """The segments of a sequence, in temporal order."""
+
+    segments: jax.Array  # [N, 2] int32, half-open snippets
+    action: jax.Array  # [N] bool, True for action segments
+    where: jax.Array  # [N] bool, True for the segments that exist
+    overflow: jax.Array  # [] int32, segments beyond the first N
+
+
+def mine_seeds(
+    background: jax.Array,
+    points: jax.Array,
+    *,
+    action_threshold: jax.typing.ArrayLike = 0.1,
+    background_threshold: jax.typing.ArrayLike = 0.95,
+    force_between: str = "any",
+    where: jax.Array | None = None,
+) -> Seeds:
+    """Background between the points, action around them.
+
+    Between two neighbouring points, everything between the outermost snippets of
+    `p_bg ≥ background_threshold` is background; where fewer than two are, the one of largest `p_bg`
+    is. Before the first and after the last point it is everything beyond the innermost such
+    snippet. Action grows from each point while `p_bg ≤ action_threshold` and not background.
+
+    `force_between="same"` serves recordings whose different actions abut: only two points of one
+    class must have background between them; elsewhere only `p_bg ≥ background_threshold` counts,
+    and two growths that meet share the stretch half and half.
+
+    >>> import jax.numpy as jnp
+    >>> points = jnp.array([[0, 1, 0, 0, 0, 0, 1, 0]], bool).T
+    >>> background = jnp.array([0.3, 0.0, 0.1, 0.5, 0.9, 0.2, 0.0, 0.4])
+    >>> seeds = mine_seeds(background, points)
+    >>> print(seeds.background.astype(int), seeds.action[:, 0].astype(int))
+    [1 0 0 0 1 0 0 1] [0 1 1 0 0 0 1 0]
+
+    Args:
+      background: `[T]` background probabilities `p_bg`.
+      points: `[T, C]` True on the positive snippets of the points.
+      action_threshold: largest `p_bg` into which action grows.
+      background_threshold: least `p_bg` that is background by itself.
+      force_between: `"any"` or `"same"` (static), see above.
+      where: `[T]` True on the valid snippets, a prefix; default all.
+
+    Returns:
+      `Seeds`. Without any point, every valid snippet is background.
+
+    Raises:
+      ValueError: if the shapes do not fit or `force_between` is neither.
+
+    Source: Lee & Byun 2021 (learning action completeness from points); "same" is ours.
+    """
+    if force_between not in ("any", "same"):
+        raise ValueError(f"force_between={force_between!r}; expected 'any' or 'same'")
+    if background.ndim != 1 or points.ndim != 2 or points.shape[0] != background.shape[0]:
+        raise ValueError(
+            f"background has shape {background.shape}, points {points.shape}; "
+            "expected [T] and [T, C]"
+        )
+    size = background.shape[0]
+    where = jnp.ones(size, bool) if where is None else where
+    points = points & where[:, None]
+    is_point = points.any(axis=1)
+    stretches = _Stretches.between(is_point, where)
+    background_seeds = _background_seeds(
+        jax.lax.stop_gradient(background), points, stretches, background_threshold, force_between
+    )
+    open_ = where & ~is_point & ~background_seeds & (background <= action_threshold)
+    return Seeds(_grow(points, open_, stretches), background_seeds)
+
+
+def optimal_sequence(
+    scores: jax.Array,
+    action_seeds: jax.Array,
+    background_seeds: jax.Array,
+    *,
+    delta: jax.typing.ArrayLike = 0.25,
+    where: jax.Array | None = None,
+) -> Sequence:
+    """The segmentation that agrees with all seeds and contrasts most, exactly.
+
+    Consecutive seeds of one kind are one segment, so the seeds fix the number and the kinds of the
+    segments; only the boundaries between them are free. A segment's contrast depends on its own two
+    ends alone, hence dynamic programming over the boundaries finds the best mean contrast among all
+    segmentations (action segments on the scores, background segments on `1 − scores`). The work is
+    the sum over segments of their start candidates times their end candidates.
+
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([0.1, 0.8, 0.9, 0.7, 0.1, 0.0])
+    >>> seeds = jnp.arange(6)
+    >>> sequence = optimal_sequence(scores, seeds == 2, (seeds == 0) | (seeds == 5))
+    >>> print(sequence.labels.astype(int), sequence.score)
+    [0 1 1 1 0 0] 0.73333335
+
+    Args:
+      scores: `[T]` one class's confidences.
+      action_seeds: `[T]` True where the class's action is known; wins over a background seed.
+      background_seeds: `[T]` True where another label is known.
+      delta: width of the outer region as in `inner_outer_contrast`.
+      where: `[T]` True on the valid snippets, a prefix; default all.
+
+    Returns:
+      `Sequence`. The score is differentiable in `scores` at fixed labels. Without an action seed
+      everything is background and the score 0.
+
+    Raises:
+      ValueError: if the shapes differ.
+
+    Source: optimal sequence search of Lee & Byun 2021, there a beam search.
+    """
+    if not scores.shape == action_seeds.shape == background_seeds.shape or scores.ndim != 1:
+        raise ValueError(
+            f"scores, action_seeds and background_seeds have shapes {scores.shape}, "
+            f"{action_seeds.shape} and {background_seeds.shape}; expected [T] each"
+        )
+    size = scores.shape[0]
+    where = jnp.ones(size, bool) if where is None else where
+    runs = _seed_runs(action_seeds & where, background_seeds & where, where)
+    boundaries = _best_boundaries(jax.lax.stop_gradient(scores), runs, delta, where)
+    any_action = (action_seeds & where).any()
+    labels = _labels_between(boundaries, runs) & where & any_action
+    found = sequence_segments(labels, num_segments=size, where=where)
+    contrasts = contrast.contrast_between(
+        prefix.prefix_sum(scores, where=where),
+        found.segments[:, 0],
+        found.segments[:, 1],
+        delta=delta,
+        length=where.sum(dtype=jnp.int32),
+        inverted=~found.action,
+    )
+    count = jnp.maximum(found.where.sum(dtype=scores.dtype), 1)
+    score = jnp.where(found.where & any_action, contrasts, 0).sum() / count
+    return Sequence(labels, score)
+
+
+def sequence_segments(
+    labels: jax.Array, *, num_segments: int, where: jax.Array | None = None
+) -> SequenceSegments:
+    """Lists the maximal runs of equal labels.
+
+    >>> import jax.numpy as jnp
+    >>> runs = sequence_segments(jnp.array([0, 1, 1, 0], bool), num_segments=4)
+    >>> print(runs.segments.tolist(), runs.action.astype(int), runs.where.astype(int))
+    [[0, 1], [1, 3], [3, 4], [0, 0]] [0 1 0 0] [1 1 1 0]
+
+    Args:
+      labels: `[T]` bool.
+      num_segments: length of the lists (static); more segments than that are counted as overflow.
+      where: `[T]` True on the valid snippets, a prefix; default all.
+
+    Returns:
+      `SequenceSegments` with `N = num_segments`.
+    """
+    size = labels.shape[0]
+    where = jnp.ones(size, bool) if where is None else where
+    length = where.sum(dtype=jnp.int32)
+    begins = where & jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
+    total = begins.sum(dtype=jnp.int32)
+    starts = jnp.nonzero(begins, size=num_segments + 1, fill_value=size)[0].astype(jnp.int32)
+    starts = jnp.minimum(starts, length)
+    exists = jnp.arange(num_segments, dtype=jnp.int32) < total
+    segments = jnp.where(exists[:, None], jnp.stack([starts[:-1], starts[1:]], axis=-1), 0)
+    action = exists & labels[jnp.minimum(segments[:, 0], size - 1)]
+    return SequenceSegments(segments, action, exists, jnp.maximum(total - num_segments, 0))
+
+
+def best_segment(
+    scores: jax.Array,
+    points: jax.Array,
+    blocked: jax.Array,
+    *,
+    delta: jax.typing.ArrayLike = 0.25,
+    where: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """The segment of highest contrast that contains a point and nothing blocked.
+
+    All such segments compete, whatever their length. Every segment is counted by the first point
+    that it contains, so the work is the number of candidates.
+
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([0.1, 0.8, 0.9, 0.7, 0.1, 1.0])
+    >>> position = jnp.arange(6)
+    >>> segment, contrast = best_segment(scores, position == 2, position == 5)
+    >>> print(segment, contrast)
+    [1 4] 0.70000005
+
+    Args:
+      scores: `[T]` one class's confidences.
+      points: `[T]` True on the positive snippets of the class.
+      blocked: `[T]` True on other classes' points and on background seeds.
+      delta: width of the outer region as in `inner_outer_contrast`.
+      where: `[T]` True on the valid snippets, a prefix; default all.
+
+    Returns:
+      The segment `[2]` (half-open snippets) and its contrast `[]`; `[0, 0]` and −inf without any.
+    """
+    size = scores.shape[0]
+    where = jnp.ones(size, bool) if where is None else where
+    points = points & where & ~blocked
+    at = jnp.arange(size, dtype=jnp.int32)
+    closed = blocked | ~where
+    after_wall = jax.lax.cummax(jnp.where(closed, at + 1, 0))
+    before_wall = jax.lax.cummin(jnp.where(closed, at, size), reverse=True)
+    after_point = jnp.concatenate(
+        [jnp.zeros(1, jnp.int32), jax.lax.cummax(jnp.where(points, at + 1, 0))[:-1]]
+    )
+    which = jnp.nonzero(points, size=size, fill_value=0)[0]
+    first_start = jnp.maximum(after_wall, after_point)[which]
+    rectangles = _Rectangles(
+        first_start=first_start,
+        last_start=at[which],
+        first_end=at[which] + 1,
+        last_end=before_wall[which],
+        count=points.sum(dtype=jnp.int32),
+    )
+    sums = prefix.prefix_sum(jax.lax.stop_gradient(scores), where=where)
+    length = where.sum(dtype=jnp.int32)
+
+    def keep_best(best, _, starts, ends, valid):
+        values = contrast.contrast_between(
+            sums, starts[None, :], ends[:, None], delta=delta, length=length
+        )
+        values = jnp.where(valid, values, -jnp.inf).ravel()
+        winner = values.argmax()
+        row, column = winner // len(starts), winner % len(starts)
+        segment = jnp.stack([starts[column], ends[row]])
+        better = values[winner] > best[1]
+        return jnp.where(better, segment, best[0]), jnp.where(better, values[winner], best[1])
+
+    nothing = (jnp.zeros(2, jnp.int32), jnp.asarray(-jnp.inf, scores.dtype))
+    return _for_each_tile(rectangles, keep_best, nothing)
+
+
+# --- seeds -----------------------------------------------------------------------------------------
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Stretches:
+    """The stretches between neighbouring points, and which one every snippet lies in."""
+
+    index: jax.Array  # [T] int32: how many points are at or before the snippet; 0: before the first
+    inside: jax.Array  # [T] bool: valid and no point itself
+    before: jax.Array  # [T] int32: the last point at or before the snippet, −1 if none
+    after: jax.Array  # [T] int32: the first point at or after it, T if none
+
+    @classmethod
+    def between(cls, is_point: jax.Array, where: jax.Array) -> "_Stretches":
+        size = is_point.shape[0]
+        at = jnp.arange(size, dtype=jnp.int32)
+        return cls(
+            index=jnp.cumsum(is_point, dtype=jnp.int32),
+            inside=where & ~is_point,
+            before=jax.lax.cummax(jnp.where(is_point, at, -1)),
+            after=jax.lax.cummin(jnp.where(is_point, at, size), reverse=True),
+        )
+
+
+def _background_seeds(background, points, stretches, threshold, force_between):
+    size = background.shape[0]
+    at = jnp.arange(size, dtype=jnp.int32)
+    has_before, has_after = stretches.before >= 0, stretches.after < size
+
+    def per_stretch(reduce, values, chosen, empty):
+        chosen = chosen & stretches.inside
+        reduced = reduce(jnp.where(chosen, values, empty), stretches.index, num_segments=size + 1)
+        return reduced[stretches.index]
+
+    sure = stretches.inside & (background >= threshold)
+    first_sure = per_stretch(jax.ops.segment_min, at, sure, size)
+    last_sure = per_stretch(jax.ops.segment_max, at, sure, -1)
+    highest = per_stretch(jax.ops.segment_max, background, stretches.inside, -jnp.inf)
+    peak = per_stretch(jax.ops.segment_min, at, background == highest, size)
+    forced = ~has_before | ~has_after
+    if force_between == "any":
+        forced = jnp.ones_like(forced)
+    else:
+        classes_before = points[jnp.maximum(stretches.before, 0)]
+        classes_after = points[jnp.minimum(stretches.after, size - 1)]
+        forced = forced | (classes_before & classes_after).any(axis=1)
+    # With no sure snippet the peak stands for both ends, or nothing does where none is forced.
+    first = jnp.where(last_sure >= 0, first_sure, jnp.where(forced, peak, size))
+    last = jnp.where(last_sure >= 0, last_sure, jnp.where(forced, peak, -1))
+    # Outside the outermost points the background reaches to the recording's end.
+    beyond_left = ~has_before | (at >= first)
+    beyond_right = ~has_after | (at <= last)
+    outside = ~has_before & ~has_after
+    return stretches.inside & (outside | (beyond_left & beyond_right))
+
+
+def _grow(points, open_, stretches):
+    """Spreads each point's classes over the open snippets that connect to it."""
+    size = open_.shape[0]
+    at = jnp.arange(size, dtype=jnp.int32)
+    shut = stretches.inside & ~open_
+    last_shut = jax.lax.cummax(jnp.where(shut, at, -1))
+    next_shut = jax.lax.cummin(jnp.where(shut, at, size), reverse=True)
+    from_before = open_ & (stretches.before >= 0) & (last_shut < stretches.before)
+    from_after = open_ & (stretches.after < size) & (next_shut > stretches.after)
+    nearer_before = at - stretches.before <= stretches.after - at
+    meet = from_before & from_after
+    from_before, from_after = (
+        from_before & (~meet | nearer_before),
+        from_after & (~meet | ~nearer_before),
+    )
+    classes_before = points[jnp.maximum(stretches.before, 0)] & from_before[:, None]
+    classes_after = points[jnp.minimum(stretches.after, size - 1)] & from_after[:, None]
+    return points | classes_before | classes_after
+
+
+# --- the dynamic programme -------------------------------------------------------------------------
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Rectangles:
+    """Segment candidates: all pairs of a start and an end range, one pair of ranges a row."""
+
+    first_start: jax.Array  # [M] int32
+    last_start: jax.Array  # [M] int32, inclusive
+    first_end: jax.Array  # [M] int32
+    last_end: jax.Array  # [M] int32, inclusive
+    count: jax.Array  # [] int32: how many rows exist
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Runs:
+    """Runs of like seeds, and for each of the runs' boundaries where it may lie."""
+
+    action: jax.Array  # [T + 1] bool: the run is action
+    low: jax.Array  # [T + 2] int32: first place of boundary j, which is where run j begins
+    high: jax.Array  # [T + 2] int32: last place, inclusive
+    count: jax.Array  # [] int32: number of runs
+
+
+def _seed_runs(action: jax.Array, background: jax.Array, where: jax.Array) -> _Runs:
+    size = action.shape[0]
+    at = jnp.arange(size, dtype=jnp.int32)
+    seeded = action | background
+    latest = jax.lax.cummax(jnp.where(seeded, at, -1))
+    previous = jnp.concatenate([jnp.full(1, -1, jnp.int32), latest[:-1]])
+    begins = seeded & ((previous < 0) | (action != action[jnp.maximum(previous, 0)]))
+    count = begins.sum(dtype=jnp.int32)
+    first = jnp.nonzero(begins, size=size + 1, fill_value=size)[0].astype(jnp.int32)
+    index = jnp.arange(size + 2, dtype=jnp.int32)
+    length = where.sum(dtype=jnp.int32)
+    # Boundary j lies after the last seed of run j − 1 and not after the first seed of run j; the
+    # first run begins where the recording does and the last one ends where it ends.
+    low = jnp.append(previous[jnp.minimum(first, size - 1)] + 1, size)
+    high = jnp.append(first, size).at[0].set(0)
+    low = jnp.where(index >= count, length, low)
+    high = jnp.where(index >= count, length, high)
+    return _Runs(action[jnp.minimum(first, size - 1)], low, high, count)
+
+
+def _best_boundaries(scores, runs, delta, where):
+    """Marks the boundaries of the best segmentation: `[T + 2]` places, boundary j first at j."""
+    size = scores.shape[0]
+    sums = prefix.prefix_sum(scores, where=where)
+    length = where.sum(dtype=jnp.int32)
+    rectangles = _Rectangles(
+        runs.low[:-1], runs.high[:-1], runs.low[1:], runs.high[1:], runs.count
+    )
+
+    def relax(state, run, starts, ends, valid):
+        value, origin = state
+        contrasts = contrast.contrast_between(
+            sums,
+            starts[None, :],
+            ends[:, None],
+            delta=delta,
+            length=length,
+            inverted=~runs.action[run],
+        )
+        total = jnp.where(valid, value[starts][None, :] + contrasts, -jnp.inf)
+        column = total.argmax(axis=1)
+        best = total.max(axis=1)
+        # Ranges of different boundaries are disjoint, so `value` is final once it is read.
+        better = best > value[ends]
+        places = jnp.where(better & valid.any(axis=1), ends, size + 1)
+        value = value.at[places].set(best, mode="drop")
+        origin = origin.at[places].set(starts[column], mode="drop")
+        return value, origin
+
+    value = jnp.full(size + 1, -jnp.inf, scores.dtype).at[0].set(0)
+    origin = jnp.zeros(size + 1, jnp.int32)
+    _, origin = _for_each_tile(rectangles, relax, (value, origin))
+
+    def step_back(state):
+        index, place, boundaries = state
+        place = origin[place]
+        return index - 1, place, boundaries.at[index - 1].set(place)
+
+    boundaries = jnp.full(size + 2, size + 1, jnp.int32)
+    start = (runs.count, length, boundaries)
+    return jax.lax.while_loop(lambda state: state[0] > 0, step_back, start)[2]
+
+
+def _labels_between(boundaries, runs):
+    """`[T]` bool: the kind of the run whose segment covers the snippet."""
+    size = boundaries.shape[0] - 2
+    kinds = runs.action.astype(jnp.int32)
+    change = kinds - jnp.concatenate([jnp.zeros(1, jnp.int32), kinds[:-1]])
+    steps = jnp.zeros(size, jnp.int32).at[boundaries[:-1]].add(change, mode="drop")
+    return jnp.cumsum(steps) > 0
+
+
+def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
+    """Calls `state = visit(state, row, starts, ends, valid)` on tiles covering every rectangle.
+
+    Rows in order, so that a row may read what earlier rows wrote. The number of iterations follows
+    the sizes of the rectangles, not the length of the recording.
+    """
+    num_ends, num_starts = _TILE
+    within_starts = jnp.arange(num_starts, dtype=jnp.int32)
+    within_ends = jnp.arange(num_ends, dtype=jnp.int32)
+
+    def body(carry):
+        row, first_end, first_start, state = carry
+        starts = rectangles.first_start[row] + first_start + within_starts
+        ends = rectangles.first_end[row] + first_end + within_ends
+        valid = (starts <= rectangles.last_start[row])[None, :]
+        valid = valid & (ends <= rectangles.last_end[row])[:, None]
+        starts = jnp.minimum(starts, rectangles.last_start[row])
+        ends = jnp.minimum(ends, rectangles.last_end[row])
+        state = visit(state, row, starts, ends, valid)
+        first_start = first_start + num_starts
+        row_done = rectangles.first_start[row] + first_start > rectangles.last_start[row]
+        first_start = jnp.where(row_done, 0, first_start)
+        first_end = first_end + jnp.where(row_done, num_ends, 0)
+        done = rectangles.first_end[row] + first_end > rectangles.last_end[row]
+        return row + done, jnp.where(done, 0, first_end), first_start, state
+
+    zero = jnp.zeros((), jnp.int32)
+    carry = (zero, zero, zero, state)
+    return jax.lax.while_loop(lambda carry: carry[0] < rectangles.count, body, carry)[3]

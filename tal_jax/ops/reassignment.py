@@ -1,0 +1,225 @@
+"""Feature reassignment: expectation-maximisation attention over a few prototypes.
+
+Snippets are assigned softly to prototypes, prototypes move towards the snippets assigned to them,
+and the features are mixed with the prototypes that they are made of. So the discriminative and the
+weak snippets of one action, which share a prototype, come closer to each other.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from tal_jax.ops import prefix
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Reassigned:
+    """The result of `reassign`.
+
+    Attributes:
+      features: the features mixed with their prototypes; masked snippets are 0.
+      prototypes: the prototypes of this recording.
+      assignments: the shares of each snippet, which sum to 1; masked snippets are 0.
+    """
+
+    features: jax.Array  # [T, D]
+    prototypes: jax.Array  # [K, D] float32
+    assignments: jax.Array  # [T, K] float32
+
+
+def assign_prototypes(
+    features: jax.Array,
+    prototypes: jax.Array,
+    *,
+    gamma: jax.typing.ArrayLike = 5.0,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Returns the share of each prototype in each snippet: a softmax of cosine similarities.
+
+    >>> features = jnp.array([[2.0, 0.0], [0.0, 0.0]])
+    >>> shares = assign_prototypes(features, jnp.eye(2), gamma=jnp.log(3.0))
+    >>> (100 * shares).round()
+    Array([[75., 25.],
+           [50., 50.]], dtype=float32)
+
+    Args:
+      features: `[T, D]`. A row of zeros has no direction and belongs to all prototypes alike.
+      prototypes: `[K, D]`.
+      gamma: the factor on the cosines; larger is sharper.
+      where: `[T]` bool, any mask; the shares of a masked snippet are 0.
+
+    Returns:
+      `[T, K]` float32; each valid row sums to 1.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    Source: the E-step of expectation-maximisation attention.
+    """
+    features, prototypes, where = _checked(features, prototypes, where)
+    # The norms are divided out after the product, which saves a normalised copy of the features.
+    products = _product("td,kd->tk", features, prototypes, features.dtype)
+    cosines = products * _inverse_norms(features)[:, None] * _inverse_norms(prototypes)[None, :]
+    shares = jax.nn.softmax(jnp.asarray(gamma, jnp.float32) * cosines, axis=1)
+    return jnp.where(where[:, None], shares, 0.0)
+
+
+def update_prototypes(
+    features: jax.Array,
+    assignments: jax.Array,
+    prototypes: jax.Array,
+    *,
+    omega: jax.typing.ArrayLike = 0.5,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Returns prototypes moved towards the weighted mean of the snippets assigned to them.
+
+    >>> features, assignments = jnp.array([[4.0], [8.0], [9.0]]), jnp.array([[0.5], [0.5], [1.0]])
+    >>> valid = jnp.array([True, True, False])
+    >>> update_prototypes(features, assignments, jnp.array([[2.0]]), omega=0.75, where=valid)
+    Array([[5.]], dtype=float32)
+
+    Args:
+      features: `[T, D]`.
+      assignments: `[T, K]` shares, from `assign_prototypes`.
+      prototypes: `[K, D]`.
+      omega: the weight of the mean; `1 - omega` of the old prototype stays.
+      where: `[T]` bool, any mask. The mean of nothing counts 0.
+
+    Returns:
+      `[K, D]` float32.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+
+    Source: the M-step of expectation-maximisation attention; a part of the old prototypes stays.
+    """
+    features, prototypes, where = _checked(features, prototypes, where)
+    expected = (features.shape[0], prototypes.shape[0])
+    assignments = jnp.asarray(assignments, jnp.float32)
+    if assignments.shape != expected:
+        raise ValueError(f"assignments must have shape {expected}, got {assignments.shape}")
+    omega = jnp.asarray(omega, jnp.float32)
+    shares = _normalise_over_time(jnp.where(where[:, None], assignments, 0.0))
+    mean = _product("tk,td->kd", shares, features, features.dtype)
+    return omega * mean + (1.0 - omega) * prototypes.astype(jnp.float32)
+
+
+def reassign(
+    features: jax.Array,
+    prototypes: jax.Array,
+    *,
+    gamma: jax.typing.ArrayLike = 5.0,
+    omega: jax.typing.ArrayLike = 0.5,
+    num_iters: int = 2,
+    closed_form: bool = False,
+    where: jax.Array | None = None,
+) -> Reassigned:
+    """Returns features mixed with the prototypes that a few E/M iterations find in them.
+
+    Each iteration assigns the original features to the prototypes and updates the prototypes. The
+    output is `omega * assignments @ prototypes + (1 - omega) * features` with the assignments of
+    the last iteration.
+
+    >>> result = reassign(jnp.array([[4.0], [8.0]]), jnp.array([[2.0]]), num_iters=1)
+    >>> result.prototypes
+    Array([[4.]], dtype=float32)
+    >>> result.features
+    Array([[4.],
+           [6.]], dtype=float32)
+
+    Args:
+      features: `[T, D]`.
+      prototypes: `[K, D]`; learned, and shared by all recordings.
+      gamma: the factor on the cosines of the assignments.
+      omega: the weight of the new against the old, in the prototypes and in the output; from 0 to
+        1.
+      num_iters: the number of E/M iterations; static. 0 assigns to the given prototypes and mixes.
+      closed_form: after the iterations assign once more, and return the limit of updating
+        prototypes and features from each other for ever, with these assignments; static. It needs
+        `omega < 1`.
+      where: `[T]` bool, any mask.
+
+    Returns:
+      The result as `Reassigned`; its features have the type of `features`.
+
+    Raises:
+      ValueError: if the shapes do not fit, `num_iters` is negative, or an `omega` that is not
+        traced is out of range.
+
+    Source: expectation-maximisation attention; its fixed point by the Woodbury identity.
+    """
+    features, prototypes, where = _checked(features, prototypes, where)
+    if num_iters < 0:
+        raise ValueError(f"num_iters must be at least 0, got {num_iters}")
+    if isinstance(omega, int | float) and not 0 <= omega <= 1:
+        raise ValueError(f"omega must be from 0 to 1, got {omega}")
+    if isinstance(omega, int | float) and closed_form and omega == 1:
+        raise ValueError(f"closed_form needs omega < 1, got {omega}")
+    omega = jnp.asarray(omega, jnp.float32)
+
+    prototypes = prototypes.astype(jnp.float32)
+    for _ in range(num_iters):
+        assignments = assign_prototypes(features, prototypes, gamma=gamma, where=where)
+        prototypes = update_prototypes(features, assignments, prototypes, omega=omega, where=where)
+    if num_iters == 0 or closed_form:
+        assignments = assign_prototypes(features, prototypes, gamma=gamma, where=where)
+    if closed_form:
+        prototypes = _fixed_point(features, assignments, prototypes, omega)
+    mixed = _product("tk,kd->td", assignments, prototypes, features.dtype)
+    mixed = omega * mixed + (1.0 - omega) * features.astype(jnp.float32)
+    return Reassigned(mixed.astype(features.dtype), prototypes, assignments)
+
+
+def _fixed_point(
+    features: jax.Array, assignments: jax.Array, prototypes: jax.Array, omega: jax.Array
+) -> jax.Array:
+    """Returns the prototypes at which updating from the output, and the output, no longer change.
+
+    With Z the assignments and N the same with columns that sum to 1, the pair
+        M = omega N'F* + (1 - omega) mu,   F* = omega Z M + (1 - omega) F
+    has the fixed point (I - omega^2 N'Z) M = (1 - omega) (omega N'F + mu), a system of size K. The
+    rows of N'Z sum to 1, so it is diagonally dominant for omega < 1.
+    """
+    shares = _normalise_over_time(assignments)
+    exact = jax.lax.Precision.HIGHEST
+    overlap = jnp.einsum("tk,tl->kl", shares, assignments, precision=exact)
+    system = jnp.eye(prototypes.shape[0], dtype=jnp.float32) - omega**2 * overlap
+    mean = _product("tk,td->kd", shares, features, features.dtype)
+    return jnp.linalg.solve(system, (1.0 - omega) * (omega * mean + prototypes))
+
+
+def _normalise_over_time(assignments: jax.Array) -> jax.Array:
+    """Returns the assignments with columns that sum to 1; a column of zeros stays."""
+    total = jnp.sum(assignments, axis=0, keepdims=True)
+    return assignments / jnp.where(total > 0, total, 1.0)
+
+
+def _product(subscripts: str, left: jax.Array, right: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Returns the einsum of two arrays in a type, accumulated in float32."""
+    return jnp.einsum(
+        subscripts, left.astype(dtype), right.astype(dtype), preferred_element_type=jnp.float32
+    )
+
+
+def _inverse_norms(rows: jax.Array) -> jax.Array:
+    """Returns 1 over the norm of each row in float32; for a row of zeros 0, with gradient 0."""
+    squares = jnp.sum(jnp.square(rows.astype(jnp.float32)), axis=1)
+    positive = squares > 1e-30
+    return jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, squares, 1.0)), 0.0)
+
+
+def _checked(features, prototypes, where):
+    """Returns the arguments as arrays, with masked features set to 0."""
+    features, prototypes = jnp.asarray(features), jnp.asarray(prototypes)
+    if not jnp.issubdtype(features.dtype, jnp.floating):
+        raise ValueError(f"features must be floating-point numbers, got {features.dtype}")
+    if features.ndim != 2 or prototypes.ndim != 2 or features.shape[1] != prototypes.shape[1]:
+        raise ValueError(
+            "features must have shape [T, D] and prototypes [K, D], "
+            f"got {features.shape} and {prototypes.shape}"
+        )
+    where = prefix.mask_or_all(where, features.shape[0])
+    return jnp.where(where[:, None], features, jnp.zeros_like(features)), prototypes, where

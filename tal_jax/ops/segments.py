@@ -1,0 +1,154 @@
+"""Overlap of segments, and the removal of duplicate detections.
+
+A segment is a row `[start, end)`, in any unit of time. A segment of length zero, or whose end lies
+before its start, overlaps nothing.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from tal_jax.ops import prefix
+
+
+def segment_iou(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Returns the intersection over union of every segment of one set with every one of another.
+
+    >>> segment_iou(jnp.array([[0.0, 2.0], [5.0, 5.0]]), jnp.array([[1.0, 2.0], [5.0, 5.0]]))
+    Array([[0.5, 0. ],
+           [0. , 0. ]], dtype=float32)
+
+    Args:
+      a: `[N, 2]` starts and ends.
+      b: `[M, 2]` starts and ends.
+
+    Returns:
+      `[N, M]` float32 in [0, 1].
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    a, b = _checked_segments(a, "a"), _checked_segments(b, "b")
+    return jax.vmap(_iou, in_axes=(0, None))(a, b)
+
+
+def nms(
+    segments: jax.Array,
+    scores: jax.Array,
+    *,
+    iou_threshold: jax.typing.ArrayLike,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Returns which segments greedy non-maximum suppression keeps.
+
+    The best segment left is kept and those that overlap it by the threshold or more are removed,
+    until none is left. Of equal scores the earlier comes first. Takes as many steps as segments are
+    kept, and memory of O(N).
+
+    >>> segments = jnp.array([[0.0, 4.0], [0.0, 5.0], [4.0, 6.0]])
+    >>> nms(segments, jnp.array([0.5, 0.9, 0.3]), iou_threshold=0.7)
+    Array([False,  True,  True], dtype=bool)
+
+    Args:
+      segments: `[N, 2]` starts and ends, of one class.
+      scores: `[N]`.
+      iou_threshold: an overlap from which on the worse segment is removed, 0 to 1.
+      where: `[N]` bool, any mask; a masked segment is not kept and removes nothing.
+
+    Returns:
+      `[N]` bool.
+
+    Raises:
+      ValueError: if the shapes do not fit, or a threshold that is not traced is out of range.
+    """
+    segments, scores, where = _checked(segments, scores, where)
+    if isinstance(iou_threshold, int | float) and not 0 <= iou_threshold <= 1:
+        raise ValueError(f"iou_threshold must be from 0 to 1, got {iou_threshold}")
+    if scores.shape[0] == 0:
+        return where
+    segments, scores = jax.lax.stop_gradient((segments, scores))
+    order = jnp.argsort(scores, descending=True, stable=True)
+    ordered = segments[order]
+
+    def keep_next(state):
+        kept, left = state
+        best = jnp.argmax(left)  # the first of those left, in order of score
+        removed = _iou(ordered[best], ordered) >= iou_threshold
+        return kept.at[best].set(True), (left & ~removed).at[best].set(False)
+
+    kept, _ = jax.lax.while_loop(
+        lambda state: jnp.any(state[1]), keep_next, (jnp.zeros_like(where), where[order])
+    )
+    return jnp.zeros_like(where).at[order].set(kept)
+
+
+def soft_nms(
+    segments: jax.Array,
+    scores: jax.Array,
+    *,
+    sigma: jax.typing.ArrayLike,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Returns scores lowered by the overlap with better segments.
+
+    The best segment left keeps its score, and each other one left is multiplied by `exp(-iou**2 /
+    sigma)`, until none is left. Of equal scores the earlier comes first. Takes N steps and memory
+    of O(N).
+
+    >>> segments = jnp.array([[0.0, 4.0], [0.0, 4.0], [4.0, 6.0]])
+    >>> scores = soft_nms(segments, jnp.array([0.5, 0.9, 0.3]), sigma=1 / jnp.log(2.0))
+    >>> (100 * scores).round()
+    Array([25., 90., 30.], dtype=float32)
+
+    Args:
+      segments: `[N, 2]` starts and ends, of one class.
+      scores: `[N]` finite numbers. A score below 0 stays: the factor would raise it.
+      sigma: how far the overlap may go before a score falls; larger is softer.
+      where: `[N]` bool, any mask; a masked segment scores 0 and lowers nothing.
+
+    Returns:
+      `[N]` float32 scores, in the order given.
+
+    Raises:
+      ValueError: if the shapes do not fit, or a `sigma` that is not traced is not positive.
+
+    Source: the Gaussian form of soft non-maximum suppression.
+    """
+    segments, scores, where = _checked(segments, scores, where)
+    if isinstance(sigma, int | float) and not sigma > 0:
+        raise ValueError(f"sigma must be positive, got {sigma}")
+    if scores.shape[0] == 0:
+        return scores
+
+    def lower(_, state):
+        scores, left = state
+        best = jnp.argmax(jnp.where(left, scores, -jnp.inf))
+        left = left.at[best].set(False)
+        factor = jnp.exp(-jnp.square(_iou(segments[best], segments)) / sigma)
+        return jnp.where(left & (scores > 0), scores * factor, scores), left
+
+    return jax.lax.fori_loop(0, scores.shape[0], lower, (scores, where))[0]
+
+
+def _iou(segment: jax.Array, others: jax.Array) -> jax.Array:
+    """Returns the intersection over union of one segment `[2]` with others `[N, 2]`."""
+    start, end = others[:, 0], others[:, 1]
+    shared = jnp.minimum(segment[1], end) - jnp.maximum(segment[0], start)
+    shared = jnp.maximum(shared, 0.0)
+    total = jnp.maximum(segment[1] - segment[0], 0.0) + jnp.maximum(end - start, 0.0) - shared
+    return jnp.where(shared > 0, shared / jnp.where(shared > 0, total, 1.0), 0.0)
+
+
+def _checked_segments(segments: jax.Array, name: str) -> jax.Array:
+    segments = jnp.asarray(segments, jnp.float32)
+    if segments.ndim != 2 or segments.shape[1] != 2:
+        raise ValueError(f"{name} must have shape [N, 2], got {segments.shape}")
+    return segments
+
+
+def _checked(segments, scores, where):
+    """Returns the arguments as arrays, with masked segments and scores set to 0."""
+    segments, scores = _checked_segments(segments, "segments"), jnp.asarray(scores, jnp.float32)
+    if scores.shape != segments.shape[:1]:
+        raise ValueError(f"scores must have shape {segments.shape[:1]}, got {scores.shape}")
+    where = prefix.mask_or_all(where, scores.shape[0])
+    return jnp.where(where[:, None], segments, 0.0), jnp.where(where, scores, 0.0), where

@@ -1,0 +1,354 @@
+"""Reads what a run left in its work directory, whatever of it there is, into one plain structure."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import os
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tal_jax.data.clock import Grid
+
+
+class Span(NamedTuple):
+    """A stretch of one recording: an annotated instance (its score is NaN), a detection or a proposal."""
+
+    label: int  # index into the classes
+    start_s: float
+    end_s: float
+    score: float = math.nan
+
+
+class Point(NamedTuple):
+    """A labelled instant of one recording."""
+
+    label: int  # index into the classes
+    time_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Recording:
+    """What was annotated in one recording. Test recordings have instances, training recordings have points."""
+
+    name: str
+    duration_s: float
+    instances: tuple[Span, ...] = ()
+    points: tuple[Point, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """The scores of one recording: `classes[i, c]` and `background[i]` are those of snippet `i`."""
+
+    classes: np.ndarray  # [T, C]
+    background: np.ndarray  # [T]
+    stride_s: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """What one round found: spans by recording, and its `evaluation.json` (None where there is none)."""
+
+    name: str
+    detections: Mapping[str, tuple[Span, ...]]
+    proposals: Mapping[str, tuple[Span, ...]]
+    evaluation: Mapping[str, Any] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A work directory.
+
+    Attributes:
+      path: the directory.
+      name: the data set's name, or the directory's where none was written down.
+      classes: the class names that every `label` indexes.
+      card: `run.json`; empty where missing.
+      config: `config.json`; empty where missing.
+      test: the test recordings, those that only have detections included.
+      train: the training recordings.
+      rounds: one entry a round, in order; a lone `detections.json` makes one.
+      curves: the scores of the last round, by test recording.
+      metrics: the lines of `metrics.jsonl`, in order.
+      notes: what could not be read and is therefore not in here.
+    """
+
+    path: Path
+    name: str
+    classes: tuple[str, ...]
+    card: Mapping[str, Any]
+    config: Mapping[str, Any]
+    test: tuple[Recording, ...]
+    train: tuple[Recording, ...]
+    rounds: tuple[Round, ...]
+    curves: Mapping[str, Curves]
+    metrics: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+
+
+def read_workdir(workdir: str | os.PathLike) -> Work:
+    """Reads a work directory; every file in it is optional, as long as there is something to show.
+
+    Args:
+      workdir: the folder that a run wrote, or one with a `detections.json` alone.
+
+    Returns:
+      All of it, with class names turned into indices. Labels that `run.json` does not know are appended.
+
+    Raises:
+      ValueError: if the folder is missing, holds no detections, annotations or metrics, or a file in it is broken.
+    """
+    path = Path(workdir)
+    if not path.is_dir():
+        raise ValueError(f"work directory {str(path)!r} does not exist")
+    notes: list[str] = []
+    card, config = _read_json(path / "run.json") or {}, _read_json(path / "config.json") or {}
+    folders = _round_folders(path)
+    columns = _known_classes(path, folders, card)
+    index = {name: i for i, name in enumerate(columns)}
+    test = _read_recordings(path / "ground_truth.json", index)
+    train = _read_recordings(path / "train_points.json", index)
+    rounds = tuple(_read_round(folder, name, index) for name, folder in folders.items())
+    rounds = tuple(one for one in rounds if one.detections or one.proposals or one.evaluation)
+    metrics = _read_metrics(path / "metrics.jsonl", notes)
+    if not (test or train or rounds or metrics):
+        raise ValueError(
+            f"nothing to show in {str(path)!r}: expected detections.json, round_*/detections_test.json, "
+            "ground_truth.json, train_points.json or metrics.jsonl"
+        )
+    curves = _read_curves(list(folders.values()), len(columns) or len(index), notes)
+    return Work(
+        path=path,
+        name=_data_name(card, config) or path.resolve().name,
+        classes=tuple(index),  # complete now
+        card=card,
+        config=config,
+        test=_with_unannotated(test, [one.detections for one in rounds], curves),
+        train=_with_unannotated(train, [one.proposals for one in rounds], {}),
+        rounds=rounds,
+        curves=curves,
+        metrics=metrics,
+        notes=tuple(notes),
+    )
+
+
+def shown_threshold(found: Mapping[str, tuple[Span, ...]], count: int) -> float:
+    """Picks the score from which on spans are shown at first.
+
+    Args:
+      found: the detections or proposals of a round, by recording.
+      count: how many instances or points were annotated in those recordings.
+
+    Returns:
+      The score that leaves as many spans as were annotated; where nothing was, half of the best score.
+    """
+    scores = sorted((span.score for spans in found.values() for span in spans), reverse=True)
+    if not scores:
+        return 0.0
+    return scores[min(count, len(scores)) - 1] if count else scores[0] / 2
+
+
+def match_detections(instances: Iterable[Span], detections: Iterable[Span], *, tiou: float = 0.5) -> dict[int, int]:
+    """Pairs detections with the instances that they find, as the evaluation does.
+
+    Args:
+      instances: the annotated instances of one recording.
+      detections: detections in the same recording.
+      tiou: least temporal IoU of a pair.
+
+    Returns:
+      `{index of the instance: index of its detection}`: best score first, each detection takes the instance of its
+      class with the highest IoU among those still free.
+
+    >>> match_detections([Span(0, 1.0, 3.0)], [Span(0, 1.0, 2.5, 0.9), Span(1, 1.0, 3.0, 0.8)])
+    {0: 0}
+    """
+    instances, detections = list(instances), list(detections)
+    found: dict[int, int] = {}
+    for j in sorted(range(len(detections)), key=lambda j: -detections[j].score):
+        free = [i for i, one in enumerate(instances) if one.label == detections[j].label and i not in found]
+        best = max(free, key=lambda i: span_iou(instances[i], detections[j]), default=None)
+        if best is not None and span_iou(instances[best], detections[j]) >= tiou:
+            found[best] = j
+    return found
+
+
+def span_iou(a: Span, b: Span) -> float:
+    """Temporal IoU of two spans, 0 where both are empty."""
+    inside = max(0.0, min(a.end_s, b.end_s) - max(a.start_s, b.start_s))
+    union = (a.end_s - a.start_s) + (b.end_s - b.start_s) - inside
+    return inside / union if union > 0 else 0.0
+
+
+def _label(index: dict[str, int], name: Any) -> int:
+    """The index of a class name; a new name goes behind the known ones."""
+    return index.setdefault(str(name), len(index))
+
+
+def _round_folders(path: Path) -> dict[str, Path]:
+    """The rounds in order, or the directory itself where only its `detections.json` is there."""
+    numbered = [
+        (int(folder.name[6:]), folder)
+        for folder in path.glob("round_*")
+        if folder.is_dir() and folder.name[6:].isdecimal()
+    ]
+    folders = {f"round {number}": folder for number, folder in sorted(numbered)}
+    finished = any((folder / "detections_test.json").exists() for folder in folders.values())
+    return folders if finished or not (path / "detections.json").exists() else {"detections": path}
+
+
+def _known_classes(path: Path, folders: Mapping[str, Path], card: Mapping[str, Any]) -> list[str]:
+    """The class names in the order of the score columns, from the run card or else an evaluation."""
+    if names := _dig(card, "data", "classes"):
+        return [str(name) for name in names]
+    for folder in [path, *reversed(folders.values())]:
+        if names := (_read_json(folder / "evaluation.json") or {}).get("classes"):
+            return [str(name) for name in names]
+    truth = (_read_json(path / "ground_truth.json") or {}).get("database", {}).values()
+    return sorted({str(one["label"]) for entry in truth for one in entry.get("annotations", ()) if "label" in one})
+
+
+def _data_name(card: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
+    places = (("data", "name"), ("data", "dataset"), ("dataset",), ("data",))
+    found = (_dig(source, *keys) for source in (card, config) for keys in places)
+    return next((name for name in found if isinstance(name, str) and name), None)
+
+
+def _read_recordings(path: Path, index: dict[str, int]) -> list[Recording]:
+    database = (_read_json(path) or {}).get("database", {})
+    with _blaming(path, "an ActivityNet database"):
+        return [_parse_recording(name, entry, index) for name, entry in database.items()]
+
+
+def _parse_recording(name: str, entry: Mapping[str, Any], index: dict[str, int]) -> Recording:
+    spans, points = [], []
+    for one in [*entry.get("annotations", ()), *entry.get("points", ())]:
+        label = _label(index, one["label"])
+        if "segment" in one:
+            spans.append(Span(label, *_finite(one["segment"], count=2)))
+        if one.get("point") is not None:
+            points.append(Point(label, *_finite([one["point"]], count=1)))
+    last = [span.end_s for span in spans] + [point.time_s for point in points]
+    duration_s = float(entry.get("duration") or max(last, default=0.0))
+    return Recording(str(name), duration_s, tuple(spans), tuple(points))
+
+
+def _read_round(folder: Path, name: str, index: dict[str, int]) -> Round:
+    detections = "detections.json" if name == "detections" else "detections_test.json"
+    return Round(
+        name=name,
+        detections=_read_results(folder / detections, index),
+        proposals=_read_results(folder / "proposals_train.json", index),
+        evaluation=_read_json(folder / "evaluation.json"),
+    )
+
+
+def _read_results(path: Path, index: dict[str, int]) -> dict[str, tuple[Span, ...]]:
+    results = (_read_json(path) or {}).get("results", {})
+    with _blaming(path, "ActivityNet results"):
+        return {
+            str(name): tuple(
+                Span(_label(index, one["label"]), *_finite([*one["segment"], one["score"]], count=3)) for one in entries
+            )
+            for name, entries in results.items()
+        }
+
+
+def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dict[str, Curves]:
+    """The scores of the last round that has any."""
+    folder = next((one for one in reversed(folders) if (one / "scores_test.npz").exists()), None)
+    if folder is None:
+        return {}
+    path, curves = folder / "scores_test.npz", {}
+    grids = _read_json(folder / "scores_test.json") or {}
+    with _blaming(path, "scores with a grid for each recording in scores_test.json"):
+        with np.load(path, allow_pickle=False) as arrays:
+            for name, grid in grids.items():
+                scores = np.asarray(arrays[f"{name}/scores"], np.float32)
+                background = np.asarray(arrays[f"{name}/background"], np.float32)
+                if scores.ndim != 2 or scores.shape[1] != num_classes or background.shape != scores.shape[:1]:
+                    shapes = f"{list(scores.shape)} and {list(background.shape)}"
+                    notes.append(f"scores of {name}: shapes {shapes}, expected [T, {num_classes}] and [T]; not shown")
+                    continue
+                curves[name] = Curves(scores, background, Grid.from_dict(grid).stride_s)
+    return curves
+
+
+def _read_metrics(path: Path, notes: list[str]) -> tuple[Mapping[str, Any], ...]:
+    """The log, where a resumed run's second account of a step replaces the first."""
+    lines, broken = {}, 0
+    for number, text in enumerate(path.read_text(errors="replace").splitlines() if path.exists() else ()):
+        try:
+            line = json.loads(text)
+            key = (line["round"], line.get("event", ""), line.get("step", number))
+        except (ValueError, TypeError, KeyError):
+            broken += bool(text.strip())  # a killed run leaves half a line
+            continue
+        lines.pop(key, None)
+        lines[key] = line
+    if broken:
+        notes.append(f"metrics.jsonl: {broken} unreadable line{'s' * (broken > 1)} left out")
+    return tuple(lines.values())
+
+
+def _with_unannotated(
+    recordings: list[Recording], found: list[Mapping[str, tuple[Span, ...]]], curves: Mapping[str, Curves]
+) -> tuple[Recording, ...]:
+    """Adds the recordings that only have detections or scores, and gives a duration to those without one."""
+    known = {recording.name: recording for recording in recordings}
+    for name in dict.fromkeys([name for spans in found for name in spans] + list(curves)):
+        known.setdefault(name, Recording(name, 0.0))
+    return tuple(
+        recording
+        if recording.duration_s > 0
+        else dataclasses.replace(recording, duration_s=_seen_duration(recording.name, found, curves))
+        for recording in known.values()
+    )
+
+
+def _seen_duration(name: str, found: list[Mapping[str, tuple[Span, ...]]], curves: Mapping[str, Curves]) -> float:
+    ends = [span.end_s for spans in found for span in spans.get(name, ())]
+    if name in curves:
+        ends.append(len(curves[name].background) * curves[name].stride_s)
+    return max(ends, default=0.0)
+
+
+def _read_json(path: Path) -> Any:
+    """What a file holds; None where it is missing."""
+    if not path.exists():
+        return None
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, expected an object")
+    return value
+
+
+def _finite(values: Iterable[Any], *, count: int) -> Iterator[float]:
+    numbers = [float(value) for value in values]  # some annotation files hold times as strings
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"got {numbers}, expected {count} finite numbers")
+    return iter(numbers)
+
+
+def _dig(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
+@contextlib.contextmanager
+def _blaming(path: Path, expected: str) -> Iterator[None]:
+    """Turns whatever goes wrong inside into one ValueError that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile) as error:
+        problem = f"missing {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path}: {problem}; expected {expected}") from error

@@ -1,0 +1,39 @@
+"""What training carries from one update to the next."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PseudoLabels:
+    """Labels that the network's own scores and the points give, for R training recordings."""
+
+    background: jax.Array  # [R, N] bool, background seeds
+    sequences: jax.Array  # [R, L, N] bool, optimal sequence of each slot
+    best: jax.Array  # [R, L, 2] int32, best segment of each slot
+    ready: jax.Array  # [] bool, False until the first search
+
+    @classmethod
+    def empty(cls, num_recordings: int, num_slots: int, length: int) -> "PseudoLabels":
+        """Labels before the first search."""
+        return cls(
+            background=jnp.zeros((num_recordings, length), bool),
+            sequences=jnp.zeros((num_recordings, num_slots, length), bool),
+            best=jnp.zeros((num_recordings, num_slots, 2), jnp.int32),
+            ready=jnp.zeros((), bool),
+        )
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Parameters, optimiser, the number of updates made, and the pseudo labels in force."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array  # [] int32
+    pseudo: PseudoLabels

@@ -1,0 +1,230 @@
+"""The timeline that a round trains on: what its proposals make of the recordings.
+
+Proposals of the previous round lengthen short actions (weights of the inverse-transform sampling)
+and give pseudo instances. Both are fixed while a round lasts; the resampling itself happens inside
+the compiled step, on the recordings of one update.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from tal_jax.data.batches import PackedRecordings
+from tal_jax.ops import resampling
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Proposals:
+    """Scored segments of R recordings, of their labelled classes."""
+
+    segments: jax.Array  # [R, M, 2] times in snippets
+    scores: jax.Array  # [R, M]
+    slots: jax.Array  # [R, M] int32
+    where: jax.Array  # [R, M] bool
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Timeline:
+    """R recordings with everything that a round knows of them."""
+
+    recordings: PackedRecordings
+    weights: jax.Array  # [R, T] of the snippets, 1 on an uncompensated timeline
+    counts: jax.Array  # [R] int32, new snippets of each recording
+    rivals: jax.Array  # [R, L, L] bool: the points of slot m are negatives for slot l
+    instances: jax.Array  # [R, P, 2] old times of each point's pseudo instance, in snippets
+    instance_where: jax.Array  # [R, P] bool
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Recordings on their new timeline, as the network and the losses see them."""
+
+    features: jax.Array  # [B, N, D]
+    where: jax.Array  # [B, N] bool
+    points: jax.Array  # [B, N, L] bool, positive snippets of each slot
+    instances: jax.Array  # [B, N, L] bool, pseudo instances of the previous round
+    slot_labels: jax.Array  # [B, L] int32
+    slot_where: jax.Array  # [B, L] bool
+    rivals: jax.Array  # [B, L, L] bool
+    resampled: resampling.Resampled  # [B, …] leads times back to the old timeline
+
+
+def identity_timeline(recordings: PackedRecordings, overlapping: jax.Array) -> Timeline:
+    """The timeline without proposals: every snippet weighs 1, there are no pseudo instances.
+
+    Args:
+      recordings: R recordings.
+      overlapping: `[C, C]` True for pairs of classes that are no negatives of each other.
+    """
+    where = recordings.where
+    return Timeline(
+        recordings=recordings,
+        weights=where.astype(jnp.float32),
+        counts=where.sum(axis=1, dtype=jnp.int32),
+        rivals=~overlapping[
+            recordings.slot_labels[:, :, None], recordings.slot_labels[:, None, :]
+        ]
+        & ~jnp.eye(recordings.slot_labels.shape[1], dtype=bool),
+        instances=jnp.zeros((*recordings.point_times.shape, 2), jnp.float32),
+        instance_where=jnp.zeros_like(recordings.point_where),
+    )
+
+
+def compensate(
+    timeline: Timeline,
+    proposals: Proposals,
+    *,
+    tau: jax.Array,
+    delta: float,
+    alpha: float,
+) -> Timeline:
+    """Lengthens the short ones among the trusted proposals.
+
+    Args:
+      timeline: an uncompensated timeline.
+      proposals: of the previous round.
+      tau: `[R]` widened proposals shorter than this, in snippets, are short.
+      delta: proposals are widened by this share of their length on each side.
+      alpha: a class's proposals are trusted, best first, while their scores (clipped at 0) sum to
+        at most this share of the total; the best one always is.
+    """
+    num_slots = timeline.recordings.slot_labels.shape[1]
+    length = timeline.weights.shape[1]
+
+    def one(segments, scores, slots, where, tau, valid):
+        trusted = trusted_proposals(scores, slots, num_slots=num_slots, alpha=alpha, where=where)
+        reach = delta * (segments[:, 1:] - segments[:, :1])
+        extent = valid.sum(dtype=jnp.float32)
+        widened = segments + jnp.concatenate([-reach, reach], axis=1)
+        # Widening beyond the recording must not make a proposal longer than what can be seen.
+        widened = jnp.clip(widened, 0, extent)
+        weights = resampling.compensation_weights(widened, length, tau=tau, where=trusted)
+        return jnp.where(valid, weights, 0)
+
+    weights = jax.vmap(one)(
+        proposals.segments,
+        proposals.scores,
+        proposals.slots,
+        proposals.where,
+        tau,
+        timeline.recordings.where,
+    )
+    counts = jnp.round(weights.sum(axis=1)).astype(jnp.int32)
+    return dataclasses.replace(timeline, weights=weights, counts=counts)
+
+
+def trusted_proposals(
+    scores: jax.Array,
+    slots: jax.Array,
+    *,
+    num_slots: int,
+    alpha: float,
+    where: jax.Array,
+) -> jax.Array:
+    """`[M]` True for each slot's best proposals that hold a share `alpha` of its score.
+
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([0.5, 0.3, 0.2, 0.1])
+    >>> slots = jnp.array([0, 0, 0, 1])
+    >>> print(trusted_proposals(scores, slots, num_slots=2, alpha=0.8, where=scores > 0))
+    [ True  True False  True]
+    """
+
+    def one_slot(slot):
+        mine = where & (slots == slot)
+        order = jnp.argsort(jnp.where(mine, -scores, jnp.inf), stable=True)
+        clipped = jnp.where(mine, jnp.maximum(scores, 0), 0)[order]
+        sums = jnp.cumsum(clipped)
+        # A margin for rounding, so that alpha = 1 means all.
+        kept = sums <= alpha * sums[-1] * (1 + 1e-6)
+        kept = kept.at[0].set(True)
+        return jnp.zeros_like(mine).at[order].set(kept) & mine
+
+    return jax.vmap(one_slot)(jnp.arange(num_slots, dtype=slots.dtype)).any(axis=0)
+
+
+def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
+    """Gives each point the proposal that most likely is its action.
+
+    That is the best-scoring proposal of its class that contains it and no rival class's point, or
+    else the one that contains the fewest of those.
+    """
+
+    def one(recordings, rivals, segments, scores, slots, where):
+        times, point_slots = recordings.point_times, recordings.point_slots
+        inside = (segments[None, :, 0] <= times[:, None]) & (times[:, None] < segments[None, :, 1])
+        inside = inside & recordings.point_where[:, None]
+        foreign = (inside & rivals[slots][:, point_slots].T).sum(axis=0, dtype=jnp.int32)
+        candidate = inside & where[None, :] & (slots[None, :] == point_slots[:, None])
+        fewest = jnp.where(candidate, foreign[None, :], jnp.iinfo(jnp.int32).max)
+        candidate = candidate & (foreign[None, :] == fewest.min(axis=1, keepdims=True))
+        chosen = jnp.where(candidate, scores[None, :], -jnp.inf).argmax(axis=1)
+        return segments[chosen], candidate.any(axis=1)
+
+    instances, where = jax.vmap(one)(
+        timeline.recordings,
+        timeline.rivals,
+        proposals.segments,
+        proposals.scores,
+        proposals.slots,
+        proposals.where,
+    )
+    return dataclasses.replace(timeline, instances=instances, instance_where=where)
+
+
+def take(timeline: Timeline, rows: jax.Array) -> Timeline:
+    """The rows `[B]` of a timeline, one recording each."""
+    return jax.tree.map(lambda values: values[rows], timeline)
+
+
+def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | None = None) -> Batch:
+    """Reads recordings on their new timeline.
+
+    Args:
+      timeline: B recordings.
+      num_samples: N, the padded length of the new timeline (static).
+      key: moves every sample within its own cell; None reads the centres.
+    """
+    keys = None if key is None else jax.random.split(key, timeline.counts.shape[0])
+
+    def one(row: Timeline, key):
+        recordings = row.recordings
+        resampled = resampling.resample(
+            recordings.features,
+            row.weights,
+            num_samples,
+            count=jnp.minimum(row.counts, num_samples),
+            where=recordings.where,
+            key=key,
+        )
+        num_slots = recordings.slot_labels.shape[0]
+        is_slot = jnp.arange(num_slots, dtype=jnp.int32) == recordings.point_slots[:, None]
+        positive = resampling.resample_points(
+            recordings.point_times, resampled, where=recordings.point_where
+        )
+        new = resampling.new_times(row.instances, resampled)
+        centre = jnp.arange(num_samples, dtype=jnp.float32)[:, None] + 0.5
+        covered = (new[None, :, 0] <= centre) & (centre < new[None, :, 1])
+        covered = (covered | positive) & row.instance_where & resampled.where[:, None]
+        return Batch(
+            features=resampled.features,
+            where=resampled.where,
+            points=_by_slot(positive, is_slot),
+            instances=_by_slot(covered, is_slot),
+            slot_labels=recordings.slot_labels,
+            slot_where=recordings.slot_where,
+            rivals=row.rivals,
+            resampled=resampled,
+        )
+
+    return jax.vmap(one, in_axes=(0, None if keys is None else 0))(timeline, keys)
+
+
+def _by_slot(covered: jax.Array, is_slot: jax.Array) -> jax.Array:
+    """From `[N, P]` and `[P, L]` to `[N, L]`: covered by any point of the slot."""
+    counts = covered.astype(jnp.float32) @ is_slot.astype(jnp.float32)
+    return counts > 0

@@ -1,0 +1,237 @@
+"""Folders of features: what is read, noted and refused."""
+
+import dataclasses
+import io
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, load_annotations
+from tal_jax.data.clock import Grid
+from tal_jax.data.features import load_features, load_folder, load_grid, write_folder
+from tal_jax.data.point_labels import generate_points
+from tal_jax.data.recordings import Point
+
+GRID = Grid(fps=25, stride_frames=16, window_frames=16)
+TRAIN = RecordingAnnotation(
+    "train", 6.4, (Instance("run", 1.0, 2.0, 1.5), Instance("jump", point_s=0.5))
+)
+TEST = RecordingAnnotation("test", 3.2, (Instance("jump", 1.0, 2.0), Instance("run", 0.0, 1.0)))
+ANNOTATIONS = Annotations(("jump", "run"), {"a": TRAIN, "b": TEST}, overlapping=(("run", "jump"),))
+
+
+def features(length=10, dim=4, dtype=np.float32):
+    return np.random.default_rng(length).normal(size=(length, dim)).astype(dtype)
+
+
+def arrays():
+    return {"a": features(10), "b": features(5)}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_folder(tmp_path / "f", arrays(), grid=GRID, annotations=ANNOTATIONS)
+    return tmp_path / "f"
+
+
+def change_annotations(folder, recordings, **changes):
+    annotations = dataclasses.replace(ANNOTATIONS, recordings=recordings, **changes)
+    write_folder(folder, {}, grid=GRID, annotations=annotations)
+
+
+def test_reads_what_was_written(folder):
+    dataset = load_folder(folder)
+    assert dataset.classes == ("jump", "run")
+    assert dataset.overlapping == ((1, 0),)
+    assert dataset.notes == ()
+    (train,), (test,) = dataset.train, dataset.test
+    assert (train.name, train.grid, train.duration_s) == ("a", GRID, 6.4)
+    assert train.points == (Point(0.5, 0), Point(1.5, 1))
+    assert test.points == ()
+    assert list(dataset.ground_truth["database"]) == ["b"]
+    assert dataset.ground_truth["database"]["b"]["annotations"][0] == {
+        "label": "jump",
+        "segment": [1.0, 2.0],
+    }
+    np.testing.assert_array_equal(train.features, features(10))
+
+
+def test_features_stay_on_disk(folder):
+    assert isinstance(load_folder(folder).train[0].features, np.memmap)
+
+
+def test_training_segments_cannot_be_reached(folder):
+    before = repr(load_folder(folder))
+    moved = dataclasses.replace(
+        TRAIN, instances=(Instance("run", 0.7, 3.3, 1.5), TRAIN.instances[1])
+    )
+    change_annotations(folder, {"a": moved, "b": TEST})
+    assert repr(load_folder(folder)) == before
+
+
+def test_annotations_from_elsewhere(folder, tmp_path):
+    (folder / "annotations.json").rename(tmp_path / "other.json")
+    assert load_folder(folder, annotations=tmp_path / "other.json").train[0].name == "a"
+    assert load_folder(folder, annotations=ANNOTATIONS).train[0].name == "a"
+    with pytest.raises(ValueError, match="cannot read .*annotations.json: No such file"):
+        load_folder(folder)
+
+
+def test_points_can_be_generated(folder):
+    segments = dataclasses.replace(TRAIN, instances=(Instance("run", 1.0, 2.0),))
+    change_annotations(folder, {"a": segments, "b": TEST})
+    with pytest.raises(ValueError, match="a: instance of 'run' .*generate_points"):
+        load_folder(folder)
+    annotations = load_annotations(folder / "annotations.json")
+    dataset = load_folder(folder, annotations=generate_points(annotations, law="center", seed=0))
+    assert dataset.train[0].points == (Point(1.5, 1),)
+
+
+def test_names_of_subsets(folder):
+    change_annotations(
+        folder,
+        {
+            "a": dataclasses.replace(TRAIN, subset="Validation"),
+            "b": dataclasses.replace(TEST, subset="Test"),
+        },
+    )
+    dataset = load_folder(folder, train_subset="Validation", test_subset="Test")
+    assert [r.name for r in dataset.train + dataset.test] == ["a", "b"]
+    assert dataset.ground_truth["database"]["b"]["subset"] == "test"
+    with pytest.raises(ValueError, match="no recording of subset 'train' .* have Test, Validation"):
+        load_folder(folder)
+    with pytest.raises(ValueError, match="'Validation' is both trained and tested on"):
+        load_folder(folder, train_subset="Validation", test_subset="Validation")
+
+
+def test_nothing_to_test_on(folder):
+    change_annotations(folder, {"a": TRAIN})
+    (folder / "b.npy").unlink()
+    dataset = load_folder(folder)
+    assert dataset.test == ()
+    assert dataset.notes == (
+        "no recording of subset 'test' to test on, the annotations have train",
+    )
+
+
+def test_nothing_is_left_out_silently(folder):
+    recordings = {
+        "a": TRAIN,
+        "c": TRAIN,
+        "b": TEST,
+        "d": TEST,
+        "e": TEST,
+        "f": dataclasses.replace(TEST, subset="extra"),
+    }
+    change_annotations(folder, recordings)
+    np.save(folder / "f.npy", features(5))
+    for i in range(7):
+        np.save(folder / f"x{i}.npy", features())
+    dataset = load_folder(folder)
+    assert [r.name for r in dataset.train + dataset.test] == ["a", "b"]
+    assert list(dataset.ground_truth["database"]) == ["b"]
+    assert [note.replace(str(folder), "F") for note in dataset.notes] == [
+        "train: left out 1 recording (c): annotated, but without features in F",
+        "test: left out 2 recordings (d, e): annotated, but without features in F",
+        "left out 1 recording (f): neither 'train' nor 'test'",
+        "left out 7 recordings (x0, x1, x2, x3, x4, ...): features without annotations",
+    ]
+
+
+def test_all_of_a_subset_missing(folder):
+    (folder / "b.npy").unlink()
+    with pytest.raises(ValueError, match="none of the 1 recordings of subset 'test' has features"):
+        load_folder(folder)
+
+
+def test_class_without_an_instance_is_noted(folder):
+    change_annotations(folder, ANNOTATIONS.recordings, classes=("jump", "run", "walk"))
+    assert [note.split(":")[0] for note in load_folder(folder).notes] == [
+        "class 'walk' has no training point",
+        "class 'walk' has no test instance",
+    ]
+
+
+@pytest.mark.parametrize(
+    "array, message",
+    [
+        (features(0), "a: features are empty"),
+        (features(10, 5), "b: features have D = 4, expected 5"),
+        (features(10, dtype=np.float64), "a: features are float64"),
+        (np.full((10, 4), np.nan, np.float32), "a: feature 0 of snippet 0 is nan"),
+        (features(40), "a: 40 snippets of 0.64 s .* expected 10: a wrong clock"),
+    ],
+)
+def test_bad_features(folder, array, message):
+    np.save(folder / "a.npy", array)
+    with pytest.raises(ValueError, match=message):
+        load_folder(folder)
+
+
+@pytest.mark.parametrize("length", [1, 20_000])
+def test_extreme_lengths(folder, length):
+    np.save(folder / "a.npy", features(length))
+    annotation = RecordingAnnotation(
+        "train", GRID.to_seconds(length), (Instance("run", point_s=0.3),)
+    )
+    change_annotations(folder, {"a": annotation, "b": TEST})
+    assert len(load_folder(folder).train[0].features) == length
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=True)
+    return file.getvalue()
+
+
+def npz():
+    file = io.BytesIO()
+    np.savez(file, a=np.zeros(3))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"text", npy(features())[:100], npy(np.array([{}])), pickle.dumps([1]), npz()],
+    ids=["empty", "text", "cut short", "objects", "pickle", "npz"],
+)
+def test_files_that_are_not_features(tmp_path, content):
+    (tmp_path / "a.npy").write_bytes(content)
+    with pytest.raises(ValueError, match="cannot read .*a.npy: .* expected an .npy file") as error:
+        load_features(tmp_path / "a.npy")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["../a", "x/a", "/a", "..", "", "x\\a"])
+def test_names_that_lead_elsewhere(folder, name):
+    change_annotations(folder, {name: TRAIN})
+    with pytest.raises(ValueError, match="expected a file's name without a folder"):
+        load_folder(folder)
+    with pytest.raises(ValueError, match="expected a file's name without a folder"):
+        write_folder(folder, {name: features()}, grid=GRID, annotations=ANNOTATIONS)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ('{"fps": 25}', "grid.json: grid: missing key 'stride_frames'"),
+        ("[]", "grid.json: grid: got list"),
+        ("{", "grid.json: Expecting"),
+        (json.dumps({**GRID.to_dict(), "fps": -1}), "grid.json: grid: fps is -1"),
+    ],
+)
+def test_bad_grids(folder, text, message):
+    (folder / "grid.json").write_text(text)
+    with pytest.raises(ValueError, match=message) as error:
+        load_folder(folder)
+    assert str(error.value).count("grid.json") == 1
+
+
+def test_missing_files(folder, tmp_path):
+    (folder / "grid.json").unlink()
+    with pytest.raises(ValueError, match="cannot read .*grid.json: No such file"):
+        load_grid(folder / "grid.json")
+    with pytest.raises(ValueError, match="no such folder"):
+        load_folder(tmp_path / "nowhere")

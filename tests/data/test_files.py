@@ -1,0 +1,125 @@
+"""Files appear whole or not at all."""
+
+import errno
+import json
+import os
+
+import numpy as np
+import pytest
+
+from tal_jax.data import files
+
+
+def test_json_round_trip(tmp_path):
+    value = {
+        "a": [1, 2.5, None, True],
+        "\u00fc": np.float32(0.5),
+        "n": np.arange(3),
+        "s": np.int64(3),
+    }
+    files.write_json(tmp_path / "new" / "a.json", value)
+    assert files.read_json(tmp_path / "new" / "a.json") == {
+        "a": [1, 2.5, None, True],
+        "\u00fc": 0.5,
+        "n": [0, 1, 2],
+        "s": 3,
+    }
+
+
+def test_arrays_round_trip(tmp_path):
+    array = np.arange(6, dtype=np.float16).reshape(2, 3)
+    files.write_npy(tmp_path / "a.npy", array)
+    files.write_npz(tmp_path / "a.npz", {"x/scores": array, "y": array[0]})
+    np.testing.assert_array_equal(np.load(tmp_path / "a.npy"), array)
+    with np.load(tmp_path / "a.npz") as loaded:
+        assert set(loaded) == {"x/scores", "y"}
+        np.testing.assert_array_equal(loaded["x/scores"], array)
+    assert sorted(os.listdir(tmp_path)) == ["a.npy", "a.npz"]
+
+
+def test_files_are_readable_by_others(tmp_path):
+    files.write_bytes(tmp_path / "a", b"x")
+    (tmp_path / "b").write_bytes(b"x")
+    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
+
+
+@pytest.mark.parametrize("value", [float("nan"), [np.inf], {"a": np.array([np.nan])}])
+def test_json_without_nan(tmp_path, value):
+    with pytest.raises(ValueError):
+        files.write_json(tmp_path / "a.json", value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_json_of_something_else(tmp_path):
+    with pytest.raises(TypeError, match="cannot write object"):
+        files.write_json(tmp_path / "a.json", {"a": object()})
+
+
+def test_object_arrays_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="allow_pickle"):
+        files.write_npy(tmp_path / "a.npy", np.array([{}], dtype=object))
+    assert os.listdir(tmp_path) == []
+
+
+def test_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
+    path = tmp_path / "a.json"
+    files.write_json(path, 1)
+
+    def fsync(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match="cannot write .*a.json: No space left on device") as error:
+        files.write_json(path, 2)
+    assert error.value.errno == errno.ENOSPC
+    assert "\n" not in str(error.value)
+    assert json.loads(path.read_text()) == 1
+    assert os.listdir(tmp_path) == ["a.json"]
+
+
+def test_disk_full_while_an_array_is_written(tmp_path, monkeypatch):
+    def save(file, array, **kwargs):
+        file.write(b"half")
+        raise OSError("6 requested and 2 written")  # NumPy's, which has no number
+
+    monkeypatch.setattr(np, "save", save)
+    with pytest.raises(OSError, match="cannot write .*a.npy: 6 requested and 2 written"):
+        files.write_npy(tmp_path / "a.npy", np.zeros(6))
+    assert os.listdir(tmp_path) == []
+
+
+def test_unwritable_folder(tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):  # a mode would not stop root
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("builtins.open", refuse)
+    with pytest.raises(PermissionError, match="cannot write .*a.json: Permission denied"):
+        files.write_json(tmp_path / "a.json", 1)
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="cannot write .*a.json"):
+        files.write_json(tmp_path / "file" / "a.json", 1)
+    assert (tmp_path / "file").read_text() == "x"
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        (b"{", "a.json: Expecting"),
+        (b"\xff\xfe", "cannot read .*a.json: 'utf-8'"),
+        (b'{"x": {"k": 1, "k": 2}}', "a.json: key 'k' occurs twice"),
+        (b"[" * 100_000, "a.json: maximum recursion"),
+    ],
+)
+def test_bad_json(tmp_path, content, message):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(ValueError, match=message) as error:
+        files.read_json(tmp_path / "a.json")
+    assert "\n" not in str(error.value)
+
+
+def test_missing_json(tmp_path):
+    with pytest.raises(ValueError, match="cannot read .*a.json: No such file"):
+        files.read_json(tmp_path / "a.json")
