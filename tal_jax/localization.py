@@ -97,21 +97,18 @@ def localize(
     thresholds: jax.Array,
     background_thresholds: jax.Array,
     max_runs: int,
+    classes: jax.Array,
     topk_ratio: jax.typing.ArrayLike = 8,
-    class_threshold: jax.typing.ArrayLike = 0.5,
     video_weight: jax.typing.ArrayLike = 0.2,
     delta: jax.typing.ArrayLike = 0.25,
     iou_threshold: jax.typing.ArrayLike = 0.7,
-    classes: jax.Array | None = None,
     where: jax.Array | None = None,
 ) -> Detections:
     """Detects the actions of one recording.
 
-    A class is present if its video score (mean of the top `T_valid / topk_ratio` confidences)
-    reaches `class_threshold`; the best class always is. Its candidates are the runs of its
-    confidence above each of `thresholds` and the runs of `1 − p_bg` above each of
-    `background_thresholds`; a candidate's score is its contrast plus `video_weight` times the video
-    score, and of overlapping ones the best is kept.
+    A class's candidates are the runs of its confidence above each of `thresholds` and the runs of
+    `1 − p_bg` above each of `background_thresholds`; a candidate's score is its contrast plus
+    `video_weight` times the class's video score, and of overlapping ones the best is kept.
 
     Args:
       scores: `[T, C]` confidences `P_c = p_c (1 − p_bg)`.
@@ -119,24 +116,18 @@ def localize(
       thresholds: `[H]` for the confidences.
       background_thresholds: `[G]` for `1 − p_bg`.
       max_runs: most runs of a class, and of the background (static).
-      topk_ratio: see `losses.video_loss`.
-      class_threshold: least video score of a class that is present.
+      classes: `[C]` bool, the classes to look for; see `present_classes`.
+      topk_ratio: the video score is the mean of the top `T_valid / topk_ratio` confidences.
       video_weight: share of the video score in the detections' scores.
       delta: see `ops.curve_contrast`.
       iou_threshold: a candidate that overlaps a better one this much is dropped.
-      classes: `[C]` bool: exactly these classes are present; default as described.
       where: `[T]` True on the valid snippets, a prefix; default all.
 
     Returns:
       `Detections` with `N = 2 · max_runs`.
     """
-    size, num_classes = scores.shape
-    where = jnp.ones(size, bool) if where is None else where
-    count = topk_count(where.sum(dtype=jnp.int32), topk_ratio)
-    video = pooling.topk_mean(scores, count, where=where)
-    if classes is None:
-        best = jnp.arange(num_classes, dtype=jnp.int32) == video.argmax()
-        classes = ((video >= class_threshold) | best) & where.any()
+    where = jnp.ones(scores.shape[0], bool) if where is None else where
+    video = video_scores(scores, topk_ratio=topk_ratio, where=where)
     foreground, foreground_exists, foreground_overflow = threshold_runs(
         1 - background, background_thresholds, max_runs=max_runs, where=where
     )
@@ -154,6 +145,34 @@ def localize(
     return Detections(found, values, keep, overflow.sum() + foreground_overflow)
 
 
+def video_scores(
+    scores: jax.Array, *, topk_ratio: jax.typing.ArrayLike = 8, where: jax.Array | None = None
+) -> jax.Array:
+    """Each class's mean of its top `T_valid / topk_ratio` confidences, from `[T, C]` to `[C]`."""
+    where = jnp.ones(scores.shape[0], bool) if where is None else where
+    count = topk_count(where.sum(dtype=jnp.int32), topk_ratio)
+    return pooling.topk_mean(scores, count, where=where)
+
+
+def present_classes(
+    scores: jax.Array,
+    *,
+    topk_ratio: jax.typing.ArrayLike = 8,
+    threshold: jax.typing.ArrayLike = 0.5,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """`[C]` True for the classes whose video score reaches a threshold, and for the best one.
+
+    >>> import jax.numpy as jnp
+    >>> print(present_classes(jnp.array([[0.2, 0.4, 0.1]]), threshold=0.5))
+    [False  True False]
+    """
+    video = video_scores(scores, topk_ratio=topk_ratio, where=where)
+    best = jnp.arange(scores.shape[1], dtype=jnp.int32) == video.argmax()
+    anything = True if where is None else where.any()
+    return ((video >= threshold) | best) & anything
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Located:
@@ -164,27 +183,27 @@ class Located:
     background: jax.Array  # [B, N]
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config", "num_samples", "max_runs", "own"))
+@functools.partial(jax.jit, static_argnames=("model", "config", "num_samples", "max_runs"))
 def locate(
     params: Any,
     timeline: timelines.Timeline,
+    own: jax.Array,
     *,
     model: rsmp.RSMP,
     config: ml_collections.FrozenConfigDict,
     num_samples: int,
     max_runs: int,
-    own: bool,
 ) -> Located:
     """Runs network and localization on B recordings.
 
     Args:
       params: of the network.
       timeline: B recordings.
+      own: `[]` bool: exactly the recordings' labelled classes are present, as in training ones.
       model: the network (static).
       config: the run's config (static).
       num_samples: N (static).
       max_runs: see `localize` (static).
-      own: only the recordings' labelled classes are present, as for training recordings (static).
     """
     batch = timelines.resample_batch(timeline, num_samples)
     scores, background = steps.score_batch(model, config, params, batch)
@@ -192,6 +211,12 @@ def locate(
     classes = jax.nn.one_hot(batch.slot_labels, scores.shape[-1]) * batch.slot_where[..., None]
 
     def one(scores, background, where, classes, resampled):
+        present = present_classes(
+            scores,
+            topk_ratio=config.loss.topk_ratio,
+            threshold=options.class_threshold,
+            where=where,
+        )
         found = localize(
             scores,
             background,
@@ -199,11 +224,10 @@ def locate(
             background_thresholds=jnp.asarray(options.background_thresholds, jnp.float32),
             max_runs=max_runs,
             topk_ratio=config.loss.topk_ratio,
-            class_threshold=options.class_threshold,
             video_weight=options.video_weight,
             delta=config.loss.delta,
             iou_threshold=options.iou_threshold,
-            classes=classes.any(axis=0) if own else None,
+            classes=jnp.where(own, classes.any(axis=0), present),
             where=where,
         )
         old = resampling.old_times(found.segments, resampled)
@@ -211,3 +235,87 @@ def locate(
 
     found = jax.vmap(one)(scores, background, batch.where, classes, batch.resampled)
     return Located(found, scores, background)
+
+
+# How many runs of a class `locate_recordings` makes room for at first.
+_MAX_RUNS = 512
+# Recordings of one compiled call.
+_CHUNK = 16
+
+Results = dict[str, list[dict[str, Any]]]  # ActivityNet: {recording: [{label, score, segment}]}
+
+
+def locate_recordings(
+    params: Any,
+    recordings: Sequence[Recording],
+    timeline: timelines.Timeline,
+    *,
+    model: rsmp.RSMP,
+    config: ml_collections.FrozenConfigDict,
+    classes: Sequence[str],
+    num_samples: int,
+    own: bool = False,
+    scores: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Results:
+    """Runs `locate` over any number of recordings.
+
+    Args:
+      params: of the network.
+      recordings: R recordings.
+      timeline: the same R recordings, packed.
+      model: the network.
+      config: the run's config.
+      classes: names of the classes.
+      num_samples: padded length of the timeline that the network sees.
+      own: look for exactly the recordings' labelled classes.
+      scores: filled with each recording's confidences `[N, C]` and background `[N]`, if given.
+
+    Returns:
+      Each recording's detections, best first, with times in seconds.
+    """
+    results, max_runs = {}, _MAX_RUNS
+    total = len(recordings)
+    for first in range(0, total, _CHUNK):
+        # The last chunk is filled up with repeats, so that one program serves all.
+        rows = np.minimum(np.arange(first, first + min(_CHUNK, total)), total - 1)
+        while True:
+            found = locate(
+                params,
+                timelines.take(timeline, rows),
+                jnp.asarray(own),
+                model=model,
+                config=config,
+                num_samples=num_samples,
+                max_runs=max_runs,
+            )
+            if not found.detections.overflow.any():
+                break
+            max_runs *= 2
+        found = jax.tree.map(np.asarray, found)
+        for row, recording in enumerate(recordings[first : first + _CHUNK]):
+            one = jax.tree.map(lambda values, row=row: values[row], found)
+            results[recording.name] = _as_results(one.detections, recording, classes)
+            if scores is not None:
+                size = int(min(timeline.counts[first + row], num_samples))
+                scores[recording.name] = (one.scores[:size], one.background[:size])
+    return results
+
+
+def _as_results(
+    found: Detections, recording: Recording, classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """ActivityNet entries of one recording's detections, best first."""
+    labels, columns = np.nonzero(found.where)
+    values = found.scores[labels, columns]
+    times_s = recording.grid.to_seconds(found.segments[labels, columns].astype(np.float64))
+    times_s = np.clip(times_s, 0, recording.duration_s)
+    order = np.argsort(-values, kind="stable")
+    return [
+        {
+            "label": classes[labels[i]],
+            "score": float(values[i]),
+            "segment": [float(times_s[i, 0]), float(times_s[i, 1])],
+        }
+        for i in order
+        if times_s[i, 1] > times_s[i, 0]
+    ]

@@ -13,11 +13,12 @@ from tal_jax.ops import reassignment
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Branch:
-    """What the network says of a batch, from one set of features."""
+class Branches:
+    """What the network says of a batch: S = 2, first from the original, then from the reassigned
+    embedding; S = 1 without reassignment."""
 
-    embedding: jax.Array  # [B, T, W]
-    logits: jax.Array  # [B, T, C + 1], the last channel is the background
+    embedding: jax.Array  # [S, B, T, W]
+    logits: jax.Array  # [S, B, T, C + 1], the last channel is the background
 
 
 class RSMP(nn.Module):
@@ -48,7 +49,7 @@ class RSMP(nn.Module):
     @nn.compact
     def __call__(
         self, features: jax.Array, *, where: jax.Array, deterministic: bool = True
-    ) -> tuple[Branch, ...]:
+    ) -> Branches:
         """Classifies every snippet.
 
         Args:
@@ -67,7 +68,8 @@ class RSMP(nn.Module):
             shape = (self.num_prototypes, hidden.shape[-1])
             prototypes = self.param("prototypes", nn.initializers.xavier_uniform(), shape)
             branches.append(self._reassign(hidden, prototypes, where))
-        return tuple(Branch(branch, classify(branch)) for branch in branches)
+        embeddings = jnp.stack(branches)
+        return Branches(embeddings, classify(embeddings))
 
     def _reassign(self, hidden: jax.Array, prototypes: jax.Array, where: jax.Array) -> jax.Array:
         def one(hidden, where):
@@ -84,7 +86,7 @@ class RSMP(nn.Module):
         return jax.vmap(one)(hidden, where)
 
 
-def select_logits(branches: Sequence[Branch], branch: str) -> jax.Array:
+def select_logits(branches: Branches, branch: str) -> jax.Array:
     """Logits `[B, T, C + 1]` that seeds, search, proposals and detections read.
 
     Args:
@@ -97,5 +99,5 @@ def select_logits(branches: Sequence[Branch], branch: str) -> jax.Array:
     if branch not in ("original", "reassigned", "mean"):
         raise ValueError(f"branch={branch!r}; expected 'original', 'reassigned' or 'mean'")
     if branch == "mean":
-        return jnp.stack([b.logits for b in branches]).mean(axis=0)
-    return branches[0 if branch == "original" else -1].logits
+        return branches.logits.mean(axis=0)
+    return branches.logits[0 if branch == "original" else -1]

@@ -157,7 +157,7 @@ def curve_contrast(
 
     >>> import jax.numpy as jnp
     >>> print(curve_contrast(jnp.array([0.0, 1.0, 1.0, 0.0]), jnp.array([[1.0, 3.0]])))
-    [0.875]
+    [0.625]
 
     Args:
       scores: `[T]` one class's confidences.

@@ -124,8 +124,8 @@ def optimal_sequence(
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.7, 0.1, 0.0])
     >>> seeds = jnp.arange(6)
     >>> sequence = optimal_sequence(scores, seeds == 2, (seeds == 0) | (seeds == 5))
-    >>> print(sequence.labels.astype(int), sequence.score)
-    [0 1 1 1 0 0] 0.73333335
+    >>> print(sequence.labels.astype(int), f"{sequence.score:.3f}")
+    [0 1 1 1 0 0] 0.683
 
     Args:
       scores: `[T]` one class's confidences.
@@ -216,8 +216,8 @@ def best_segment(
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.7, 0.1, 1.0])
     >>> position = jnp.arange(6)
     >>> segment, contrast = best_segment(scores, position == 2, position == 5)
-    >>> print(segment, contrast)
-    [1 4] 0.70000005
+    >>> print(segment, f"{contrast:.3f}")
+    [1 4] 0.700
 
     Args:
       scores: `[T]` one class's confidences.

@@ -175,9 +175,8 @@ def unwarp(values: jax.Array, cumulative: jax.Array) -> jax.Array:
     """
     cumulative = _checked_cumulative(cumulative)
     values = jnp.clip(jnp.asarray(values, jnp.float32), cumulative[0], cumulative[-1])
-    # The first snippet that ends at or above the value. Unrolled, because an accelerator pays more
-    # for a loop of 14 tiny steps than for the steps.
-    above = jnp.searchsorted(cumulative, values, side="left", method="scan_unrolled")
+    # The first snippet that ends at or above the value.
+    above = jnp.searchsorted(cumulative, values, side="left")
     index = jnp.maximum(above, 1) - 1
     below = cumulative[index]
     weight = cumulative[index + 1] - below

@@ -1,4 +1,4 @@
-"""Writes `report.html`: one file with everything in it, to be opened in a browser without a network."""
+"""Writes `report.html`: one file with everything in it, which a browser shows without a network."""
 
 import base64
 import json
@@ -13,7 +13,15 @@ import numpy as np
 
 from tal_jax.data.files import write_bytes
 from tal_jax.report.pictures import class_colours
-from tal_jax.report.workdir import Curves, Recording, Span, Work, read_workdir, shown_threshold
+from tal_jax.report.workdir import (
+    FLAT_CURVE,
+    Curves,
+    Recording,
+    Span,
+    Work,
+    read_workdir,
+    shown_threshold,
+)
 
 # What keeps the page under 5 MB. Whatever these leave out is said in the page.
 _MOST_RECORDINGS = 200
@@ -21,11 +29,10 @@ _MOST_SPANS = 80_000
 _MOST_SPANS_OF_A_RECORDING = 300
 _MOST_CURVE_BYTES = 2_000_000
 _MOST_LOSS_STEPS = 400
-_FLAT_CURVE = 0.05  # the curve of a class that never gets here is not drawn
 
 _EVALUATION_KEYS = (
-    *("tious", "map", "average_map", "ap", "classes", "num_videos", "num_ground_truth", "num_detections"),
-    *("short_recall", "long_recall", "num_short", "num_long", "short_s", "notes"),
+    *("tious", "map", "average_map", "ap", "classes", "num_videos", "num_ground_truth"),
+    *("num_detections", "short_recall", "long_recall", "num_short", "num_long", "short_s", "notes"),
 )
 
 
@@ -33,7 +40,8 @@ def write_report(workdir: str | os.PathLike) -> Path:
     """Writes the report of a work directory.
 
     Args:
-      workdir: the folder of a run, or one with a `detections.json` alone; parts that are missing are left out.
+      workdir: the folder of a run, or one with a `detections.json` alone; parts that are missing
+        are left out of the page.
 
     Returns:
       The path of the page, `report.html` in that folder.
@@ -53,8 +61,8 @@ def _page(data: Mapping[str, Any]) -> str:
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII only
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    template = resources.files("tal_jax.report").joinpath("template.html").read_text(encoding="utf-8")
-    return template.replace("{{data}}", text)
+    template = resources.files("tal_jax.report") / "template.html"
+    return template.read_text(encoding="utf-8").replace("{{data}}", text)
 
 
 def _report_data(work: Work) -> dict[str, Any]:
@@ -62,24 +70,27 @@ def _report_data(work: Work) -> dict[str, Any]:
     notes = list(work.notes)
     test = _first("test", work.test, notes)
     train = _first("training", work.train, notes)
-    detections, proposals = [one.detections for one in work.rounds], [one.proposals for one in work.rounds]
+    detections = [one.detections for one in work.rounds]
+    proposals = [one.proposals for one in work.rounds]
     most = _most_spans(len(work.rounds) * (len(test) + len(train)))
-    curves = _pack_curves({one.name: work.curves[one.name] for one in test if one.name in work.curves}, test, notes)
+    curves = _pack_curves(work.curves, test, notes)
     data = {
         "name": work.name,
         "classes": work.classes,
         "colours": class_colours(len(work.classes)),
         "card": work.card,
         "config": work.config,
-        "rounds": [{"name": one.name, "evaluation": _evaluation(one.evaluation)} for one in work.rounds],
+        "rounds": [
+            {"name": one.name, "evaluation": _evaluation(one.evaluation)} for one in work.rounds
+        ],
         "test": [
-            _recording(one, detections, most) | ({"curves": curves[one.name]} if one.name in curves else {})
-            for one in test
+            _recording(one, detections, most) | {"curves": curves.get(one.name)} for one in test
         ],
         "train": [_recording(one, proposals, most) for one in train],
+        "instances": _instances(work),
         "thresholds": {
-            "test": shown_threshold(detections[-1], _count(work.test, "instances")) if detections else 0,
-            "train": shown_threshold(proposals[-1], _count(work.train, "points")) if proposals else 0,
+            "test": _threshold(detections, [one.instances for one in work.test]),
+            "train": _threshold(proposals, [one.points for one in work.train]),
         },
         "losses": _losses(work.metrics, notes),
         "notes": notes,
@@ -91,7 +102,10 @@ def _report_data(work: Work) -> dict[str, Any]:
 
 def _first(kind: str, recordings: Sequence[Recording], notes: list[str]) -> Sequence[Recording]:
     if len(recordings) > _MOST_RECORDINGS:
-        notes.append(f"{_MOST_RECORDINGS} of {len(recordings)} {kind} recordings are shown, the first ones")
+        left_out = len(recordings) - _MOST_RECORDINGS
+        notes.append(
+            f"{left_out:,} of {len(recordings):,} {kind} recordings, those behind the first"
+        )
     return recordings[:_MOST_RECORDINGS]
 
 
@@ -100,16 +114,36 @@ def _most_spans(num_lanes: int) -> int:
     return min(_MOST_SPANS_OF_A_RECORDING, _MOST_SPANS // max(num_lanes, 1))
 
 
-def _count(recordings: Iterable[Recording], what: str) -> int:
-    return sum(len(getattr(recording, what)) for recording in recordings)
+def _instances(work: Work) -> list[tuple[int, float | None]]:
+    """How many test instances each class has, and their median length in seconds."""
+    lengths: list[list[float]] = [[] for _ in work.classes]
+    for recording in work.test:
+        for span in recording.instances:
+            lengths[span.label].append(span.end_s - span.start_s)
+    return [
+        (len(of_class), float(np.median(of_class)) if of_class else None) for of_class in lengths
+    ]
 
 
-def _recording(recording: Recording, found: Sequence[Mapping[str, Sequence[Span]]], most: int) -> dict[str, Any]:
+def _threshold(
+    found: Sequence[Mapping[str, Sequence[Span]]], annotated: Sequence[Sequence[Any]]
+) -> float:
+    """Where the page's slider starts, rounded down as the page's scores are rounded."""
+    if not found:
+        return 0.0
+    return math.floor(1000 * shown_threshold(found[-1], sum(map(len, annotated)))) / 1000
+
+
+def _recording(
+    recording: Recording, found: Sequence[Mapping[str, Sequence[Span]]], most: int
+) -> dict[str, Any]:
     return {
         "name": recording.name,
         "duration": recording.duration_s,
         "truth": _flat(recording.instances),
-        "points": [number for label, time_s in recording.points for number in (label, _milli(time_s))],
+        "points": [
+            number for label, time_s in recording.points for number in (label, _milli(time_s))
+        ],
         "rounds": [_flat(_best(spans.get(recording.name, ()), most)) for spans in found],
     }
 
@@ -119,7 +153,7 @@ def _best(spans: Sequence[Span], most: int) -> list[Span]:
 
 
 def _flat(spans: Iterable[Span]) -> list[int]:
-    """Spans as label, start and length in ms, score in thousandths (left out of annotated instances), and on."""
+    """Spans as label, start and length in ms and, unless annotated, the score in thousandths."""
     numbers = []
     for label, start_s, end_s, score in spans:
         numbers += [label, _milli(start_s), _milli(end_s) - _milli(start_s)]
@@ -142,47 +176,54 @@ def _note_left_out(
     left_out = sum(max(0, count - most) for count in counts)
     if left_out:
         notes.append(
-            f"the {most} best {what} of each round in each recording are shown; "
-            f"{left_out:,} of {sum(counts):,}, the lowest scored, are left out"
+            f"{left_out:,} of {sum(counts):,} {what}, those with the lowest scores: "
+            f"the {most} best of each round in each recording are kept"
         )
 
 
 def _pack_curves(
     curves: Mapping[str, Curves], recordings: Sequence[Recording], notes: list[str]
 ) -> dict[str, dict[str, Any]]:
-    """Curves as one byte a snippet, of the classes that are annotated or ever rise; the background is class −1."""
-    kept = {}
-    for recording in recordings:
-        if recording.name not in curves:
-            continue
-        scores = curves[recording.name].classes
-        annotated = {span.label for span in recording.instances}
-        rising = [c for c in range(scores.shape[1]) if c in annotated or (scores[:, c] >= _FLAT_CURVE).any()]
-        columns = np.concatenate([scores[:, rising], curves[recording.name].background[:, None]], axis=1)
-        kept[recording.name] = ([*rising, -1], np.nan_to_num(columns).clip(0, 1))
-    pool = math.ceil(sum(columns.size for _, columns in kept.values()) / _MOST_CURVE_BYTES)
-    if kept:
-        notes.append(f"score curves of classes that are not annotated in a recording and stay below {_FLAT_CURVE}")
-        notes[-1] += " are left out of it; the others are rounded to 1/255"
+    """Curves as one byte a snippet, class after class; the background is class -1."""
+    kept = {one.name: _raised(curves[one.name], one) for one in recordings if one.name in curves}
+    num_flat = sum(curves[name].classes.shape[1] - len(labels) for name, labels in kept.items())
+    num_bytes = sum(len(curves[name].background) * (1 + len(kept[name])) for name in kept)
+    pool = max(1, math.ceil(num_bytes / _MOST_CURVE_BYTES))
+    if num_flat:
+        notes.append(
+            f"{num_flat:,} score curves of classes that a recording neither contains nor reaches "
+            f"{FLAT_CURVE} of; the other curves are rounded to 1/255"
+        )
     if pool > 1:
-        notes.append(f"score curves show the highest of every {pool} snippets")
+        notes.append(f"score curves but for the highest of every {pool} snippets")
     return {
         name: {
-            "stride": curves[name].stride_s * max(pool, 1),
-            "classes": labels,
-            "data": base64.b64encode(np.round(_pooled(columns, pool) * 255).astype(np.uint8).T.tobytes()).decode(),
+            "stride": curves[name].stride_s * pool,
+            "classes": [*labels, -1],
+            "data": _curve_bytes(curves[name], labels, pool),
         }
-        for name, (labels, columns) in kept.items()
+        for name, labels in kept.items()
     }
 
 
-def _pooled(columns: np.ndarray, pool: int) -> np.ndarray:
-    """The largest of every `pool` rows; [T, C] to [ceil(T / pool), C]."""
-    return np.maximum.reduceat(columns, np.arange(0, len(columns), pool)) if pool > 1 and len(columns) else columns
+def _raised(curves: Curves, recording: Recording) -> list[int]:
+    """The classes whose curves are worth their bytes: annotated ones, and those that ever rise."""
+    annotated = {span.label for span in recording.instances}
+    rising = (curves.classes >= FLAT_CURVE).any(axis=0)
+    return [label for label, rises in enumerate(rising) if rises or label in annotated]
+
+
+def _curve_bytes(curves: Curves, labels: Sequence[int], pool: int) -> str:
+    columns = np.column_stack([curves.classes[:, labels], curves.background])  # [T, labels + 1]
+    columns = np.maximum.reduceat(columns, np.arange(0, len(columns), pool))
+    rounded = np.round(np.nan_to_num(columns).clip(0, 1) * 255).astype(np.uint8)
+    return base64.b64encode(rounded.T.tobytes()).decode()
 
 
 def _evaluation(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    return {key: evaluation[key] for key in _EVALUATION_KEYS if key in evaluation} if evaluation else None
+    if not evaluation:
+        return None
+    return {key: evaluation[key] for key in _EVALUATION_KEYS if key in evaluation}
 
 
 def _losses(metrics: Iterable[Mapping[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
@@ -193,7 +234,7 @@ def _losses(metrics: Iterable[Mapping[str, Any]], notes: list[str]) -> list[dict
             rounds.setdefault(line["round"], []).append(line)
     pool = math.ceil(max(map(len, rounds.values()), default=0) / _MOST_LOSS_STEPS)
     if pool > 1:
-        notes.append(f"loss curves show the mean of every {pool} logged steps")
+        notes.append(f"losses but for the mean of every {pool} logged steps")
     return [_loss_curves(number, lines, max(pool, 1)) for number, lines in rounds.items()]
 
 
@@ -202,8 +243,9 @@ def _loss_curves(number: Any, lines: Sequence[Mapping[str, Any]], pool: int) -> 
     names = dict.fromkeys(key for line in lines for key in line if key.startswith("loss"))
 
     def means(key: str) -> list[float | None]:
-        chunks = ([line[key] for line in lines[i : i + pool] if _is_number(line.get(key))] for i in starts)
-        return [float(f"{sum(chunk) / len(chunk):.5g}") if chunk else None for chunk in chunks]
+        chunks = [[line.get(key) for line in lines[i : i + pool]] for i in starts]
+        chunks = [[value for value in chunk if _is_number(value)] for chunk in chunks]
+        return [float(f"{sum(chunk) / len(chunk):.7g}") if chunk else None for chunk in chunks]
 
     return {"round": number, "steps": means("step"), "parts": {name: means(name) for name in names}}
 

@@ -1,4 +1,4 @@
-"""Reads what a run left in its work directory, whatever of it there is, into one plain structure."""
+"""Reads what a run left in its work directory, whatever there is of it, into plain structures."""
 
 import contextlib
 import dataclasses
@@ -13,10 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal_jax.data.clock import Grid
+from tal_jax.data.files import read_json
+
+FLAT_CURVE = 0.05  # the score curve of a class that never gets here is not worth drawing
 
 
 class Span(NamedTuple):
-    """A stretch of one recording: an annotated instance (its score is NaN), a detection or a proposal."""
+    """A stretch of one recording: an annotated instance (score NaN), a detection or a proposal."""
 
     label: int  # index into the classes
     start_s: float
@@ -33,7 +36,7 @@ class Point(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Recording:
-    """What was annotated in one recording. Test recordings have instances, training recordings have points."""
+    """What was annotated in one recording: instances where it is for testing, else points."""
 
     name: str
     duration_s: float
@@ -52,7 +55,7 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """What one round found: spans by recording, and its `evaluation.json` (None where there is none)."""
+    """What one round found, by recording, and its `evaluation.json` where there is one."""
 
     name: str
     detections: Mapping[str, tuple[Span, ...]]
@@ -98,16 +101,17 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
       workdir: the folder that a run wrote, or one with a `detections.json` alone.
 
     Returns:
-      All of it, with class names turned into indices. Labels that `run.json` does not know are appended.
+      All of it, with class names turned into indices; labels that `run.json` does not know are
+      appended to its classes.
 
     Raises:
-      ValueError: if the folder is missing, holds no detections, annotations or metrics, or a file in it is broken.
+      ValueError: if the folder is missing or holds nothing to show, or a file in it is broken.
     """
     path = Path(workdir)
     if not path.is_dir():
         raise ValueError(f"work directory {str(path)!r} does not exist")
     notes: list[str] = []
-    card, config = _read_json(path / "run.json") or {}, _read_json(path / "config.json") or {}
+    card, config = _read_object(path / "run.json"), _read_object(path / "config.json")
     folders = _round_folders(path)
     columns = _known_classes(path, folders, card)
     index = {name: i for i, name in enumerate(columns)}
@@ -118,10 +122,10 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
     metrics = _read_metrics(path / "metrics.jsonl", notes)
     if not (test or train or rounds or metrics):
         raise ValueError(
-            f"nothing to show in {str(path)!r}: expected detections.json, round_*/detections_test.json, "
-            "ground_truth.json, train_points.json or metrics.jsonl"
+            f"nothing to show in {str(path)!r}: expected detections.json, ground_truth.json, "
+            "round_*/detections_test.json, train_points.json or metrics.jsonl"
         )
-    curves = _read_curves(list(folders.values()), len(columns) or len(index), notes)
+    curves = _read_curves(list(folders.values()), len(columns), notes)
     return Work(
         path=path,
         name=_data_name(card, config) or path.resolve().name,
@@ -145,7 +149,8 @@ def shown_threshold(found: Mapping[str, tuple[Span, ...]], count: int) -> float:
       count: how many instances or points were annotated in those recordings.
 
     Returns:
-      The score that leaves as many spans as were annotated; where nothing was, half of the best score.
+      The score that leaves as many spans as were annotated; where nothing was, half of the best
+      score.
     """
     scores = sorted((span.score for spans in found.values() for span in spans), reverse=True)
     if not scores:
@@ -153,7 +158,9 @@ def shown_threshold(found: Mapping[str, tuple[Span, ...]], count: int) -> float:
     return scores[min(count, len(scores)) - 1] if count else scores[0] / 2
 
 
-def match_detections(instances: Iterable[Span], detections: Iterable[Span], *, tiou: float = 0.5) -> dict[int, int]:
+def match_detections(
+    instances: Iterable[Span], detections: Iterable[Span], *, tiou: float = 0.5
+) -> dict[int, int]:
     """Pairs detections with the instances that they find, as the evaluation does.
 
     Args:
@@ -162,8 +169,8 @@ def match_detections(instances: Iterable[Span], detections: Iterable[Span], *, t
       tiou: least temporal IoU of a pair.
 
     Returns:
-      `{index of the instance: index of its detection}`: best score first, each detection takes the instance of its
-      class with the highest IoU among those still free.
+      `{index of the instance: index of its detection}`: best score first, each detection takes the
+      instance of its class with the highest IoU among those still free.
 
     >>> match_detections([Span(0, 1.0, 3.0)], [Span(0, 1.0, 2.5, 0.9), Span(1, 1.0, 3.0, 0.8)])
     {0: 0}
@@ -171,7 +178,11 @@ def match_detections(instances: Iterable[Span], detections: Iterable[Span], *, t
     instances, detections = list(instances), list(detections)
     found: dict[int, int] = {}
     for j in sorted(range(len(detections)), key=lambda j: -detections[j].score):
-        free = [i for i, one in enumerate(instances) if one.label == detections[j].label and i not in found]
+        free = [
+            i
+            for i, one in enumerate(instances)
+            if one.label == detections[j].label and i not in found
+        ]
         best = max(free, key=lambda i: span_iou(instances[i], detections[j]), default=None)
         if best is not None and span_iou(instances[best], detections[j]) >= tiou:
             found[best] = j
@@ -202,15 +213,23 @@ def _round_folders(path: Path) -> dict[str, Path]:
     return folders if finished or not (path / "detections.json").exists() else {"detections": path}
 
 
-def _known_classes(path: Path, folders: Mapping[str, Path], card: Mapping[str, Any]) -> list[str]:
-    """The class names in the order of the score columns, from the run card or else an evaluation."""
-    if names := _dig(card, "data", "classes"):
-        return [str(name) for name in names]
-    for folder in [path, *reversed(folders.values())]:
-        if names := (_read_json(folder / "evaluation.json") or {}).get("classes"):
-            return [str(name) for name in names]
-    truth = (_read_json(path / "ground_truth.json") or {}).get("database", {}).values()
-    return sorted({str(one["label"]) for entry in truth for one in entry.get("annotations", ()) if "label" in one})
+def _known_classes(
+    path: Path, folders: Mapping[str, Path], card: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """The class names in the order of the score columns: from the run card or an evaluation.
+
+    Where neither is there, the labels of the instances or else of the detections, sorted.
+    """
+    evaluations = (_read_object(one / "evaluation.json") for one in (path, *folders.values()))
+    for names in (_dig(card, "data", "classes"), *(one.get("classes") for one in evaluations)):
+        if names:
+            return tuple(map(str, names))
+    index: dict[str, int] = {}
+    _read_recordings(path / "ground_truth.json", index)
+    if not index:
+        for name, folder in folders.items():
+            _read_results(_detections_path(name, folder), index)
+    return tuple(sorted(index))
 
 
 def _data_name(card: Mapping[str, Any], config: Mapping[str, Any]) -> str | None:
@@ -220,7 +239,7 @@ def _data_name(card: Mapping[str, Any], config: Mapping[str, Any]) -> str | None
 
 
 def _read_recordings(path: Path, index: dict[str, int]) -> list[Recording]:
-    database = (_read_json(path) or {}).get("database", {})
+    database = _read_object(path).get("database", {})
     with _blaming(path, "an ActivityNet database"):
         return [_parse_recording(name, entry, index) for name, entry in database.items()]
 
@@ -239,24 +258,30 @@ def _parse_recording(name: str, entry: Mapping[str, Any], index: dict[str, int])
 
 
 def _read_round(folder: Path, name: str, index: dict[str, int]) -> Round:
-    detections = "detections.json" if name == "detections" else "detections_test.json"
     return Round(
         name=name,
-        detections=_read_results(folder / detections, index),
+        detections=_read_results(_detections_path(name, folder), index),
         proposals=_read_results(folder / "proposals_train.json", index),
-        evaluation=_read_json(folder / "evaluation.json"),
+        evaluation=_read_object(folder / "evaluation.json") or None,
     )
 
 
+def _detections_path(name: str, folder: Path) -> Path:
+    return folder / ("detections.json" if name == "detections" else "detections_test.json")
+
+
 def _read_results(path: Path, index: dict[str, int]) -> dict[str, tuple[Span, ...]]:
-    results = (_read_json(path) or {}).get("results", {})
+    results = _read_object(path).get("results", {})
     with _blaming(path, "ActivityNet results"):
         return {
-            str(name): tuple(
-                Span(_label(index, one["label"]), *_finite([*one["segment"], one["score"]], count=3)) for one in entries
-            )
+            str(name): tuple(_parse_detection(one, index) for one in entries)
             for name, entries in results.items()
         }
+
+
+def _parse_detection(entry: Mapping[str, Any], index: dict[str, int]) -> Span:
+    times_and_score = _finite([*entry["segment"], entry["score"]], count=3)
+    return Span(_label(index, entry["label"]), *times_and_score)
 
 
 def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dict[str, Curves]:
@@ -265,15 +290,15 @@ def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dic
     if folder is None:
         return {}
     path, curves = folder / "scores_test.npz", {}
-    grids = _read_json(folder / "scores_test.json") or {}
+    grids = _read_object(folder / "scores_test.json")
     with _blaming(path, "scores with a grid for each recording in scores_test.json"):
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             for name, grid in grids.items():
                 scores = np.asarray(arrays[f"{name}/scores"], np.float32)
                 background = np.asarray(arrays[f"{name}/background"], np.float32)
-                if scores.ndim != 2 or scores.shape[1] != num_classes or background.shape != scores.shape[:1]:
+                if scores.shape != (len(background), num_classes) or not len(background):
                     shapes = f"{list(scores.shape)} and {list(background.shape)}"
-                    notes.append(f"scores of {name}: shapes {shapes}, expected [T, {num_classes}] and [T]; not shown")
+                    notes.append(f"scores of {name}: {shapes}, expected [T, {num_classes}] and [T]")
                     continue
                 curves[name] = Curves(scores, background, Grid.from_dict(grid).stride_s)
     return curves
@@ -281,8 +306,10 @@ def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dic
 
 def _read_metrics(path: Path, notes: list[str]) -> tuple[Mapping[str, Any], ...]:
     """The log, where a resumed run's second account of a step replaces the first."""
+    if not path.exists():
+        return ()
     lines, broken = {}, 0
-    for number, text in enumerate(path.read_text(errors="replace").splitlines() if path.exists() else ()):
+    for number, text in enumerate(path.read_text(errors="replace").splitlines()):
         try:
             line = json.loads(text)
             key = (line["round"], line.get("event", ""), line.get("step", number))
@@ -292,40 +319,43 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[Mapping[str, Any], ...]
         lines.pop(key, None)
         lines[key] = line
     if broken:
-        notes.append(f"metrics.jsonl: {broken} unreadable line{'s' * (broken > 1)} left out")
+        notes.append(f"unreadable lines of metrics.jsonl: {broken}")
     return tuple(lines.values())
 
 
 def _with_unannotated(
-    recordings: list[Recording], found: list[Mapping[str, tuple[Span, ...]]], curves: Mapping[str, Curves]
+    recordings: list[Recording],
+    found: list[Mapping[str, tuple[Span, ...]]],
+    curves: Mapping[str, Curves],
 ) -> tuple[Recording, ...]:
-    """Adds the recordings that only have detections or scores, and gives a duration to those without one."""
+    """Adds the recordings that only have detections or scores, and durations where missing."""
     known = {recording.name: recording for recording in recordings}
     for name in dict.fromkeys([name for spans in found for name in spans] + list(curves)):
         known.setdefault(name, Recording(name, 0.0))
     return tuple(
         recording
         if recording.duration_s > 0
-        else dataclasses.replace(recording, duration_s=_seen_duration(recording.name, found, curves))
+        else dataclasses.replace(
+            recording, duration_s=_seen_duration(recording.name, found, curves)
+        )
         for recording in known.values()
     )
 
 
-def _seen_duration(name: str, found: list[Mapping[str, tuple[Span, ...]]], curves: Mapping[str, Curves]) -> float:
+def _seen_duration(
+    name: str, found: list[Mapping[str, tuple[Span, ...]]], curves: Mapping[str, Curves]
+) -> float:
     ends = [span.end_s for spans in found for span in spans.get(name, ())]
     if name in curves:
         ends.append(len(curves[name].background) * curves[name].stride_s)
     return max(ends, default=0.0)
 
 
-def _read_json(path: Path) -> Any:
-    """What a file holds; None where it is missing."""
+def _read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds; empty where the file is missing."""
     if not path.exists():
-        return None
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+        return {}
+    value = read_json(path)
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, expected an object")
     return value

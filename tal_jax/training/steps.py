@@ -80,14 +80,21 @@ def slot_scores(scores: jax.Array, slot_labels: jax.Array) -> jax.Array:
 
 
 def batch_losses(
-    branch: rsmp.Branch,
+    branches: rsmp.Branches,
     batch: timelines.Batch,
     pseudo: PseudoLabels,
     config: ml_collections.ConfigDict,
 ) -> Metrics:
-    """The unweighted loss parts of one branch on a batch."""
+    """The unweighted loss parts on a batch, means over the branches."""
+    parts = jax.vmap(functools.partial(_branch_losses, config=config), in_axes=(0, 0, None, None))(
+        branches.embedding, branches.logits, batch, pseudo
+    )
+    return jax.tree.map(lambda values: values.mean(axis=0), parts)
+
+
+def _branch_losses(embedding, logits, batch, pseudo, *, config) -> Metrics:
     parts = jax.vmap(functools.partial(_recording_losses, config=config, ready=pseudo.ready))(
-        branch.embedding, branch.logits, batch, pseudo.background, pseudo.sequences, pseudo.best
+        embedding, logits, batch, pseudo.background, pseudo.sequences, pseudo.best
     )
     segments = parts.pop("segments")
     overflow = parts.pop("segment_overflow").sum()
@@ -237,9 +244,7 @@ def make_block(
             deterministic=False,
             rngs={"dropout": key},
         )
-        parts = [batch_losses(branch, batch, pseudo, config) for branch in branches]
-        parts = jax.tree.map(lambda *values: sum(values) / len(values), *parts)
-        parts = total_loss(parts, config, has_instances)
+        parts = total_loss(batch_losses(branches, batch, pseudo, config), config, has_instances)
         return parts["loss"], parts
 
     def update(state, timeline, key):

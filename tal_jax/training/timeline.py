@@ -6,11 +6,15 @@ the compiled step, on the recordings of one update.
 """
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tal_jax.data.batches import PackedRecordings
+from tal_jax.data.recordings import Recording
 from tal_jax.ops import resampling
 
 
@@ -228,3 +232,63 @@ def _by_slot(covered: jax.Array, is_slot: jax.Array) -> jax.Array:
     """From `[N, P]` and `[P, L]` to `[N, L]`: covered by any point of the slot."""
     counts = covered.astype(jnp.float32) @ is_slot.astype(jnp.float32)
     return counts > 0
+
+
+def proposals_of(
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    recordings: Sequence[Recording],
+    slot_labels: np.ndarray,
+    slot_where: np.ndarray,
+    classes: Sequence[str],
+) -> Proposals:
+    """Reads ActivityNet results as proposals of R recordings.
+
+    Args:
+      results: `{recording: [{label, score, segment in seconds}]}`; may come from any model.
+      recordings: R recordings.
+      slot_labels: `[R, L]` as in `PackedRecordings`.
+      slot_where: `[R, L]`.
+      classes: names of the classes.
+
+    Raises:
+      ValueError: if a recording is missing or a proposal is malformed or of an unknown class.
+    """
+    entries = [_checked_proposals(results, recording, classes) for recording in recordings]
+    # In powers of two, so that rounds of about as many proposals share a program.
+    most = 1 << max(max(map(len, entries)) - 1, 0).bit_length()
+    shape = (len(recordings), most)
+    segments = np.zeros((*shape, 2), np.float32)
+    scores, slots = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    where = np.zeros(shape, bool)
+    for row, (recording, rows) in enumerate(zip(recordings, entries, strict=True)):
+        slot_of = {int(label): slot for slot, label in enumerate(slot_labels[row]) if slot_where[row, slot]}
+        # Proposals of classes that the recording is not labelled with are no use to it.
+        rows = [entry for entry in rows if entry[0] in slot_of]
+        size = len(rows)
+        if size:
+            labels, values, times_s = map(np.asarray, zip(*rows, strict=True))
+            slots[row, :size] = [slot_of[label] for label in labels]
+            scores[row, :size] = values
+            segments[row, :size] = recording.grid.to_snippets(times_s.astype(np.float64))
+            where[row, :size] = True
+    return Proposals(segments, scores, slots, where)
+
+
+def _checked_proposals(results, recording, classes):
+    """`(label, score, segment)` of one recording's proposals."""
+    if recording.name not in results:
+        raise ValueError(f"proposals: none for {recording.name!r}; expected an entry, maybe empty")
+    rows = []
+    for entry in results[recording.name]:
+        label, score, segment = entry.get("label"), entry.get("score"), entry.get("segment")
+        if label not in classes:
+            raise ValueError(f"proposals of {recording.name!r}: unknown class {label!r}")
+        numbers = np.asarray([score, *(segment or [])], np.float64)
+        # A proposal of zero length is allowed: sampling widens it to one snippet.
+        if numbers.shape != (3,) or not np.isfinite(numbers).all() or segment[1] < segment[0]:
+            raise ValueError(
+                f"proposals of {recording.name!r}: score {score!r}, segment {segment!r}; expected "
+                "finite numbers, and an end that is not before the start"
+            )
+        rows.append((classes.index(label), score, segment))
+    return rows

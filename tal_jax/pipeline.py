@@ -1,0 +1,386 @@
+"""Fit, predict, evaluate: the whole system as a loop over rounds that reads on one screen.
+
+A round trains a network on the timeline that the previous round's proposals make, and proposes
+segments on the training recordings. Between rounds nothing travels but those proposals, a JSON file
+in the work directory that a person can read, edit or replace.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from tal_jax import evaluation, localization, run_card
+from tal_jax.config import check_config
+from tal_jax.data import batches, files
+from tal_jax.data.recordings import Dataset, Recording, check_dataset, check_recording
+from tal_jax.localization import Results
+from tal_jax.training import metrics_log, rounds, steps
+from tal_jax.training import timeline as timelines
+
+# Lengths are rounded up to a multiple of this, so that few shapes are compiled.
+_LENGTH_STEP = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """A trained network with what is needed to use it."""
+
+    params: Any
+    config: ml_collections.FrozenConfigDict
+    classes: tuple[str, ...]
+    dim: int  # D of the features
+    overlapping: tuple[tuple[int, int], ...] = ()
+
+
+
+def fit(
+    dataset: Dataset,
+    config: ml_collections.ConfigDict,
+    *,
+    workdir: str | Path,
+    report: Callable[[str], None] = print,
+) -> Fitted:
+    """Trains all rounds on a data set, evaluating each on its test recordings.
+
+    A run that was stopped goes on from its work directory, in the middle of a round too, and ends
+    with bitwise the same parameters.
+
+    Args:
+      dataset: recordings with points, and maybe test recordings with ground truth.
+      config: see `tal_jax.config`.
+      workdir: the run's work directory.
+      report: prints a line.
+
+    Returns:
+      The network of the last round.
+
+    Raises:
+      ValueError: for a config or data set that cannot be trained on, a work directory of another
+        run, or a loss that is no longer finite.
+      OSError: if the work directory cannot be written.
+    """
+    config = check_config(config)
+    check_dataset(dataset)
+    workdir = Path(workdir)
+    run_card.start(workdir, config, dataset)
+    for note in dataset.notes:
+        report(f"note: {note}")
+    dataset, held_out = _hold_out(dataset, config)
+    proposals, params = None, None
+    for number in range(config.train.rounds):
+        began = time.monotonic()
+        folder = workdir / f"round_{number}"
+        packed = pack_training(dataset, config, proposals)
+        report(_describe_round(number, packed))
+        state = rounds.train_round(
+            steps.make_model(config, len(dataset.classes)),
+            config,
+            packed.timeline,
+            number=number,
+            num_samples=packed.num_samples,
+            workdir=workdir,
+            params=params if config.train.warm_start else None,
+            criterion=_criterion(held_out, config, dataset),
+            report=report,
+        )
+        params = state.params
+        fitted = _fitted(params, config, dataset)
+        if not (folder / "proposals_train.json").exists():
+            found = _locate(fitted, dataset.train, packed, own=True)
+            files.write_json(folder / "proposals_train.json", _activitynet(found))
+        # Read back from the file even when just written: it is the only way to the next round.
+        proposals = files.read_json(folder / "proposals_train.json")["results"]
+        if dataset.test and not (folder / "evaluation.json").exists():
+            _test_round(fitted, dataset, workdir, number, report)
+            report(f"round {number}: {time.monotonic() - began:.0f} s")
+    return fitted
+
+
+def predict(
+    fitted: Fitted,
+    recordings: Sequence[Recording],
+    *,
+    scores: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Results:
+    """Detects actions in recordings.
+
+    Args:
+      fitted: a trained network.
+      recordings: features with their clocks; points are ignored.
+      scores: filled with each recording's confidences `[T, C]` and background `[T]`, if given.
+
+    Returns:
+      For each recording its detections, best first, with times in seconds.
+
+    Raises:
+      ValueError: if features are bad or of another D than the network was trained on.
+    """
+    for recording in recordings:
+        check_recording(recording, dim=fitted.dim)
+    bare = [dataclasses.replace(recording, points=()) for recording in recordings]
+    results = {}
+    for group in _by_length(bare):
+        packed = _pack_plain(group, fitted)
+        found = _locate(fitted, group, packed, scores=scores)
+        if fitted.config.sampling.test_compensation:
+            packed = _compensate_by(packed, group, found, fitted.config, fitted.classes)
+            found = _locate(fitted, group, packed)
+        results |= found
+    return {recording.name: results[recording.name] for recording in recordings}
+
+
+# --- timelines -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Packed:
+    """Recordings on a timeline, and the padded length of that timeline."""
+
+    timeline: timelines.Timeline
+    num_samples: int
+
+
+def pack_training(
+    dataset: Dataset, config: ml_collections.FrozenConfigDict, proposals: Results | None
+) -> Packed:
+    """The timeline of a round: compensated by the proposals of the previous one, if there is one."""
+    length = _bucket_of(dataset.train)
+    timeline = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
+    if proposals is None:
+        return Packed(timeline, min(length, config.train.max_length))
+    found = timelines.proposals_of(
+        proposals,
+        dataset.train,
+        np.asarray(timeline.recordings.slot_labels),
+        np.asarray(timeline.recordings.slot_where),
+        dataset.classes,
+    )
+    if config.sampling.compensate:
+        timeline = _compensate(timeline, found, dataset.train, config)
+    timeline = jax.jit(timelines.assign_instances)(timeline, found)
+    return Packed(timeline, _num_samples(timeline, config))
+
+
+def _pack_plain(recordings: Sequence[Recording], fitted: Fitted) -> Packed:
+    """The recordings as they are, however long."""
+    length = _bucket_of(recordings)
+    timeline = _identity(recordings, length, fitted.overlapping, len(fitted.classes))
+    return Packed(timeline, length)
+
+
+def _compensate_by(
+    packed: Packed,
+    recordings: Sequence[Recording],
+    found: Results,
+    config: ml_collections.FrozenConfigDict,
+    classes: Sequence[str],
+) -> Packed:
+    """Lengthens the short ones among the recordings' own detections."""
+    labels = [sorted({classes.index(entry["label"]) for entry in found[r.name]}) for r in recordings]
+    size = max(1, *map(len, labels))
+    slot_labels = np.zeros((len(recordings), size), np.int32)
+    slot_where = np.zeros((len(recordings), size), bool)
+    for row, present in enumerate(labels):
+        slot_labels[row, : len(present)] = present
+        slot_where[row, : len(present)] = True
+    proposals = timelines.proposals_of(found, recordings, slot_labels, slot_where, classes)
+    arrays = dataclasses.replace(
+        packed.timeline.recordings, slot_labels=slot_labels, slot_where=slot_where
+    )
+    timeline = dataclasses.replace(packed.timeline, recordings=arrays)
+    timeline = _compensate(timeline, proposals, recordings, config)
+    # Test recordings have no slots of their own: the network must not be told what was found.
+    timeline = dataclasses.replace(timeline, recordings=packed.timeline.recordings)
+    longest = int(timeline.counts.max())
+    return Packed(timeline, batches.bucket(longest, _LENGTH_STEP))
+
+
+def _identity(
+    recordings: Sequence[Recording],
+    length: int,
+    overlapping: Sequence[tuple[int, int]],
+    num_classes: int,
+) -> timelines.Timeline:
+    pairs = np.zeros((num_classes, num_classes), bool)
+    for first, second in overlapping:
+        pairs[first, second] = pairs[second, first] = True
+    packed = jax.tree.map(jnp.asarray, batches.pack(recordings, length=length))
+    return timelines.identity_timeline(packed, jnp.asarray(pairs))
+
+
+def _compensate(timeline, proposals, recordings, config):
+    tau = [config.sampling.tau_s / recording.grid.stride_s for recording in recordings]
+    return jax.jit(timelines.compensate)(
+        timeline,
+        proposals,
+        tau=jnp.asarray(tau, jnp.float32),
+        delta=config.sampling.delta,
+        alpha=config.sampling.alpha,
+    )
+
+
+def _num_samples(timeline: timelines.Timeline, config: ml_collections.FrozenConfigDict) -> int:
+    """Room for the longest timeline, up to the length that training is held to."""
+    longest = batches.bucket(int(timeline.counts.max()), _LENGTH_STEP)
+    return min(longest, config.train.max_length)
+
+
+def _bucket_of(recordings: Sequence[Recording]) -> int:
+    return batches.bucket(max(len(recording.features) for recording in recordings), _LENGTH_STEP)
+
+
+def _by_length(recordings: Sequence[Recording]) -> list[list[Recording]]:
+    """Groups of recordings that share a program: doubling lengths, so that padding stays small."""
+    groups: dict[int, list[Recording]] = {}
+    for recording in recordings:
+        groups.setdefault(len(recording.features).bit_length(), []).append(recording)
+    return list(groups.values())
+
+
+# --- rounds ----------------------------------------------------------------------------------------
+
+
+def _fitted(params: Any, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> Fitted:
+    dim = dataset.train[0].features.shape[1]
+    return Fitted(params, config, tuple(dataset.classes), dim, tuple(dataset.overlapping))
+
+
+def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False, scores=None) -> Results:
+    return localization.locate_recordings(
+        fitted.params,
+        recordings,
+        packed.timeline,
+        model=steps.make_model(fitted.config, len(fitted.classes)),
+        config=fitted.config,
+        classes=fitted.classes,
+        num_samples=packed.num_samples,
+        own=own,
+        scores=scores,
+    )
+
+
+def _hold_out(
+    dataset: Dataset, config: ml_collections.FrozenConfigDict
+) -> tuple[Dataset, tuple[Recording, ...]]:
+    """Sets the last `config.train.holdout` training recordings aside."""
+    holdout = config.train.holdout
+    if holdout >= len(dataset.train):
+        raise ValueError(
+            f"train.holdout={holdout}; expected fewer than the {len(dataset.train)} training "
+            "recordings"
+        )
+    cut = len(dataset.train) - holdout
+    return dataclasses.replace(dataset, train=dataset.train[:cut]), dataset.train[cut:]
+
+
+def point_criterion(results: Results, recordings: Sequence[Recording], classes) -> float:
+    """How well proposals explain points alone: the only criterion that sees no start and no end.
+
+    The mean over points of the score of the best proposal of its class that contains the point and
+    no other point; 0 where there is none.
+    """
+    scores = []
+    for recording in recordings:
+        times_s = np.array([point.time_s for point in recording.points])
+        for point in recording.points:
+            best = 0.0
+            for entry in results[recording.name]:
+                start_s, end_s = entry["segment"]
+                inside = (times_s >= start_s) & (times_s < end_s)
+                own = entry["label"] == classes[point.label] and start_s <= point.time_s < end_s
+                if own and inside.sum() == 1:
+                    best = max(best, entry["score"])
+            scores.append(best)
+    return float(np.mean(scores)) if scores else 0.0
+
+
+def _criterion(
+    held_out: Sequence[Recording], config: ml_collections.FrozenConfigDict, dataset: Dataset
+) -> Callable[[Any], float] | None:
+    if not held_out:
+        return None
+
+    def criterion(params):
+        found = predict(_fitted(params, config, dataset), held_out)
+        return point_criterion(found, held_out, dataset.classes)
+
+    return criterion
+
+
+def _test_round(
+    fitted: Fitted,
+    dataset: Dataset,
+    workdir: Path,
+    number: int,
+    report: Callable[[str], None],
+) -> None:
+    """Writes what the round's network finds in the test recordings, and how good that is."""
+    folder, scores = workdir / f"round_{number}", {}
+    found = predict(fitted, dataset.test, scores=scores)
+    files.write_json(folder / "detections_test.json", _activitynet(found))
+    arrays = {}
+    for name, (confidences, background) in scores.items():
+        arrays[f"{name}/scores"] = confidences.astype(np.float16)
+        arrays[f"{name}/background"] = background.astype(np.float16)
+    files.write_npz(folder / "scores_test.npz", arrays)
+    grids = {recording.name: recording.grid.to_dict() for recording in dataset.test}
+    files.write_json(folder / "scores_test.json", grids)
+    metrics = evaluate(found, dataset.ground_truth, fitted.config)
+    files.write_json(workdir / "detections.json", _activitynet(found))
+    report(f"round {number}\n{evaluation.format_table(metrics)}")
+    log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
+    middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
+    log.append(
+        round=number,
+        event="evaluation",
+        average_map=float(metrics.average_map),
+        map=metrics.map.tolist(),
+        tious=metrics.tious.tolist(),
+        short_recall=_number(metrics.short_recall[middle]),
+        long_recall=_number(metrics.long_recall[middle]),
+    )
+    files.write_json(workdir / "evaluation.json", metrics.to_dict())
+    # Last, since it marks the round as done.
+    files.write_json(folder / "evaluation.json", metrics.to_dict())
+
+
+def evaluate(
+    results: Results,
+    ground_truth: dict[str, Any],
+    config: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
+) -> evaluation.DetectionMetrics:
+    """Scores detections as a config asks; "short" is what compensation sampling would lengthen."""
+    return evaluation.evaluate_detections(
+        ground_truth,
+        _activitynet(results),
+        tious=config.evaluation.tious,
+        short_s=config.sampling.tau_s / (2 * config.sampling.delta + 1),
+    )
+
+
+def _activitynet(results: Results) -> dict[str, Any]:
+    return {"version": "tal_jax", "results": results, "external_data": {"used": False}}
+
+
+def _number(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _describe_round(number: int, packed: Packed) -> str:
+    before = int(packed.timeline.recordings.where.sum())
+    after = int(packed.timeline.counts.sum())
+    kept = int(jnp.minimum(packed.timeline.counts, packed.num_samples).sum())
+    line = f"round {number}: {len(packed.timeline.counts)} recordings, {before} snippets"
+    if after != before:
+        line += f", lengthened to {after}"
+    if kept < after:
+        line += f", {after - kept} of them beyond train.max_length (those recordings are thinned)"
+    points = int(packed.timeline.instance_where.sum())
+    return line + (f", {points} pseudo instances" if points else "")

@@ -1,0 +1,124 @@
+"""What a run is, written into its work directory: config, versions, machine, data."""
+
+import platform
+import subprocess
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from tal_jax.data import files
+from tal_jax.data.recordings import Dataset
+
+
+def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> None:
+    """Writes `config.json`, `run.json`, `ground_truth.json` and `train_points.json`.
+
+    Raises:
+      ValueError: if the work directory holds a run of another config or data set.
+      OSError: if it cannot be written.
+    """
+    card = _card(config, dataset)
+    settings = _plain(config.to_dict())
+    if (workdir / "config.json").exists():
+        _check_same(workdir, settings, card)
+        return
+    files.write_json(workdir / "run.json", card)
+    files.write_json(workdir / "ground_truth.json", dataset.ground_truth)
+    files.write_json(workdir / "train_points.json", _points(dataset))
+    # Last, since it marks the directory as a run's.
+    files.write_json(workdir / "config.json", settings)
+
+
+def _card(config: ml_collections.FrozenConfigDict, dataset: Dataset) -> dict[str, Any]:
+    packages = ("tal_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    instances = [len(video["annotations"]) for video in dataset.ground_truth["database"].values()]
+    return {
+        "versions": {name: metadata.version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "machine": f"{platform.machine()}, {_processor()}",
+        "seed": config.seed,
+        "git_commit": _git_commit(),
+        "data": {
+            "name": config.data.name,
+            "classes": list(dataset.classes),
+            "overlapping": [list(pair) for pair in dataset.overlapping],
+            "dim": int(dataset.train[0].features.shape[1]),
+            "grid": dataset.train[0].grid.to_dict(),
+            "train_recordings": len(dataset.train),
+            "train_seconds": sum(recording.duration_s for recording in dataset.train),
+            "points": sum(len(recording.points) for recording in dataset.train),
+            "test_recordings": len(dataset.test),
+            "test_seconds": sum(recording.duration_s for recording in dataset.test),
+            "test_instances": sum(instances),
+            "notes": list(dataset.notes),
+        },
+    }
+
+
+def _points(dataset: Dataset) -> dict[str, Any]:
+    """The training points as annotations without segments."""
+    database = {
+        recording.name: {
+            "subset": "train",
+            "duration": recording.duration_s,
+            "annotations": [
+                {"label": dataset.classes[point.label], "point": point.time_s}
+                for point in recording.points
+            ],
+        }
+        for recording in dataset.train
+    }
+    return {"version": "tal_jax", "classes": list(dataset.classes), "database": database}
+
+
+def _check_same(workdir: Path, settings: dict[str, Any], card: dict[str, Any]) -> None:
+    before = files.read_json(workdir / "config.json")
+    for key in sorted(_flat(before) | _flat(settings)):
+        old, new = _flat(before).get(key), _flat(settings).get(key)
+        if old != new:
+            raise ValueError(
+                f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its own "
+                "config or choose another work directory"
+            )
+    data = files.read_json(workdir / "run.json")["data"]
+    for key, value in card["data"].items():
+        if data.get(key) != value:
+            raise ValueError(
+                f"{workdir} holds a run on other data: {key} was {data.get(key)!r}, now {value!r}"
+            )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON reads them back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree that runs, marked where files differ from it."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    import jax
+
+    return ", ".join(sorted({device.device_kind for device in jax.devices()}))

@@ -1,0 +1,69 @@
+"""Checkpoints of a round: the latest one, and the best one where a criterion is measured."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import jax
+
+LATEST, BEST = "latest", "best"
+
+
+@contextlib.contextmanager
+def open_checkpoints(folder: Path):
+    """Yields a `Checkpoints` over a folder; closes it at the end."""
+    # Orbax takes a second to import, so only those pay who keep checkpoints.
+    import orbax.checkpoint as ocp
+
+    policies = ocp.checkpoint_managers
+    # `best_fn` with `max_to_keep` alone would delete the latest checkpoint when it is not the best.
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=policies.AnyPreservationPolicy(
+            [
+                policies.LatestN(1),
+                policies.BestN(get_metric_fn=lambda metrics: metrics["criterion"], n=1),
+            ]
+        ),
+        best_fn=lambda metrics: metrics["criterion"],
+        enable_async_checkpointing=False,
+        cleanup_tmp_directories=True,
+    )
+    with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
+        yield Checkpoints(manager, ocp, folder)
+
+
+class Checkpoints:
+    """Saves and restores training states by their number of updates."""
+
+    def __init__(self, manager: Any, ocp: Any, folder: Path):
+        self._manager, self._ocp, self._folder = manager, ocp, folder
+
+    def save(self, step: int, state: Any, *, criterion: float | None = None) -> None:
+        """Writes a state; `criterion` (more is better) decides which one is best."""
+        metrics = None if criterion is None else {"criterion": criterion}
+        self._manager.save(step, args=self._ocp.args.StandardSave(state), metrics=metrics)
+
+    def restore(self, template: Any, *, which: str = LATEST) -> Any | None:
+        """Reads the latest or best state, or returns None where there is none.
+
+        Args:
+          template: a state of the same shapes.
+          which: `"latest"` or `"best"`; without a measured criterion the best is the latest.
+
+        Raises:
+          ValueError: if the checkpoint cannot be read or has other shapes.
+        """
+        step = self._manager.best_step() if which == BEST else None
+        step = self._manager.latest_step() if step is None else step
+        if step is None:
+            return None
+        shapes = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template)
+        try:
+            return self._manager.restore(step, args=self._ocp.args.StandardRestore(shapes))
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
+            raise ValueError(
+                f"{self._folder / str(step)}: cannot restore this checkpoint ({reason}); delete "
+                f"that folder to go on from an earlier state, or {self._folder} to train the "
+                "round again"
+            ) from error

@@ -1,0 +1,54 @@
+"""The log of a run: one JSON object a line in `metrics.jsonl`, and a line of progress to read."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from tal_jax.data import files
+
+
+class MetricsLog:
+    """Appends measurements to `metrics.jsonl`; a line is written whole or not at all."""
+
+    def __init__(self, path: Path):
+        self._path = path
+
+    def append(self, **values: Any) -> None:
+        """Adds one line."""
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(values) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write {self._path}: {error.strerror}") from error
+
+    def rewind(self, round_number: int, step: int) -> None:
+        """Forgets what comes after a step of a round, which a resumed run measures again."""
+        if not self._path.exists():
+            return
+        kept = []
+        for line in self._path.read_text(encoding="utf-8").splitlines():
+            try:
+                values = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the run was stopped
+            place = (values["round"], values.get("step", math.inf))
+            if place <= (round_number, step):
+                kept.append(line + "\n")
+        files.write_bytes(self._path, "".join(kept).encode())
+
+
+def progress_line(
+    values: dict[str, float], *, round_number: int, rounds: int, step: int, steps: int
+) -> str:
+    """A line that says how far training is, what the loss is made of, and how long it will take."""
+    minutes, seconds = divmod(round(values["eta_s"]), 60)
+    return (
+        f"round {round_number} of {rounds - 1}  update {step:>5}/{steps}  "
+        f"loss {values['loss']:.3f} (video {values['loss_vid']:.3f}, point "
+        f"{values['loss_point']:.3f}, representative {values['loss_pres']:.3f}, instance "
+        f"{values['loss_ins']:.3f})  {values['steps_per_s']:.1f} updates/s  {minutes}:{seconds:02d} left"
+    )

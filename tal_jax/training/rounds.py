@@ -1,0 +1,100 @@
+"""One round of training: compiled blocks of updates in a plain loop that can be stopped anywhere."""
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from tal_jax.models import rsmp
+from tal_jax.training import checkpoints, metrics_log, steps
+from tal_jax.training.state import TrainState
+from tal_jax.training.timeline import Timeline
+
+
+def train_round(
+    model: rsmp.RSMP,
+    config: ml_collections.FrozenConfigDict,
+    timeline: Timeline,
+    *,
+    number: int,
+    num_samples: int,
+    workdir: Path,
+    params: Any = None,
+    criterion: Callable[[Any], float] | None = None,
+    report: Callable[[str], None] = print,
+) -> TrainState:
+    """Trains one round, or what is left of it.
+
+    Randomness comes from the seed, the round and the number of updates made, so a round that is
+    stopped and continued ends with bitwise the same parameters.
+
+    Args:
+      model: the network.
+      config: the run's config.
+      timeline: the round's training data.
+      number: of the round, from 0.
+      num_samples: padded length of the new timeline.
+      workdir: the run's work directory.
+      params: to start from; None starts fresh.
+      criterion: maps parameters to the score that the best checkpoint maximises.
+      report: prints a line.
+
+    Returns:
+      The state after the last update, or the best one if `config.train.patience` is set.
+
+    Raises:
+      ValueError: if the loss is no longer finite; the last checkpoint stays.
+    """
+    key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
+    state = steps.init_state(model, config, timeline, num_samples, init_key, params)
+    block = steps.make_block(model, config, num_samples)
+    log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
+    train = config.train
+    folder = workdir / f"round_{number}" / "checkpoints"
+    with checkpoints.open_checkpoints(folder) as saved:
+        state = saved.restore(state) or state
+        step = first = int(state.step)
+        log.rewind(number, step)
+        begin, best, waited = time.monotonic(), -math.inf, 0
+        while step < train.steps:
+            state, metrics = block(state, timeline, key)
+            step += train.search_every
+            values = {name: float(value) for name, value in metrics.items()}
+            if not math.isfinite(values["loss"]):
+                raise ValueError(
+                    f"round {number}: the loss became {values['loss']} within updates "
+                    f"{step - train.search_every}–{step}; the last good state is in {folder}. A "
+                    f"lower train.learning_rate (now {train.learning_rate:g}) usually helps"
+                )
+            if step % train.log_every == 0 or step >= train.steps:
+                rate = (step - first) / (time.monotonic() - begin)
+                values = _logged(values) | {
+                    "steps_per_s": rate,
+                    "eta_s": (train.steps - step) / rate,
+                }
+                log.append(round=number, step=step, **values)
+                place = dict(round_number=number, rounds=train.rounds, step=step, steps=train.steps)
+                report(metrics_log.progress_line(values, **place))
+            if step % train.checkpoint_every == 0 or step >= train.steps:
+                score = criterion(state.params) if criterion else None
+                saved.save(step, state, criterion=score)
+                waited = 0 if score is None or score > best else waited + 1
+                best = max(best, score if score is not None else -math.inf)
+                if train.patience and waited >= train.patience:
+                    report(f"round {number}: no better on the held-out points; stopping early")
+                    break
+        if train.patience:
+            state = saved.restore(state, which=checkpoints.BEST)
+    return state
+
+
+def _logged(values: dict[str, float]) -> dict[str, float]:
+    """Names of the log: `loss` for the total, `loss_…` for its parts."""
+    overflow = values.pop("segment_overflow")
+    total = values.pop("loss")
+    parts = {f"loss_{name}": value for name, value in values.items()}
+    return {"loss": total, **parts, "segment_overflow": overflow}

@@ -1,0 +1,424 @@
+"""The report: what is in the page and the picture, and what happens when parts are missing."""
+
+import base64
+import html.parser
+import itertools
+import json
+import struct
+import sys
+
+import numpy as np
+import pytest
+
+from tal_jax.data.files import write_json, write_npz
+from tal_jax.report import html as report_html
+from tal_jax.report import write_picture, write_report
+from tal_jax.report.pictures import class_colours
+from tal_jax.report.workdir import (
+    Curves,
+    Recording,
+    Round,
+    Span,
+    Work,
+    match_detections,
+    read_workdir,
+    shown_threshold,
+)
+
+CLASSES = ["jump", "run", "sit"]
+HOSTILE = "</script><b>&amp; <!-- 走る\u2028 $x_1$"
+
+
+def _results(recordings, *, shift=0.0, score=0.8):
+    return {
+        "version": "1",
+        "results": {
+            name: [
+                {"label": "jump", "score": score, "segment": [2.0 + shift, 5.0 + shift]},
+                {"label": "run", "score": 0.3, "segment": [10.0, 14.0]},
+                {"label": "sit", "score": 0.1, "segment": [15.0, 16.0]},
+            ]
+            for name in recordings
+        },
+        "external_data": {},
+    }
+
+
+def _evaluation(average):
+    return {
+        "tious": [0.3, 0.5, 0.7],
+        "map": [average + 0.1, average, average - 0.1],
+        "average_map": average,
+        "ap": [[average, average, None]] * 3,
+        "classes": CLASSES,
+        "num_videos": 2,
+        "num_ground_truth": 4,
+        "num_detections": 6,
+        "short_s": 4.0,
+        "short_recall": [0.5, 0.5, 0.25],
+        "long_recall": [float("nan")] * 3,
+        "num_short": 2,
+        "num_long": 2,
+        "notes": ["1 detection in a recording without ground truth"],
+    }
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A finished run of two rounds, with two test and two training recordings."""
+    truth = [{"label": "jump", "segment": [2, 5]}, {"label": "run", "segment": ["9.5", "14.5"]}]
+    points = [{"label": "jump", "point": 3.0}, {"label": "sit", "point": 11.0}]
+    test = {name: {"subset": "test", "duration": 20.0, "annotations": truth} for name in ("a", "b")}
+    train = {
+        "c": {"subset": "train", "duration": 20.0, "points": points},
+        "d": {"subset": "train", "duration": 20.0, "annotations": points},
+    }
+    write_json(tmp_path / "ground_truth.json", {"version": "1", "database": test})
+    write_json(tmp_path / "train_points.json", {"version": "1", "database": train})
+    data = {"name": "toy", "classes": CLASSES, "train_recordings": 2, "test_recordings": 2}
+    write_json(tmp_path / "run.json", {"seed": 7, "data": data, "versions": {"jax": "1.2.3"}})
+    write_json(tmp_path / "config.json", {"rounds": 1})
+    log = []
+    for number in range(2):
+        folder = tmp_path / f"round_{number}"
+        found = _results("ab", shift=1.0 - number, score=0.8 + 0.1 * number)
+        write_json(folder / "detections_test.json", found)
+        write_json(folder / "proposals_train.json", _results("cd"))
+        (folder / "evaluation.json").write_text(json.dumps(_evaluation(0.5 + 0.1 * number)))
+        _write_scores(folder, "ab")
+        for step in (10, 20):
+            log.append({"round": number, "step": step, "loss": 3.0 / step, "loss_vid": 1.0 / step})
+        log.append({"round": number, "event": "evaluation", "average_map": 0.5})
+    write_json(tmp_path / "detections.json", found)
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    return tmp_path
+
+
+def _write_scores(folder, names):
+    random = np.random.default_rng(0)
+    scores = {name: random.random((40, 3)).astype(np.float16) for name in names}
+    scores = {name: values * [1.0, 1.0, 0.01] for name, values in scores.items()}  # no "sit"
+    background = {f"{name}/background": random.random(40).astype(np.float16) for name in names}
+    write_npz(
+        folder / "scores_test.npz", {f"{n}/scores": v for n, v in scores.items()} | background
+    )
+    grid = {"fps": 50, "stride_frames": 25, "window_frames": 75}
+    write_json(folder / "scores_test.json", dict.fromkeys(names, grid))
+
+
+class _Page(html.parser.HTMLParser):
+    """Every start tag, what is still open at the end, and the text of each script."""
+
+    _VOID = ("meta", "link", "img", "input", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.scripts = [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self._VOID:
+            self.open.append(tag)
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts[-1] += data
+
+
+def _read_page(path):
+    text = path.read_text(encoding="utf-8")
+    page = _Page(text)
+    assert page.open == []
+    assert [attributes.get("type") for tag, attributes in page.tags if tag == "script"] == [
+        "application/json",
+        None,
+    ]
+    return text, json.loads(page.scripts[0])
+
+
+def test_page_holds_what_the_run_left(workdir):
+    path = write_report(workdir)
+    assert path == workdir / "report.html"
+    _, data = _read_page(path)
+    assert (data["name"], data["classes"], data["card"]["seed"]) == ("toy", CLASSES, 7)
+    assert [one["name"] for one in data["rounds"]] == ["round 0", "round 1"]
+    assert data["rounds"][1]["evaluation"]["average_map"] == 0.6
+    assert data["rounds"][1]["evaluation"]["long_recall"] == [None] * 3  # JSON has no NaN
+    assert [one["name"] for one in data["test"]] == ["a", "b"]
+    assert data["test"][0]["truth"] == [0, 2000, 3000, 1, 9500, 5000]
+    first, last = data["test"][0]["rounds"]
+    assert first[:4] == [0, 3000, 3000, 800]
+    assert last == [0, 2000, 3000, 900, 1, 10000, 4000, 300, 2, 15000, 1000, 100]
+    assert data["train"][1]["points"] == [0, 3000, 2, 11000]
+    assert data["train"][1]["truth"] == []
+    assert data["instances"] == [[2, 3.0], [2, 5.0], [0, None]]
+    assert data["thresholds"] == {"test": 0.3, "train": 0.3}  # four spans each
+    assert [one["round"] for one in data["losses"]] == [0, 1]
+    assert data["losses"][0]["steps"] == [10, 20]
+    assert data["losses"][0]["parts"] == {"loss": [0.3, 0.15], "loss_vid": [0.1, 0.05]}
+
+
+def test_curves_keep_their_values(workdir):
+    _, data = _read_page(write_report(workdir))
+    curves = data["test"][0]["curves"]
+    assert curves["stride"] == 0.5
+    assert curves["classes"] == [0, 1, -1]  # "sit" is neither annotated nor ever above nothing
+    values = np.frombuffer(base64.b64decode(curves["data"]), np.uint8).reshape(3, 40) / 255
+    with np.load(workdir / "round_1" / "scores_test.npz") as arrays:
+        np.testing.assert_allclose(values[:2].T, arrays["a/scores"][:, :2], atol=0.51 / 255)
+        np.testing.assert_allclose(values[2], arrays["a/background"], atol=0.51 / 255)
+    assert any("2 score curves" in note for note in data["notes"])
+
+
+def test_page_needs_no_network(workdir):
+    text, _ = _read_page(write_report(workdir))
+    for external in ("http:", "https:", "//cdn", "@import", "url(", "src=", "fetch(", "import("):
+        assert external not in text
+    assert "default-src 'none'" in text
+    assert "{{" not in text
+
+
+def test_hostile_names_stay_text(workdir):
+    for path in workdir.rglob("*.json"):
+        text = path.read_text().replace('"jump"', json.dumps(HOSTILE))
+        path.write_text(text.replace('"a"', json.dumps(HOSTILE)))
+    for number in range(2):
+        _write_scores(workdir / f"round_{number}", [HOSTILE, "b"])
+    clean = _Page(write_report(_minimal(workdir / "clean")).read_text())
+    path = write_report(workdir)
+    text, data = _read_page(path)
+    assert data["classes"][0] == HOSTILE
+    assert data["test"][0]["name"] == HOSTILE
+    assert len(_Page(text).tags) == len(clean.tags)
+    assert text.isascii() or HOSTILE not in text
+    assert write_picture(workdir, recording=HOSTILE).stat().st_size > 10_000
+
+
+def _minimal(folder):
+    write_json(folder / "detections.json", _results(["walk"]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        ["metrics.jsonl"],
+        ["round_1/scores_test.npz", "round_0/scores_test.npz"],
+        ["round_1/scores_test.json"],
+        ["run.json", "config.json"],
+        ["ground_truth.json"],
+        ["train_points.json", "round_0/proposals_train.json", "round_1/proposals_train.json"],
+        ["round_0/evaluation.json", "round_1/evaluation.json"],
+    ],
+)
+def test_missing_parts_are_left_out(workdir, missing):
+    for name in missing:
+        (workdir / name).unlink()
+    _, data = _read_page(write_report(workdir))
+    assert len(data["rounds"]) == 2
+    assert sorted(data["classes"]) == CLASSES
+    assert len(data["test"]) == 2
+    assert write_picture(workdir, path=workdir / "other.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_detections_alone(tmp_path):
+    _, data = _read_page(write_report(_minimal(tmp_path)))
+    assert data["name"] == tmp_path.name
+    assert [one["name"] for one in data["rounds"]] == ["detections"]
+    assert data["test"][0]["duration"] == 16.0  # the last end
+    assert data["classes"] == CLASSES
+    assert data["thresholds"]["test"] == 0.4
+    assert write_picture(tmp_path).exists()
+
+
+def test_nothing_detected(tmp_path):
+    write_json(tmp_path / "detections.json", {"results": {"quiet": []}})
+    _, data = _read_page(write_report(tmp_path))
+    assert data["test"][0]["rounds"] == [[]]
+    assert write_picture(tmp_path).exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("run.json", "{}", "nothing to show"),
+        ("detections.json", "{", "detections.json"),
+        ("detections.json", "[]", "expected an object"),
+        ("detections.json", '{"results": {"a": [{"label": "x", "score": 1}]}}', "'segment'"),
+        (
+            "detections.json",
+            '{"results": {"a": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}',
+            "expected 3 finite numbers",
+        ),
+        ("ground_truth.json", '{"database": {"a": {"annotations": [3]}}}', "ActivityNet database"),
+        ("ground_truth.json", '{"database": 3}', "ground_truth.json"),
+        ("metrics.jsonl", '{"round": 0, "st', "nothing to show"),
+    ],
+)
+def test_bad_input_is_one_clear_line(tmp_path, name, content, says):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=says) as caught:
+        write_report(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [name]  # no page
+
+
+def test_missing_folder_and_broken_scores(workdir):
+    with pytest.raises(ValueError, match="'nowhere' does not exist"):
+        write_report("nowhere")
+    (workdir / "round_1" / "scores_test.npz").write_bytes(b"PK\x03\x04 and then nothing")
+    with pytest.raises(ValueError, match=r"scores_test\.npz"):
+        write_report(workdir)
+
+
+def test_scores_of_other_classes_are_noted(workdir):
+    card = json.loads((workdir / "run.json").read_text())
+    card["data"]["classes"] = [*CLASSES, "fall"]
+    write_json(workdir / "run.json", card)
+    _, data = _read_page(write_report(workdir))
+    assert data["test"][0]["curves"] is None
+    assert any("[40, 3]" in note and "[T, 4]" in note for note in data["notes"])
+
+
+def test_log_of_a_resumed_run(workdir):
+    with open(workdir / "metrics.jsonl", "a") as file:
+        file.write('{"round": 1, "step": 20, "loss": 0.25}\n{"round": 1, "st')
+    _, data = _read_page(write_report(workdir))
+    assert data["losses"][1]["steps"] == [10, 20]
+    assert data["losses"][1]["parts"]["loss"] == [0.3, 0.25]  # the second account counts
+    assert data["losses"][1]["parts"]["loss_vid"] == [0.1, None]
+    assert "unreadable lines of metrics.jsonl: 1" in data["notes"]
+
+
+def test_what_is_left_out_is_said(workdir, monkeypatch):
+    monkeypatch.setattr(report_html, "_MOST_SPANS_OF_A_RECORDING", 2)
+    monkeypatch.setattr(report_html, "_MOST_RECORDINGS", 1)
+    monkeypatch.setattr(report_html, "_MOST_CURVE_BYTES", 50)
+    monkeypatch.setattr(report_html, "_MOST_LOSS_STEPS", 1)
+    _, data = _read_page(write_report(workdir))
+    assert [one["name"] for one in data["test"]] == ["a"]
+    assert data["test"][0]["rounds"][1] == [0, 2000, 3000, 900, 1, 10000, 4000, 300]
+    curves = data["test"][0]["curves"]
+    assert curves["stride"] == 0.5 * 3  # 40 x 3 bytes in at most 50
+    assert len(base64.b64decode(curves["data"])) == 3 * 14
+    with np.load(workdir / "round_1" / "scores_test.npz") as arrays:
+        highest = round(255 * float(arrays["a/scores"][:3, 0].max()))
+    assert base64.b64decode(curves["data"])[0] == highest
+    assert data["losses"][0]["steps"] == [15]
+    assert data["losses"][0]["parts"]["loss"] == [pytest.approx(0.225)]
+    notes = " ".join(data["notes"])
+    assert "1 of 2 test recordings" in notes
+    assert "1 of 2 training recordings" in notes
+    assert "2 of 6 detections" in notes
+    assert "2 of 6 proposals" in notes
+    assert "every 3 snippets" in notes
+    assert "every 2 logged steps" in notes
+
+
+def test_large_page_stays_below_5_mb(tmp_path):
+    random = np.random.default_rng(0)
+    names = [f"recording_{i}" for i in range(60)]
+    classes = tuple(f"class {i}" for i in range(12))
+    spans = tuple(
+        Span(int(label), float(start), float(start + 9), float(score))
+        for label, start, score in zip(
+            random.integers(0, 12, 400),
+            random.uniform(0, 740, 400),
+            random.random(400),
+            strict=True,
+        )
+    )
+    found = dict.fromkeys(names, spans)
+    curves = Curves(random.random((1500, 12)), random.random(1500), 0.5)
+    work = Work(
+        path=tmp_path,
+        name="large",
+        classes=classes,
+        card={},
+        config={},
+        test=tuple(Recording(name, 750.0, spans[:30]) for name in names),
+        train=tuple(Recording(name, 750.0) for name in names),
+        rounds=tuple(Round(f"round {i}", found, found, None) for i in range(4)),
+        curves=dict.fromkeys(names, curves),
+        metrics=(),
+        notes=(),
+    )
+    page = report_html._page(report_html._report_data(work))
+    assert 2e6 < len(page) < 5e6
+
+
+def test_matching_takes_the_best_scored_first():
+    instances = [Span(0, 0, 10), Span(0, 20, 30), Span(1, 0, 10)]
+    detections = [
+        Span(0, 0, 9, 0.5),  # IoU .9, but the next one has taken the instance
+        Span(0, 2, 10, 0.6),
+        Span(1, 20, 30, 0.9),  # another class
+        Span(0, 20, 25, 0.1),  # IoU .5 counts
+    ]
+    assert match_detections(instances, detections) == {0: 1, 1: 3}
+    assert match_detections(instances, detections, tiou=0.85) == {0: 0}
+    assert match_detections([], detections) == {}
+    assert match_detections([Span(0, 5, 5)], [Span(0, 5, 5, 1.0)]) == {}  # nothing overlaps nothing
+
+
+def test_threshold_shows_as_many_as_were_annotated():
+    found = {"a": [Span(0, 0, 1, 0.9), Span(0, 0, 1, 0.2)], "b": [Span(0, 0, 1, 0.5)]}
+    assert shown_threshold(found, 2) == 0.5
+    assert shown_threshold(found, 99) == 0.2
+    assert shown_threshold(found, 0) == 0.45
+    assert shown_threshold({}, 3) == 0.0
+
+
+def test_colours_are_different():
+    colours = class_colours(200)
+    assert len(set(colours)) == 200
+    assert class_colours(5) == colours[:5]
+    parts = [[int(one[i : i + 2], 16) for i in (1, 3, 5)] for one in colours[:12]]
+    distances = [np.linalg.norm(np.subtract(a, b)) for a, b in itertools.combinations(parts, 2)]
+    assert min(distances) > 50
+    assert class_colours(0) == []
+
+
+def _png_size(path):
+    content = path.read_bytes()
+    assert content[:8] == b"\x89PNG\r\n\x1a\n"
+    return struct.unpack(">II", content[16:24])
+
+
+def test_picture(workdir):
+    path = write_picture(workdir)
+    assert path == workdir / "report.png"
+    width, height = _png_size(path)
+    assert width == 1600
+    assert 400 < height < 1600
+    other = write_picture(workdir, path=workdir / "b.png", recording="b")
+    assert other.read_bytes() != path.read_bytes()  # the title names it
+    with pytest.raises(ValueError, match="no test recording 'z'"):
+        write_picture(workdir, recording="z")
+
+
+def test_picture_takes_the_recording_with_the_most_classes(workdir):
+    truth = json.loads((workdir / "ground_truth.json").read_text())
+    truth["database"]["b"]["annotations"].append({"label": "sit", "segment": [15.0, 16.0]})
+    write_json(workdir / "ground_truth.json", truth)
+    chosen = write_picture(workdir).read_bytes()
+    named = write_picture(workdir, path=workdir / "b.png", recording="b").read_bytes()
+    assert chosen == named
+
+
+def test_picture_needs_recordings_and_matplotlib(workdir, monkeypatch):
+    (workdir / "empty").mkdir()
+    (workdir / "empty" / "metrics.jsonl").write_text('{"round": 0, "step": 1, "loss": 1.0}\n')
+    assert read_workdir(workdir / "empty").metrics[0]["loss"] == 1.0
+    with pytest.raises(ValueError, match="no test recordings"):
+        write_picture(workdir / "empty")
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ValueError, match=r"tal_jax\[demo\]"):
+        write_picture(workdir)
