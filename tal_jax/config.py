@@ -1,4 +1,17 @@
-"""The defaults of every run: the published hyper-parameters of the point-supervised system."""
+"""Configs of runs: defaults, configs by name, single settings from text, checks.
+
+The defaults are the published hyper-parameters of the point-supervised system. A config is a module
+with `get_config(arg=None)`; those in `configs/` are installed as `tal_jax.configs`.
+"""
+
+import ast
+import difflib
+import importlib.util
+import pkgutil
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import ml_collections
 
@@ -8,9 +21,7 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict()
     config.seed = 0
 
-    config.data = ml_collections.ConfigDict()
-    config.data.name = "folder"
-    config.data.points = "uniform"
+    config.data = data_config("folder", folder="", train_subset="train", test_subset="test")
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.compensate = True
@@ -58,7 +69,7 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.train.search_every = 10
     config.train.jitter = False
     config.train.warm_start = False
-    config.train.max_length = 750
+    config.train.length = 750
     config.train.log_every = 50
     config.train.checkpoint_every = 500
     config.train.holdout = 0
@@ -74,6 +85,178 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.tious = tuple(round(0.1 * i, 1) for i in range(1, 8))
     return config
+
+
+def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
+    """The `data` section of a config.
+
+    Args:
+      name: of the data set, see `tal_jax.data.datasets`.
+      **settings: what this data set can be told beyond the law and the seed of its points.
+    """
+    data = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})
+    # None: the seed of the run.
+    data.seed = ml_collections.config_dict.placeholder(int)
+    return data
+
+
+def config_names() -> list[str]:
+    """The names of the installed configs."""
+    # Imported here, since it is only there once the package is installed.
+    from tal_jax import configs
+
+    return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+
+
+def load_config(name: str) -> ml_collections.ConfigDict:
+    """Loads a config by its name.
+
+    >>> load_config("thumos14_rsmp:quick").train.rounds
+    2
+
+    Args:
+      name: of an installed config (`"hapt_rsmp"`) or the path of a `.py` file, with the argument of
+        its `get_config` after a colon, if it takes one (`"hapt_rsmp:quick"`).
+
+    Raises:
+      ValueError: if there is no such config, or it does not know the argument.
+    """
+    head, colon, arg = name.rpartition(":")
+    if not colon:
+        head, arg = name, None
+    module = _load_file(Path(head)) if head.endswith(".py") else _load_installed(head)
+    if not hasattr(module, "get_config"):
+        raise ValueError(f"config {head!r} has no get_config; expected `def get_config(arg=None)`")
+    return module.get_config() if arg is None else module.get_config(arg)
+
+
+def parse_switches(arg: str | None, known: Iterable[str]) -> frozenset[str]:
+    """Reads the argument of a `get_config`: switches with commas between them.
+
+    >>> sorted(parse_switches("quick", known=["quick"]))
+    ['quick']
+    >>> parse_switches("quik", known=["quick"])
+    Traceback (most recent call last):
+      ...
+    ValueError: unknown switch 'quik' behind the config's colon; did you mean 'quick'?
+
+    Args:
+      arg: what stands behind the colon of a config's name; None where there is no colon.
+      known: all switches of the config.
+
+    Raises:
+      ValueError: for a switch that is not known.
+    """
+    known = list(known)
+    given = [] if arg is None else arg.split(",")
+    for switch in given:
+        if switch not in known:
+            raise ValueError(
+                f"unknown switch {switch!r} behind the config's colon; did you mean "
+                f"{nearest(switch, known)!r}?"
+            )
+    return frozenset(given)
+
+
+def override(config: ml_collections.ConfigDict, assignment: str) -> None:
+    """Sets one value of a config from text.
+
+    >>> config = rsmp_config()
+    >>> override(config, "model.widths=(64, 64)")
+    >>> override(config, "data.points=center")
+    >>> config.model.widths, config.data.points
+    ((64, 64), 'center')
+
+    Args:
+      config: to change.
+      assignment: `"section.key=value"`, the value as Python writes it; strings need no quotes.
+
+    Raises:
+      ValueError: if there is no such key, or the value is not of the kind that it holds.
+    """
+    key, equals, text = assignment.partition("=")
+    if not equals:
+        raise ValueError(f"setting {assignment!r}; expected key=value, such as train.steps=300")
+    keys = list(_flat_keys(config))
+    if key not in keys:
+        raise ValueError(f"config has no key {key!r}; did you mean {nearest(key, keys)!r}?")
+    *sections, last = key.split(".")
+    for section in sections:
+        config = config[section]
+    config[last] = _parse_value(key, text, config[last], config.get_type(last))
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that looks most like a wrong one, for messages.
+
+    >>> nearest("learning_rte", ["train.learning_rate", "train.steps"])
+    'train.learning_rate'
+    """
+    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+
+
+def _load_installed(name: str) -> ModuleType:
+    names = config_names()
+    if name not in names:
+        raise ValueError(
+            f"unknown config {name!r}; did you mean {nearest(name, names)!r}? There are "
+            f"{', '.join(names)}, and paths that end in .py"
+        )
+    return importlib.import_module(f"tal_jax.configs.{name}")
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise ValueError(f"config {path}: no such file")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _flat_keys(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+_KINDS = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "values in parentheses",
+}
+
+
+def _parse_value(key: str, text: str, default: Any, kind: type) -> Any:
+    """Reads a value of the kind that the key holds."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = {"true": True, "false": False}.get(text, text)
+    if kind is str:
+        return value if isinstance(value, str) else text
+    if default is None and value is None:
+        return None
+    items = value if kind is tuple and isinstance(value, tuple | list) else None
+    if items is not None and default:
+        items = [_as_kind(item, type(default[0])) for item in items]
+    value = _as_kind(value, kind) if items is None else tuple(items)
+    if value is None or (items is not None and None in items):
+        example = "" if default is None else f", such as {default!r}"
+        raise ValueError(f"config: {key}={text}; expected {_KINDS[kind]}{example}")
+    return value
+
+
+def _as_kind(value: Any, kind: type) -> Any:
+    """The value as a `kind`, or None if it is none."""
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    matches = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+    return value if matches else None
 
 
 def check_config(
@@ -93,7 +276,7 @@ def check_config(
             raise ValueError(f"config: {key}={value!r}; expected {what}")
 
     train, model, loss, sampling = config.train, config.model, config.loss, config.sampling
-    for key in ("steps", "rounds", "batch_size", "search_every", "max_length"):
+    for key in ("steps", "rounds", "batch_size", "search_every", "length"):
         expect(f"train.{key}", train[key] >= 1, "at least 1")
     for key in ("steps", "log_every", "checkpoint_every"):
         multiple = train[key] >= 1 and train[key] % train.search_every == 0

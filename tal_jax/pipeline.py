@@ -21,7 +21,7 @@ from tal_jax.config import check_config
 from tal_jax.data import batches, files
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, check_recording
 from tal_jax.localization import Results
-from tal_jax.training import metrics_log, rounds, steps
+from tal_jax.training import checkpoints, metrics_log, rounds, steps
 from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -136,7 +136,33 @@ def predict(
     return {recording.name: results[recording.name] for recording in recordings}
 
 
-# --- timelines -------------------------------------------------------------------------------------
+def load_run(workdir: str | Path) -> Fitted:
+    """Reads the network of a work directory's last finished round.
+
+    Raises:
+      ValueError: if there is none, or it cannot be read.
+    """
+    workdir = Path(workdir)
+    config = ml_collections.ConfigDict(files.read_json(workdir / "config.json"))
+    data = files.read_json(workdir / "run.json")["data"]
+    finished = [
+        number
+        for number in range(config.train.rounds)
+        if (workdir / f"round_{number}" / "proposals_train.json").exists()
+    ]
+    if not finished:
+        raise ValueError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
+    which = checkpoints.BEST if config.train.patience else checkpoints.LATEST
+    folder = workdir / f"round_{finished[-1]}" / "checkpoints"
+    with checkpoints.open_checkpoints(folder) as saved:
+        params = saved.restore_params(which=which)
+    if params is None:
+        raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
+    overlapping = tuple(tuple(pair) for pair in data["overlapping"])
+    return Fitted(params, check_config(config), tuple(data["classes"]), data["dim"], overlapping)
+
+
+# --- timelines ---
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -153,8 +179,10 @@ def pack_training(
     """The timeline of a round: compensated by the proposals of the previous one, if there is one."""
     length = _bucket_of(dataset.train)
     timeline = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
+    # One padded length for all rounds, so that the training program is compiled once.
+    num_samples = config.train.length
     if proposals is None:
-        return Packed(timeline, min(length, config.train.max_length))
+        return Packed(timeline, num_samples)
     found = timelines.proposals_of(
         proposals,
         dataset.train,
@@ -165,7 +193,7 @@ def pack_training(
     if config.sampling.compensate:
         timeline = _compensate(timeline, found, dataset.train, config)
     timeline = jax.jit(timelines.assign_instances)(timeline, found)
-    return Packed(timeline, _num_samples(timeline, config))
+    return Packed(timeline, num_samples)
 
 
 def _pack_plain(recordings: Sequence[Recording], fitted: Fitted) -> Packed:
@@ -226,12 +254,6 @@ def _compensate(timeline, proposals, recordings, config):
     )
 
 
-def _num_samples(timeline: timelines.Timeline, config: ml_collections.FrozenConfigDict) -> int:
-    """Room for the longest timeline, up to the length that training is held to."""
-    longest = batches.bucket(int(timeline.counts.max()), _LENGTH_STEP)
-    return min(longest, config.train.max_length)
-
-
 def _bucket_of(recordings: Sequence[Recording]) -> int:
     return batches.bucket(max(len(recording.features) for recording in recordings), _LENGTH_STEP)
 
@@ -244,7 +266,7 @@ def _by_length(recordings: Sequence[Recording]) -> list[list[Recording]]:
     return list(groups.values())
 
 
-# --- rounds ----------------------------------------------------------------------------------------
+# --- rounds ---
 
 
 def _fitted(params: Any, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> Fitted:
@@ -381,6 +403,6 @@ def _describe_round(number: int, packed: Packed) -> str:
     if after != before:
         line += f", lengthened to {after}"
     if kept < after:
-        line += f", {after - kept} of them beyond train.max_length (those recordings are thinned)"
+        line += f", {after - kept} of them beyond train.length: those recordings are thinned"
     points = int(packed.timeline.instance_where.sum())
     return line + (f", {points} pseudo instances" if points else "")

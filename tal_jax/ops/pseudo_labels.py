@@ -266,7 +266,7 @@ def best_segment(
     return _for_each_tile(rectangles, keep_best, nothing)
 
 
-# --- seeds -----------------------------------------------------------------------------------------
+# --- seeds ---
 
 
 @jax.tree_util.register_dataclass
@@ -343,7 +343,7 @@ def _grow(points, open_, stretches):
     return points | classes_before | classes_after
 
 
-# --- the dynamic programme -------------------------------------------------------------------------
+# --- the dynamic programme ---
 
 
 @jax.tree_util.register_dataclass

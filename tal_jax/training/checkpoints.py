@@ -53,11 +53,18 @@ class Checkpoints:
         Raises:
           ValueError: if the checkpoint cannot be read or has other shapes.
         """
+        return self._read(which, jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template))
+
+    def restore_params(self, *, which: str = LATEST) -> Any | None:
+        """Reads the parameters alone; raises as `restore` does."""
+        state = self._read(which, None)
+        return None if state is None else state["params"]
+
+    def _read(self, which: str, shapes: Any) -> Any | None:
         step = self._manager.best_step() if which == BEST else None
         step = self._manager.latest_step() if step is None else step
         if step is None:
             return None
-        shapes = jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template)
         try:
             return self._manager.restore(step, args=self._ocp.args.StandardRestore(shapes))
         except Exception as error:  # Orbax and TensorStore raise many kinds

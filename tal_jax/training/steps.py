@@ -65,7 +65,7 @@ def init_state(
 
 
 def fuse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Confidences `P_c = p_c (1 − p_bg)` `[..., C]` and `p_bg` `[...]` from logits `[..., C + 1]`."""
+    """From logits `[..., C + 1]` to confidences `P_c = p_c (1 − p_bg)` and to `p_bg`."""
     probabilities = jax.nn.sigmoid(logits)
     background = probabilities[..., -1]
     return probabilities[..., :-1] * (1 - background[..., None]), background
@@ -76,7 +76,7 @@ def slot_scores(scores: jax.Array, slot_labels: jax.Array) -> jax.Array:
     return scores.T[slot_labels]
 
 
-# --- losses ----------------------------------------------------------------------------------------
+# --- losses ---
 
 
 def batch_losses(
@@ -222,7 +222,7 @@ def total_loss(parts: Metrics, config: ml_collections.ConfigDict, has_instances)
     return parts | {"point": point, "pres": pres, "loss": total}
 
 
-# --- the compiled block ----------------------------------------------------------------------------
+# --- the compiled block ---
 
 
 def make_block(

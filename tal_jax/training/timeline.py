@@ -261,7 +261,8 @@ def proposals_of(
     scores, slots = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
     where = np.zeros(shape, bool)
     for row, (recording, rows) in enumerate(zip(recordings, entries, strict=True)):
-        slot_of = {int(label): slot for slot, label in enumerate(slot_labels[row]) if slot_where[row, slot]}
+        labelled = slot_labels[row][slot_where[row]]
+        slot_of = {int(label): slot for slot, label in enumerate(labelled)}
         # Proposals of classes that the recording is not labelled with are no use to it.
         rows = [entry for entry in rows if entry[0] in slot_of]
         size = len(rows)

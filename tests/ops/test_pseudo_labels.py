@@ -13,16 +13,24 @@ from hypothesis import strategies as st
 from tal_jax.ops import pseudo_labels as ops
 
 
+# BUG (fails): `row + done` in `pseudo_labels._for_each_tile` adds an int32 and a bool, so that no
+# sequence and no best segment can be found under strict promotion of types.
 @pytest.fixture(autouse=True)
 def _strict():
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         yield
 
 
-_mine_seeds = jax.jit(ops.mine_seeds, static_argnames="force_between")
-_optimal_sequence = jax.jit(ops.optimal_sequence)
-_best_segment = jax.jit(ops.best_segment)
-_sequence_segments = jax.jit(ops.sequence_segments, static_argnames="num_segments")
+def _jit(op, *static, **defaults):
+    """Compiles an op that returns NumPy arrays, since reading slices of others compiles again."""
+    compiled = jax.jit(op, static_argnames=static)
+    return lambda *args, **kwargs: jax.tree.map(np.asarray, compiled(*args, **defaults | kwargs))
+
+
+_mine_seeds = _jit(ops.mine_seeds, "force_between", force_between="any")
+_optimal_sequence = _jit(ops.optimal_sequence, delta=0.25)
+_best_segment = _jit(ops.best_segment, delta=0.25)
+_sequence_segments = _jit(ops.sequence_segments, "num_segments")
 
 
 # ---- references
@@ -167,8 +175,7 @@ def _mine(background, points, length=16, **kwargs):
     padded = np.pad(np.array(background, np.float32), (0, length - size), constant_values=1)
     seeds = _mine_seeds(padded, marked, where=np.arange(length) < size, **kwargs)
     assert not np.any(seeds.background[size:]) and not np.any(seeds.action[size:])
-    letters = np.array([".", "a", "b", "x"])  # x: both classes
-    action = letters[np.asarray(seeds.action) @ np.array([1, 2])]
+    action = np.array([".", "a", "b", "x"])[seeds.action @ np.array([1, 2])]  # x: both classes
     background = np.where(seeds.background, "#", ".")
     return "".join(action[:size]), "".join(background[:size])
 
@@ -267,17 +274,19 @@ def test_thresholds_are_arguments():
 
 
 def test_nothing_valid_has_no_seeds():
-    got = _mine_seeds(np.full(32, np.nan, np.float32), np.ones((32, 3), bool), where=np.zeros(32, bool))
+    got = _mine_seeds(
+        np.full(32, np.nan, np.float32), np.ones((32, 3), bool), where=np.zeros(32, bool)
+    )
     assert not np.any(got.background) and not np.any(got.action)
 
 
-def test_seeds_of_a_batch_and_without_jit():
+def test_seeds_of_a_batch():
     rng = np.random.default_rng(0)
     background = rng.random((3, 16)).astype(np.float32) ** 3
     points = rng.random((3, 16, 2)) < 0.1
-    batched = jax.jit(jax.vmap(ops.mine_seeds))(background, points)
+    batched = _jit(jax.vmap(ops.mine_seeds))(background, points)
     for row in range(3):
-        one = ops.mine_seeds(jnp.asarray(background[row]), jnp.asarray(points[row]))
+        one = _mine_seeds(background[row], points[row])
         np.testing.assert_array_equal(batched.action[row], one.action)
         np.testing.assert_array_equal(batched.background[row], one.background)
 
@@ -316,16 +325,17 @@ def test_sequence_is_the_best_of_all(num_seeds, delta):
         assert got.score.dtype == jnp.float32
 
 
-def test_sequence_by_hand_without_jit():
-    scores = jnp.array([0.0, 0.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-    at = jnp.arange(8)
-    got = ops.optimal_sequence(scores, at == 3, (at == 0) | (at == 7))
-    assert got.labels.tolist() == [False, False, True, True, True, False, False, False]
-    np.testing.assert_allclose(got.score, 1.0, rtol=1e-6)
-
-
 def _one(*snippets, size=SIZE):
     return np.isin(np.arange(size), snippets)
+
+
+def test_sequence_by_hand():
+    scores = _one(2, 3, 4, 6).astype(np.float32)
+    got = _optimal_sequence(scores, _one(3), _one(0, 7))
+    np.testing.assert_array_equal(got.labels, _one(2, 3, 4))
+    # Background [0, 2) beside one 1; action beside two 0; background of six with a 1 in it, beside
+    # two 1.
+    np.testing.assert_allclose(got.score, (1 + 1 + 5 / 6) / 3, rtol=1e-6)
 
 
 def test_action_wins_over_background():
@@ -401,7 +411,7 @@ def test_sequence_padding_and_vmap_change_nothing():
     def pad(values, filler):
         return np.pad(values, ((0, 0), (0, 8)), constant_values=filler)
 
-    batched = jax.jit(jax.vmap(lambda *x: ops.optimal_sequence(*x, where=where)))
+    batched = _jit(jax.vmap(lambda *x: ops.optimal_sequence(*x, where=where)))
     got = batched(pad(scores, np.nan), pad(action, True), pad(background, True))
     for row, one in enumerate(one_by_one):
         np.testing.assert_array_equal(got.labels[row, :SIZE], one.labels)
@@ -414,15 +424,12 @@ def test_sequence_gradient_matches_differences_at_fixed_labels():
     scores, where = rng.random(SIZE).astype(np.float32), np.arange(SIZE) < 9
     action, background = _one(3, 7), _one(0, 5)
     spoiled = np.where(where, scores, np.nan)
-    function = jax.jit(
-        jax.value_and_grad(
-            lambda x, w: (
-                (found := ops.optimal_sequence(x, action, background, where=w)).score,
-                found.labels,
-            ),
-            has_aux=True,
-        )
-    )
+
+    def score(scores, where):
+        found = ops.optimal_sequence(scores, action, background, where=where)
+        return found.score, found.labels
+
+    function = _jit(jax.value_and_grad(score, has_aux=True))
     (_, labels), gradient = function(spoiled, where)
     want = np.zeros(SIZE)
     for i in range(9):
@@ -485,7 +492,8 @@ def test_best_segment_is_the_best_of_all(size, num_points, num_blocked):
         scores = (0.7 * wave + 0.3 * rng.random(size)).astype(np.float32)
         points = _one(*rng.choice(size, num_points, replace=False), size=size)
         blocked = _one(*rng.choice(size, num_blocked, replace=False), size=size)
-        (start, end), value = _best_segment(scores, points, blocked, delta=0.4)
+        segment, value = _best_segment(scores, points, blocked, delta=0.4)
+        start, end = segment.tolist()
         want = _reference_best(scores, points, blocked, delta=0.4)
         assert float(value) == pytest.approx(want, abs=1e-6)
         if np.isfinite(want):
@@ -503,7 +511,10 @@ def test_best_segment_crosses_points_of_its_own_class():
 
 def test_no_best_segment_without_a_free_point():
     scores = np.full(12, 0.5, np.float32)
-    for points, blocked in ((_one(size=12), _one(3, size=12)), (_one(3, size=12), _one(3, size=12))):
+    for points, blocked in (
+        (_one(size=12), _one(3, size=12)),
+        (_one(3, size=12), _one(3, size=12)),
+    ):
         segment, value = _best_segment(scores, points, blocked)
         assert segment.tolist() == [0, 0] and value == -np.inf
 
@@ -515,7 +526,7 @@ def test_best_segment_padding_and_vmap_change_nothing():
     points[2] = False
     one_by_one = [_best_segment(*row) for row in zip(scores, points, blocked, strict=True)]
     where = np.arange(19) < 12
-    batched = jax.jit(jax.vmap(lambda *x: ops.best_segment(*x, where=where)))
+    batched = _jit(jax.vmap(lambda *x: ops.best_segment(*x, where=where)))
     segments, values = batched(
         np.pad(scores, ((0, 0), (0, 7)), constant_values=np.nan),
         np.pad(points, ((0, 0), (0, 7)), constant_values=True),
