@@ -1,0 +1,1 @@
+"""Run configs, one module each; installed as `tal_jax.configs`."""

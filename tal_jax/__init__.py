@@ -1,0 +1,114 @@
+"""Weakly supervised temporal action localization in JAX.
+
+Pure functions on the arrays of one recording (batch them with `jax.vmap`), and the system made of
+them: `fit` and `predict`. Letters in shapes, the same everywhere:
+
+    B  recordings     T  snippets       D  features     C  classes
+    K  prototypes     N  segments or samples            P  points
+
+Snippet `i` is the time `[i, i + 1)`, segments are half-open, masks are called `where` (True is
+valid), and times carry their unit in their name (`_s`, `_snippets`, `_frames`).
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from tal_jax.data.clock import Grid
+from tal_jax.data.recordings import Dataset, Point, Recording
+from tal_jax.evaluation import DetectionMetrics, evaluate_detections
+from tal_jax.ops.contrast import contrast_map, curve_contrast, inner_outer_contrast
+from tal_jax.ops.pooling import topk_mean
+from tal_jax.ops.pseudo_labels import (
+    Seeds,
+    Sequence,
+    SequenceSegments,
+    best_segment,
+    mine_seeds,
+    optimal_sequence,
+    sequence_segments,
+)
+from tal_jax.ops.reassignment import Reassigned, assign_prototypes, reassign, update_prototypes
+from tal_jax.ops.resampling import (
+    Resampled,
+    compensation_weights,
+    cumulative_weights,
+    interpolate,
+    new_times,
+    old_times,
+    resample,
+    resample_points,
+    unwarp,
+    warp,
+)
+from tal_jax.ops.segments import nms, segment_iou, soft_nms
+
+if TYPE_CHECKING:
+    from tal_jax.config import load_config, rsmp_config
+    from tal_jax.data.datasets import load_dataset
+    from tal_jax.pipeline import Fitted, fit, load_run, predict
+
+# What needs flax, optax or ml_collections is imported when it is first asked for, so that
+# `import tal_jax` takes little longer than `import jax`.
+_LAZY = {
+    "Fitted": "tal_jax.pipeline",
+    "fit": "tal_jax.pipeline",
+    "load_config": "tal_jax.config",
+    "load_dataset": "tal_jax.data.datasets",
+    "load_run": "tal_jax.pipeline",
+    "predict": "tal_jax.pipeline",
+    "rsmp_config": "tal_jax.config",
+}
+
+__all__ = [
+    "Dataset",
+    "DetectionMetrics",
+    "Fitted",
+    "Grid",
+    "Point",
+    "Reassigned",
+    "Recording",
+    "Resampled",
+    "Seeds",
+    "Sequence",
+    "SequenceSegments",
+    "assign_prototypes",
+    "best_segment",
+    "compensation_weights",
+    "contrast_map",
+    "cumulative_weights",
+    "curve_contrast",
+    "evaluate_detections",
+    "fit",
+    "inner_outer_contrast",
+    "interpolate",
+    "load_config",
+    "load_dataset",
+    "load_run",
+    "mine_seeds",
+    "new_times",
+    "nms",
+    "old_times",
+    "optimal_sequence",
+    "predict",
+    "reassign",
+    "resample",
+    "resample_points",
+    "rsmp_config",
+    "segment_iou",
+    "sequence_segments",
+    "soft_nms",
+    "topk_mean",
+    "unwarp",
+    "update_prototypes",
+    "warp",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'tal_jax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(set(globals()) | set(_LAZY))

@@ -94,7 +94,7 @@ def fit(
         fitted = _fitted(params, config, dataset)
         if not (folder / "proposals_train.json").exists():
             found = _locate(fitted, dataset.train, packed, own=True)
-            files.write_json(folder / "proposals_train.json", _activitynet(found))
+            files.write_json(folder / "proposals_train.json", activitynet(found))
         # Read back from the file even when just written: it is the only way to the next round.
         proposals = files.read_json(folder / "proposals_train.json")["results"]
         if dataset.test and not (folder / "evaluation.json").exists():
@@ -190,6 +190,7 @@ def pack_training(
         np.asarray(timeline.recordings.slot_where),
         dataset.classes,
     )
+    found = jax.jit(timelines.with_own_point)(found, timeline.recordings)
     if config.sampling.compensate:
         timeline = _compensate(timeline, found, dataset.train, config)
     timeline = jax.jit(timelines.assign_instances)(timeline, found)
@@ -280,7 +281,7 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False, scores=Non
         recordings,
         packed.timeline,
         model=steps.make_model(fitted.config, len(fitted.classes)),
-        config=fitted.config,
+        config=steps.compiled_config(fitted.config),
         classes=fitted.classes,
         num_samples=packed.num_samples,
         own=own,
@@ -346,7 +347,7 @@ def _test_round(
     """Writes what the round's network finds in the test recordings, and how good that is."""
     folder, scores = workdir / f"round_{number}", {}
     found = predict(fitted, dataset.test, scores=scores)
-    files.write_json(folder / "detections_test.json", _activitynet(found))
+    files.write_json(folder / "detections_test.json", activitynet(found))
     arrays = {}
     for name, (confidences, background) in scores.items():
         arrays[f"{name}/scores"] = confidences.astype(np.float16)
@@ -355,7 +356,7 @@ def _test_round(
     grids = {recording.name: recording.grid.to_dict() for recording in dataset.test}
     files.write_json(folder / "scores_test.json", grids)
     metrics = evaluate(found, dataset.ground_truth, fitted.config)
-    files.write_json(workdir / "detections.json", _activitynet(found))
+    files.write_json(workdir / "detections.json", activitynet(found))
     report(f"round {number}\n{evaluation.format_table(metrics)}")
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
@@ -381,13 +382,14 @@ def evaluate(
     """Scores detections as a config asks; "short" is what compensation sampling would lengthen."""
     return evaluation.evaluate_detections(
         ground_truth,
-        _activitynet(results),
+        activitynet(results),
         tious=config.evaluation.tious,
         short_s=config.sampling.tau_s / (2 * config.sampling.delta + 1),
     )
 
 
-def _activitynet(results: Results) -> dict[str, Any]:
+def activitynet(results: Results) -> dict[str, Any]:
+    """Detections as ActivityNet's JSON has them."""
     return {"version": "tal_jax", "results": results, "external_data": {"used": False}}
 
 

@@ -1,7 +1,47 @@
-"""Settings that all tests share."""
+"""Settings and runs that all tests share."""
+
+import dataclasses
+import os
+from pathlib import Path
 
 import hypothesis
+import jax
+import pytest
 
 # Compilation makes the first example of a test slow, and no test writes outside its own folder.
 hypothesis.settings.register_profile("tal_jax", deadline=None, database=None)
 hypothesis.settings.load_profile("tal_jax")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_programs(tmp_path_factory):
+    """Keeps compiled programs for the processes that tests start, and nowhere else."""
+    folder = str(tmp_path_factory.mktemp("compiled"))
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    jax.config.update("jax_compilation_cache_dir", folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyRun:
+    """A finished run on the toy problem, to be read, not to be changed."""
+
+    data: Path
+    workdir: Path
+    fitted: object  # pipeline.Fitted
+    compiled: list[str]  # names of the programs that were compiled, one entry each time
+    lines: list[str]  # what was printed
+
+
+@pytest.fixture(scope="session")
+def toy_run(tmp_path_factory):
+    """Two rounds on the toy problem, from scratch."""
+    import toy
+    from tal_jax import pipeline
+
+    data = toy.write(tmp_path_factory.mktemp("toy") / "data")
+    workdir, lines = data.parent / "run", []
+    dataset, config = toy.dataset(data), toy.config(data)
+    jax.clear_caches()
+    with toy.compilations() as compiled:
+        fitted = pipeline.fit(dataset, config, workdir=workdir, report=lines.append)
+    return ToyRun(data, workdir, fitted, compiled, lines)

@@ -178,8 +178,8 @@ def test_nothing_masked_and_no_mask_are_one(name):
     np.testing.assert_allclose(unmasked, value, rtol=1e-5)
 
 
-# BUG (fails for "focal" and "dense" with NaN): a masked logit that is not finite changes no value,
-# but its gradient is NaN, since only the losses of masked snippets are set to 0, not their logits.
+# BUG (fails for "focal", "dense" and "best" with NaN): a masked NaN changes no value, but its own
+# gradient is NaN, since only the losses of masked elements are set to 0, not what they are made of.
 @pytest.mark.parametrize("filler", [1e30, np.nan])
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_masked_changes_nothing(name, filler):
@@ -314,12 +314,12 @@ def test_feature_loss_by_hand():
 def test_feature_loss_without_anchors_or_background():
     embeddings = CASES["feature"].values
     function = jax.jit(jax.value_and_grad(losses.feature_contrast_loss))
-    labels = np.arange(9, dtype=np.int32)
+    at = np.arange(9, dtype=np.int32)
     for labels, action in (
-        (labels, np.ones(9, bool)),  # no mates
-        (labels * 0, np.zeros(9, bool)),  # no action
-        (labels // 2, np.arange(9) % 2 == 0),  # one action segment a class
-        (labels * 0, np.ones(9, bool)),  # mates alone: nothing to tell them from
+        (at, np.ones(9, bool)),  # no mates
+        (at * 0, np.zeros(9, bool)),  # no action
+        (at // 2, at % 2 == 0),  # one action segment a class
+        (at * 0, np.ones(9, bool)),  # mates alone: nothing to tell them from
     ):
         value, gradient = function(embeddings, labels, action)
         np.testing.assert_allclose(value, 0, atol=1e-6)

@@ -1,0 +1,1 @@
+"""Recordings, their clock, their annotations, and the data sets."""

@@ -1,0 +1,1 @@
+"""Pure functions on the arrays of one recording."""

@@ -1,0 +1,1 @@
+"""State, compiled steps, rounds, checkpoints, the log of metrics."""

@@ -51,7 +51,8 @@ def train_round(
     """
     key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
     state = steps.init_state(model, config, timeline, num_samples, init_key, params)
-    block = steps.make_block(model, config, num_samples)
+    block = steps.make_block(model, steps.compiled_config(config), num_samples)
+    weights = steps.loss_weights(config)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
     folder = workdir / f"round_{number}" / "checkpoints"
@@ -61,7 +62,7 @@ def train_round(
         log.rewind(number, step)
         begin, best, waited = time.monotonic(), -math.inf, 0
         while step < train.steps:
-            state, metrics = block(state, timeline, key)
+            state, metrics = block(state, timeline, weights, key)
             step += train.search_every
             values = {name: float(value) for name, value in metrics.items()}
             if not math.isfinite(values["loss"]):

@@ -208,35 +208,66 @@ def _pooled_segments(embedding, found, where, batch, most):
     return shares @ embedding, jnp.concatenate([labels_a, labels_b]), action, exists
 
 
-def total_loss(parts: Metrics, config: ml_collections.ConfigDict, has_instances) -> Metrics:
+def total_loss(parts: Metrics, weights: Metrics) -> Metrics:
     """Weighs the parts: adds `point`, `pres` and the total `loss`."""
-    loss = config.loss
-    point = loss.action_weight * parts["point_action"] + parts["point_background"]
-    pres = parts["score"] + loss.feat_weight * parts["feat"]
+    point = weights["action"] * parts["point_action"] + parts["point_background"]
+    pres = parts["score"] + weights["feat"] * parts["feat"]
     total = (
-        loss.lambda_vid * parts["vid"]
-        + loss.lambda_point * point
-        + loss.lambda_pres * pres
-        + loss.lambda_ins * jnp.where(has_instances, parts["ins"], 0)
+        weights["vid"] * parts["vid"]
+        + weights["point"] * point
+        + weights["pres"] * pres
+        + weights["ins"] * parts["ins"]
     )
     return parts | {"point": point, "pres": pres, "loss": total}
+
+
+def loss_weights(config: ml_collections.ConfigDict) -> Metrics:
+    """The weights of the loss parts as arrays, which change without another compilation."""
+    loss = config.loss
+    weights = {
+        "vid": loss.lambda_vid,
+        "point": loss.lambda_point,
+        "pres": loss.lambda_pres,
+        "ins": loss.lambda_ins,
+        "action": loss.action_weight,
+        "feat": loss.feat_weight,
+    }
+    return {name: jnp.asarray(weight, jnp.float32) for name, weight in weights.items()}
+
+
+def compiled_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
+    """What compiled programs depend on: runs that differ elsewhere share them."""
+    values = config.to_dict()
+    kept = {name: values[name] for name in ("model", "seeds", "loss", "localization")}
+    for name in [name for name in kept["loss"] if name.startswith("lambda_")]:
+        del kept["loss"][name]
+    del kept["loss"]["action_weight"], kept["loss"]["feat_weight"]
+    train = ("batch_size", "learning_rate", "l2", "search_every", "jitter")
+    kept["train"] = {name: values["train"][name] for name in train}
+    return ml_collections.FrozenConfigDict(kept)
 
 
 # --- the compiled block ---
 
 
+@functools.lru_cache(maxsize=8)
 def make_block(
-    model: rsmp.RSMP, config: ml_collections.ConfigDict, num_samples: int
-) -> Callable[[TrainState, timelines.Timeline, jax.Array], tuple[TrainState, Metrics]]:
+    model: rsmp.RSMP, config: ml_collections.FrozenConfigDict, num_samples: int
+) -> Callable[[TrainState, timelines.Timeline, Metrics, jax.Array], tuple[TrainState, Metrics]]:
     """Compiles `search_every` updates followed by one search.
 
+    Args:
+      model: the network.
+      config: from `compiled_config`.
+      num_samples: padded length of the timeline.
+
     Returns:
-      `block(state, timeline, key) -> (state, metrics)`; the state is donated, the metrics are means
-      over the block's updates.
+      `block(state, timeline, weights, key) -> (state, metrics)` with the weights from
+      `loss_weights`; the state is donated, the metrics are means over the block's updates.
     """
     optimizer = make_optimizer(config)
 
-    def loss_fn(params, batch, pseudo, has_instances, key):
+    def loss_fn(params, batch, pseudo, weights, key):
         branches = model.apply(
             {"params": params},
             batch.features,
@@ -244,10 +275,10 @@ def make_block(
             deterministic=False,
             rngs={"dropout": key},
         )
-        parts = total_loss(batch_losses(branches, batch, pseudo, config), config, has_instances)
+        parts = total_loss(batch_losses(branches, batch, pseudo, config), weights)
         return parts["loss"], parts
 
-    def update(state, timeline, key):
+    def update(state, timeline, weights, key):
         key = jax.random.fold_in(key, state.step)
         choose_key, sample_key, dropout_key = jax.random.split(key, 3)
         num_recordings = timeline.counts.shape[0]
@@ -259,15 +290,15 @@ def make_block(
         )
         pseudo = jax.tree.map(lambda x: x[rows] if x.ndim else x, state.pseudo)
         gradients, parts = jax.grad(loss_fn, has_aux=True)(
-            state.params, batch, pseudo, timeline.instance_where.any(), dropout_key
+            state.params, batch, pseudo, weights, dropout_key
         )
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return TrainState(params, opt_state, state.step + 1, state.pseudo), parts
 
-    def block(state, timeline, key):
+    def block(state, timeline, weights, key):
         state, metrics = jax.lax.scan(
-            lambda state, _: update(state, timeline, key),
+            lambda state, _: update(state, timeline, weights, key),
             state,
             length=config.train.search_every,
         )

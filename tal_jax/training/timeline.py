@@ -102,10 +102,7 @@ def compensate(
     def one(segments, scores, slots, where, tau, valid):
         trusted = trusted_proposals(scores, slots, num_slots=num_slots, alpha=alpha, where=where)
         reach = delta * (segments[:, 1:] - segments[:, :1])
-        extent = valid.sum(dtype=jnp.float32)
         widened = segments + jnp.concatenate([-reach, reach], axis=1)
-        # Widening beyond the recording must not make a proposal longer than what can be seen.
-        widened = jnp.clip(widened, 0, extent)
         weights = resampling.compensation_weights(widened, length, tau=tau, where=trusted)
         return jnp.where(valid, weights, 0)
 
@@ -119,6 +116,28 @@ def compensate(
     )
     counts = jnp.round(weights.sum(axis=1)).astype(jnp.int32)
     return dataclasses.replace(timeline, weights=weights, counts=counts)
+
+
+def with_own_point(proposals: Proposals, recordings: PackedRecordings) -> Proposals:
+    """Leaves out proposals without a point of their class: every training instance has one.
+
+    Without this the many weak proposals, whose scores still sum to most of a class's total, would
+    make the trusted share meaningless and stretch the background.
+    """
+
+    def one(segments, slots, where, times, point_slots, point_where):
+        inside = (segments[:, :1] <= times) & (times < segments[:, 1:])
+        return where & (inside & point_where & (slots[:, None] == point_slots)).any(axis=1)
+
+    where = jax.vmap(one)(
+        proposals.segments,
+        proposals.slots,
+        proposals.where,
+        recordings.point_times,
+        recordings.point_slots,
+        recordings.point_where,
+    )
+    return dataclasses.replace(proposals, where=where)
 
 
 def trusted_proposals(

@@ -1,0 +1,284 @@
+"""The command `tal-jax`.
+
+What it does is done by library functions; this module reads arguments, prints, and turns what a
+user can mend into one line.
+"""
+
+import argparse
+import dataclasses
+import functools
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import ml_collections
+from absl import logging
+
+from tal_jax import pipeline, runs
+from tal_jax.config import check_config, config_names, load_config, override
+from tal_jax.costs import Sizes, timeline_shapes, training_costs
+from tal_jax.data import files
+from tal_jax.data.datasets import load_dataset
+
+# Whole lines at once, so that a run that writes into a pipe or a file can be watched.
+_say = functools.partial(print, flush=True)
+
+_EPILOG = """\
+a first run, on recordings that come with tal_jax[demo]:
+  tal-jax quickstart --workdir runs/quickstart
+
+a data set of your own, a folder of <recording>.npy, grid.json and annotations.json:
+  tal-jax train --config thumos14_rsmp --data my_folder --workdir runs/mine \\
+      --set data.train_subset=train --set data.test_subset=test --set data.points=file
+
+then, with the network of that run:
+  tal-jax predict new_recording.npy --workdir runs/mine
+
+A run that was stopped goes on when the same command is given again.
+`tal-jax COMMAND --help` tells more about each command.
+"""
+
+_QUICKSTART = """\
+The recordings are real, worn on a wrist and cut into streams; training sees one clicked instant an
+action, never a start or an end. Prints the mAP of each round and writes report.html.
+
+  tal-jax quickstart --workdir runs/quickstart
+  tal-jax quickstart --workdir runs/try --set data.points=center --set seed=1
+"""
+
+_TRAIN = """\
+configs: {configs}, or the path of a .py file with get_config(arg=None). What stands behind a colon
+is its argument: `hapt_rsmp:quick` is a short run that only shows that everything works.
+
+  tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt
+  tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt1 --set seed=1
+  tal-jax train --config configs/hapt_rsmp.py:quick --data ~/data --workdir runs/try \\
+      --set "model.widths=(64, 64)" --set model.dilations=1,2
+
+The work directory gets config.json, run.json, metrics.jsonl, one folder a round (proposals,
+detections, checkpoints), and report.html. Give the same command again to go on where it stopped.
+"""
+
+_EVALUATE = """\
+Scores round_*/detections_test.json against ground_truth.json, so that detections that were edited
+or made elsewhere can be put in their place. Rewrites evaluation.json and the report.
+
+  tal-jax evaluate --workdir runs/hapt
+"""
+
+_PREDICT = """\
+FILE holds an array [T, D] of the features that the run was trained on (for data sets that tal_jax
+describes itself, standardised as there), on the same clock. The output is ActivityNet's JSON:
+{"results": {NAME: [{"label", "score", "segment": [start, end] in seconds}, ...]}}, best first.
+
+  tal-jax predict stream7.npy --workdir runs/mine
+  tal-jax predict stream7.npy --workdir runs/mine --output detections/stream7.json
+"""
+
+_INFO = """\
+Compiles the training program, without training. The sizes are those of the data set where it is at
+hand (--data, or the embedded recordings), else those of --recordings, --dim and so on.
+
+  tal-jax info --config hapt_rsmp --data ~/data
+  tal-jax info --config thumos14_rsmp --set train.batch_size=32
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code.
+
+    Args:
+      argv: arguments without the program's name; those of the process by default.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        _prepare_jax()
+        arguments.run(arguments)
+    except (ValueError, OSError) as error:
+        if not _is_the_users(error):
+            raise
+        print(f"tal-jax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntal-jax: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    return 0
+
+
+# --- commands ---
+
+
+def _quickstart(arguments: argparse.Namespace) -> None:
+    arguments.config, arguments.data = "quickstart", None
+    _train(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    began = time.monotonic()
+    config = _load_config(arguments)
+    dataset = load_dataset(config, arguments.data)
+    _say(
+        f"{config.data.name}: {len(dataset.train)} recordings to train on with "
+        f"{sum(len(recording.points) for recording in dataset.train)} points, "
+        f"{len(dataset.test)} to test on, {len(dataset.classes)} classes"
+    )
+    pipeline.fit(dataset, config, workdir=arguments.workdir, report=_say)
+    _show(arguments.workdir)
+    _say(f"{time.monotonic() - began:.0f} s in all")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    runs.evaluate_run(arguments.workdir, print_line=_say)
+    _show(arguments.workdir)
+
+
+def _predict(arguments: argparse.Namespace) -> None:
+    fitted = pipeline.load_run(arguments.workdir)
+    recording = runs.read_recording(arguments.file, arguments.workdir)
+    detections = pipeline.predict(fitted, [recording])
+    output = arguments.output or Path(f"{recording.name}.detections.json")
+    files.write_json(output, pipeline.activitynet(detections))
+    for entry in detections[recording.name][:10]:
+        start_s, end_s = entry["segment"]
+        _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
+    _say(f"{len(detections[recording.name])} detections, the best ones above: {output}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    config = check_config(_load_config(arguments))
+    if arguments.data or config.data.name == "watch":
+        dataset = load_dataset(config, arguments.data)
+        timeline = pipeline.pack_training(dataset, config, None).timeline
+        num_classes = len(dataset.classes)
+    else:
+        fields = dataclasses.fields(Sizes)
+        sizes = Sizes(*(getattr(arguments, field.name) for field in fields))
+        timeline, num_classes = timeline_shapes(sizes), sizes.classes
+    recordings, snippets, dim = timeline.recordings.features.shape
+    _say(
+        f"training set:       {recordings} recordings of up to {snippets} snippets, D {dim}, "
+        f"{num_classes} classes"
+    )
+    _say(f"an update:          {config.train.batch_size} recordings of {config.train.length}")
+    found = training_costs(config, timeline, num_classes)
+    _say(f"parameters:         {found.parameters:,}")
+    _say(f"FLOPs:              {found.flops / 1e9:,.2f} G an update")
+    _say(f"bytes accessed:     {found.bytes_accessed / 1e9:,.2f} GB an update")
+    _say(f"peak memory:        {found.peak_bytes / 1e6:,.0f} MB, the training set included")
+
+
+def _show(workdir: Path) -> None:
+    """Writes the report and prints where it is, and how the rounds compare."""
+    runs.write_reports(workdir, print_line=_say)
+    _say(runs.compare_rounds(workdir))
+
+
+def _load_config(arguments: argparse.Namespace) -> ml_collections.ConfigDict:
+    config = load_config(arguments.config)
+    for assignment in arguments.set:
+        override(config, assignment)
+    return config
+
+
+# --- the process ---
+
+
+def _prepare_jax() -> None:
+    """Keeps compiled programs between runs, and quiets what nobody can act on."""
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "tal_jax"))
+    # `_is_the_users` wants to see where an error was raised.
+    jax.config.update("jax_traceback_filtering", "off")
+    # Orbax warns of every checkpoint that has no metric, which is most of ours.
+    logging.set_verbosity(logging.ERROR)
+
+
+def _is_the_users(error: Exception) -> bool:
+    """Whether an error tells of input or of the file system, rather than of a fault in the code.
+
+    Our own code raises ValueError for the former alone; other packages also for the latter.
+    """
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, OSError) or Path(raised_in).is_relative_to(Path(__file__).parent)
+
+
+# --- arguments ---
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tal-jax",
+        description="Finds actions in untrimmed recordings; learns from one instant an action.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(run: Callable, title: str, epilog: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            run.__name__.removeprefix("_"),
+            help=title,
+            description=title[0].upper() + title[1:] + ".",
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    quickstart = command(_quickstart, "train on the embedded smartwatch recordings", _QUICKSTART)
+    _add_workdir(quickstart)
+    _add_set(quickstart)
+
+    known = _TRAIN.format(configs=", ".join(config_names()))
+    train = command(_train, "train all rounds of a config", known)
+    _add_config(train)
+    _add_workdir(train)
+
+    evaluate = command(_evaluate, "score the detections of a run again", _EVALUATE)
+    _add_workdir(evaluate)
+
+    predict = command(_predict, "find actions in a file of features", _PREDICT)
+    predict.add_argument("file", metavar="FILE", type=Path, help="an .npy file [T, D]")
+    _add_workdir(predict)
+    predict.add_argument(
+        "--output", metavar="JSON", type=Path, help="default: NAME.detections.json, here"
+    )
+
+    info = command(_info, "tell what training a config costs", _INFO)
+    _add_config(info)
+    for field in dataclasses.fields(Sizes):
+        info.add_argument(
+            f"--{field.name}", type=int, default=field.default, metavar="N", help="%(default)s"
+        )
+    return parser
+
+
+def _add_workdir(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workdir", metavar="W", type=Path, required=True, help="the folder of the run"
+    )
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="C", required=True, help="a name or a .py file")
+    parser.add_argument(
+        "--data", metavar="DIR", help="where data sets lie; $TAL_JAX_DATA by default"
+    )
+    _add_set(parser)
+
+
+def _add_set(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="change a setting of the config; may be given several times",
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""What an update costs: parameters, FLOPs, bytes and memory, read from the compiled program."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+
+from tal_jax.data.batches import PackedRecordings
+from tal_jax.training import steps
+from tal_jax.training import timeline as timelines
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """The sizes of a training set; the defaults are about those of THUMOS14."""
+
+    recordings: int = 200
+    snippets: int = 750  # of the longest recording
+    dim: int = 2048
+    classes: int = 20
+    points: int = 64  # most points of a recording
+    slots: int = 3  # most labelled classes of a recording
+
+
+@dataclasses.dataclass(frozen=True)
+class Costs:
+    """Costs of training; those of an update include its share of the search for pseudo labels."""
+
+    parameters: int
+    flops: float  # of an update
+    bytes_accessed: float  # of an update
+    peak_bytes: int  # memory of the training program, the training set included
+
+
+def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
+    """The shapes of a training set's timeline, without its arrays."""
+    rows = sizes.recordings
+
+    def shape(*rest, dtype):
+        return jax.ShapeDtypeStruct((rows, *rest), dtype)
+
+    packed = PackedRecordings(
+        features=shape(sizes.snippets, sizes.dim, dtype=jnp.float32),
+        where=shape(sizes.snippets, dtype=bool),
+        point_times=shape(sizes.points, dtype=jnp.float32),
+        point_slots=shape(sizes.points, dtype=jnp.int32),
+        point_where=shape(sizes.points, dtype=bool),
+        slot_labels=shape(sizes.slots, dtype=jnp.int32),
+        slot_where=shape(sizes.slots, dtype=bool),
+    )
+    overlapping = jax.ShapeDtypeStruct((sizes.classes, sizes.classes), bool)
+    return jax.eval_shape(timelines.identity_timeline, packed, overlapping)
+
+
+def training_costs(
+    config: ml_collections.FrozenConfigDict, timeline: timelines.Timeline, num_classes: int
+) -> Costs:
+    """Compiles the training program and reads its costs.
+
+    XLA counts the body of a loop once. That is corrected here for the loop over updates and for the
+    search's loop over recordings; the loops inside the search, whose length depends on the data,
+    remain counted once.
+
+    Args:
+      config: from `check_config`.
+      timeline: of the training set; shapes are enough, see `timeline_shapes`.
+      num_classes: C.
+    """
+    length, key = config.train.length, jax.random.key(0)
+    model, compiled = steps.make_model(config, num_classes), steps.compiled_config(config)
+    timeline = jax.eval_shape(lambda values: values, timeline)
+    state = jax.eval_shape(
+        lambda timeline, key: steps.init_state(model, config, timeline, length, key), timeline, key
+    )
+    block = steps.make_block(model, compiled, length)
+    block = block.lower(state, timeline, steps.loss_weights(config), key).compile()
+    search = jax.jit(
+        lambda params, timeline: steps.search(model, compiled, params, timeline, length)
+    )
+    searching = _costs(search.lower(state.params, timeline).compile())
+    recordings = timeline.counts.shape[0]
+    chunks = math.ceil(recordings / min(config.train.batch_size, recordings))
+
+    def of_an_update(name: str) -> float:
+        whole, part = _costs(block)[name], searching[name]
+        return whole - part + part * chunks / config.train.search_every
+
+    memory = block.memory_analysis()
+    return Costs(
+        parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
+        flops=of_an_update("flops"),
+        bytes_accessed=of_an_update("bytes accessed"),
+        peak_bytes=memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        + memory.temp_size_in_bytes
+        - memory.alias_size_in_bytes,  # outputs that take the place of arguments
+    )
+
+
+def _costs(compiled: jax.stages.Compiled) -> dict[str, float]:
+    return compiled.cost_analysis()

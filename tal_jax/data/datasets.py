@@ -1,0 +1,139 @@
+"""Loads the data set that a config names."""
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import ml_collections
+
+from tal_jax.config import nearest
+from tal_jax.data import features, hapt, watch
+from tal_jax.data.annotations import Annotations, load_annotations
+from tal_jax.data.point_labels import LAWS, generate_points
+from tal_jax.data.recordings import Dataset
+
+# `data.points` of a folder whose annotations already have points.
+POINTS_OF_FILE = "file"
+DATA_VARIABLE = "TAL_JAX_DATA"
+
+
+def load_dataset(
+    config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
+    data: str | os.PathLike | None = None,
+) -> Dataset:
+    """Loads the data set of a config.
+
+    Args:
+      config: of a run; its section `data` names the data set and tells it what it can be told.
+      data: the folder where data sets lie; the environment variable `TAL_JAX_DATA` by default.
+
+    Raises:
+      ValueError: if the data set or a setting of it is unknown, it cannot be found, or a file of it
+        is refused.
+    """
+    settings = config.data.to_dict()
+    name, seed = settings.pop("name"), settings.pop("seed")
+    if name not in LOADERS:
+        raise ValueError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
+    load = LOADERS[name]
+    _check_settings(name, set(settings), set(inspect.signature(load).parameters) - {"data", "seed"})
+    data = data or os.environ.get(DATA_VARIABLE) or None
+    return load(
+        None if data is None else Path(data),
+        seed=config.seed if seed is None else seed,
+        **settings,
+    )
+
+
+def _load_watch(
+    data: Path | None, *, seed: int, points: str, shuffles: int, stride_s: float, window_s: float
+) -> Dataset:
+    """The embedded recordings; no folder is needed."""
+    del data
+    return watch.load(
+        seed=seed, points=points, shuffles=shuffles, stride_s=stride_s, window_s=window_s
+    )
+
+
+def _load_hapt(
+    data: Path | None, *, seed: int, points: str, stride_s: float, window_s: float
+) -> Dataset:
+    """HAPT, in `data/hapt` or `data` itself."""
+    if data is None:
+        raise ValueError(
+            f"hapt: where is it? Give the folder that holds `hapt` with --data or {DATA_VARIABLE}; "
+            "it comes from https://archive.ics.uci.edu/dataset/341"
+        )
+    folder = data if (data / "RawData").is_dir() else data / "hapt"
+    return hapt.load(folder, seed=seed, points=points, stride_s=stride_s, window_s=window_s)
+
+
+def _load_folder(
+    data: Path | None,
+    *,
+    seed: int,
+    points: str,
+    folder: str,
+    train_subset: str,
+    test_subset: str,
+) -> Dataset:
+    """A folder of features with annotations; `folder` is read from `data` on."""
+    if data is None and not folder:
+        raise ValueError(
+            f"folder: where is it? Give the folder of features with --data or {DATA_VARIABLE}, or "
+            "set data.folder"
+        )
+    path = Path(folder) if data is None else data / folder
+    annotations, notes = None, ()
+    if points != POINTS_OF_FILE and path.is_dir():
+        annotations = load_annotations(path / features.ANNOTATION_FILE)
+        annotations, notes = _draw_points(annotations, train_subset, law=points, seed=seed)
+    dataset = features.load_folder(
+        path, annotations=annotations, train_subset=train_subset, test_subset=test_subset
+    )
+    return dataclasses.replace(dataset, notes=(*notes, *dataset.notes))
+
+
+LOADERS: dict[str, Callable[..., Dataset]] = {
+    "watch": _load_watch,
+    "hapt": _load_hapt,
+    "folder": _load_folder,
+}
+
+
+def _check_settings(name: str, given: set[str], expected: set[str]) -> None:
+    for key in sorted(given - expected):
+        raise ValueError(
+            f"config: data.{key} is no setting of the data set {name!r}; did you mean "
+            f"data.{nearest(key, sorted(expected))}?"
+        )
+    for key in sorted(expected - given):
+        raise ValueError(f"config: data.{key} is missing; the data set {name!r} needs it")
+
+
+def _draw_points(
+    annotations: Annotations, train_subset: str, *, law: str, seed: int
+) -> tuple[Annotations, tuple[str, ...]]:
+    """Draws the points of the training recordings; a note says so where that replaces others."""
+    if law not in LAWS:
+        raise ValueError(
+            f"config: data.points={law!r}; expected one of {', '.join(LAWS)}, or "
+            f"{POINTS_OF_FILE!r} for the points in the annotations"
+        )
+    train = {n: r for n, r in annotations.recordings.items() if r.subset == train_subset}
+    instances = [instance for recording in train.values() for instance in recording.instances]
+    if any(instance.start_s is None for instance in instances):
+        raise ValueError(
+            f"config: data.points={law!r}, but training instances have no segment to draw a point "
+            f"in; expected {POINTS_OF_FILE!r}, for the points in the annotations"
+        )
+    drawn = generate_points(dataclasses.replace(annotations, recordings=train), law=law, seed=seed)
+    replaced = sum(instance.point_s is not None for instance in instances)
+    note = (
+        f"{replaced} points of the annotations were replaced by drawn ones; train on them with "
+        f"data.points={POINTS_OF_FILE!r}"
+    )
+    recordings = annotations.recordings | drawn.recordings
+    return dataclasses.replace(drawn, recordings=recordings), (note,) if replaced else ()

@@ -1,0 +1,92 @@
+"""Recordings side by side: what is packed, and where."""
+
+import jax
+import numpy as np
+import pytest
+
+from tal_jax.data.batches import PackedRecordings, bucket, pack
+from tal_jax.data.clock import Grid
+from tal_jax.data.recordings import Point, Recording
+
+GRID = Grid(fps=10, stride_frames=5, window_frames=10)  # two snippets a second
+
+
+def make(name, length, points=(), dtype=np.float32):
+    features = np.random.default_rng(length).normal(size=(length, 3)).astype(dtype)
+    return Recording(name, features, GRID, length / 2, points)
+
+
+RECORDINGS = (
+    make("a", 4, (Point(0.3, 7), Point(0.9, 2), Point(1.75, 7))),
+    make("b", 6),
+    make("c", 1, (Point(0.0, 5),), np.float16),
+)
+
+
+@pytest.mark.parametrize(
+    "size, step, expected", [(0, 8, 8), (1, 8, 8), (8, 8, 8), (9, 8, 16), (750, 1, 750)]
+)
+def test_bucket(size, step, expected):
+    assert bucket(size, step) == expected
+
+
+def test_features_are_padded_with_zeros():
+    packed = pack(RECORDINGS, length=6)
+    assert packed.features.shape == (3, 6, 3) and packed.features.dtype == np.float32
+    assert packed.where.sum(axis=1).tolist() == [4, 6, 1]
+    for row, recording in enumerate(RECORDINGS):
+        size = len(recording.features)
+        assert packed.where[row, :size].all()
+        np.testing.assert_array_equal(packed.features[row, :size], recording.features)
+        assert not packed.features[row, size:].any()
+
+
+def test_points_become_snippets_and_slots():
+    packed = pack(RECORDINGS, length=6)
+    # Classes in order: 2 has slot 0, 7 slot 1.
+    assert packed.slot_labels.tolist() == [[2, 7], [0, 0], [5, 0]]
+    assert packed.slot_where.tolist() == [[True, True], [False, False], [True, False]]
+    np.testing.assert_allclose(packed.point_times, [[0.6, 1.8, 3.5], [0] * 3, [0] * 3], rtol=1e-6)
+    assert packed.point_slots.tolist() == [[1, 0, 1], [0] * 3, [0] * 3]
+    assert packed.point_where.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
+    labels = np.take_along_axis(packed.slot_labels, packed.point_slots, axis=1)
+    assert labels[packed.point_where].tolist() == [7, 2, 7, 5]
+
+
+def test_types_are_those_of_the_device():
+    packed = pack(RECORDINGS, length=6)
+    types = {"features": "float32", "point_times": "float32"}
+    types |= {"point_slots": "int32", "slot_labels": "int32"}
+    for name in ("where", "point_where", "slot_where"):
+        types[name] = "bool"
+    assert {name: getattr(packed, name).dtype.name for name in types} == types
+
+
+def test_room_for_more_is_left_empty():
+    packed = pack(RECORDINGS, length=9, num_points=5, num_slots=4)
+    assert packed.features.shape == (3, 9, 3)
+    assert packed.point_times.shape == packed.point_where.shape == (3, 5)
+    assert packed.slot_labels.shape == packed.slot_where.shape == (3, 4)
+    tight = pack(RECORDINGS, length=6)
+    np.testing.assert_array_equal(packed.point_times[:, :3], tight.point_times)
+    np.testing.assert_array_equal(packed.slot_labels[:, :2], tight.slot_labels)
+    assert packed.point_where.sum() == 4 and packed.slot_where.sum() == 3
+    # Too little room grows.
+    assert pack(RECORDINGS, length=6, num_points=1, num_slots=1).point_times.shape == (3, 3)
+
+
+def test_recordings_without_points_keep_one_empty_place():
+    packed = pack(RECORDINGS[1:2], length=6)
+    assert packed.point_times.shape == packed.slot_labels.shape == (1, 1)
+    assert not packed.point_where.any() and not packed.slot_where.any()
+
+
+def test_packed_recordings_are_a_pytree():
+    rows = jax.tree.map(lambda values: values[1:], pack(RECORDINGS, length=6))
+    assert isinstance(rows, PackedRecordings)
+    assert rows.where.sum(axis=1).tolist() == [6, 1]
+
+
+def test_too_long():
+    with pytest.raises(ValueError, match="b: 6 snippets; expected at most 5"):
+        pack(RECORDINGS, length=5)

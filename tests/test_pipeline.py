@@ -1,0 +1,394 @@
+"""Fit, predict and resume on a problem of seconds."""
+
+import collections
+import dataclasses
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from tal_jax import pipeline
+from tal_jax.config import check_config
+from tal_jax.data.clock import Grid
+from tal_jax.data.recordings import Dataset, Point, Recording
+from tal_jax.training import rounds
+
+
+def _fit(toy_run, workdir, dataset=None, report=lambda line: None, **settings):
+    """Fits the toy problem with some of `config.train` changed."""
+    config = toy.config(toy_run.data)
+    config.train.update(settings)
+    dataset = toy.dataset(toy_run.data) if dataset is None else dataset
+    return pipeline.fit(dataset, config, workdir=workdir, report=report)
+
+
+def _assert_same(left, right):
+    assert jax.tree.structure(left) == jax.tree.structure(right)
+    for one, other in zip(jax.tree.leaves(left), jax.tree.leaves(right), strict=True):
+        np.testing.assert_array_equal(np.asarray(one), np.asarray(other))
+
+
+def _read(path: Path):
+    return json.loads(path.read_text())
+
+
+def _copy(toy_run, tmp_path) -> Path:
+    return Path(shutil.copytree(toy_run.workdir, tmp_path / "run"))
+
+
+def _forget_last_round(workdir: Path) -> None:
+    shutil.rmtree(workdir / "round_1")
+
+
+# --- what a run finds and leaves behind ---
+
+
+def test_learns(toy_run):
+    evaluation = _read(toy_run.workdir / "evaluation.json")
+    assert evaluation["map"][evaluation["tious"].index(0.5)] > 0.9
+    assert evaluation["average_map"] > 0.8
+    assert evaluation["num_videos"] == 3
+
+
+def test_work_directory(toy_run):
+    names = {
+        str(path.relative_to(toy_run.workdir))
+        for path in toy_run.workdir.rglob("*")
+        if path.is_file() and "checkpoints" not in path.parts
+    }
+    each = {
+        "proposals_train.json",
+        "detections_test.json",
+        "evaluation.json",
+        "scores_test.npz",
+        "scores_test.json",
+    }
+    assert names == {
+        *("config.json", "run.json", "metrics.jsonl", "train_points.json", "ground_truth.json"),
+        *("detections.json", "evaluation.json"),
+        *(f"round_{number}/{name}" for number in range(2) for name in each),
+    }
+    lines = [json.loads(line) for line in (toy_run.workdir / "metrics.jsonl").open()]
+    steps = [(line["round"], line["step"]) for line in lines if "step" in line]
+    assert steps == [(number, step) for number in range(2) for step in range(5, 61, 5)]
+    assert [line["round"] for line in lines if line.get("event") == "evaluation"] == [0, 1]
+    points = _read(toy_run.workdir / "train_points.json")["database"]
+    instances = [one for recording in points.values() for one in recording["annotations"]]
+    assert instances and all(set(one) == {"label", "point"} for one in instances)
+
+
+def test_saved_network_finds_the_saved_detections(toy_run):
+    fitted = pipeline.load_run(toy_run.workdir)
+    _assert_same(fitted.params, toy_run.fitted.params)
+    test = toy.dataset(toy_run.data).test
+    found = pipeline.predict(fitted, test)
+    assert pipeline.activitynet(found) == _read(toy_run.workdir / "detections.json")
+    for recording in test:
+        segments = np.array([entry["segment"] for entry in found[recording.name]])
+        assert (segments[:, 0] < segments[:, 1]).all()
+        assert segments.min() >= 0 and segments.max() <= recording.duration_s
+        scores = [entry["score"] for entry in found[recording.name]]
+        assert scores == sorted(scores, reverse=True)
+
+
+def test_every_program_is_compiled_once(toy_run):
+    counts = collections.Counter(toy_run.compiled)
+    assert counts["jit(block)"] == 1  # for both rounds, none inside the loop over steps
+    # One for the shape of the training recordings, one for that of the test recordings.
+    assert counts["jit(locate)"] == 2
+    assert counts["jit(compensate)"] == 1
+    assert counts["jit(assign_instances)"] == 1
+
+
+def test_a_second_run_compiles_nothing_large(toy_run, tmp_path):
+    with toy.compilations() as compiled:
+        _fit(toy_run, tmp_path, steps=15, rounds=1)
+    assert not {"jit(block)", "jit(locate)"} & set(compiled)
+
+
+# --- stopping and going on ---
+
+_TRAIN = """
+import pathlib, sys
+import toy
+from tal_jax import pipeline
+data, workdir = map(pathlib.Path, sys.argv[1:])
+pipeline.fit(toy.dataset(data), toy.config(data), workdir=workdir)
+"""
+
+
+def test_killed_at_random_ends_the_same(toy_run, tmp_path):
+    workdir, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
+    moments = random.Random()
+    # A line every block of updates, 12 a round, and one a round for its evaluation.
+    for least, most in ((1, 11), (14, 23)):
+        wanted = moments.randint(least, most)
+        pause_s = moments.uniform(0, 0.1)
+        command = [sys.executable, "-c", _TRAIN, str(toy_run.data), str(workdir)]
+        process = subprocess.Popen(
+            command,
+            cwd=Path(__file__).parent,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while process.poll() is None and _num_lines(log) < wanted:
+            time.sleep(0.002)
+        time.sleep(pause_s)
+        process.send_signal(signal.SIGKILL)
+        _, errors = process.communicate()
+        at = f"killed after line {wanted} and {pause_s:.3f} s: {errors[-2000:]}"
+        assert process.returncode == -signal.SIGKILL, at
+    lines = []
+    fitted = _fit(toy_run, workdir, report=lines.append)
+    _assert_same(fitted.params, toy_run.fitted.params)
+    _assert_same(pipeline.load_run(workdir).params, toy_run.fitted.params)
+    assert _read(workdir / "detections.json") == _read(toy_run.workdir / "detections.json")
+    before = [json.loads(line) for line in (toy_run.workdir / "metrics.jsonl").open()]
+    after = [json.loads(line) for line in log.open()]
+    for line in before + after:
+        for clock in ("steps_per_s", "eta_s"):
+            line.pop(clock, None)
+    assert after == before
+
+
+def _num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_finished_run_is_left_alone(toy_run, tmp_path):
+    workdir = _copy(toy_run, tmp_path)
+    proposals = (workdir / "round_1" / "proposals_train.json").stat().st_mtime_ns
+    fitted = _fit(toy_run, workdir)
+    _assert_same(fitted.params, toy_run.fitted.params)
+    assert (workdir / "round_1" / "proposals_train.json").stat().st_mtime_ns == proposals
+    assert _num_lines(workdir / "metrics.jsonl") == _num_lines(toy_run.workdir / "metrics.jsonl")
+
+
+def test_other_config_or_data_is_refused(toy_run, tmp_path):
+    with pytest.raises(ValueError, match="train.steps = 60, not 30"):
+        _fit(toy_run, toy_run.workdir, steps=30)
+    dataset = toy.dataset(toy.write(tmp_path / "data", num_test=2))
+    with pytest.raises(ValueError, match="other data: test_"):
+        _fit(toy_run, toy_run.workdir, dataset=dataset)
+
+
+def test_loss_that_is_not_finite(toy_run, tmp_path):
+    """Stops with a message, and the run goes on from the last good state."""
+    good = toy.dataset(toy_run.data)
+
+    def stop(line):
+        if "update    40/60" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(toy_run, tmp_path, dataset=good, report=stop)
+    huge = tuple(
+        dataclasses.replace(one, features=np.full_like(one.features, 1e38)) for one in good.train
+    )
+    with pytest.raises(ValueError, match=r"round 0: the loss became (nan|inf)") as caught:
+        _fit(toy_run, tmp_path, dataset=dataclasses.replace(good, train=huge))
+    assert "\n" not in str(caught.value)
+    folder = tmp_path / "round_0" / "checkpoints"
+    assert [path.name for path in folder.iterdir() if path.name.isdigit()] == ["30"]
+    _assert_same(_fit(toy_run, tmp_path, dataset=good).params, toy_run.fitted.params)
+
+
+def test_corrupted_checkpoint(toy_run, tmp_path):
+    workdir = _copy(toy_run, tmp_path)
+    for path in (workdir / "round_1" / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    for run in (lambda: pipeline.load_run(workdir), lambda: _fit(toy_run, workdir)):
+        with pytest.raises(ValueError, match="cannot restore this checkpoint") as caught:
+            run()
+        assert "\n" not in str(caught.value) and "round_1/checkpoints" in str(caught.value)
+
+
+def test_no_finished_round(toy_run, tmp_path):
+    workdir = _copy(toy_run, tmp_path)
+    _forget_last_round(workdir)
+    assert pipeline.load_run(workdir).classes == toy.CLASSES  # that of round 0
+    shutil.rmtree(workdir / "round_0")
+    with pytest.raises(ValueError, match="no round is finished"):
+        pipeline.load_run(workdir)
+
+
+# --- rounds ---
+
+
+def test_proposals_may_be_edited(toy_run, tmp_path):
+    """The file is the only way from one round to the next; nothing in it may break the run."""
+    workdir = _copy(toy_run, tmp_path)
+    _forget_last_round(workdir)
+    path = workdir / "round_0" / "proposals_train.json"
+    proposals = _read(path)
+    name, entries = next(iter(proposals["results"].items()))
+    entries.append(dict(entries[0], segment=[entries[0]["segment"][0]] * 2))  # of zero length
+    proposals["results"]["train_1"] = []
+    path.write_text(json.dumps(proposals))
+    _fit(toy_run, workdir)
+    for wrong, message in (
+        (dict(entries[0], label="jump"), f"proposals of {name!r}: unknown class 'jump'"),
+        (dict(entries[0], segment=[3.0, 2.0]), "an end that is not before the start"),
+        (dict(entries[0], score="high"), "finite numbers"),
+    ):
+        _forget_last_round(workdir)
+        proposals["results"][name] = [wrong]
+        path.write_text(json.dumps(proposals))
+        with pytest.raises(ValueError, match=message):
+            _fit(toy_run, workdir)
+
+
+@pytest.mark.parametrize("warm_start", [False, True])
+def test_warm_start(toy_run, tmp_path, monkeypatch, warm_start):
+    given = []
+    train_round = rounds.train_round
+
+    def spy(*args, params, **kwargs):
+        given.append(jax.tree.map(np.array, params))
+        state = train_round(*args, params=params, **kwargs)
+        given.append(jax.tree.map(np.array, state.params))
+        return state
+
+    monkeypatch.setattr(rounds, "train_round", spy)
+    _fit(toy_run, tmp_path, warm_start=warm_start, steps=15)
+    assert given[0] is None
+    if warm_start:
+        _assert_same(given[2], given[1])
+    else:
+        assert given[2] is None
+
+
+def test_holdout_and_patience(toy_run, tmp_path, monkeypatch):
+    """The best state, not the last one, is kept and returned, and the round ends early."""
+    dataset = toy.dataset(toy_run.data)
+    held = dataclasses.replace(dataset.train[0], name="held")
+    dataset = dataclasses.replace(dataset, train=(*dataset.train, held))
+    seen, values = [], iter([0.5, 0.7, 0.6, 0.6, 0.9])
+
+    def criterion(results, recordings, classes):
+        seen.append([recording.name for recording in recordings])
+        assert set(results) == {"held"}
+        return next(values)
+
+    monkeypatch.setattr(pipeline, "point_criterion", criterion)
+    lines = []
+    fitted = _fit(
+        toy_run,
+        tmp_path,
+        dataset=dataset,
+        report=lines.append,
+        rounds=1,
+        holdout=1,
+        patience=1,
+    )
+    assert seen == [["held"]] * 3 and any("stopping early" in line for line in lines)
+    steps = {path.name for path in (tmp_path / "round_0" / "checkpoints").iterdir()}
+    assert {"30", "45"} <= steps and "15" not in steps  # the best and the latest
+    _assert_same(pipeline.load_run(tmp_path).params, fitted.params)
+    assert "held" not in _read(tmp_path / "round_0" / "proposals_train.json")["results"]
+    with pytest.raises(ValueError, match="train.holdout=7"):
+        _fit(toy_run, tmp_path / "other", dataset=dataset, holdout=7)
+
+
+def test_point_criterion_by_hand():
+    grid = Grid(fps=1, stride_frames=1, window_frames=1)
+    points = (Point(2.0, 0), Point(5.0, 1), Point(8.0, 0))
+    recording = Recording("r", np.zeros((10, 1), np.float32), grid, 10.0, points)
+    found = [
+        {"label": "a", "segment": [1.0, 3.0], "score": 0.5},
+        {"label": "a", "segment": [1.0, 4.0], "score": 0.7},
+        {"label": "a", "segment": [0.0, 9.0], "score": 0.9},  # holds every point
+        {"label": "a", "segment": [4.0, 6.0], "score": 0.8},  # of another class than its point
+        {"label": "b", "segment": [5.0, 8.0], "score": 0.2},  # half-open
+    ]
+    value = pipeline.point_criterion({"r": found}, [recording], ("a", "b"))
+    assert value == pytest.approx((0.7 + 0.2 + 0.0) / 3)
+    assert pipeline.point_criterion({}, [], ("a",)) == 0
+
+
+# --- prediction ---
+
+
+def test_test_compensation(toy_run):
+    config = toy.config(toy_run.data)
+    config.sampling.test_compensation = True
+    fitted = dataclasses.replace(toy_run.fitted, config=check_config(config))
+    dataset = toy.dataset(toy_run.data)
+    found = pipeline.predict(fitted, dataset.test)
+    plain = pipeline.predict(toy_run.fitted, dataset.test)
+    assert found != plain
+    metrics = pipeline.evaluate(found, dataset.ground_truth, fitted.config)
+    assert metrics.map[4] > 0.9
+    for recording in dataset.test:
+        assert all(entry["segment"][1] <= recording.duration_s for entry in found[recording.name])
+
+
+def test_points_of_test_recordings_are_not_read(toy_run):
+    test = toy.dataset(toy_run.data).test
+    told = [dataclasses.replace(one, points=(Point(1.0, 0), Point(9.0, 1))) for one in test]
+    assert pipeline.predict(toy_run.fitted, told) == pipeline.predict(toy_run.fitted, test)
+
+
+@pytest.mark.parametrize("length", [1, 20_000])
+def test_shortest_and_longest_recording(toy_run, length):
+    rng = np.random.default_rng(0)
+    features = rng.normal(0, 0.3, (length, toy.DIM)).astype(np.float32)
+    features[length // 2 : length // 2 + 10, :4] += 1
+    recording = Recording("r", features, toy.GRID, toy.GRID.to_seconds(float(length)))
+    found = pipeline.predict(toy_run.fitted, [recording])["r"]
+    best = found[0]
+    assert best["label"] == "bump"
+    want = toy.GRID.to_seconds(np.array([length // 2, min(length // 2 + 10, length)]))
+    np.testing.assert_allclose(best["segment"], want, atol=1.0)
+
+
+def test_bad_features_are_refused(toy_run):
+    grid = toy.GRID
+    good = np.zeros((4, toy.DIM), np.float32)
+    nan = good.copy()
+    nan[2, 3] = np.nan
+    for features, message in (
+        (nan, "feature 3 of snippet 2 is nan"),
+        (good[:, :5], "D = 5, expected 8"),
+        (good[:0], "features are empty"),
+    ):
+        duration_s = grid.to_seconds(float(len(features)))
+        with pytest.raises(ValueError, match=message):
+            pipeline.predict(toy_run.fitted, [Recording("r", features, grid, duration_s)])
+
+
+def test_odd_recordings_train(tmp_path):
+    """One snippet, more points than snippets, no point at all, a class without any, T > length."""
+    rng = np.random.default_rng(0)
+
+    def recording(name, length, points=()):
+        features = rng.normal(size=(length, toy.DIM)).astype(np.float32)
+        duration_s = toy.GRID.to_seconds(float(length))
+        return Recording(name, features, toy.GRID, duration_s, tuple(points))
+
+    train = (
+        recording("one", 1, [Point(0.1, 0)]),
+        recording("crowded", 3, [Point(0.1 * i, i % 2) for i in range(15)]),
+        recording("silent", 20),
+        recording("long", 400, [Point(10.0, 1)]),
+    )
+    dataset = Dataset(("bump", "dip", "never"), train, (), {"version": "", "database": {}})
+    config = toy.config()
+    config.train.steps, config.train.checkpoint_every = 10, 10
+    lines = []
+    fitted = pipeline.fit(dataset, config, workdir=tmp_path, report=lines.append)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
+    assert any("80 of them beyond train.length" in line for line in lines)
+    proposals = _read(tmp_path / "round_1" / "proposals_train.json")["results"]
+    assert set(proposals) == {"one", "crowded", "silent", "long"} and proposals["silent"] == []

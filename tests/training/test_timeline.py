@@ -1,0 +1,424 @@
+"""Tests of what proposals make of a recording: weights, new snippets, pseudo instances."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tal_jax.data import batches
+from tal_jax.data.clock import Grid
+from tal_jax.data.recordings import Point, Recording
+from tal_jax.ops import resampling
+from tal_jax.training import timeline as timelines
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    with jax.numpy_dtype_promotion("strict"):
+        yield
+
+
+GRID = Grid(fps=1, stride_frames=1, window_frames=1)  # a snippet a second
+LENGTH = 10
+NUM_CLASSES = 4
+
+
+def _numpy(tree):
+    return jax.tree.map(np.asarray, tree)
+
+
+_identity_timeline = jax.jit(timelines.identity_timeline)
+_compensate = jax.jit(timelines.compensate)
+_with_own_point = jax.jit(timelines.with_own_point)
+_assign_instances = jax.jit(timelines.assign_instances)
+_resample_batch = jax.jit(timelines.resample_batch, static_argnums=1)
+_trusted = jax.jit(timelines.trusted_proposals, static_argnames="num_slots")
+
+
+def _recording(name, length, points):
+    features = np.random.default_rng(length).normal(size=(length, 3)).astype(np.float32)
+    points = tuple(Point(time_s, label) for time_s, label in points)
+    return Recording(name, features, GRID, float(length), points)
+
+
+def _timeline(*recordings, overlapping=()):
+    """The untouched timeline of `(length, [(time, label), ...])` recordings."""
+    packed = batches.pack(
+        [_recording(str(i), *r) for i, r in enumerate(recordings)],
+        length=LENGTH,
+        num_points=3,
+        num_slots=2,
+    )
+    overlap = np.zeros((NUM_CLASSES, NUM_CLASSES), bool)
+    for pair in overlapping:
+        overlap[pair] = overlap[pair[::-1]] = True
+    return _identity_timeline(packed, overlap)
+
+
+def _proposals(*recordings, room=4):
+    """Proposals of recordings, each a list of `(start, end, score, slot)`."""
+    shape = (len(recordings), room)
+    segments, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
+    slots, where = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    for row, listed in enumerate(recordings):
+        for column, (start, end, score, slot) in enumerate(listed):
+            segments[row, column], scores[row, column] = (start, end), score
+            slots[row, column], where[row, column] = slot, True
+    return timelines.Proposals(segments, scores, slots, where)
+
+
+# Two recordings: classes 1 and 3 at 2.2 and 6.5; class 2 alone in a short one.
+RECORDINGS = ((9, [(2.2, 1), (6.5, 3)]), (5, [(4.4, 2)]))
+PROPOSALS = (
+    [(2, 3, 0.9, 0), (5, 7, 0.1, 0), (6, 7.5, 0.2, 1)],
+    [(0, 4.5, 0.5, 0)],
+)
+
+
+# ---- the untouched timeline
+
+
+def test_identity_timeline():
+    timeline = _numpy(_timeline(*RECORDINGS))
+    np.testing.assert_array_equal(timeline.weights, np.arange(LENGTH) < np.array([[9], [5]]))
+    assert timeline.weights.dtype == np.float32
+    assert timeline.counts.tolist() == [9, 5] and timeline.counts.dtype == np.int32
+    assert not timeline.instances.any() and not timeline.instance_where.any()
+    assert timeline.rivals[0].tolist() == [[False, True], [True, False]]
+
+
+def test_overlapping_classes_are_no_rivals():
+    for pair in ((1, 3), (3, 1)):
+        assert not np.any(np.asarray(_timeline(*RECORDINGS, overlapping=[pair]).rivals)[0])
+    assert np.any(np.asarray(_timeline(*RECORDINGS, overlapping=[(1, 2)]).rivals)[0])
+
+
+def test_the_untouched_timeline_reads_the_recordings_as_they_are():
+    timeline = _timeline(*RECORDINGS)
+    batch = _numpy(_resample_batch(timeline, 12))
+    packed = _numpy(timeline.recordings)
+    np.testing.assert_array_equal(batch.features[:, :LENGTH], packed.features)
+    np.testing.assert_array_equal(batch.where[:, :LENGTH], packed.where)
+    assert not batch.features[:, LENGTH:].any() and not batch.where[:, LENGTH:].any()
+    want = np.zeros((2, 12, 2), bool)
+    want[0, 2, 0] = want[0, 6, 1] = want[1, 4, 0] = True
+    np.testing.assert_array_equal(batch.points, want)
+    assert not batch.instances.any()
+    np.testing.assert_array_equal(batch.slot_labels, packed.slot_labels)
+    np.testing.assert_array_equal(batch.rivals, timeline.rivals)
+
+
+# ---- compensation
+
+
+def _compensated():
+    timeline, proposals = _timeline(*RECORDINGS), _proposals(*PROPOSALS)
+    timeline = _compensate(
+        timeline, proposals, tau=np.array([6, 4], np.float32), delta=0.5, alpha=0.7
+    )
+    return _assign_instances(timeline, proposals)
+
+
+def test_compensation_by_hand():
+    timeline = _numpy(_compensated())
+    # [2, 3) widened to [1.5, 3.5) weighs 6/2, half of the excess at its ends. [5, 7) is not
+    # trusted: it would pass 0.7 of its class's score. [6, 7.5) widened to [5.25, 8.25) weighs 6/3.
+    # In the other recording [0, 4.5) is long.
+    want = [1, 2, 3, 2, 1, 1.75, 2, 2, 1.25, 0]
+    np.testing.assert_allclose(timeline.weights[0], want, rtol=1e-6)
+    np.testing.assert_array_equal(timeline.weights[1], np.arange(LENGTH) < 5)
+    assert timeline.counts.tolist() == [16, 5]
+
+
+def test_a_proposal_widened_beyond_the_recording_keeps_its_length():
+    got = _compensate(
+        _timeline((8, [(7, 0)])),
+        _proposals([(6, 8, 1.0, 0)]),
+        tau=np.full(1, 6, np.float32),
+        delta=0.5,
+        alpha=0.7,
+    )
+    # [5, 9) weighs 6/4, though the recording ends at 8.
+    np.testing.assert_allclose(got.weights[0], [1] * 5 + [1.5] * 3 + [0] * 2, rtol=1e-6)
+
+
+def test_the_new_timeline_by_hand():
+    timeline = _compensated()
+    batch = _numpy(_resample_batch(timeline, 18))
+    assert batch.where.sum(axis=1).tolist() == [16, 5]
+    old = [0, 1, 1, 2, 2, 2, 3, 3, 4, 5, 5, 6, 6, 7, 7, 8]
+    times = batch.resampled.positions[0, :16] + 0.5
+    assert np.floor(times).astype(int).tolist() == old
+    np.testing.assert_allclose(times[3:6], [2 + 1 / 6, 2.5, 2 + 5 / 6], rtol=1e-5)
+    features = np.asarray(timeline.recordings.features[0])[:9]
+    want = [np.interp(times - 0.5, np.arange(9), column) for column in features.T]
+    np.testing.assert_allclose(batch.features[0, :16].T, want, rtol=1e-4, atol=1e-5)
+    # Every new snippet read from a point's old snippet is positive.
+    assert np.flatnonzero(batch.points[0, :, 0]).tolist() == [3, 4, 5]
+    assert np.flatnonzero(batch.points[0, :, 1]).tolist() == [11, 12]
+    # Instances are [2, 3) and [6, 7.5) on the old timeline, not widened.
+    assert np.flatnonzero(batch.instances[0, :, 0]).tolist() == [3, 4, 5]
+    assert np.flatnonzero(batch.instances[0, :, 1]).tolist() == [11, 12, 13]
+    # The second recording is untouched: its point at 4.4, its instance [0, 4.5) by centres.
+    assert np.flatnonzero(batch.points[1, :, 0]).tolist() == [4]
+    assert np.flatnonzero(batch.instances[1, :, 0]).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_times_come_back_from_the_new_timeline():
+    resampled = _resample_batch(_compensated(), 18).resampled
+    times = np.array([[0, 1.7, 2.2, 3.4, 6.5, 9.0], [0, 0.3, 1, 2.5, 4.4, 5]], np.float32)
+    back = jax.jit(jax.vmap(lambda t, r: resampling.old_times(resampling.new_times(t, r), r)))(
+        times, resampled
+    )
+    np.testing.assert_allclose(back, times, atol=2e-5 * 9)
+
+
+def test_too_few_samples_still_span_the_recording():
+    batch = _numpy(_resample_batch(_compensated(), 6))
+    assert batch.where.sum(axis=1).tolist() == [6, 5]
+    cumulative = np.array([0, 1, 3, 6, 8, 9, 10.75, 12.75, 14.75, 16])
+    want = np.interp((np.arange(6) + 0.5) * 16 / 6, cumulative, np.arange(10)) - 0.5
+    np.testing.assert_allclose(batch.resampled.positions[0], want, rtol=1e-5)
+    # Each point still has a snippet.
+    assert batch.points[0].any(axis=0).all() and batch.points[1, :, 0].any()
+
+
+def test_jitter_moves_samples_within_their_cells_but_no_point():
+    timeline = _numpy(timelines.take(_numpy(_compensated()), np.array([0, 1, 1])))
+    centred = _numpy(_resample_batch(timeline, 18))
+    jitter = jax.jit(lambda key: timelines.resample_batch(timeline, 18, key=key))
+    one, same, other = (_numpy(jitter(jax.random.key(seed))) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one.features, same.features)
+    assert np.abs(one.features - other.features).max() > 0.01
+    np.testing.assert_array_equal(one.where, centred.where)
+    np.testing.assert_array_equal(one.instances, centred.instances)
+    shift = np.abs(one.resampled.positions - centred.resampled.positions)
+    assert 0.05 < shift.max() <= 0.5 + 1e-5  # weights are at least 1
+    # The recordings of a batch are moved each on its own.
+    assert np.abs(shift[1] - shift[2]).max() > 0.01
+
+
+def test_a_masked_proposal_and_a_long_one_change_nothing():
+    timeline = _timeline(*RECORDINGS)
+    proposals = _proposals([(2, 3, 0.9, 0), (1, 7, 0.5, 1)], [])
+    where = proposals.where.copy()
+    where[0, 0] = False
+    got = _compensate(
+        timeline,
+        dataclasses.replace(proposals, where=where),
+        tau=np.array([6, 6], np.float32),
+        delta=0.5,
+        alpha=0.7,
+    )
+    np.testing.assert_array_equal(got.weights, timeline.weights)
+    np.testing.assert_array_equal(got.counts, timeline.counts)
+
+
+def test_take_picks_rows():
+    timeline = _numpy(_compensated())
+    got = timelines.take(timeline, np.array([1, 1, 0]))
+    assert got.counts.tolist() == [5, 5, 16]
+    np.testing.assert_array_equal(got.weights[2], timeline.weights[0])
+    np.testing.assert_array_equal(got.recordings.features[0], timeline.recordings.features[1])
+
+
+# ---- trusted proposals
+
+
+def _reference_trusted(scores, slots, num_slots, alpha, where):
+    trusted = np.zeros(len(scores), bool)
+    for slot in range(num_slots):
+        mine = [i for i in range(len(scores)) if where[i] and slots[i] == slot]
+        mine.sort(key=lambda i: -scores[i])
+        clipped = [max(float(scores[i]), 0) for i in mine]
+        for rank, i in enumerate(mine):
+            within = sum(clipped[: rank + 1]) <= alpha * sum(clipped) + 1e-6
+            trusted[i] = rank == 0 or within
+    return trusted
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.7, 1.0])
+def test_trusted_proposals_against_a_loop(alpha):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        scores = rng.normal(0.3, 0.5, 20).astype(np.float32)
+        slots, where = rng.integers(0, 3, 20).astype(np.int32), rng.random(20) < 0.8
+        spoiled = np.where(where, scores, np.nan)
+        got = _trusted(spoiled, slots, num_slots=4, alpha=alpha, where=where)
+        np.testing.assert_array_equal(got, _reference_trusted(scores, slots, 4, alpha, where))
+
+
+TRUSTED = {
+    # name: scores, alpha, trusted
+    "a share of the score": ([0.5, 0.3, 0.2], 0.8, [1, 1, 0]),
+    "whatever the order": ([0.2, 0.5, 0.3], 0.8, [0, 1, 1]),
+    "the best one always": ([0.9, 0.1, 0.0], 0.7, [1, 0, 0]),
+    "one is all of them": ([0.3, 0.1, 0.0], 1.0, [1, 1, 1]),
+    "one is all, below zero as well": ([0.3, -0.1, -0.9], 1.0, [1, 1, 1]),
+    "scores below zero take no share from others": ([0.4, 0.4, -0.8], 0.5, [1, 0, 0]),
+    "below zero comes last": ([-0.1, 0.6, 0.4], 0.7, [0, 1, 0]),
+    "of equals the earlier": ([0.5, 0.5, 0.5], 0.7, [1, 1, 0]),
+    # 0 is within any share of 0.
+    "nothing above zero": ([-0.1, -0.2, 0.0], 0.7, [1, 1, 1]),
+}
+
+
+@pytest.mark.parametrize("name", TRUSTED)
+def test_trusted_proposals_by_hand(name):
+    scores, alpha, want = TRUSTED[name]
+    scores, slots = np.array(scores, np.float32), np.zeros(3, np.int32)
+    got = _trusted(scores, slots, num_slots=2, alpha=alpha, where=np.ones(3, bool))
+    np.testing.assert_array_equal(got, np.array(want, bool))
+
+
+def test_one_share_adds_up_in_any_rounding():
+    scores = np.random.default_rng(0).random(300).astype(np.float32)
+    everything = np.ones(300, bool)
+    got = _trusted(scores, np.zeros(300, np.int32), num_slots=1, alpha=1.0, where=everything)
+    assert np.all(got)
+
+
+def test_with_own_point():
+    # Points of slot 0 at 2.2 and of slot 1 at 6.5.
+    proposals = _proposals(
+        [(2, 3, 0.1, 0), (6, 8, 0.9, 0), (6.5, 7, 0.5, 1), (5, 6.5, 0.5, 1), (0, 9, 0.5, 1)], room=6
+    )
+    packed = _timeline(RECORDINGS[0]).recordings
+    got = _numpy(_with_own_point(proposals, packed))
+    assert got.where[0].tolist() == [True, False, True, False, True, False]
+    np.testing.assert_array_equal(got.segments, proposals.segments)
+    # Nothing comes back that was masked, and empty places hold no point at 0.
+    masked = dataclasses.replace(proposals, where=np.zeros_like(proposals.where))
+    assert not np.any(_with_own_point(masked, packed).where)
+    at_zero = _proposals([(0, 1, 0.5, 0)], room=6)
+    assert not np.any(_with_own_point(at_zero, packed).where)
+
+
+# ---- pseudo instances
+
+# Points of class 0 (slot 0) at 3.5 and of class 1 (slot 1) at 8.5.
+POINTS = [(3.5, 0), (8.5, 1)]
+INSTANCES = {
+    # name: proposals, instance of the first point
+    "the best": ([(3, 5, 0.4, 0), (2, 6, 0.6, 0), (3, 4, 0.5, 0)], (2, 6)),
+    "a clean one before a better one": ([(3, 5, 0.4, 0), (0, 10, 0.9, 0)], (3, 5)),
+    "clean, however bad": ([(3, 5, -0.4, 0), (0, 10, 0.9, 0)], (3, 5)),
+    "for want of a clean one": ([(0, 10, 0.9, 0), (5, 6, 0.95, 0)], (0, 10)),
+    "another class's proposal is none": ([(3, 5, 0.9, 1)], None),
+    "one beside the point is none": ([(4, 6, 0.9, 0)], None),
+    "the start is inside": ([(3.5, 6, 0.9, 0)], (3.5, 6)),
+    "the end is outside": ([(2, 3.5, 0.9, 0)], None),
+    "no proposal": ([], None),
+}
+
+
+def _first_instance(timeline, proposals):
+    got = _numpy(_assign_instances(timeline, _proposals(proposals)))
+    assert not got.instance_where[0, 2]  # no third point
+    return tuple(got.instances[0, 0].tolist()) if got.instance_where[0, 0] else None
+
+
+@pytest.mark.parametrize("name", INSTANCES)
+def test_instances_by_hand(name):
+    proposals, want = INSTANCES[name]
+    assert _first_instance(_timeline((10, POINTS)), proposals) == want
+
+
+def test_points_of_overlapping_classes_do_not_spoil_a_proposal():
+    timeline = _timeline((10, POINTS), overlapping=[(0, 1)])
+    assert _first_instance(timeline, INSTANCES["clean, however bad"][0]) == (0, 10)
+
+
+def test_points_of_its_own_class_do_not_spoil_a_proposal():
+    timeline = _timeline((10, [(3.5, 0), (5.5, 0), (8.5, 1)]))
+    proposals = _proposals([(3, 7, 0.9, 0), (3, 5, 0.4, 0), (5, 9, 0.95, 0)])
+    got = _numpy(_assign_instances(timeline, proposals))
+    assert got.instance_where[0].tolist() == [True, True, False]
+    assert got.instances[0, :2].tolist() == [[3, 7], [3, 7]]
+
+
+def test_the_fewest_foreign_points_come_before_the_score():
+    timeline = _timeline((10, [(3.5, 0), (5.5, 1), (8.5, 1)]))
+    proposals = [(3, 7, 0.2, 0), (3, 10, 0.9, 0)]  # one foreign point, two
+    assert _first_instance(timeline, proposals) == (3, 7)
+
+
+def test_masked_proposals_are_no_instances():
+    proposals = _proposals([(3, 5, 0.9, 0), (2, 5, 0.1, 0)])
+    where = proposals.where.copy()
+    where[0, 0] = False
+    proposals = dataclasses.replace(proposals, where=where)
+    got = _numpy(_assign_instances(_timeline((10, POINTS)), proposals))
+    assert got.instances[0, 0].tolist() == [2, 5]
+
+
+def test_points_without_an_instance_have_none_on_the_new_timeline():
+    timeline = _assign_instances(_timeline((10, POINTS)), _proposals([(3, 5, 0.9, 0)]))
+    batch = _numpy(_resample_batch(timeline, 12))
+    assert np.flatnonzero(batch.instances[0, :, 0]).tolist() == [3, 4]
+    assert not batch.instances[0, :, 1].any()
+
+
+def test_an_instance_between_two_centres_still_holds_its_point():
+    timeline = _assign_instances(_timeline((10, [(3.8, 0)])), _proposals([(3.6, 4.2, 0.9, 0)]))
+    batch = _numpy(_resample_batch(timeline, 12))
+    assert np.flatnonzero(batch.instances[0, :, 0]).tolist() == [3]
+
+
+# ---- proposals of a file
+
+CLASSES = ("walk", "run", "jump", "sit")
+SLOTS = np.array([[1, 3], [2, 0]], np.int32), np.array([[True, True], [True, False]])
+
+
+def _entry(label, start, end, score):
+    return {"label": label, "score": score, "segment": [start, end]}
+
+
+def _read(results, grid=GRID):
+    recordings = [dataclasses.replace(_recording(name, 9, ()), grid=grid) for name in ("r", "s")]
+    return timelines.proposals_of(results, recordings, *SLOTS, CLASSES)
+
+
+def test_proposals_of_a_file():
+    results = {
+        "r": [
+            _entry("sit", 1.0, 2.5, 0.5),
+            _entry("walk", 0.0, 1.0, 0.9),  # the recording is not labelled with it
+            _entry("run", 4.0, 4.0, -0.25),
+        ],
+        "s": [],
+        "other": [_entry("run", 0, 1, 1)],
+    }
+    got = _read(results, Grid(fps=10, stride_frames=5, window_frames=5))
+    assert got.where.tolist() == [[True, True, False, False], [False] * 4]
+    assert got.slots[0, :2].tolist() == [1, 0]
+    assert got.segments[0, :2].tolist() == [[2, 5], [8, 8]]  # two snippets a second
+    assert got.scores[0, :2].tolist() == [0.5, -0.25]
+    assert got.segments.dtype == got.scores.dtype == np.float32 and got.slots.dtype == np.int32
+
+
+@pytest.mark.parametrize("count, room", [(0, 1), (1, 1), (2, 2), (3, 4), (8, 8), (9, 16)])
+def test_room_for_proposals_is_a_power_of_two(count, room):
+    got = _read({"r": [_entry("run", 0, 1, 1)] * count, "s": []})
+    assert got.where.shape == (2, room) and got.where.sum() == count
+
+
+@pytest.mark.parametrize(
+    "entries, message",
+    [
+        ([_entry("fly", 0, 1, 1)], "proposals of 'r': unknown class 'fly'"),
+        ([_entry("run", 2, 1, 1)], r"segment \[2, 1\]; expected finite numbers"),
+        ([_entry("run", 0, np.nan, 1)], "expected finite numbers"),
+        ([_entry("run", 0, 1, np.inf)], "score inf"),
+        ([_entry("run", 0, 1, None)], "score None"),
+        ([{"label": "run", "score": 1}], "segment None"),
+        ([{"label": "run", "score": 1, "segment": [0, 1, 2]}], r"segment \[0, 1, 2\]"),
+        (None, "proposals: none for 'r'"),
+    ],
+)
+def test_bad_proposals(entries, message):
+    results = {"s": []} if entries is None else {"r": entries, "s": []}
+    with pytest.raises(ValueError, match=message):
+        _read(results)
