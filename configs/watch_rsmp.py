@@ -21,18 +21,26 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.data = data_config("watch", shuffles=2, stride_s=0.5, window_s=1.5)
 
     config.sampling.tau_s = 6.0
-    config.model.widths = (64, 64)
-    config.model.dilations = (1, 2)
-    config.model.dropout = 0.5
+    config.sampling.keep_original = True
+    config.model.widths = (64, 64, 64)
+    config.model.dilations = (1, 2, 4)
+    config.model.dropout = 0.2
+    # Neighbouring bouts touch: no background between different exercises.
     config.seeds.force_between = "same"
-    config.loss.topk_ratio = 20
+    config.seeds.action_threshold = 0.0
+    # The shortest bouts last 1.5 s in streams of one to four minutes.
+    config.loss.topk_ratio = 30
     config.loss.select = "best"
-    config.train.steps = 300
+    config.loss.action_weight = 1.0
+    config.train.steps = 100
     config.train.batch_size = 8
-    config.train.learning_rate = 1e-3
+    config.train.learning_rate = 3e-3
     config.train.l2 = 1e-4
     config.train.length = 640
-    config.train.checkpoint_every = 100
+    config.train.log_every = 20
+    config.train.checkpoint_every = 50
+    config.localization.class_threshold = 0.2
+    config.localization.thresholds = tuple(round(0.1 * i, 1) for i in range(10))
 
     if "quick" in switches:
         config.data.shuffles = 1

@@ -103,7 +103,9 @@ def format_table(root: Path, names: list[str], seeds: range) -> str:
         rows = np.array([_cell(root / name / f"seed_{seed}") for seed in seeds])
         cells = [
             f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-            for mean, deviation in zip(rows.mean(axis=0), rows.std(axis=0, ddof=min(1, len(rows) - 1)), strict=True)
+            for mean, deviation in zip(
+                rows.mean(axis=0), rows.std(axis=0, ddof=min(1, len(rows) - 1)), strict=True
+            )
         ]
         lines.append(f"| {SETTINGS[name].title} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"

@@ -25,6 +25,7 @@ def rsmp_config() -> ml_collections.ConfigDict:
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.compensate = True
+    config.sampling.keep_original = False
     config.sampling.tau_s = 7.68
     config.sampling.delta = 0.5
     config.sampling.alpha = 0.7

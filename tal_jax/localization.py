@@ -68,7 +68,7 @@ def threshold_runs(
     outside = jnp.full(1, -jnp.inf, curve.dtype)
     before = jnp.concatenate([outside, curve[:-1]])
     after = jnp.concatenate([curve[1:], outside])
-    centre = jnp.arange(size, dtype=curve.dtype) + 0.5
+    centre = jnp.arange(size, dtype=curve.dtype)[None, :] + 0.5
 
     def crossing(neighbour):
         """How far from each centre towards its neighbour the curve meets the threshold."""

@@ -42,7 +42,9 @@ def video_loss(
     where = jnp.ones(scores.shape[0], bool) if where is None else where
     count = where.sum(dtype=jnp.int32)
     pooled = pooling.topk_mean(scores, topk_count(count, topk_ratio), where=where)
-    mean = jnp.where(where[:, None], scores, 0).sum(axis=0) / jnp.maximum(count, 1)
+    mean = jnp.where(where[:, None], scores, 0).sum(axis=0) / jnp.maximum(count, 1).astype(
+        scores.dtype
+    )
     score = jnp.clip(jnp.where(labels, pooled, mean), _EPSILON, 1 - _EPSILON)
     loss = -jnp.where(labels, jnp.log(score), jnp.log1p(-score)).mean()
     return jnp.where(count > 0, loss, 0)
@@ -77,6 +79,7 @@ def focal_loss(
       `[]` the loss.
     """
     exponent = jnp.asarray(exponent, logits.dtype)
+    logits = _without_masked(logits, where)
     losses = optax.losses.sigmoid_focal_loss(logits, targets.astype(logits.dtype), gamma=exponent)
     return _mean_over_time(losses.sum(axis=-1), where)
 
@@ -98,6 +101,7 @@ def dense_loss(
     Returns:
       `[]` the loss.
     """
+    logits = _without_masked(logits, where)
     losses = optax.losses.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype))
     return _mean_over_time(losses.sum(axis=-1), where)
 
@@ -141,6 +145,7 @@ def best_contrast_loss(contrasts: jax.Array, *, where: jax.Array | None = None) 
     Returns:
       `[]` the loss.
     """
+    contrasts = _without_masked(contrasts, where)
     return _mean_over_time((1 - contrasts) ** 2, where)
 
 
@@ -192,6 +197,13 @@ def feature_contrast_loss(
 
 def _masked_logsumexp(values: jax.Array, where: jax.Array) -> jax.Array:
     return jax.nn.logsumexp(jnp.where(where, values, -jnp.inf), axis=-1)
+
+
+def _without_masked(values: jax.Array, where: jax.Array | None) -> jax.Array:
+    """Zeros in place of masked entries, so that not even their gradient can be NaN."""
+    if where is None:
+        return values
+    return jnp.where(where.reshape(where.shape + (1,) * (values.ndim - where.ndim)), values, 0)
 
 
 def _mean_over_time(values: jax.Array, where: jax.Array | None) -> jax.Array:

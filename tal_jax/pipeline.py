@@ -39,7 +39,6 @@ class Fitted:
     overlapping: tuple[tuple[int, int], ...] = ()
 
 
-
 def fit(
     dataset: Dataset,
     config: ml_collections.ConfigDict,
@@ -176,7 +175,11 @@ class Packed:
 def pack_training(
     dataset: Dataset, config: ml_collections.FrozenConfigDict, proposals: Results | None
 ) -> Packed:
-    """The timeline of a round: compensated by the proposals of the previous one, if there is one."""
+    """The timeline of a round: compensated by the proposals of the previous one, if there is one.
+
+    With `sampling.keep_original` every recording follows once more as it is, so that the network
+    meets actions at the speed that they have in test recordings, too.
+    """
     length = _bucket_of(dataset.train)
     timeline = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
     # One padded length for all rounds, so that the training program is compiled once.
@@ -191,9 +194,12 @@ def pack_training(
         dataset.classes,
     )
     found = jax.jit(timelines.with_own_point)(found, timeline.recordings)
-    if config.sampling.compensate:
-        timeline = _compensate(timeline, found, dataset.train, config)
     timeline = jax.jit(timelines.assign_instances)(timeline, found)
+    if config.sampling.compensate:
+        plain = timeline
+        timeline = _compensate(plain, found, dataset.train, config)
+        if config.sampling.keep_original:
+            timeline = jax.tree.map(lambda *rows: jnp.concatenate(rows), timeline, plain)
     return Packed(timeline, num_samples)
 
 
@@ -212,7 +218,9 @@ def _compensate_by(
     classes: Sequence[str],
 ) -> Packed:
     """Lengthens the short ones among the recordings' own detections."""
-    labels = [sorted({classes.index(entry["label"]) for entry in found[r.name]}) for r in recordings]
+    labels = [
+        sorted({classes.index(entry["label"]) for entry in found[r.name]}) for r in recordings
+    ]
     size = max(1, *map(len, labels))
     slot_labels = np.zeros((len(recordings), size), np.int32)
     slot_where = np.zeros((len(recordings), size), bool)
@@ -359,6 +367,7 @@ def _test_round(
     files.write_json(workdir / "detections.json", activitynet(found))
     report(f"round {number}\n{evaluation.format_table(metrics)}")
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
+    log.rewind(number, fitted.config.train.steps)
     middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
     log.append(
         round=number,
@@ -398,13 +407,14 @@ def _number(value: float) -> float | None:
 
 
 def _describe_round(number: int, packed: Packed) -> str:
-    before = int(packed.timeline.recordings.where.sum())
-    after = int(packed.timeline.counts.sum())
-    kept = int(jnp.minimum(packed.timeline.counts, packed.num_samples).sum())
-    line = f"round {number}: {len(packed.timeline.counts)} recordings, {before} snippets"
+    timeline = packed.timeline
+    before = int(timeline.recordings.where.sum())
+    after = int(timeline.counts.sum())
+    kept = int(jnp.minimum(timeline.counts, packed.num_samples).sum())
+    line = f"round {number}: {len(timeline.counts)} timelines, {before} snippets"
     if after != before:
         line += f", lengthened to {after}"
     if kept < after:
         line += f", {after - kept} of them beyond train.length: those recordings are thinned"
-    points = int(packed.timeline.instance_where.sum())
+    points = int(timeline.instance_where.sum())
     return line + (f", {points} pseudo instances" if points else "")

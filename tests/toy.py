@@ -21,7 +21,7 @@ GRID = Grid(fps=10, stride_frames=5, window_frames=15)
 
 
 def write(folder: Path, *, seed: int = 0, num_train: int = 6, num_test: int = 3) -> Path:
-    """Writes the recordings: `train_0` …, `test_0` …, each of 150 to 250 snippets."""
+    """Writes the recordings: `train_0` …, `test_0` …, each of 195 to 235 snippets."""
     rng = np.random.default_rng(seed)
     features, recordings = {}, {}
     for subset, count in (("train", num_train), ("test", num_test)):
@@ -48,7 +48,7 @@ def config(folder: Path | str = "") -> ml_collections.ConfigDict:
     config.train.learning_rate = 1e-2
     config.train.l2 = 1e-4
     config.train.search_every = 5
-    config.train.length = 320
+    config.train.length = 224
     config.train.log_every = 5
     config.train.checkpoint_every = 15
     return config
@@ -77,7 +77,7 @@ def compilations() -> Iterator[list[str]]:
 
 
 def _recording(rng: np.random.Generator, subset: str) -> tuple[np.ndarray, RecordingAnnotation]:
-    length = int(rng.integers(150, 250))
+    length = int(rng.integers(195, 235))
     features = rng.normal(0, 0.3, (length, DIM)).astype(np.float32)
     instances, at = [], int(rng.integers(3, 12))
     while at + 20 < length:

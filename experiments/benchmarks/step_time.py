@@ -85,9 +85,7 @@ def time_parts(options) -> dict[str, float]:
         return jax.grad(total)(branches)
 
     def search(scores):
-        return jax.vmap(functools.partial(steps._search_recording, config=fixed))(
-            *scores, batch
-        )
+        return jax.vmap(functools.partial(steps._search_recording, config=fixed))(*scores, batch)
 
     def adam(params):
         return steps.make_optimizer(config).update(params, state.opt_state, params)
@@ -108,7 +106,9 @@ def time_parts(options) -> dict[str, float]:
         "③ search of a batch": timed(search, scores),
         "Adam": timed(adam, state.params),
     }
-    seconds["② reassignment, both directions"] -= seconds["embedding and classifier, both directions"]
+    seconds["② reassignment, both directions"] -= seconds[
+        "embedding and classifier, both directions"
+    ]
     # A search covers a batch of `batch` recordings here, once in `search_every` updates.
     seconds["③ search of a batch"] /= config.train.search_every
     block = steps.make_block(model, fixed, options.length)

@@ -72,7 +72,10 @@ def load(
     described, users, durations = {}, {}, {}
     for path in paths:
         name = path.stem.removeprefix("acc_")
-        users[name] = int(re.fullmatch(r"exp\d+_user(\d+)", name).group(1))
+        match = re.fullmatch(r"exp\d+_user(\d+)", name)
+        if match is None:
+            raise ValueError(f"{path}: expected a name like acc_exp01_user01.txt")
+        users[name] = int(match.group(1))
         signal = _read_signal(path)
         durations[name] = len(signal) / FPS
         described[name] = signals.window_features(
@@ -115,10 +118,15 @@ def _read_labels(path: Path, users: dict[str, int], durations: dict[str, float])
     instances = {name: [] for name in users}
     for experiment, user, label, first, last in _read_numbers(path, 5).astype(int):
         name = f"exp{experiment:02d}_user{user:02d}"
+        row = f"{path}: row {experiment} {user} {label} {first} {last}"
         if name not in instances or not 1 <= label <= len(CLASSES):
             raise ValueError(
-                f"{path}: row {experiment} {user} {label} {first} {last}; expected a recording "
-                f"that is there and a class from 1 to {len(CLASSES)}"
+                f"{row}; expected a recording that is there and a class from 1 to {len(CLASSES)}"
+            )
+        if not 1 <= first <= last <= round(durations[name] * FPS):
+            raise ValueError(
+                f"{row}; expected samples from 1 to {durations[name] * FPS:.0f}, the last not "
+                "before the first"
             )
         instances[name].append(Instance(CLASSES[label - 1], (first - 1) / FPS, last / FPS))
     recordings = {

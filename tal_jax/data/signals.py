@@ -52,9 +52,10 @@ def window_features(
     channels = np.concatenate([signal, _magnitudes(signal)], axis=1)
     centres = (np.arange(length) + 0.5) * stride
     first = np.round(centres - window / 2).astype(int)
-    padded = np.pad(channels, ((window, window), (0, 0)), mode="edge")
+    reach = window + int(stride) + 1
+    padded = np.pad(channels, ((reach, reach), (0, 0)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=0)
-    return _describe(windows[first + window], fps).astype(np.float32), grid
+    return _describe(windows[first + reach], fps).astype(np.float32), grid
 
 
 def _magnitudes(signal: np.ndarray) -> np.ndarray:

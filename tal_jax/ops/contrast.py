@@ -9,11 +9,11 @@ from tal_jax.ops import prefix as prefix_lib
 def outer_width(length: jax.Array, delta: jax.typing.ArrayLike) -> jax.Array:
     """Snippets of the outer region on each side of segments of `length` snippets (int32).
 
-    The small margin keeps `δ · length` products that are whole numbers from being rounded up.
+    The small margin, never less than what float32 rounds off, keeps products `δ · length` that are
+    whole numbers from being rounded up.
     """
-    return jnp.ceil(jnp.asarray(delta, jnp.float32) * length.astype(jnp.float32) - 1e-4).astype(
-        jnp.int32
-    )
+    product = jnp.asarray(delta, jnp.float32) * length.astype(jnp.float32)
+    return jnp.ceil(product - jnp.maximum(1e-4, 2e-7 * product)).astype(jnp.int32)
 
 
 def contrast_between(

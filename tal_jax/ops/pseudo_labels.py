@@ -394,9 +394,7 @@ def _best_boundaries(scores, runs, delta, where):
     size = scores.shape[0]
     sums = prefix.prefix_sum(scores, where=where)
     length = where.sum(dtype=jnp.int32)
-    rectangles = _Rectangles(
-        runs.low[:-1], runs.high[:-1], runs.low[1:], runs.high[1:], runs.count
-    )
+    rectangles = _Rectangles(runs.low[:-1], runs.high[:-1], runs.low[1:], runs.high[1:], runs.count)
 
     def relax(state, run, starts, ends, valid):
         value, origin = state
@@ -465,7 +463,7 @@ def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
         first_start = jnp.where(row_done, 0, first_start)
         first_end = first_end + jnp.where(row_done, num_ends, 0)
         done = rectangles.first_end[row] + first_end > rectangles.last_end[row]
-        return row + done, jnp.where(done, 0, first_end), first_start, state
+        return row + done.astype(jnp.int32), jnp.where(done, 0, first_end), first_start, state
 
     zero = jnp.zeros((), jnp.int32)
     carry = (zero, zero, zero, state)

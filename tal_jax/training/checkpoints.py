@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 LATEST, BEST = "latest", "best"
 
@@ -21,7 +22,11 @@ def open_checkpoints(folder: Path):
         preservation_policy=policies.AnyPreservationPolicy(
             [
                 policies.LatestN(1),
-                policies.BestN(get_metric_fn=lambda metrics: metrics["criterion"], n=1),
+                policies.BestN(
+                    get_metric_fn=lambda metrics: metrics["criterion"],
+                    n=1,
+                    keep_checkpoints_without_metrics=False,
+                ),
             ]
         ),
         best_fn=lambda metrics: metrics["criterion"],
@@ -66,7 +71,7 @@ class Checkpoints:
         if step is None:
             return None
         try:
-            return self._manager.restore(step, args=self._ocp.args.StandardRestore(shapes))
+            state = self._manager.restore(step, args=self._ocp.args.StandardRestore(shapes))
         except Exception as error:  # Orbax and TensorStore raise many kinds
             reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
             raise ValueError(
@@ -74,3 +79,5 @@ class Checkpoints:
                 f"that folder to go on from an earlier state, or {self._folder} to train the "
                 "round again"
             ) from error
+        # Orbax ties arrays to their device, which would make other programs of the same functions.
+        return jax.tree.map(jnp.asarray, jax.device_get(state))

@@ -26,7 +26,10 @@ class MetricsLog:
             raise OSError(error.errno, f"cannot write {self._path}: {error.strerror}") from error
 
     def rewind(self, round_number: int, step: int) -> None:
-        """Forgets what comes after a step of a round, which a resumed run measures again."""
+        """Forgets what comes after a step of a round, which a resumed run measures again.
+
+        What was logged without a step (the round's evaluation) comes after all of its steps.
+        """
         if not self._path.exists():
             return
         kept = []
@@ -35,8 +38,7 @@ class MetricsLog:
                 values = json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that was being written when the run was stopped
-            place = (values["round"], values.get("step", math.inf))
-            if place <= (round_number, step):
+            if (values["round"], values.get("step", math.inf)) <= (round_number, step):
                 kept.append(line + "\n")
         files.write_bytes(self._path, "".join(kept).encode())
 

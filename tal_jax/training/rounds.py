@@ -59,7 +59,8 @@ def train_round(
     with checkpoints.open_checkpoints(folder) as saved:
         state = saved.restore(state) or state
         step = first = int(state.step)
-        log.rewind(number, step)
+        if step < train.steps:
+            log.rewind(number, step)
         begin, best, waited = time.monotonic(), -math.inf, 0
         while step < train.steps:
             state, metrics = block(state, timeline, weights, key)

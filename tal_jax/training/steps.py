@@ -53,7 +53,7 @@ def init_state(
     recordings = timeline.recordings
     if params is None:
         features = jnp.zeros((1, 1, recordings.features.shape[-1]), jnp.float32)
-        params = model.init(key, features, where=jnp.ones((1, 1), bool))["params"]
+        params = jax.jit(model.init)(key, features, where=jnp.ones((1, 1), bool))["params"]
     return TrainState(
         params=params,
         opt_state=make_optimizer(config).init(params),

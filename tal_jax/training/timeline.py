@@ -69,10 +69,8 @@ def identity_timeline(recordings: PackedRecordings, overlapping: jax.Array) -> T
         recordings=recordings,
         weights=where.astype(jnp.float32),
         counts=where.sum(axis=1, dtype=jnp.int32),
-        rivals=~overlapping[
-            recordings.slot_labels[:, :, None], recordings.slot_labels[:, None, :]
-        ]
-        & ~jnp.eye(recordings.slot_labels.shape[1], dtype=bool),
+        rivals=~overlapping[recordings.slot_labels[:, :, None], recordings.slot_labels[:, None, :]]
+        & ~jnp.eye(recordings.slot_labels.shape[1], dtype=bool)[None],
         instances=jnp.zeros((*recordings.point_times.shape, 2), jnp.float32),
         instance_where=jnp.zeros_like(recordings.point_where),
     )
@@ -225,14 +223,16 @@ def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | Non
             key=key,
         )
         num_slots = recordings.slot_labels.shape[0]
-        is_slot = jnp.arange(num_slots, dtype=jnp.int32) == recordings.point_slots[:, None]
+        slots = jnp.arange(num_slots, dtype=jnp.int32)
+        is_slot = slots[None, :] == recordings.point_slots[:, None]
         positive = resampling.resample_points(
             recordings.point_times, resampled, where=recordings.point_where
         )
         new = resampling.new_times(row.instances, resampled)
         centre = jnp.arange(num_samples, dtype=jnp.float32)[:, None] + 0.5
         covered = (new[None, :, 0] <= centre) & (centre < new[None, :, 1])
-        covered = (covered | positive) & row.instance_where & resampled.where[:, None]
+        covered = (covered | positive) & row.instance_where[None, :]
+        covered = covered & resampled.where[:, None]
         return Batch(
             features=resampled.features,
             where=resampled.where,

@@ -103,9 +103,9 @@ def test_outer_width_rounds_up_but_keeps_whole_products(hundredths):
     np.testing.assert_array_equal(got, -(-(hundredths * length) // 100))
 
 
-# BUG (fails): where the product is rounded before the margin of 1e-4 is taken off (without jit; with
-# it the two may be one instruction), the margin is less than half a float32 step of products above
-# 2,048, and whole ones are rounded up: 0.6 * 5,125 = 3,075 gives 3,076.
+# BUG (fails): where the product is rounded before the margin of 1e-4 is taken off (without jit;
+# with it both may be one instruction), the margin is less than half a float32 step of products
+# above 2,048, and whole ones are rounded up: 0.6 * 5,125 = 3,075 gives 3,076.
 def test_outer_width_of_very_long_segments():
     length, delta = jnp.array([4275, 5125, 2400]), jnp.array([0.72, 0.6, 1.07])
     np.testing.assert_array_equal(ops.outer_width(length, delta), [3078, 3075, 2568])

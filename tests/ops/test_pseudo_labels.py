@@ -519,6 +519,15 @@ def test_no_best_segment_without_a_free_point():
         assert segment.tolist() == [0, 0] and value == -np.inf
 
 
+def test_best_segment_ends_with_the_recording():
+    # A segment that went on into the padding would have no outside and contrast more.
+    scores = np.pad(np.array([0, 0, 0, 0.9, 0.3], np.float32), (0, 7))
+    where, blocked = np.arange(12) < 5, _one(3, size=12)
+    segment, value = _best_segment(scores, _one(4, size=12), blocked, where=where)
+    assert segment.tolist() == [4, 5]
+    np.testing.assert_allclose(value, 0.3 - 0.9, rtol=1e-6)
+
+
 def test_best_segment_padding_and_vmap_change_nothing():
     rng = np.random.default_rng(6)
     scores = rng.random((3, 12)).astype(np.float32)
