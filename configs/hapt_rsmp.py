@@ -36,6 +36,9 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     # The rarest class of a recording, a transition, fills about 1 % of it.
     config.loss.topk_ratio = 100
     config.loss.select = "best"
+    # A snippet's window of 1.5 s smears a transition over its neighbours; the outer region has to
+    # reach beyond that to see what lies outside.
+    config.loss.delta = 0.5
     config.loss.action_weight = 1.0
     config.train.steps = 150
     config.train.batch_size = 8

@@ -94,7 +94,7 @@ def copy_round(source: Path, target: Path) -> None:
 def format_table(root: Path, names: list[str], seeds: range) -> str:
     """A Markdown table of the last rounds, in percent."""
     lines = [
-        f"mAP in %, mean ± standard deviation over {len(seeds)} seeds, last update of the last round",
+        f"mAP in %, mean ± standard deviation over {len(seeds)} seeds, last update of all rounds",
         "",
         "| setting | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
         "|---|---|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""From score sequences to detections: runs above thresholds, scored by contrast, without doubles."""
+"""From score sequences to detections: runs above thresholds, scored by contrast, thinned."""
 
 import dataclasses
 import functools
@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax.data import batches
 from tal_jax.data.recordings import Recording
 from tal_jax.losses import topk_count
 from tal_jax.models import rsmp

@@ -79,8 +79,8 @@ def _check_same(workdir: Path, settings: dict[str, Any], card: dict[str, Any]) -
         old, new = _flat(before).get(key), _flat(settings).get(key)
         if old != new:
             raise ValueError(
-                f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its own "
-                "config or choose another work directory"
+                f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its "
+                "own config or choose another work directory"
             )
     data = files.read_json(workdir / "run.json")["data"]
     for key, value in card["data"].items():

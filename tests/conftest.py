@@ -36,6 +36,7 @@ class ToyRun:
 def toy_run(tmp_path_factory):
     """Two rounds on the toy problem, from scratch."""
     import toy
+
     from tal_jax import pipeline
 
     data = toy.write(tmp_path_factory.mktemp("toy") / "data")

@@ -1,4 +1,4 @@
-"""A problem that is easy to solve: two kinds of bumps in noise, in a folder that anyone can read."""
+"""A problem that is easy to solve: two kinds of bumps in noise, as a folder of files."""
 
 import contextlib
 from collections.abc import Iterator

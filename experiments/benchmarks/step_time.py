@@ -148,7 +148,7 @@ def median_seconds(function, argument, *, runs: int, repeats: int = 2) -> float:
 
 
 def made_up(options) -> timelines.Timeline:
-    """Noise of the wanted size with evenly spread points; the time does not depend on the values."""
+    """Noise of the wanted size with evenly spread points; the time is that of any values."""
     rng = np.random.default_rng(0)
     grid = Grid(fps=25, stride_frames=16, window_frames=16)
     recordings = []

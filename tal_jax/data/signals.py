@@ -64,7 +64,7 @@ def _magnitudes(signal: np.ndarray) -> np.ndarray:
 
 
 def _describe(windows: np.ndarray, fps: float) -> np.ndarray:
-    """Statistics and spectra of windows `[T, channels, samples]` as `[T, channels · (6 + bands)]`."""
+    """Windows `[T, channels, samples]` as statistics and spectra `[T, channels · (6 + bands)]`."""
     mean = windows.mean(-1)
     half = windows.shape[-1] // 2
     parts = [

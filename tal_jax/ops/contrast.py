@@ -27,7 +27,7 @@ def contrast_between(
 ) -> jax.Array:
     """Contrast of segments `[start, end)` from the prefix sums of a curve.
 
-    The constant-time core of everything in this module; `inner_outer_contrast` is its friendly form.
+    The constant-time core of everything in this module; `inner_outer_contrast` is its plain form.
 
     Args:
       prefix: prefix sums of the scores, zeros from `length` on.

@@ -52,5 +52,6 @@ def progress_line(
         f"round {round_number} of {rounds - 1}  update {step:>5}/{steps}  "
         f"loss {values['loss']:.3f} (video {values['loss_vid']:.3f}, point "
         f"{values['loss_point']:.3f}, representative {values['loss_pres']:.3f}, instance "
-        f"{values['loss_ins']:.3f})  {values['steps_per_s']:.1f} updates/s  {minutes}:{seconds:02d} left"
+        f"{values['loss_ins']:.3f})  {values['steps_per_s']:.1f} updates/s  "
+        f"{minutes}:{seconds:02d} left"
     )

@@ -1,4 +1,4 @@
-"""One round of training: compiled blocks of updates in a plain loop that can be stopped anywhere."""
+"""One round of training: compiled blocks in a plain loop that can be stopped anywhere."""
 
 import math
 import time
