@@ -153,7 +153,7 @@ def load_run(workdir: str | Path) -> Fitted:
         raise ValueError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
     which = checkpoints.BEST if config.train.patience else checkpoints.LATEST
     folder = workdir / f"round_{finished[-1]}" / "checkpoints"
-    with checkpoints.open_checkpoints(folder) as saved:
+    with checkpoints.open_checkpoints(folder, keep_best=which == checkpoints.BEST) as saved:
         params = saved.restore_params(which=which)
     if params is None:
         raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
@@ -268,10 +268,15 @@ def _bucket_of(recordings: Sequence[Recording]) -> int:
 
 
 def _by_length(recordings: Sequence[Recording]) -> list[list[Recording]]:
-    """Groups of recordings that share a program: doubling lengths, so that padding stays small."""
+    """Groups of recordings that share a program, padded to the longest of each.
+
+    Lengths double from group to group, so that padding stays small; below 1,024 snippets another
+    compilation would cost more than it saves.
+    """
     groups: dict[int, list[Recording]] = {}
     for recording in recordings:
-        groups.setdefault(len(recording.features).bit_length(), []).append(recording)
+        size = max(len(recording.features), 1023)
+        groups.setdefault(size.bit_length(), []).append(recording)
     return list(groups.values())
 
 

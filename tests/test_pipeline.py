@@ -268,12 +268,12 @@ def test_warm_start(toy_run, tmp_path, monkeypatch, warm_start):
 
 
 def test_holdout_and_patience(toy_run, tmp_path, monkeypatch):
-    """The best state, not the last one, is kept and returned, and the round ends early."""
+    """The best state, not the last one, is returned, and the round ends early, resumed or not."""
     dataset = toy.dataset(toy_run.data)
     names = ["held_0", "held_1", "held_2"]
     held = [dataclasses.replace(dataset.train[0], name=name) for name in names]
     dataset = dataclasses.replace(dataset, train=(*dataset.train, *held))
-    seen, values = [], iter([0.5, 0.7, 0.6, 0.6, 0.9])
+    seen, values = [], iter([0.5, 0.7, 0.6, 0.9])
 
     def criterion(results, recordings, classes):
         seen.append([recording.name for recording in recordings])
@@ -281,20 +281,21 @@ def test_holdout_and_patience(toy_run, tmp_path, monkeypatch):
         return next(values)
 
     monkeypatch.setattr(pipeline, "point_criterion", criterion)
+    settings = dict(dataset=dataset, rounds=1, holdout=3, patience=1)
+
+    def stop(line):
+        if "update    40/60" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(toy_run, tmp_path, report=stop, **settings)
     lines = []
-    fitted = _fit(
-        toy_run,
-        tmp_path,
-        dataset=dataset,
-        report=lines.append,
-        rounds=1,
-        holdout=3,
-        patience=1,
-    )
-    assert seen == [names] * 3 and any("stopping early" in line for line in lines)
+    fitted = _fit(toy_run, tmp_path, report=lines.append, **settings)
+    assert seen == [names] * 3 and any("stopped early" in line for line in lines)
     steps = {path.name for path in (tmp_path / "round_0" / "checkpoints").iterdir()}
     assert {"30", "45"} <= steps and "15" not in steps  # the best and the latest
     _assert_same(pipeline.load_run(tmp_path).params, fitted.params)
+    _assert_same(_fit(toy_run, tmp_path, **settings).params, fitted.params)  # and stays stopped
     proposals = _read(tmp_path / "round_0" / "proposals_train.json")["results"]
     assert not set(names) & set(proposals)
     with pytest.raises(ValueError, match="train.holdout=9"):

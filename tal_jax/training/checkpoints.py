@@ -11,25 +11,24 @@ LATEST, BEST = "latest", "best"
 
 
 @contextlib.contextmanager
-def open_checkpoints(folder: Path):
-    """Yields a `Checkpoints` over a folder; closes it at the end."""
+def open_checkpoints(folder: Path, *, keep_best: bool = False):
+    """Yields a `Checkpoints` over a folder; closes it at the end.
+
+    Args:
+      folder: the checkpoints of a round.
+      keep_best: keep the one with the highest criterion, too; every `save` needs a criterion then.
+    """
     # Orbax takes a second to import, so only those pay who keep checkpoints.
     import orbax.checkpoint as ocp
 
     policies = ocp.checkpoint_managers
-    # `best_fn` with `max_to_keep` alone would delete the latest checkpoint when it is not the best.
+    kept = [policies.LatestN(1)]
+    if keep_best:
+        # `best_fn` with `max_to_keep` alone would delete the latest checkpoint when it is not best.
+        kept.append(policies.BestN(get_metric_fn=_criterion_of, n=1))
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=policies.AnyPreservationPolicy(
-            [
-                policies.LatestN(1),
-                policies.BestN(
-                    get_metric_fn=lambda metrics: metrics["criterion"],
-                    n=1,
-                    keep_checkpoints_without_metrics=False,
-                ),
-            ]
-        ),
-        best_fn=lambda metrics: metrics["criterion"],
+        preservation_policy=policies.AnyPreservationPolicy(kept),
+        best_fn=_criterion_of if keep_best else None,
         enable_async_checkpointing=False,
         cleanup_tmp_directories=True,
     )
@@ -43,10 +42,14 @@ class Checkpoints:
     def __init__(self, manager: Any, ocp: Any, folder: Path):
         self._manager, self._ocp, self._folder = manager, ocp, folder
 
-    def save(self, step: int, state: Any, *, criterion: float | None = None) -> None:
-        """Writes a state; `criterion` (more is better) decides which one is best."""
-        metrics = None if criterion is None else {"criterion": criterion}
+    def save(self, step: int, state: Any, *, metrics: dict[str, float] | None = None) -> None:
+        """Writes a state; the highest `metrics["criterion"]` decides which one is best."""
         self._manager.save(step, args=self._ocp.args.StandardSave(state), metrics=metrics)
+
+    def latest_metrics(self) -> dict[str, float]:
+        """What was measured at the latest checkpoint; empty where nothing was."""
+        step = self._manager.latest_step()
+        return (None if step is None else self._manager.metrics(step)) or {}
 
     def restore(self, template: Any, *, which: str = LATEST) -> Any | None:
         """Reads the latest or best state, or returns None where there is none.
@@ -81,3 +84,7 @@ class Checkpoints:
             ) from error
         # Orbax ties arrays to their device, which would make other programs of the same functions.
         return jax.tree.map(jnp.asarray, jax.device_get(state))
+
+
+def _criterion_of(metrics: dict[str, float]) -> float:
+    return metrics["criterion"]

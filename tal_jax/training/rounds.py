@@ -56,13 +56,18 @@ def train_round(
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
     folder = workdir / f"round_{number}" / "checkpoints"
-    with checkpoints.open_checkpoints(folder) as saved:
+    with checkpoints.open_checkpoints(folder, keep_best=criterion is not None) as saved:
         state = saved.restore(state) or state
         step = first = int(state.step)
-        if step < train.steps:
+        begin, measured = time.monotonic(), saved.latest_metrics()
+        best, waited = measured.get("best", -math.inf), measured.get("waited", 0)
+
+        def goes_on():
+            return step < train.steps and not 0 < train.patience <= waited
+
+        if goes_on():
             log.rewind(number, step)
-        begin, best, waited = time.monotonic(), -math.inf, 0
-        while step < train.steps:
+        while goes_on():
             state, metrics = block(state, timeline, weights, key)
             step += train.search_every
             values = {name: float(value) for name, value in metrics.items()}
@@ -82,13 +87,15 @@ def train_round(
                 place = dict(round_number=number, rounds=train.rounds, step=step, steps=train.steps)
                 report(metrics_log.progress_line(values, **place))
             if step % train.checkpoint_every == 0 or step >= train.steps:
-                score = criterion(state.params) if criterion else None
-                saved.save(step, state, criterion=score)
-                waited = 0 if score is None or score > best else waited + 1
-                best = max(best, score if score is not None else -math.inf)
-                if train.patience and waited >= train.patience:
-                    report(f"round {number}: no better on the held-out points; stopping early")
-                    break
+                measured = None
+                if criterion is not None:
+                    score = criterion(state.params)
+                    best, waited = max(best, score), 0 if score > best else waited + 1
+                    # All that stopping depends on, so that a resumed round stops at the same step.
+                    measured = {"criterion": score, "best": best, "waited": waited}
+                saved.save(step, state, metrics=measured)
+        if step < train.steps:
+            report(f"round {number}: no better on the held-out points; stopped early")
         if train.patience:
             state = saved.restore(state, which=checkpoints.BEST)
     return state

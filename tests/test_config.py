@@ -1,0 +1,182 @@
+"""Configs: by name, settings from text, checks, and that the shipped ones are what they say."""
+
+import ast
+import json
+
+import ml_collections
+import pytest
+
+from tal_jax import config as configs
+from tal_jax import configs as shipped
+
+NAMES = ("hapt_rsmp", "quickstart", "thumos14_rsmp", "watch_rsmp")
+
+
+def test_names():
+    assert tuple(configs.config_names()) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("arg", ["", ":quick"])
+def test_shipped_configs(name, arg):
+    config = configs.load_config(name + arg)
+    checked = configs.check_config(config)
+    assert set(config) == set(configs.rsmp_config())
+    for section in set(config) - {"data", "seed"}:
+        assert set(config[section]) == set(configs.rsmp_config()[section]), section
+    assert config.seed == 0 and config.data.seed is None
+    if arg:
+        full = configs.load_config(name)
+        assert config.train.rounds * config.train.steps < full.train.rounds * full.train.steps
+    # Survives the work directory's config.json.
+    again = ml_collections.ConfigDict(json.loads(json.dumps(checked.to_dict())))
+    assert configs.check_config(again).to_json() == checked.to_json()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_docstring_is_a_run_card(name):
+    path = f"{shipped.__path__[0]}/{name}.py"
+    with open(path, encoding="utf-8") as file:
+        card = ast.get_docstring(ast.parse(file.read()))
+    for line in ("Command:   tal-jax ", "Hardware:  ", "Time:      ", "Result:    "):
+        assert line in card
+
+
+def test_published_hyper_parameters():
+    config = configs.load_config("thumos14_rsmp")
+    assert config.sampling.tau_s == 12 * 16 / 25 and config.sampling.alpha == 0.7
+    assert (config.sampling.delta, config.loss.delta) == (0.5, 0.25)
+    model = config.model
+    assert (model.num_prototypes, model.gamma, model.omega, model.num_iters) == (8, 5, 0.5, 2)
+    assert (model.widths, model.dropout) == ((2048,), 0.7)
+    assert (config.seeds.action_threshold, config.seeds.background_threshold) == (0.1, 0.95)
+    loss, train = config.loss, config.train
+    assert (loss.lambda_vid, loss.lambda_point, loss.lambda_pres, loss.lambda_ins) == (1, 1, 1, 1)
+    assert (loss.action_weight, loss.temperature, loss.topk_ratio) == (0.5, 0.1, 8)
+    assert (train.rounds, train.steps, train.batch_size, train.length) == (4, 2000, 16, 750)
+    assert (train.learning_rate, train.l2, train.search_every) == (1e-4, 5e-4, 10)
+    thresholds = config.localization.thresholds
+    assert thresholds == pytest.approx([0.025 * i for i in range(10)])
+    assert config.localization.background_thresholds == pytest.approx(
+        [0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.675, 0.7]
+    )
+    assert config.evaluation.tious == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("train.steps=40", 40),
+        ("train.learning_rate=1e-3", 1e-3),
+        ("train.learning_rate=1", 1.0),
+        ("train.jitter=True", True),
+        ("train.jitter=true", True),
+        ("model.widths=(64, 32)", (64, 32)),
+        ("model.widths=64,32", (64, 32)),
+        ("model.widths=[64]", (64,)),
+        ("localization.thresholds=(0, .1)", (0.0, 0.1)),
+        ("loss.select='best'", "best"),
+        ("loss.select=best", "best"),
+        ("data.folder=2024", "2024"),
+        ("data.folder=a=b", "a=b"),
+        ("data.folder=", ""),
+        ("data.seed=7", 7),
+        ("data.seed=None", None),
+        ("seed=3", 3),
+    ],
+)
+def test_override(assignment, value):
+    config = configs.rsmp_config()
+    configs.override(config, assignment)
+    for part in assignment.split("=")[0].split("."):
+        config = config[part]
+    assert config == value and type(config) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.stps=3", "no key 'train.stps'; did you mean 'train.steps'?"),
+        ("steps=3", "did you mean 'train.steps'?"),
+        ("learning_rate=3", "did you mean 'train.learning_rate'?"),
+        ("train=3", "no key 'train'"),
+        ("train.steps.more=3", "no key 'train.steps.more'; did you mean 'train.steps'?"),
+        ("train.steps", "expected key=value"),
+        ("train.steps=1.5", "train.steps=1.5; expected a whole number, such as 2000"),
+        ("train.steps=True", "expected a whole number"),
+        ("train.steps=many", "expected a whole number"),
+        ("train.l2=True", "expected a number"),
+        ("train.jitter=1", "expected True or False"),
+        ("model.widths=64", r"expected values in parentheses, such as \(2048,\)"),
+        ("model.widths=(64.5,)", "expected values in parentheses"),
+        ("data.seed=x", "data.seed=x; expected a whole number$"),
+    ],
+)
+def test_override_refuses(assignment, message):
+    config = configs.rsmp_config()
+    before = config.to_json()
+    with pytest.raises(ValueError, match=message):
+        configs.override(config, assignment)
+    assert config.to_json() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("hapt", "unknown config 'hapt'; did you mean 'hapt_rsmp'"),
+        ("hapt_rsmp:quik", "unknown switch 'quik' behind the config's colon; did you mean 'quick'"),
+        ("hapt_rsmp:", "unknown switch ''"),
+        ("missing/config.py", "config missing/config.py: no such file"),
+    ],
+)
+def test_unknown_config(name, message):
+    with pytest.raises(ValueError, match=message):
+        configs.load_config(name)
+
+
+def test_config_of_a_file(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from tal_jax.config import rsmp_config\n"
+        "def get_config(arg='7'):\n"
+        "    config = rsmp_config()\n"
+        "    config.seed = int(arg)\n"
+        "    return config\n"
+    )
+    assert configs.load_config(str(path)).seed == 7
+    assert configs.load_config(f"{path}:9").seed == 9
+    path.write_text("config = 3\n")
+    with pytest.raises(ValueError, match="has no get_config"):
+        configs.load_config(str(path))
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("train.steps=0", "train.steps=0; expected at least 1"),
+        ("train.steps=15", "train.steps=15; expected a multiple of train.search_every=10"),
+        ("train.log_every=7", "train.log_every=7; expected a multiple"),
+        ("train.checkpoint_every=0", "train.checkpoint_every=0; expected a multiple"),
+        ("train.length=0", "train.length=0; expected at least 1"),
+        ("train.learning_rate=0", "train.learning_rate=0.0; expected more than 0"),
+        ("train.l2=-1", "train.l2=-1.0; expected at least 0"),
+        ("train.patience=2", "together with train.holdout"),
+        ("model.widths=(8, 8)", r"one entry for each of model.widths=\(8, 8\)"),
+        ("model.dropout=1", "model.dropout=1.0; expected at least 0 and below 1"),
+        ("model.omega=2", "model.omega=2.0; expected from 0 to 1"),
+        ("model.branch=best", "model.branch='best'; expected one of original, reassigned, mean"),
+        ("loss.select=some", "loss.select='some'; expected 'all' or 'best'"),
+        ("loss.topk_ratio=0", "loss.topk_ratio=0; expected at least 1"),
+        ("loss.temperature=0", "loss.temperature=0.0; expected more than 0"),
+        ("loss.max_segments=1", "loss.max_segments=1; expected at least 2"),
+        ("seeds.force_between=none", "seeds.force_between='none'; expected 'any' or 'same'"),
+        ("sampling.tau_s=0", "sampling.tau_s=0.0; expected more than 0 seconds"),
+        ("sampling.alpha=1.5", "sampling.alpha=1.5; expected from 0 to 1"),
+    ],
+)
+def test_check_config_refuses(assignment, message):
+    config = configs.rsmp_config()
+    configs.override(config, assignment)
+    with pytest.raises(ValueError, match=message) as caught:
+        configs.check_config(config)
+    assert "\n" not in str(caught.value)
