@@ -15,7 +15,6 @@ from pathlib import Path
 
 import jax
 import ml_collections
-from absl import logging
 
 from tal_jax import pipeline, runs
 from tal_jax.config import check_config, config_names, load_config, override
@@ -144,7 +143,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     for entry in detections[recording.name][:10]:
         start_s, end_s = entry["segment"]
         _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
-    _say(f"{len(detections[recording.name])} detections, the best ones above: {output}")
+    _say(f"{len(detections[recording.name])} detections in {output}, the best ones above")
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -187,13 +186,11 @@ def _load_config(arguments: argparse.Namespace) -> ml_collections.ConfigDict:
 
 
 def _prepare_jax() -> None:
-    """Keeps compiled programs between runs, and quiets what nobody can act on."""
+    """Keeps compiled programs between runs, and whole tracebacks."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "tal_jax"))
     # `_is_the_users` wants to see where an error was raised.
     jax.config.update("jax_traceback_filtering", "off")
-    # Orbax warns of every checkpoint that has no metric, which is most of ours.
-    logging.set_verbosity(logging.ERROR)
 
 
 def _is_the_users(error: Exception) -> bool:

@@ -142,8 +142,7 @@ def load_run(workdir: str | Path) -> Fitted:
       ValueError: if there is none, or it cannot be read.
     """
     workdir = Path(workdir)
-    config = ml_collections.ConfigDict(files.read_json(workdir / "config.json"))
-    data = files.read_json(workdir / "run.json")["data"]
+    config, data = run_card.read(workdir)
     finished = [
         number
         for number in range(config.train.rounds)
@@ -158,7 +157,7 @@ def load_run(workdir: str | Path) -> Fitted:
     if params is None:
         raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
     overlapping = tuple(tuple(pair) for pair in data["overlapping"])
-    return Fitted(params, check_config(config), tuple(data["classes"]), data["dim"], overlapping)
+    return Fitted(params, config, tuple(data["classes"]), data["dim"], overlapping)
 
 
 # --- timelines ---

@@ -8,6 +8,7 @@ from typing import Any
 
 import ml_collections
 
+from tal_jax.config import check_config, rsmp_config
 from tal_jax.data import files
 from tal_jax.data.recordings import Dataset
 
@@ -29,6 +30,29 @@ def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Datas
     files.write_json(workdir / "train_points.json", _points(dataset))
     # Last, since it marks the directory as a run's.
     files.write_json(workdir / "config.json", settings)
+
+
+def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]]:
+    """Reads the config of a run, and what its card says of the data.
+
+    Raises:
+      ValueError: if a file is missing, broken, or of another version of this package.
+    """
+    settings = files.read_json(workdir / "config.json")
+    card = files.read_json(workdir / "run.json")
+    expected = {key for key in _flat(rsmp_config().to_dict()) if not key.startswith("data.")}
+    _expect_keys(workdir / "config.json", settings, expected)
+    described = {"data.classes", "data.overlapping", "data.dim", "data.grid.fps"}
+    _expect_keys(workdir / "run.json", card, described)
+    return check_config(ml_collections.ConfigDict(settings)), card["data"]
+
+
+def _expect_keys(path: Path, values: Any, keys: set[str]) -> None:
+    missing = sorted(keys - set(_flat(values))) if isinstance(values, dict) else ["all"]
+    if missing:
+        raise ValueError(
+            f"{path}: missing {missing[0]}; expected a file that this version of tal_jax wrote"
+        )
 
 
 def _card(config: ml_collections.FrozenConfigDict, dataset: Dataset) -> dict[str, Any]:

@@ -5,9 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
-from tal_jax import evaluation, pipeline, report
+from tal_jax import evaluation, pipeline, report, run_card
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.features import load_features
@@ -26,15 +24,19 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
       OSError: if a file cannot be written.
     """
     workdir = Path(workdir)
-    config = ml_collections.ConfigDict(files.read_json(workdir / "config.json"))
+    config, _ = run_card.read(workdir)
     ground_truth = files.read_json(workdir / "ground_truth.json")
     rounds = _rounds_with(workdir, "detections_test.json")
     if not rounds:
         raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
-    for number, folder in rounds.items():
-        results = _read_results(folder / "detections_test.json")
-        metrics = pipeline.evaluate(results, ground_truth, config)
-        print_line(f"round {number}\n{evaluation.format_table(metrics)}")
+    scored = {
+        folder: pipeline.evaluate(
+            _read_results(folder / "detections_test.json"), ground_truth, config
+        )
+        for folder in rounds
+    }
+    for folder, metrics in scored.items():
+        print_line(f"{_title(folder)}\n{evaluation.format_table(metrics)}")
         files.write_json(folder / "evaluation.json", metrics.to_dict())
     files.write_json(workdir / "evaluation.json", metrics.to_dict())
 
@@ -42,13 +44,13 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
 def compare_rounds(workdir: str | Path) -> str:
     """A table with the mAP of each evaluated round, in percent; empty where there is none."""
     rows = []
-    for number, folder in _rounds_with(Path(workdir), "evaluation.json").items():
+    for folder in _rounds_with(Path(workdir), "evaluation.json"):
         metrics = evaluation.DetectionMetrics.from_dict(files.read_json(folder / "evaluation.json"))
         if not rows:
             thresholds = "".join(f"{f'@{tiou:g}':>7}" for tiou in metrics.tious.round(6))
             rows.append(f"{'mAP in %':10}{thresholds}{'average':>10}")
         values = "".join(f"{100 * value:7.1f}" for value in metrics.map)
-        rows.append(f"{f'round {number}':10}{values}{100 * metrics.average_map:10.1f}")
+        rows.append(f"{_title(folder):10}{values}{100 * metrics.average_map:10.1f}")
     return "\n".join(rows)
 
 
@@ -78,8 +80,8 @@ def read_recording(path: str | Path, workdir: str | Path) -> Recording:
     Raises:
       ValueError: if the file or the run card cannot be read; the features are not checked.
     """
-    card = files.read_json(Path(workdir) / "run.json")
-    grid = Grid.from_dict(card["data"]["grid"])
+    _, data = run_card.read(Path(workdir))
+    grid = Grid.from_dict(data["grid"])
     features = load_features(path)
     duration_s = grid.to_seconds(float(len(features))) if features.ndim else 0.0
     return Recording(Path(path).stem, features, grid, duration_s)
@@ -92,9 +94,14 @@ def _read_results(path: Path) -> dict[str, Any]:
     return values["results"]
 
 
-def _rounds_with(workdir: Path, name: str) -> dict[int, Path]:
+def _rounds_with(workdir: Path, name: str) -> list[Path]:
     """The folders of the rounds that have a file, in order."""
-    numbers = [
-        int(path.parent.name.removeprefix("round_")) for path in workdir.glob(f"round_*/{name}")
-    ]
-    return {number: workdir / f"round_{number}" for number in sorted(numbers)}
+    folders = [folder for folder in workdir.glob("round_*") if (folder / name).exists()]
+    return sorted(
+        (folder for folder in folders if folder.name[6:].isdecimal()),
+        key=lambda folder: int(folder.name[6:]),
+    )
+
+
+def _title(folder: Path) -> str:
+    return folder.name.replace("_", " ")

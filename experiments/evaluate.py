@@ -1,0 +1,38 @@
+"""Scores a run's detections again: `python experiments/evaluate.py --workdir runs/hapt`.
+
+The same as `tal-jax evaluate`, with the errors of the last round by kind.
+"""
+
+from pathlib import Path
+
+from absl import app, flags
+
+from tal_jax import evaluation, runs
+from tal_jax.data import files
+
+WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder.", required=True)
+TIOU = flags.DEFINE_float("tiou", 0.5, "The threshold at which errors are explained.")
+
+
+def main(argv: list[str]) -> None:
+    """Runs the script."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    workdir = Path(WORKDIR.value)
+
+    # --- every round, with the tables ---
+    runs.evaluate_run(workdir)
+
+    # --- what goes wrong in the last one ---
+    ground_truth = files.read_json(workdir / "ground_truth.json")
+    detections = files.read_json(workdir / "detections.json")
+    for kind, count in evaluation.explain_errors(ground_truth, detections, tiou=TIOU.value).items():
+        print(f"{kind:16}{count:6}")
+
+    # --- report ---
+    runs.write_reports(workdir)
+    print(runs.compare_rounds(workdir))
+
+
+if __name__ == "__main__":
+    app.run(main)

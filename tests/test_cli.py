@@ -1,0 +1,359 @@
+"""The command line: every command on the toy problem, and every mistake in one line."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from tal_jax import cli, pipeline
+from tal_jax.training import checkpoints
+
+
+@pytest.fixture(autouse=True)
+def _settings(monkeypatch, tmp_path):
+    """The command line settles how its process runs; tests must not keep that."""
+    monkeypatch.delenv("TAL_JAX_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    filtering = jax.config.jax_traceback_filtering
+    yield
+    jax.config.update("jax_traceback_filtering", filtering)
+
+
+@pytest.fixture
+def config(toy_run, tmp_path):
+    """The path of the toy problem's config."""
+    path = tmp_path / "toy_config.py"
+    path.write_text(
+        f"import toy\ndef get_config():\n    return toy.config({str(toy_run.data)!r})\n"
+    )
+    return str(path)
+
+
+@pytest.fixture
+def workdir(toy_run, tmp_path):
+    """A copy of the finished run."""
+    return Path(shutil.copytree(toy_run.workdir, tmp_path / "run"))
+
+
+def _succeed(capsys, *arguments) -> str:
+    code = cli.main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    assert code == 0, printed.err
+    return printed.out
+
+
+def _fail(capsys, *arguments) -> str:
+    """Runs a command that must fail, and returns its only line."""
+    code = cli.main([str(argument) for argument in arguments])
+    error = capsys.readouterr().err
+    assert code == 2
+    assert error.startswith("tal-jax: error: ") and error.endswith("\n") and error.count("\n") == 1
+    return error.removeprefix("tal-jax: error: ").rstrip("\n")
+
+
+# --- commands ---
+
+
+def test_train(capsys, config, tmp_path):
+    settings = ["--set", "train.steps=15", "--set", "train.rounds=1"]
+    out = _succeed(capsys, "train", "--config", config, "--workdir", tmp_path / "run", *settings)
+    assert "folder: 6 recordings to train on with " in out and "3 to test on, 2 classes" in out
+    assert "update    15/15" in out
+    assert f"report: {tmp_path}/run/report.html" in out
+    assert re.search(r"mAP in % +@0\.1 .* average\nround 0 +\d", out)
+    for name in ("report.html", "report.png", "run.json", "round_0/evaluation.json"):
+        assert (tmp_path / "run" / name).stat().st_size > 0
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert settings["train"]["steps"] == 15
+
+
+def test_train_goes_on(capsys, config, workdir):
+    """A finished run is only shown again."""
+    out = _succeed(capsys, "train", "--config", config, "--workdir", workdir)
+    assert "updates/s" not in out and "round 1" in out.split("mAP in %")[-1]
+
+
+def test_quickstart(capsys, monkeypatch, tmp_path):
+    """Is `train` with its own config; what it reaches is another test's matter."""
+    configs = []
+    monkeypatch.setattr(cli, "load_dataset", lambda config, data: configs.append((config, data)))
+    with pytest.raises(AttributeError):  # there is no data set to count
+        cli.main(["quickstart", "--workdir", "w", "--set", "train.rounds=3"])
+    config, data = configs.pop()
+    assert (config.data.name, config.train.rounds, data) == ("watch", 3, None)
+
+
+def test_evaluate(capsys, workdir):
+    before = json.loads((workdir / "evaluation.json").read_text())
+    path = workdir / "round_1" / "detections_test.json"
+    detections = json.loads(path.read_text())
+    detections["results"] = {name: [] for name in detections["results"]}
+    path.write_text(json.dumps(detections))
+    out = _succeed(capsys, "evaluate", "--workdir", workdir)
+    assert "recall short (n=" in out and "report: " in out
+    last = out.strip().splitlines()
+    assert last[-2].split()[:2] == ["round", "0"] and float(last[-2].split()[-1]) > 80
+    assert last[-1].split() == ["round", "1", *["0.0"] * 8]
+    after = json.loads((workdir / "evaluation.json").read_text())
+    assert after["average_map"] == 0 and after["tious"] == before["tious"]
+    assert after == json.loads((workdir / "round_1" / "evaluation.json").read_text())
+    assert (workdir / "report.html").exists() and (workdir / "report.png").exists()
+
+
+def test_predict(capsys, toy_run, tmp_path):
+    file = toy_run.data / "test_0.npy"
+    out = _succeed(capsys, "predict", file, "--workdir", toy_run.workdir)
+    found = json.loads((tmp_path / "test_0.detections.json").read_text())
+    assert set(found) == {"version", "results", "external_data"}
+    test = toy.dataset(toy_run.data).test[:1]
+    assert found["results"] == pipeline.predict(toy_run.fitted, test)
+    best = found["results"]["test_0"][0]
+    start_s, end_s = best["segment"]
+    shown = f"{start_s:9.2f} – {end_s:9.2f} s  {best['score']:6.3f}  {best['label']}"
+    assert out.splitlines()[0] == shown
+    output = tmp_path / "deep" / "er.json"
+    _succeed(capsys, "predict", file, "--workdir", toy_run.workdir, "--output", output)
+    assert json.loads(output.read_text()) == found
+
+
+def test_info(capsys, config, toy_run):
+    out = _succeed(capsys, "info", "--config", config, "--data", "/")
+    assert re.search(r"training set: +6 recordings of up to 256 snippets, D 8, 2 classes", out)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(toy_run.fitted.params))
+    assert re.search(rf"parameters: +{parameters}\n", out)
+    assert re.search(r"FLOPs: +0\.\d\d G an update", out)
+    assert re.search(r"peak memory: +[1-9]\d* MB", out)
+
+
+@pytest.mark.parametrize("command", ["", "quickstart", "train", "evaluate", "predict", "info"])
+def test_help_teaches(capsys, command):
+    with pytest.raises(SystemExit) as caught:
+        cli.main([*command.split(), "--help"])
+    out = capsys.readouterr().out
+    assert caught.value.code == 0
+    assert f"  tal-jax {command}" in out.split("options:")[1]  # an example
+    if command == "train":
+        assert "hapt_rsmp, quickstart, thumos14_rsmp, watch_rsmp" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["predict", "x.npy"]])
+def test_wrong_usage(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_interrupted(capsys, config, tmp_path, monkeypatch):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "fit", interrupt)
+    assert cli.main(["train", "--config", config, "--workdir", str(tmp_path / "run")]) == 130
+    assert "the same command goes on from here" in capsys.readouterr().err
+
+
+def test_a_fault_of_ours_keeps_its_traceback(config, tmp_path, monkeypatch):
+    """A ValueError from inside another package is no message for a user."""
+
+    def fault(*args, **kwargs):
+        jax.numpy.zeros((2, 3)).reshape(5, 5)
+
+    monkeypatch.setattr(pipeline, "fit", fault)
+    with pytest.raises((TypeError, ValueError)):
+        cli.main(["train", "--config", config, "--workdir", str(tmp_path / "run")])
+
+
+# --- mistakes ---
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "train.stps=5"], "config has no key 'train.stps'; did you mean 'train.steps'?"),
+        (["--set", "train.steps=many"], "config: train.steps=many; expected a whole number"),
+        (["--set", "train.steps=7"], "train.steps=7; expected a multiple of train.search_every=5"),
+        (["--set", "loss.select=bset"], "loss.select='bset'; expected 'all' or 'best'"),
+        (["--set", "data.name=wach"], "data.name='wach'; did you mean 'watch'?"),
+        (["--config", "hapt"], "unknown config 'hapt'; did you mean 'hapt_rsmp'?"),
+        (["--config", "no.py"], "config no.py: no such file"),
+        (["--config", "hapt_rsmp"], "hapt: where is it?"),
+        (["--config", "hapt_rsmp", "--data", "."], "no acc_exp*_user*.txt"),
+        (["--set", "data.folder=/nowhere"], "/nowhere: no such folder"),
+    ],
+)
+def test_train_refuses(capsys, config, tmp_path, arguments, message):
+    workdir = tmp_path / "run"
+    line = _fail(capsys, "train", "--config", config, "--workdir", workdir, *arguments)
+    assert message in line
+    assert not workdir.exists()
+
+
+def _broken(toy_run, tmp_path, change) -> Path:
+    """A copy of the data with changed annotations or features."""
+    folder = Path(shutil.copytree(toy_run.data, tmp_path / "broken"))
+    annotations = json.loads((folder / "annotations.json").read_text())
+    change(folder, annotations)
+    (folder / "annotations.json").write_text(json.dumps(annotations))
+    return folder
+
+
+def _first(annotations):
+    return annotations["database"]["train_0"]["annotations"][0]
+
+
+def _nan(folder, annotations):
+    features = np.load(folder / "train_2.npy")
+    features[7, 3] = np.nan
+    np.save(folder / "train_2.npy", features)
+
+
+def _other_dim(folder, annotations):
+    np.save(folder / "test_1.npy", np.load(folder / "test_1.npy")[:, :5])
+
+
+def _empty(folder, annotations):
+    np.save(folder / "train_1.npy", np.zeros((0, toy.DIM), np.float32))
+
+
+def _point_outside(folder, annotations):
+    _first(annotations).update(point=1e4)
+
+
+def _unknown_class(folder, annotations):
+    _first(annotations).update(label="jmp")
+
+
+def _backwards(folder, annotations):
+    _first(annotations).update(segment=[5.0, 4.0])
+
+
+def _no_grid(folder, annotations):
+    (folder / "grid.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_nan, "train_2: feature 3 of snippet 7 is nan, expected finite numbers"),
+        (_other_dim, "test_1: features have D = 5, expected 8"),
+        (_empty, "train_1: features are empty"),
+        (_point_outside, "train_0: point of "),
+        (_unknown_class, "train_0: unknown class 'jmp', expected one of bump, dip"),
+        (_backwards, "train_0: segment is [5.0, 4.0] s, expected 0 <= start < end"),
+        (_no_grid, "grid.json"),
+    ],
+)
+def test_bad_data(capsys, config, toy_run, tmp_path, change, message):
+    folder, workdir = _broken(toy_run, tmp_path, change), tmp_path / "run"
+    line = _fail(
+        capsys, "train", "--config", config, "--workdir", workdir, "--set", f"data.folder={folder}"
+    )
+    assert message in line
+    assert not workdir.exists()
+
+
+def test_work_directory_that_cannot_be_written(capsys, config, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    line = _fail(capsys, "train", "--config", config, "--workdir", tmp_path / "file" / "run")
+    assert f"cannot write {tmp_path}/file/run/" in line
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "toy_config.py"]
+
+
+def test_work_directory_of_another_run(capsys, config, workdir):
+    before = (workdir / "config.json").read_text()
+    line = _fail(capsys, "train", "--config", config, "--workdir", workdir, "--set", "seed=1")
+    assert "holds a run with seed = 0, not 1" in line
+    assert (workdir / "config.json").read_text() == before
+
+
+def test_disk_that_is_full(capsys, config, tmp_path, monkeypatch):
+    """While a checkpoint is written; what the run had stays, and it goes on."""
+    save = checkpoints.Checkpoints.save
+
+    def full(self, step, state, **kwargs):
+        if step == 30:
+            raise OSError(28, "No space left on device")
+        save(self, step, state, **kwargs)
+
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", full)
+    arguments = ["train", "--config", config, "--workdir", tmp_path / "run"]
+    arguments += ["--set", "train.rounds=1", "--set", "train.steps=30"]
+    assert "No space left on device" in _fail(capsys, *arguments)
+    monkeypatch.setattr(checkpoints.Checkpoints, "save", save)
+    out = _succeed(capsys, *arguments)
+    assert "update    20/30" in out and "update    15/30" not in out
+
+
+def test_corrupted_checkpoint(capsys, config, workdir, toy_run):
+    for path in (workdir / "round_1" / "checkpoints").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    for command in (
+        ["train", "--config", config, "--workdir", workdir],
+        ["predict", toy_run.data / "test_0.npy", "--workdir", workdir],
+    ):
+        line = _fail(capsys, *command)
+        assert "cannot restore this checkpoint" in line and "round_1/checkpoints" in line
+
+
+@pytest.mark.parametrize(
+    ("features", "message"),
+    [
+        (np.zeros((20, 5), np.float32), "stream: features have D = 5, expected 8"),
+        (np.full((20, 8), np.nan, np.float32), "stream: feature 0 of snippet 0 is nan"),
+        (np.full((20, 8), np.inf, np.float32), "stream: feature 0 of snippet 0 is inf"),
+        (np.zeros((0, 8), np.float32), "stream: features are empty"),
+        (np.zeros(8, np.float32), "stream: features have shape [8], expected [T, D]"),
+        (np.float32(3), "stream: features have shape [], expected [T, D]"),
+        (np.zeros((20, 8), np.int64), "stream: features are int64, expected float32"),
+        (None, "cannot read stream.npy: No such file or directory"),
+        (b"not an array", "cannot read stream.npy"),
+    ],
+)
+def test_predict_refuses(capsys, toy_run, tmp_path, features, message):
+    if isinstance(features, bytes):
+        Path("stream.npy").write_bytes(features)
+    elif features is not None:
+        np.save("stream.npy", features)
+    line = _fail(capsys, "predict", "stream.npy", "--workdir", toy_run.workdir)
+    assert message in line
+    assert not list(tmp_path.glob("*.json"))
+
+
+@pytest.mark.parametrize("command", ["evaluate", "predict"])
+def test_work_directory_without_a_run(capsys, tmp_path, command):
+    np.save("stream.npy", np.zeros((20, 8), np.float32))
+    file = ["stream.npy"] if command == "predict" else []
+    line = _fail(capsys, command, *file, "--workdir", tmp_path / "nothing")
+    assert line.startswith(f"cannot read {tmp_path}/nothing/config.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("ground_truth.json", "{", "ground_truth.json: "),
+        ("ground_truth.json", '{"database": 3}', "database"),
+        ("round_0/detections_test.json", "[]", "no ActivityNet detections"),
+        ("round_0/detections_test.json", '{"results": {"test_0": [{"label": "dip"}]}}', "test_0"),
+        ("config.json", "null", "config.json: missing all; expected a file that this version"),
+        ("config.json", '{"train": {"steps": 60}}', "config.json: missing evaluation.tious"),
+        ("run.json", '{"data": {"classes": []}}', "run.json: missing data.dim"),
+    ],
+)
+def test_evaluate_refuses(capsys, workdir, name, content, message):
+    (workdir / name).write_text(content)
+    before = (workdir / "evaluation.json").read_text()
+    assert message in _fail(capsys, "evaluate", "--workdir", workdir)
+    assert (workdir / "evaluation.json").read_text() == before
+
+
+def test_nothing_to_evaluate(capsys, workdir):
+    for number in range(2):
+        (workdir / f"round_{number}" / "detections_test.json").unlink()
+    assert "nothing to evaluate" in _fail(capsys, "evaluate", "--workdir", workdir)

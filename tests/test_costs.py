@@ -1,0 +1,50 @@
+"""What training costs, against counts by hand."""
+
+import jax
+import pytest
+import toy
+
+from tal_jax import costs, pipeline
+from tal_jax.config import check_config
+
+
+def _shapes(tree):
+    return jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+
+
+def test_shapes_are_those_of_a_data_set(toy_run):
+    dataset = toy.dataset(toy_run.data)
+    timeline = pipeline.pack_training(dataset, check_config(toy.config()), None).timeline
+    sizes = costs.Sizes(
+        recordings=6,
+        snippets=256,
+        dim=toy.DIM,
+        classes=2,
+        points=max(len(recording.points) for recording in dataset.train),
+        slots=2,
+    )
+    assert _shapes(costs.timeline_shapes(sizes)) == _shapes(timeline)
+
+
+def test_costs_by_hand(toy_run):
+    config = check_config(toy.config())
+    dataset = toy.dataset(toy_run.data)
+    timeline = pipeline.pack_training(dataset, config, None).timeline
+    found = costs.training_costs(config, timeline, 2)
+    width, outputs, prototypes, length = 16, 3, 4, config.train.length
+    weights = (3 * toy.DIM + 1) * width + width * outputs + prototypes * width
+    assert found.parameters == weights
+    # The matrix products alone: two branches, forward and twice as much backward.
+    products = 2 * 4 * length * (3 * toy.DIM * width + 2 * width * outputs + 4 * prototypes * width)
+    assert 2 * products < found.flops < 30 * products
+    features = timeline.recordings.features.nbytes
+    assert features < found.peak_bytes < 1e8
+    assert found.bytes_accessed > 3 * features * 4 / 6
+
+
+def test_default_sizes_can_be_shown():
+    timeline = costs.timeline_shapes(costs.Sizes())
+    assert timeline.recordings.features.shape == (200, 750, 2048)
+    assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(timeline))
+    with pytest.raises(TypeError):
+        costs.Sizes(snippet=3)

@@ -1,0 +1,55 @@
+"""The scripts do what the command line does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "experiments"
+
+
+def _run(script: str, *arguments) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, str(SCRIPTS / script), *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parent)},
+    )
+
+
+@pytest.fixture
+def config(toy_run, tmp_path):
+    path = tmp_path / "toy_config.py"
+    text = f"import toy\n\ndef get_config():\n    return toy.config({str(toy_run.data)!r})\n"
+    path.write_text(text)
+    return path
+
+
+def test_train(toy_run, config, tmp_path):
+    workdir = tmp_path / "run"
+    settings = ["--config.train.steps=15", "--config.train.rounds=1"]
+    done = _run("train.py", "--config", config, "--workdir", workdir, *settings)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "update    15/15" in done.stdout and "mAP in %" in done.stdout
+    assert (workdir / "report.html").exists()
+
+
+def test_train_refuses_unknown_settings(config, tmp_path):
+    settings = ["--config.train.stps=15"]
+    done = _run("train.py", "--config", config, "--workdir", tmp_path / "run", *settings)
+    assert done.returncode != 0 and "Did you mean" in done.stderr
+
+
+def test_evaluate(toy_run, tmp_path):
+    workdir = Path(shutil.copytree(toy_run.workdir, tmp_path / "run"))
+    before = json.loads((workdir / "evaluation.json").read_text())
+    (workdir / "evaluation.json").unlink()
+    done = _run("evaluate.py", "--workdir", workdir)
+    assert done.returncode == 0, done.stderr
+    assert "matched" in done.stdout and "mAP in %" in done.stdout
+    assert json.loads((workdir / "evaluation.json").read_text()) == before
