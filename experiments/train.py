@@ -4,7 +4,7 @@ The same as `tal-jax train`, as a script to read and to change. Settings are cha
 `--config.train.steps=100`; the config's argument stands behind a colon, as in `hapt_rsmp.py:quick`.
 """
 
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tal_jax import pipeline, runs
@@ -19,6 +19,7 @@ def main(argv: list[str]) -> None:
     """Runs the script."""
     if len(argv) > 1:
         raise app.UsageError(f"unknown arguments {argv[1:]}")
+    logging.set_verbosity(logging.WARNING)  # below, Orbax tells of every file that it writes
 
     # --- data ---
     config = CONFIG.value
