@@ -43,8 +43,18 @@ class Checkpoints:
         self._manager, self._ocp, self._folder = manager, ocp, folder
 
     def save(self, step: int, state: Any, *, metrics: dict[str, float] | None = None) -> None:
-        """Writes a state; the highest `metrics["criterion"]` decides which one is best."""
-        self._manager.save(step, args=self._ocp.args.StandardSave(state), metrics=metrics)
+        """Writes a state; the highest `metrics["criterion"]` decides which one is best.
+
+        Raises:
+          OSError: if it cannot be written, in one line; earlier checkpoints stay.
+        """
+        try:
+            self._manager.save(step, args=self._ocp.args.StandardSave(state), metrics=metrics)
+        except Exception as error:  # Orbax and TensorStore raise many kinds
+            raise OSError(
+                f"cannot write checkpoint {step} in {self._folder}: {_one_line(error)}; the same "
+                "run goes on from the checkpoint before, if there is one"
+            ) from error
 
     def latest_metrics(self) -> dict[str, float]:
         """What was measured at the latest checkpoint; empty where nothing was."""
@@ -76,14 +86,19 @@ class Checkpoints:
         try:
             state = self._manager.restore(step, args=self._ocp.args.StandardRestore(shapes))
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            reason = str(error).strip().splitlines()[0][:200] if str(error).strip() else repr(error)
             raise ValueError(
-                f"{self._folder / str(step)}: cannot restore this checkpoint ({reason}); delete "
-                f"that folder to go on from an earlier state, or {self._folder} to train the "
-                "round again"
+                f"{self._folder / str(step)}: cannot restore this checkpoint ({_one_line(error)}); "
+                f"delete that folder to go on from an earlier state, or {self._folder} to train "
+                "the round again"
             ) from error
         # Orbax ties arrays to their device, which would make other programs of the same functions.
         return jax.tree.map(jnp.asarray, jax.device_get(state))
+
+
+def _one_line(error: Exception) -> str:
+    """The beginning and the end of a message, which hold what failed and why."""
+    line = (str(error).strip() or repr(error)).splitlines()[0]
+    return line if len(line) <= 250 else f"{line[:100]} … {line[-150:]}"
 
 
 def _criterion_of(metrics: dict[str, float]) -> float:
