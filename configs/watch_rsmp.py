@@ -2,8 +2,8 @@
 
 Command:   tal-jax train --config watch_rsmp --workdir runs/watch
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
-Time:      366 s on one core that was shared with other work; on two free cores to be measured
-Result:    average mAP (.1-.7) 74.1, seed 0, last round; see docs/results.md
+Time:      149 s, compilation included
+Result:    average mAP (.1-.7) 74.3, seed 0, last round; see docs/results.md
 
 Needs `pip install "tal_jax[demo]"`, which brings the recordings. `watch_rsmp:quick` is a run of two
 short rounds that only shows that everything works.

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 import ml_collections
+from absl import logging
 
 from tal_jax import pipeline, runs
 from tal_jax.config import check_config, config_names, load_config, override
@@ -186,11 +187,13 @@ def _load_config(arguments: argparse.Namespace) -> ml_collections.ConfigDict:
 
 
 def _prepare_jax() -> None:
-    """Keeps compiled programs between runs, and whole tracebacks."""
+    """Keeps compiled programs between runs, and errors to one account of each."""
     if not jax.config.jax_compilation_cache_dir:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "tal_jax"))
     # `_is_the_users` wants to see where an error was raised.
     jax.config.update("jax_traceback_filtering", "off")
+    # Orbax logs, traceback and all, what it then raises and we tell in a line.
+    logging.set_verbosity(logging.FATAL)
 
 
 def _is_the_users(error: Exception) -> bool:

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import pytest
 import toy
+from absl import logging
 
 from tal_jax import cli, pipeline
 from tal_jax.training import checkpoints
@@ -19,9 +20,10 @@ def _settings(monkeypatch, tmp_path):
     """The command line settles how its process runs; tests must not keep that."""
     monkeypatch.delenv("TAL_JAX_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    filtering = jax.config.jax_traceback_filtering
+    filtering, verbosity = jax.config.jax_traceback_filtering, logging.get_verbosity()
     yield
     jax.config.update("jax_traceback_filtering", filtering)
+    logging.set_verbosity(verbosity)
 
 
 @pytest.fixture
