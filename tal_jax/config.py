@@ -54,7 +54,7 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.loss.lambda_ins = 1.0
     config.loss.action_weight = 0.5
     config.loss.feat_weight = 1.0
-    config.loss.topk_ratio = 8
+    config.loss.topk_ratio = 8.0
     config.loss.delta = 0.25
     config.loss.select = "all"
     config.loss.temperature = 0.1

@@ -10,11 +10,15 @@ import ml_collections
 
 from tal_jax.config import check_config, rsmp_config
 from tal_jax.data import files
-from tal_jax.data.recordings import Dataset
+from tal_jax.data.recordings import Dataset, Scaling
+
+_SCALING_FILE = "scaling.npz"
 
 
 def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> None:
     """Writes `config.json`, `run.json`, `ground_truth.json` and `train_points.json`.
+
+    Where the features were standardised, `scaling.npz` keeps how, for recordings to come.
 
     Raises:
       ValueError: if the work directory holds a run of another config or data set.
@@ -28,6 +32,9 @@ def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Datas
     files.write_json(workdir / "run.json", card)
     files.write_json(workdir / "ground_truth.json", dataset.ground_truth)
     files.write_json(workdir / "train_points.json", _points(dataset))
+    if dataset.scaling is not None:
+        scaling = {"mean": dataset.scaling.mean, "scale": dataset.scaling.scale}
+        files.write_npz(workdir / _SCALING_FILE, scaling)
     # Last, since it marks the directory as a run's.
     files.write_json(workdir / "config.json", settings)
 
@@ -45,6 +52,22 @@ def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]
     described = {"data.classes", "data.overlapping", "data.dim", "data.grid.fps"}
     _expect_keys(workdir / "run.json", card, described)
     return check_config(ml_collections.ConfigDict(settings)), card["data"]
+
+
+def read_scaling(workdir: Path) -> Scaling | None:
+    """How the run's features were standardised; None if they were not.
+
+    Raises:
+      ValueError: if the file of it cannot be read.
+    """
+    path = workdir / _SCALING_FILE
+    if not path.exists():
+        return None
+    arrays = files.read_npz(path)
+    missing = {"mean", "scale"} - set(arrays)
+    if missing:
+        raise ValueError(f"{path}: no array {min(missing)!r}; expected mean and scale of a run")
+    return Scaling(arrays["mean"], arrays["scale"])
 
 
 def _expect_keys(path: Path, values: Any, keys: set[str]) -> None:

@@ -75,14 +75,18 @@ def write_reports(workdir: str | Path, *, print_line: Callable[[str], None] = pr
 
 
 def read_recording(path: str | Path, workdir: str | Path) -> Recording:
-    """Maps a file of features as a recording on the clock of a run.
+    """Reads a file of features as a recording on the clock of a run, standardised as its data.
 
     Raises:
       ValueError: if the file or the run card cannot be read; the features are not checked.
     """
     _, data = run_card.read(Path(workdir))
+    scaling = run_card.read_scaling(Path(workdir))
     grid = Grid.from_dict(data["grid"])
     features = load_features(path)
+    # Features of a wrong shape are left as they are, for `predict` to refuse.
+    if scaling is not None and features.ndim == 2 and features.shape[1] == len(scaling.mean):
+        features = scaling.apply(features)
     duration_s = grid.to_seconds(float(len(features))) if features.ndim else 0.0
     return Recording(Path(path).stem, features, grid, duration_s)
 

@@ -12,6 +12,7 @@ import toy
 from absl import logging
 
 from tal_jax import cli, pipeline
+from tal_jax.data import files
 from tal_jax.training import checkpoints
 
 
@@ -121,6 +122,37 @@ def test_predict(capsys, toy_run, tmp_path):
     output = tmp_path / "deep" / "er.json"
     _succeed(capsys, "predict", file, "--workdir", toy_run.workdir, "--output", output)
     assert json.loads(output.read_text()) == found
+
+
+def test_predict_standardises_as_in_training(capsys, toy_run, workdir, tmp_path):
+    features = np.load(toy_run.data / "test_0.npy")
+    mean, scale = np.full(8, 3.0), np.full(8, 4.0)  # powers of two: undone without rounding
+    files.write_npz(workdir / "scaling.npz", {"mean": mean, "scale": scale})
+    np.save("test_0.npy", (features * 4 + 3).astype(np.float64))
+    _succeed(capsys, "predict", "test_0.npy", "--workdir", workdir)
+    found = json.loads((tmp_path / "test_0.detections.json").read_text())["results"]["test_0"]
+    expected = pipeline.predict(toy_run.fitted, toy.dataset(toy_run.data).test[:1])["test_0"]
+    assert [entry["label"] for entry in found] == [entry["label"] for entry in expected]
+    for one, two in zip(found, expected, strict=True):
+        np.testing.assert_allclose(one["segment"], two["segment"], atol=1e-4)
+        np.testing.assert_allclose(one["score"], two["score"], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (None, "scaling.npz: "),
+        ({"mean": np.zeros(8)}, "scaling.npz: no array 'scale'; expected mean and scale of a run"),
+    ],
+)
+def test_predict_refuses_a_broken_scaling(capsys, toy_run, workdir, arrays, message):
+    if arrays is None:
+        (workdir / "scaling.npz").write_bytes(b"PK nothing")
+    else:
+        files.write_npz(workdir / "scaling.npz", arrays)
+    assert message in _fail(
+        capsys, "predict", toy_run.data / "test_0.npy", "--workdir", workdir
+    )
 
 
 def test_info(capsys, config, toy_run):

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -56,6 +57,19 @@ def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays as one compressed `.npz`; raises OSError as `write_json` does."""
     _write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+
+
+def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Reads the named arrays of an `.npz`.
+
+    Raises:
+      ValueError: if the file is missing, broken, or holds Python objects.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"cannot read {path}: {_reason(error)}; expected an .npz") from error
 
 
 def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:

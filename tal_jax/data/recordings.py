@@ -49,6 +49,18 @@ class Recording:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Scaling:
+    """How the features of a data set were standardised: `(features - mean) / scale`."""
+
+    mean: np.ndarray  # [D] float64
+    scale: np.ndarray  # [D] float64, above 0
+
+    def apply(self, features: np.ndarray) -> np.ndarray:
+        """Standardises `[T, D]`, as float32."""
+        return ((features - self.mean) / self.scale).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """Recordings to train on, recordings to test on, and what is known of each.
 
@@ -61,6 +73,7 @@ class Dataset:
       overlapping: pairs of labels whose instances may overlap; a point of one says nothing against
         the other.
       notes: one line for each thing that was left out or looks odd, and why; to be printed.
+      scaling: how the features were standardised, for other recordings; None if they were not.
     """
 
     classes: tuple[str, ...]
@@ -69,6 +82,7 @@ class Dataset:
     ground_truth: dict[str, Any]
     overlapping: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
+    scaling: Scaling | None = None
 
 
 def check_recording(
@@ -194,25 +208,24 @@ def standardize(dataset: Dataset) -> Dataset:
       dataset: a data set with at least one training recording.
 
     Returns:
-      The data set with float32 features in memory.
+      The data set with float32 features in memory, and with the `Scaling`.
     """
     snippets = np.concatenate([recording.features for recording in dataset.train]).astype(
         np.float64
     )
     mean, std = snippets.mean(axis=0), snippets.std(axis=0)
-    scale = np.where(
-        std > 1e-6 * np.abs(mean), std, 1.0
-    )  # below: constant but for float32 rounding
+    # Below this a feature is constant but for float32 rounding.
+    scaling = Scaling(mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0))
 
     def apply(recordings: Sequence[Recording]) -> tuple[Recording, ...]:
         return tuple(
-            dataclasses.replace(
-                recording, features=((recording.features - mean) / scale).astype(np.float32)
-            )
+            dataclasses.replace(recording, features=scaling.apply(recording.features))
             for recording in recordings
         )
 
-    return dataclasses.replace(dataset, train=apply(dataset.train), test=apply(dataset.test))
+    return dataclasses.replace(
+        dataset, train=apply(dataset.train), test=apply(dataset.test), scaling=scaling
+    )
 
 
 def _check_finite(name: str, features: np.ndarray) -> None:

@@ -144,6 +144,11 @@ def test_standardize():
     assert {r.features.dtype for r in result.train + result.test} == {np.dtype(np.float32)}
     assert result.train[0].points == dataset.train[0].points
     assert result.ground_truth is dataset.ground_truth
+    np.testing.assert_allclose(result.scaling.mean, raw.mean(0))
+    np.testing.assert_allclose(result.scaling.scale, raw.std(0))
+    np.testing.assert_array_equal(
+        result.scaling.apply(dataset.test[0].features), result.test[0].features
+    )
 
 
 def test_standardize_ignores_the_test_set():
