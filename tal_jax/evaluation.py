@@ -113,9 +113,9 @@ def evaluate_detections(
     is a false positive. AP is the area under the interpolated precision-recall curve, mAP its mean
     over the classes that have ground truth in the subset.
 
-    Detections in videos of the subset without ground truth, and in videos that the ground truth
-    does not know, are false positives. Detections in videos of another subset are left out, and
-    those of a label without ground truth belong to no AP. `notes` counts all four.
+    Detections in videos without ground truth of the subset are false positives, be they of the
+    subset, of another one, or not in the ground truth at all; those of a label without ground
+    truth belong to no AP. `notes` counts all four.
 
     Args:
       ground_truth: `{"database": {video: {"subset", "annotations": [{"label", "segment"}]}}}`, a
@@ -248,7 +248,7 @@ def explain_errors(
 ) -> dict[str, int]:
     """Counts why ground truth was not found.
 
-    Looks at one operating point: of each class the n best detections of the subset, n being its
+    Looks at one operating point: of each class the n best detections, n being its
     number of ground-truth segments (where precision equals recall). They are matched as in
     `evaluate_detections`; every instance left over gets the first reason that fits.
 
@@ -339,9 +339,8 @@ def _read_problem(
     annotations, other_videos = _split_database(ground_truth, subset)
     results = _lookup(predictions, "results", Mapping, "the predictions")
     results = {v: _lookup(results, v, Sequence, "the results") for v in results}
-    evaluated = {v: items for v, items in results.items() if v not in other_videos}
     truth = _flatten(annotations, "annotation")
-    found = _flatten(evaluated, "detection")
+    found = _flatten(results, "detection")
 
     classes = tuple(sorted(set(truth.labels)))
     class_index = {label: i for i, label in enumerate(classes)}
@@ -349,7 +348,7 @@ def _read_problem(
     gt_order = np.lexsort((gt_class, truth.owner))  # stable, as is every sort in this module
 
     video_index = {video: i for i, video in enumerate(annotations)}
-    found_index = np.array([video_index.get(v, len(annotations)) for v in evaluated], np.intp)
+    found_index = np.array([video_index.get(v, len(annotations)) for v in results], np.intp)
     det_class = np.array([class_index.get(label, -1) for label in found.labels], np.intp)
     known = np.flatnonzero(det_class >= 0)
     det_order = known[np.lexsort((-found.scores[known], det_class[known]))]
@@ -472,10 +471,10 @@ def _notes(
 
     if not truth.labels:
         yield "no ground-truth segments: mAP is undefined"
-    other = {v: len(r) for v, r in results.items() if v in other_videos and r}
+    other = {v: counted(v) for v, r in results.items() if v in other_videos and r}
     if other:
         yield (
-            f"{_count(sum(other.values()), 'detection')} left out, in "
+            f"{_count(sum(other.values()), 'detection')} counted as false positives, in "
             f"{_count(len(other), 'video')} outside subset {subset!r}: {_some(other)}"
         )
     database = other_videos.union(annotations)
