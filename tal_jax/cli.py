@@ -153,12 +153,12 @@ def _info(arguments: argparse.Namespace) -> None:
     if arguments.data or config.data.name == "watch":
         dataset = load_dataset(config, arguments.data)
         timeline = pipeline.pack_training(dataset, config, None).timeline
-        num_classes = len(dataset.classes)
+        recordings, num_classes = len(dataset.train), len(dataset.classes)
     else:
         fields = dataclasses.fields(Sizes)
         sizes = Sizes(*(getattr(arguments, field.name) for field in fields))
-        timeline, num_classes = timeline_shapes(sizes), sizes.classes
-    recordings, snippets, dim = timeline.recordings.features.shape
+        timeline, recordings, num_classes = timeline_shapes(sizes), sizes.recordings, sizes.classes
+    _, snippets, dim = timeline.recordings.features.shape
     _say(
         f"training set:       {recordings} recordings of up to {snippets} snippets, D {dim}, "
         f"{num_classes} classes"

@@ -81,6 +81,7 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.localization.thresholds = tuple(i * 0.025 for i in range(10))
     config.localization.background_thresholds = tuple(0.5 + i * 0.025 for i in range(9))
     config.localization.video_weight = 0.2
+    config.localization.min_outer = 0.0
     config.localization.iou_threshold = 0.7
 
     config.evaluation = ml_collections.ConfigDict()
@@ -302,6 +303,7 @@ def check_config(
         expect(f"loss.{key}", loss[key] >= 2, "at least 2")
     between = config.seeds.force_between
     expect("seeds.force_between", between in ("any", "same"), "'any' or 'same'")
+    expect("localization.min_outer", config.localization.min_outer >= 0, "at least 0 snippets")
     expect("sampling.tau_s", sampling.tau_s > 0, "more than 0 seconds")
     expect("sampling.delta", sampling.delta >= 0, "at least 0")
     expect("sampling.alpha", 0 <= sampling.alpha <= 1, "from 0 to 1")

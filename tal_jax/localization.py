@@ -100,6 +100,7 @@ def localize(
     topk_ratio: jax.typing.ArrayLike = 8,
     video_weight: jax.typing.ArrayLike = 0.2,
     delta: jax.typing.ArrayLike = 0.25,
+    min_outer: jax.typing.ArrayLike = 0.0,
     iou_threshold: jax.typing.ArrayLike = 0.7,
     where: jax.Array | None = None,
 ) -> Detections:
@@ -119,6 +120,7 @@ def localize(
       topk_ratio: the video score is the mean of the top `T_valid / topk_ratio` confidences.
       video_weight: share of the video score in the detections' scores.
       delta: see `ops.curve_contrast`.
+      min_outer: see `ops.curve_contrast`.
       iou_threshold: a candidate that overlaps a better one this much is dropped.
       where: `[T]` True on the valid snippets, a prefix; default all.
 
@@ -135,7 +137,9 @@ def localize(
         runs, exists, overflow = threshold_runs(curve, thresholds, max_runs=max_runs, where=where)
         candidates = jnp.concatenate([runs, foreground])
         exists = jnp.concatenate([exists, foreground_exists]) & present
-        values = contrast.curve_contrast(curve, candidates, delta=delta, where=where)
+        values = contrast.curve_contrast(
+            curve, candidates, delta=delta, min_outer=min_outer, where=where
+        )
         values = values + video_weight * video_score
         keep = segment_ops.nms(candidates, values, iou_threshold=iou_threshold, where=exists)
         return candidates, values, keep, jnp.where(present, overflow, 0)
@@ -225,6 +229,7 @@ def locate(
             topk_ratio=config.loss.topk_ratio,
             video_weight=options.video_weight,
             delta=config.loss.delta,
+            min_outer=options.min_outer,
             iou_threshold=options.iou_threshold,
             classes=jnp.where(own, classes.any(axis=0), present),
             where=where,

@@ -76,6 +76,7 @@ def fit(
     for number in range(config.train.rounds):
         began = time.monotonic()
         folder = workdir / f"round_{number}"
+        _refuse_orphans(workdir, number)
         packed = pack_training(dataset, config, proposals)
         report(_describe_round(number, packed))
         state = rounds.train_round(
@@ -160,6 +161,16 @@ def load_run(workdir: str | Path) -> Fitted:
     return Fitted(params, config, tuple(data["classes"]), data["dim"], overlapping)
 
 
+def _refuse_orphans(workdir: Path, number: int) -> None:
+    """Refuses rounds that came from proposals that are gone: they would be taken for new ones."""
+    later = workdir / f"round_{number + 1}"
+    if later.exists() and not (workdir / f"round_{number}" / "proposals_train.json").exists():
+        raise ValueError(
+            f"{later} is there, but round {number} has no proposals_train.json, which it came "
+            f"from; put that back, or delete round_{number + 1} and all later rounds"
+        )
+
+
 # --- timelines ---
 
 
@@ -180,11 +191,22 @@ def pack_training(
     meets actions at the speed that they have in test recordings, too.
     """
     length = _bucket_of(dataset.train)
-    timeline = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
-    # One padded length for all rounds, so that the training program is compiled once.
-    num_samples = config.train.length
-    if proposals is None:
-        return Packed(timeline, num_samples)
+    plain = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
+    if proposals is not None:
+        found, plain = _with_instances(plain, proposals, dataset)
+    timeline = plain
+    if config.sampling.compensate and proposals is not None:
+        timeline = _compensate(plain, found, dataset.train, config)
+    if config.sampling.compensate and config.sampling.keep_original:
+        # In round 0, too, where both are the same: all rounds then share one compiled program.
+        timeline = jax.tree.map(lambda *rows: jnp.concatenate(rows), timeline, plain)
+    return Packed(timeline, config.train.length)
+
+
+def _with_instances(
+    timeline: timelines.Timeline, proposals: Results, dataset: Dataset
+) -> tuple[timelines.Proposals, timelines.Timeline]:
+    """The proposals as arrays, and the timeline with the pseudo instances that they make."""
     found = timelines.proposals_of(
         proposals,
         dataset.train,
@@ -193,13 +215,7 @@ def pack_training(
         dataset.classes,
     )
     found = jax.jit(timelines.with_own_point)(found, timeline.recordings)
-    timeline = jax.jit(timelines.assign_instances)(timeline, found)
-    if config.sampling.compensate:
-        plain = timeline
-        timeline = _compensate(plain, found, dataset.train, config)
-        if config.sampling.keep_original:
-            timeline = jax.tree.map(lambda *rows: jnp.concatenate(rows), timeline, plain)
-    return Packed(timeline, num_samples)
+    return found, jax.jit(timelines.assign_instances)(timeline, found)
 
 
 def _pack_plain(recordings: Sequence[Recording], fitted: Fitted) -> Packed:

@@ -247,6 +247,35 @@ def test_proposals_may_be_edited(toy_run, tmp_path):
             _fit(toy_run, workdir)
 
 
+def test_rounds_without_what_they_came_from_are_refused(toy_run, tmp_path):
+    workdir = _copy(toy_run, tmp_path)
+    (workdir / "round_0" / "proposals_train.json").unlink()
+    with pytest.raises(ValueError, match="round_1 is there, but round 0 has no proposals_train"):
+        _fit(toy_run, workdir)
+    shutil.rmtree(workdir / "round_1")
+    _assert_same(_fit(toy_run, workdir).params, toy_run.fitted.params)
+
+
+@pytest.mark.parametrize("keep_original", [False, True])
+@pytest.mark.parametrize("compensate", [False, True])
+def test_pack_training(toy_run, compensate, keep_original):
+    dataset, config = toy.dataset(toy_run.data), toy.config(toy_run.data)
+    config.sampling.update(compensate=compensate, keep_original=keep_original)
+    proposals = _read(toy_run.workdir / "round_0" / "proposals_train.json")["results"]
+    first = pipeline.pack_training(dataset, check_config(config), None).timeline
+    later = pipeline.pack_training(dataset, check_config(config), proposals).timeline
+    # The same shapes in all rounds, so one program.
+    assert jax.tree.map(np.shape, first) == jax.tree.map(np.shape, later)
+    lengths = [len(recording.features) for recording in dataset.train]
+    twice = compensate and keep_original
+    assert first.counts.tolist() == lengths * (2 if twice else 1)
+    counts = later.counts.tolist()
+    assert all(a >= b for a, b in zip(counts, lengths, strict=False))
+    assert (counts[: len(lengths)] != lengths) == compensate
+    assert not twice or counts[len(lengths) :] == lengths
+    assert not np.asarray(first.instances).any() and np.asarray(later.instances).any()
+
+
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_warm_start(toy_run, tmp_path, monkeypatch, warm_start):
     given = []
@@ -392,6 +421,6 @@ def test_odd_recordings_train(toy_run, tmp_path):
         toy_run, tmp_path, dataset=dataset, report=lines.append, steps=10, checkpoint_every=10
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
-    assert any("6 of them beyond train.length" in line for line in lines)
+    assert any("12 of them beyond train.length" in line for line in lines)
     proposals = _read(tmp_path / "round_1" / "proposals_train.json")["results"]
     assert list(proposals) == [one.name for one in train] and proposals["silent"] == []

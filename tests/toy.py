@@ -38,6 +38,7 @@ def config(folder: Path | str = "") -> ml_collections.ConfigDict:
     config = rsmp_config()
     config.data = data_config("folder", **settings)
     config.sampling.tau_s = 10.0
+    config.sampling.keep_original = True
     config.model.widths = (16,)
     config.model.dropout = 0.2
     config.model.num_prototypes = 4

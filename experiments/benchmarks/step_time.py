@@ -85,7 +85,7 @@ def time_parts(options) -> dict[str, float]:
         return jax.grad(total)(branches)
 
     def search(scores):
-        return jax.vmap(functools.partial(steps._search_recording, config=fixed))(*scores, batch)
+        return jax.vmap(functools.partial(steps.search_recording, config=fixed))(*scores, batch)
 
     def adam(params):
         return steps.make_optimizer(config).update(params, state.opt_state, params)

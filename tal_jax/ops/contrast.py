@@ -147,13 +147,14 @@ def curve_contrast(
     segments: jax.Array,
     *,
     delta: jax.typing.ArrayLike = 0.25,
+    min_outer: jax.typing.ArrayLike = 0.0,
     where: jax.Array | None = None,
 ) -> jax.Array:
     """Contrast of segments with real-valued ends, by exact integrals.
 
     The scores are read as a curve: snippet `i`'s score stands at time `i + ½`, straight lines in
     between, constant before the first and after the last centre. Each side of the outer region is
-    `δ · length` long, clipped to the recording.
+    `max(δ · length, min_outer)` long, clipped to the recording.
 
     >>> import jax.numpy as jnp
     >>> print(curve_contrast(jnp.array([0.0, 1.0, 1.0, 0.0]), jnp.array([[1.0, 3.0]])))
@@ -163,6 +164,9 @@ def curve_contrast(
       scores: `[T]` one class's confidences.
       segments: `[N, 2]` start and end times in snippets.
       delta: width of the outer region on each side as a fraction of the segment's length.
+      min_outer: least width of each side in snippets. Features that see a window longer than their
+        snippet smear a short action over its neighbours; only beyond that can the outer region see
+        what lies outside.
       where: `[T]` True on the valid snippets, a prefix; default all.
 
     Returns:
@@ -178,7 +182,7 @@ def curve_contrast(
     extent = length.astype(scores.dtype)
     segments = jnp.clip(segments.astype(scores.dtype), 0, extent)
     start, end = segments[:, 0], jnp.maximum(segments[:, 0], segments[:, 1])
-    width = jnp.asarray(delta, scores.dtype) * (end - start)
+    width = jnp.maximum(jnp.asarray(delta, scores.dtype) * (end - start), min_outer)
     left, right = jnp.maximum(start - width, 0), jnp.minimum(end + width, extent)
     integrate = _curve_integral(scores, length, where)
     inner = _mean(integrate(start, end), end - start)

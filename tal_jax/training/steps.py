@@ -321,7 +321,7 @@ def search(
     def one_chunk(rows):
         batch = timelines.resample_batch(timelines.take(timeline, rows), num_samples)
         scores, background = score_batch(model, config, params, batch)
-        return jax.vmap(functools.partial(_search_recording, config=config))(
+        return jax.vmap(functools.partial(search_recording, config=config))(
             scores, background, batch
         )
 
@@ -344,7 +344,23 @@ def score_batch(
     return fuse(rsmp.select_logits(branches, config.model.branch))
 
 
-def _search_recording(scores, background, batch, config):
+def search_recording(
+    scores: jax.Array,
+    background: jax.Array,
+    batch: timelines.Batch,
+    config: ml_collections.ConfigDict,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Pseudo labels of one recording.
+
+    Args:
+      scores: `[N, C]` confidences.
+      background: `[N]` background probabilities.
+      batch: one recording of a batch.
+      config: see `compiled_config`.
+
+    Returns:
+      Background seeds `[N]`, optimal sequences `[L, N]` and best segments `[L, 2]` of its slots.
+    """
     seeds = pseudo_labels.mine_seeds(
         background,
         batch.points,
