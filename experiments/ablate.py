@@ -4,7 +4,10 @@ Every setting is trained with several seeds; a table gives mean ± standard devi
 round's scores. Settings that begin with the same rounds share them, and a stopped run goes on where
 it was.
 
-    python experiments/ablate.py --config configs/hapt_rsmp.py --workdir /tmp/ablate --seeds 5
+    python experiments/ablate.py --config configs/hapt_rsmp.py --workdir /tmp/ablate
+
+The table covers the seeds that are there, so several processes may each train some of them, and a
+last call without `--seeds` prints all.
 """
 
 import dataclasses
@@ -22,7 +25,7 @@ from tal_jax.data import datasets, files
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The full system's config.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and tables are kept.", required=True)
 _DATA = flags.DEFINE_string("data", None, "Where data sets lie; default TAL_JAX_DATA.")
-_SEEDS = flags.DEFINE_integer("seeds", 5, "Number of seeds.", lower_bound=1)
+_SEEDS = flags.DEFINE_list("seeds", list("01234"), "Seeds; processes may share them out.")
 _SETTINGS = flags.DEFINE_list("settings", None, "Names of the settings to run; default all.")
 
 
@@ -57,22 +60,21 @@ def main(argv: list[str]) -> None:
     del argv
     root = Path(_WORKDIR.value)
     names = _SETTINGS.value or list(SETTINGS)
-    for seed in range(_SEEDS.value):
+    for seed in map(int, _SEEDS.value):
         config = ml_collections.ConfigDict(_CONFIG.value.to_dict())
         config.seed = seed
         dataset = datasets.load_dataset(config, _DATA.value)
         for name in names:
             run_cell(root, name, seed, config, dataset)
-        table = format_table(root, names, range(seed + 1))
-        files.write_bytes(root / "table.md", table.encode())
-        print(table, flush=True)
+    table = format_table(root, names, _CONFIG.value.train.rounds)
+    files.write_bytes(root / "table.md", table.encode())
+    print(table, flush=True)
 
 
 def run_cell(root: Path, name: str, seed: int, config, dataset) -> None:
     """Trains one setting with one seed, or what is left of it."""
     setting, workdir = SETTINGS[name], root / name / f"seed_{seed}"
-    last = setting.overrides.get("train.rounds", config.train.rounds) - 1
-    if (workdir / f"round_{last}" / "evaluation.json").exists():
+    if last_evaluation(workdir, name, config.train.rounds).exists():
         return
     print(f"== {setting.title}, seed {seed}", flush=True)
     config = ml_collections.ConfigDict(config.to_dict())
@@ -80,6 +82,12 @@ def run_cell(root: Path, name: str, seed: int, config, dataset) -> None:
     if setting.shares is not None:
         copy_round(root / setting.shares / f"seed_{seed}" / "round_0", workdir / "round_0")
     pipeline.fit(dataset, config, workdir=workdir)
+
+
+def last_evaluation(workdir: Path, name: str, rounds: int) -> Path:
+    """The scores of a cell's last round, which are there once the cell is finished."""
+    last = SETTINGS[name].overrides.get("train.rounds", rounds) - 1
+    return workdir / f"round_{last}" / "evaluation.json"
 
 
 def copy_round(source: Path, target: Path) -> None:
@@ -91,28 +99,30 @@ def copy_round(source: Path, target: Path) -> None:
         part.rename(target)
 
 
-def format_table(root: Path, names: list[str], seeds: range) -> str:
-    """A Markdown table of the last rounds, in percent."""
+def format_table(root: Path, names: list[str], rounds: int) -> str:
+    """A Markdown table of the last rounds, in percent, over the seeds that are finished."""
     lines = [
-        f"mAP in %, mean ± standard deviation over {len(seeds)} seeds, last update of all rounds",
+        "mAP in %, mean ± standard deviation over the seeds, last update of all rounds",
         "",
-        "| setting | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
-        "|---|---|---|---|---|---|---|",
+        "| setting | seeds | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name in names:
-        rows = np.array([_cell(root / name / f"seed_{seed}") for seed in seeds])
+        paths = [last_evaluation(path, name, rounds) for path in (root / name).glob("seed_*")]
+        rows = np.array([_cell(path) for path in paths if path.exists()])
+        if not len(rows):
+            continue
+        deviations = rows.std(axis=0, ddof=min(1, len(rows) - 1))
         cells = [
             f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-            for mean, deviation in zip(
-                rows.mean(axis=0), rows.std(axis=0, ddof=min(1, len(rows) - 1)), strict=True
-            )
+            for mean, deviation in zip(rows.mean(axis=0), deviations, strict=True)
         ]
-        lines.append(f"| {SETTINGS[name].title} | {' | '.join(cells)} |")
+        lines.append(f"| {SETTINGS[name].title} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _cell(workdir: Path) -> list[float]:
-    metrics = evaluation.DetectionMetrics.from_dict(files.read_json(workdir / "evaluation.json"))
+def _cell(path: Path) -> list[float]:
+    metrics = evaluation.DetectionMetrics.from_dict(files.read_json(path))
     columns = [int(np.argmin(np.abs(metrics.tious - tiou))) for tiou in (0.1, 0.3, 0.5, 0.7)]
     return [*metrics.map[columns], metrics.average_map, metrics.short_recall[columns[2]]]
 

@@ -70,9 +70,9 @@ or made elsewhere can be put in their place. Rewrites evaluation.json and the re
 """
 
 _PREDICT = """\
-FILE holds an array [T, D] of the features that the run was trained on, on the same clock. For `watch`
-and `hapt` these are what tal_jax.data.signals.window_features makes; they are standardised as in
-training. The output is ActivityNet's JSON:
+FILE holds an array [T, D] of the features that the run was trained on, on the same clock. For
+`watch` and `hapt` these are what tal_jax.data.signals.window_features makes; they are standardised
+as in training. The output is ActivityNet's JSON:
 {"results": {NAME: [{"label", "score", "segment": [start, end] in seconds}, ...]}}, best first.
 
   tal-jax predict stream7.npy --workdir runs/mine

@@ -150,9 +150,7 @@ def test_predict_refuses_a_broken_scaling(capsys, toy_run, workdir, arrays, mess
         (workdir / "scaling.npz").write_bytes(b"PK nothing")
     else:
         files.write_npz(workdir / "scaling.npz", arrays)
-    assert message in _fail(
-        capsys, "predict", toy_run.data / "test_0.npy", "--workdir", workdir
-    )
+    assert message in _fail(capsys, "predict", toy_run.data / "test_0.npy", "--workdir", workdir)
 
 
 def test_info(capsys, config, toy_run):

@@ -166,7 +166,7 @@ def test_config_of_a_file(tmp_path):
         ("model.omega=2", "model.omega=2.0; expected from 0 to 1"),
         ("model.branch=best", "model.branch='best'; expected one of original, reassigned, mean"),
         ("loss.select=some", "loss.select='some'; expected 'all' or 'best'"),
-        ("loss.topk_ratio=0", "loss.topk_ratio=0; expected at least 1"),
+        ("loss.topk_ratio=0", "loss.topk_ratio=0.0; expected at least 1"),
         ("loss.temperature=0", "loss.temperature=0.0; expected more than 0"),
         ("loss.max_segments=1", "loss.max_segments=1; expected at least 2"),
         ("seeds.force_between=none", "seeds.force_between='none'; expected 'any' or 'same'"),

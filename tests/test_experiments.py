@@ -53,3 +53,24 @@ def test_evaluate(toy_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "matched" in done.stdout and "mAP in %" in done.stdout
     assert json.loads((workdir / "evaluation.json").read_text()) == before
+
+
+def test_ablate(config, tmp_path):
+    """Two settings that share round 0, one of which was left unfinished by an earlier call."""
+    folder = tmp_path / "ablation"
+    arguments = ["--config", config, "--workdir", folder, "--settings", "represent,full"]
+    arguments += ["--config.train.steps=15", "--seeds", "3"]
+    done = _run("ablate.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    shared = [folder / name / "seed_3" / "round_0" for name in ("represent", "full")]
+    first, second = ((path / "proposals_train.json").read_bytes() for path in shared)
+    assert first == second
+    log = (folder / "full" / "seed_3" / "metrics.jsonl").read_text()
+    assert {json.loads(line)["round"] for line in log.splitlines()} == {1}  # round 0 was taken over
+    table = (folder / "table.md").read_text()
+    assert "representative segments | 1 | " in table and "compensation = full | 1 | " in table
+    shutil.rmtree(folder / "full" / "seed_3" / "round_1")
+    again = _run("ablate.py", *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "== + ①" in again.stdout and "== + ③" not in again.stdout
+    assert (folder / "table.md").read_text() == table

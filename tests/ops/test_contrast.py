@@ -52,12 +52,12 @@ def _quadrature(scores, start, end, points=4000):
     return np.interp(times, centres, np.asarray(scores, np.float64)).mean() * (end - start)
 
 
-def _reference_curve(scores, start, end, delta):
+def _reference_curve(scores, start, end, delta, min_outer=0.0):
     length = len(scores)
     start, end = (min(max(float(time), 0.0), length) for time in (start, end))
     if end <= start:
         return 0.0
-    width = delta * (end - start)
+    width = max(delta * (end - start), min_outer)
     left, right = max(start - width, 0), min(end + width, length)
     outer = _quadrature(scores, left, start) + _quadrature(scores, end, right)
     outside = (start - left) + (right - end)
@@ -200,8 +200,11 @@ def test_gradient_is_the_weight_of_each_mean():
 # ---- curves
 
 
-@pytest.mark.parametrize("delta", [0.0, 0.25, 1.0, 50.0])
-def test_curve_against_quadrature(delta):
+@pytest.mark.parametrize(
+    ("delta", "min_outer"),
+    [(0.0, 0.0), (0.25, 0.0), (1.0, 0.0), (50.0, 0.0), (0.0, 0.3), (0.25, 2.5), (0.25, 100.0)],
+)
+def test_curve_against_quadrature(delta, min_outer):
     rng = np.random.default_rng(9)
     scores, num_valid = _scores(10, 24), 17
     segments = np.sort(rng.uniform(-2, 20, (60, 2)), axis=1).astype(np.float32)
@@ -209,9 +212,11 @@ def test_curve_against_quadrature(delta):
     extra = [[0, 0.4], [16.6, 17], [0, 17], [0.5, 16.5], [3, 3], [5, 4], [-3, -1], [18, 20], [3, 9]]
     segments = np.concatenate([segments, np.array(extra, np.float32)])
     where = np.arange(24) < num_valid
-    got = _curve_contrast(np.where(where, scores, np.nan), segments, delta=delta, where=where)
+    spoiled, options = np.where(where, scores, np.nan), dict(delta=delta, min_outer=min_outer)
+    got = _curve_contrast(spoiled, segments, **options, where=where)
     assert got.dtype == jnp.float32
-    want = [_reference_curve(scores[:num_valid], start, end, delta) for start, end in segments]
+    valid = scores[:num_valid]
+    want = [_reference_curve(valid, start, end, **options) for start, end in segments]
     np.testing.assert_allclose(got, want, atol=2e-5)
 
 
