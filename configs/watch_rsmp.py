@@ -22,6 +22,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
 
     config.sampling.tau_s = 6.0
     config.sampling.keep_original = True
+    config.sampling.test_compensation = True
     config.model.widths = (64, 64, 64)
     config.model.dilations = (1, 2, 4)
     config.model.dropout = 0.2
@@ -41,6 +42,8 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 50
     config.localization.class_threshold = 0.2
     config.localization.thresholds = tuple(round(0.1 * i, 1) for i in range(10))
+    # Two windows of the features, as on HAPT.
+    config.localization.min_outer = 6.0
 
     if "quick" in switches:
         config.data.shuffles = 1

@@ -40,7 +40,7 @@ from tal_jax.ops.resampling import (
     unwarp,
     warp,
 )
-from tal_jax.ops.segments import nms, segment_iou, soft_nms
+from tal_jax.ops.segments import disjoint_segments, nms, segment_iou, soft_nms
 
 if TYPE_CHECKING:
     from tal_jax.config import load_config, rsmp_config
@@ -77,6 +77,7 @@ __all__ = [
     "contrast_map",
     "cumulative_weights",
     "curve_contrast",
+    "disjoint_segments",
     "evaluate_detections",
     "fit",
     "inner_outer_contrast",

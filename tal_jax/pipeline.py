@@ -37,6 +37,7 @@ class Fitted:
     classes: tuple[str, ...]
     dim: int  # D of the features
     overlapping: tuple[tuple[int, int], ...] = ()
+    round_number: int = 0  # that it was trained in; from 1 on it met compensated timelines
 
 
 def fit(
@@ -87,11 +88,11 @@ def fit(
             num_samples=packed.num_samples,
             workdir=workdir,
             params=params if config.train.warm_start else None,
-            criterion=_criterion(held_out, config, dataset),
+            criterion=_criterion(held_out, config, dataset, number),
             report=report,
         )
         params = state.params
-        fitted = _fitted(params, config, dataset)
+        fitted = _fitted(params, config, dataset, number)
         if not (folder / "proposals_train.json").exists():
             found = _locate(fitted, dataset.train, packed, own=True)
             files.write_json(folder / "proposals_train.json", activitynet(found))
@@ -129,7 +130,7 @@ def predict(
     for group in _by_length(bare):
         packed = _pack_plain(group, fitted)
         found = _locate(fitted, group, packed, scores=scores)
-        if fitted.config.sampling.test_compensation:
+        if _compensates_test(fitted):
             packed = _compensate_by(packed, group, found, fitted.config, fitted.classes)
             found = _locate(fitted, group, packed)
         results |= found
@@ -158,7 +159,8 @@ def load_run(workdir: str | Path) -> Fitted:
     if params is None:
         raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
     overlapping = tuple(tuple(pair) for pair in data["overlapping"])
-    return Fitted(params, config, tuple(data["classes"]), data["dim"], overlapping)
+    classes = tuple(data["classes"])
+    return Fitted(params, config, classes, data["dim"], overlapping, finished[-1])
 
 
 def _refuse_orphans(workdir: Path, number: int) -> None:
@@ -247,6 +249,7 @@ def _compensate_by(
         packed.timeline.recordings, slot_labels=slot_labels, slot_where=slot_where
     )
     timeline = dataclasses.replace(packed.timeline, recordings=arrays)
+    proposals = jax.jit(timelines.best_of_each_place)(proposals)
     timeline = _compensate(timeline, proposals, recordings, config)
     # Test recordings have no slots of their own: the network must not be told what was found.
     timeline = dataclasses.replace(timeline, recordings=packed.timeline.recordings)
@@ -298,9 +301,17 @@ def _by_length(recordings: Sequence[Recording]) -> list[list[Recording]]:
 # --- rounds ---
 
 
-def _fitted(params: Any, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> Fitted:
+def _fitted(
+    params: Any, config: ml_collections.FrozenConfigDict, dataset: Dataset, number: int
+) -> Fitted:
     dim = dataset.train[0].features.shape[1]
-    return Fitted(params, config, tuple(dataset.classes), dim, tuple(dataset.overlapping))
+    overlapping = tuple(dataset.overlapping)
+    return Fitted(params, config, tuple(dataset.classes), dim, overlapping, number)
+
+
+def _compensates_test(fitted: Fitted) -> bool:
+    sampling = fitted.config.sampling
+    return sampling.compensate and sampling.test_compensation and fitted.round_number > 0
 
 
 def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False, scores=None) -> Results:
@@ -353,13 +364,16 @@ def point_criterion(results: Results, recordings: Sequence[Recording], classes) 
 
 
 def _criterion(
-    held_out: Sequence[Recording], config: ml_collections.FrozenConfigDict, dataset: Dataset
+    held_out: Sequence[Recording],
+    config: ml_collections.FrozenConfigDict,
+    dataset: Dataset,
+    number: int,
 ) -> Callable[[Any], float] | None:
     if not held_out:
         return None
 
     def criterion(params):
-        found = predict(_fitted(params, config, dataset), held_out)
+        found = predict(_fitted(params, config, dataset, number), held_out)
         return point_criterion(found, held_out, dataset.classes)
 
     return criterion

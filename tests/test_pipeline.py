@@ -358,6 +358,8 @@ def test_test_compensation(toy_run):
     found = pipeline.predict(fitted, dataset.test)
     plain = pipeline.predict(toy_run.fitted, dataset.test)
     assert found != plain
+    # Round 0 met no compensated timelines.
+    assert pipeline.predict(dataclasses.replace(fitted, round_number=0), dataset.test) == plain
     metrics = pipeline.evaluate(found, dataset.ground_truth, fitted.config)
     assert metrics.map[4] > 0.9
     for recording in dataset.test:

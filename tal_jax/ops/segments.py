@@ -63,22 +63,69 @@ def nms(
     segments, scores, where = _checked(segments, scores, where)
     if isinstance(iou_threshold, int | float) and not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be from 0 to 1, got {iou_threshold}")
+    return _keep_greedily(
+        segments, scores, where, lambda best: _iou(best, segments) < iou_threshold
+    )
+
+
+def disjoint_segments(
+    segments: jax.Array,
+    scores: jax.Array,
+    *,
+    max_share: jax.typing.ArrayLike = 0.3,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Returns which segments to keep so that the best ones have their place to themselves.
+
+    The best segment left is kept and those that share more than `max_share` of the shorter one's
+    length with it are removed, until none is left: unlike in `nms`, a short segment inside a long
+    one competes with it. Of equal scores the earlier comes first.
+
+    >>> segments = jnp.array([[0.0, 9.0], [2.0, 3.0], [8.0, 12.0]])
+    >>> disjoint_segments(segments, jnp.array([0.9, 0.5, 0.3]))
+    Array([ True, False,  True], dtype=bool)
+
+    Args:
+      segments: `[N, 2]` starts and ends, of any classes.
+      scores: `[N]`.
+      max_share: how much of the shorter of two segments may lie in the other, 0 to 1.
+      where: `[N]` bool, any mask; a masked segment is not kept and removes nothing.
+
+    Returns:
+      `[N]` bool.
+
+    Raises:
+      ValueError: if the shapes do not fit, or a share that is not traced is out of range.
+    """
+    segments, scores, where = _checked(segments, scores, where)
+    if isinstance(max_share, int | float) and not 0 <= max_share <= 1:
+        raise ValueError(f"max_share must be from 0 to 1, got {max_share}")
+    lengths = jnp.maximum(segments[:, 1] - segments[:, 0], 0.0)
+
+    def fits(best):
+        shorter = jnp.minimum(jnp.maximum(best[1] - best[0], 0.0), lengths)
+        return _shared(best, segments) <= max_share * shorter
+
+    return _keep_greedily(segments, scores, where, fits)
+
+
+def _keep_greedily(segments, scores, where, fits):
+    """Keeps the best segment left and those that `fits(best)` says fit beside it, and so on."""
     if scores.shape[0] == 0:
         return where
     segments, scores = jax.lax.stop_gradient((segments, scores))
     order = jnp.argsort(scores, descending=True, stable=True)
-    ordered = segments[order]
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0], dtype=order.dtype))
 
     def keep_next(state):
         kept, left = state
-        best = jnp.argmax(left)  # the first of those left, in order of score
-        removed = _iou(ordered[best], ordered) >= iou_threshold
-        return kept.at[best].set(True), (left & ~removed).at[best].set(False)
+        best = jnp.argmin(jnp.where(left, rank, scores.shape[0]))
+        return kept.at[best].set(True), (left & fits(segments[best])).at[best].set(False)
 
     kept, _ = jax.lax.while_loop(
-        lambda state: jnp.any(state[1]), keep_next, (jnp.zeros_like(where), where[order])
+        lambda state: jnp.any(state[1]), keep_next, (jnp.zeros_like(where), where)
     )
-    return jnp.zeros_like(where).at[order].set(kept)
+    return kept
 
 
 def soft_nms(
@@ -132,10 +179,15 @@ def soft_nms(
 def _iou(segment: jax.Array, others: jax.Array) -> jax.Array:
     """Returns the intersection over union of one segment `[2]` with others `[N, 2]`."""
     start, end = others[:, 0], others[:, 1]
-    shared = jnp.minimum(segment[1], end) - jnp.maximum(segment[0], start)
-    shared = jnp.maximum(shared, 0.0)
+    shared = _shared(segment, others)
     total = jnp.maximum(segment[1] - segment[0], 0.0) + jnp.maximum(end - start, 0.0) - shared
     return jnp.where(shared > 0, shared / jnp.where(shared > 0, total, 1.0), 0.0)
+
+
+def _shared(segment: jax.Array, others: jax.Array) -> jax.Array:
+    """Returns how long one segment `[2]` and others `[N, 2]` overlap."""
+    shared = jnp.minimum(segment[1], others[:, 1]) - jnp.maximum(segment[0], others[:, 0])
+    return jnp.maximum(shared, 0.0)
 
 
 def _checked_segments(segments: jax.Array, name: str) -> jax.Array:

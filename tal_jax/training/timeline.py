@@ -16,6 +16,7 @@ import numpy as np
 from tal_jax.data.batches import PackedRecordings
 from tal_jax.data.recordings import Recording
 from tal_jax.ops import resampling
+from tal_jax.ops import segments as segment_ops
 
 
 @jax.tree_util.register_dataclass
@@ -136,6 +137,18 @@ def with_own_point(proposals: Proposals, recordings: PackedRecordings) -> Propos
         recordings.point_where,
     )
     return dataclasses.replace(proposals, where=where)
+
+
+def best_of_each_place(proposals: Proposals) -> Proposals:
+    """Leaves out proposals that lie where a better one is, of whichever class.
+
+    What points do for training recordings (`with_own_point`) this does where there are none: each
+    action lengthens the timeline once, and wrong classes, which score less, not at all.
+    """
+    keep = jax.vmap(segment_ops.disjoint_segments)(
+        proposals.segments, proposals.scores, where=proposals.where
+    )
+    return dataclasses.replace(proposals, where=keep)
 
 
 def trusted_proposals(

@@ -16,6 +16,7 @@ def _strict():
 
 _nms = jax.jit(ops.nms)
 _soft_nms = jax.jit(ops.soft_nms)
+_disjoint = jax.jit(ops.disjoint_segments)
 
 
 def _random(seed, size=40):
@@ -39,6 +40,19 @@ def _reference_nms(segments, scores, where, threshold):
         best = left.pop(0)
         keep[best] = True
         left = [i for i in left if _iou(segments[best], segments[i]) < threshold]
+    return keep
+
+
+def _reference_disjoint(segments, scores, where, max_share):
+    keep = np.zeros(len(scores), bool)
+    for i in sorted(range(len(scores)), key=lambda i: -scores[i]):
+        start, end = segments[i]
+        shares = [
+            max(0.0, min(end, segments[j][1]) - max(start, segments[j][0]))
+            - max_share * min(end - start, segments[j][1] - segments[j][0])
+            for j in np.flatnonzero(keep)
+        ]
+        keep[i] = where[i] and all(share <= 0 for share in shares)
     return keep
 
 
@@ -112,11 +126,31 @@ def test_soft_nms_by_hand():
     np.testing.assert_allclose(got, [1.0, 0.8 * np.exp(-0.5), 0.7, -0.5], rtol=1e-6)
 
 
-@pytest.mark.parametrize("op", [_nms, _soft_nms])
+@pytest.mark.parametrize("max_share", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(3))
+def test_disjoint_against_a_loop(seed, max_share):
+    segments, scores, where = _random(seed)
+    got = _disjoint(segments, scores, max_share=max_share, where=where)
+    want = _reference_disjoint(segments, scores, where, max_share)
+    np.testing.assert_array_equal(got, want)
+
+
+def test_disjoint_by_hand():
+    """Inside a better one, sharing just as much as is allowed, sharing more, of no length."""
+    segments = jnp.array([[0.0, 8.0], [2.0, 3.0], [7.0, 11.0], [6.0, 10.0], [4.0, 4.0]])
+    scores = jnp.array([0.9, 0.8, 0.7, 0.75, 0.1])
+    got = _disjoint(segments, scores, max_share=0.25)
+    assert got.tolist() == [True, False, True, False, True]
+
+
+OPS = {_nms: {"iou_threshold": 0.5}, _soft_nms: {"sigma": 0.5}, _disjoint: {"max_share": 0.25}}
+
+
+@pytest.mark.parametrize("op", OPS)
 def test_mask_equals_removing_and_hides_what_is_not_finite(op):
-    kwargs = {"iou_threshold": 0.5} if op is _nms else {"sigma": 0.5}
+    kwargs = OPS[op]
     segments, scores, where = _random(7)
-    want = np.zeros(len(scores), bool if op is _nms else np.float32)
+    want = np.zeros(len(scores), np.float32 if op is _soft_nms else bool)
     want[where] = op(segments[where], scores[where], **kwargs)
     spoiled = np.where(where[:, None], segments, np.nan), np.where(where, scores, np.inf)
     np.testing.assert_allclose(op(*spoiled, where=where, **kwargs), want, rtol=1e-6)
@@ -126,12 +160,13 @@ def test_mask_equals_removing_and_hides_what_is_not_finite(op):
 
 def test_vmap_equals_a_loop():
     segments, scores, where = (np.stack(x) for x in zip(*map(_random, range(3)), strict=True))
-    for op in (
-        lambda *x: _nms(*x[:2], iou_threshold=0.4, where=x[2]),
-        lambda *x: _soft_nms(*x[:2], sigma=0.3, where=x[2]),
-    ):
-        one_by_one = np.stack([op(*row) for row in zip(segments, scores, where, strict=True)])
-        np.testing.assert_allclose(jax.vmap(op)(segments, scores, where), one_by_one, rtol=1e-6)
+    for op, kwargs in OPS.items():
+
+        def call(segments, scores, where, op=op, kwargs=kwargs):
+            return op(segments, scores, where=where, **kwargs)
+
+        one_by_one = np.stack([call(*row) for row in zip(segments, scores, where, strict=True)])
+        np.testing.assert_allclose(jax.vmap(call)(segments, scores, where), one_by_one, rtol=1e-6)
 
 
 def test_without_jit():
@@ -166,6 +201,8 @@ def test_errors():
         ops.nms(good, jnp.zeros(4), iou_threshold=0.5)
     with pytest.raises(ValueError, match="iou_threshold must be from 0 to 1, got 70"):
         ops.nms(good, scores, iou_threshold=70)
+    with pytest.raises(ValueError, match="max_share must be from 0 to 1, got 30"):
+        ops.disjoint_segments(good, scores, max_share=30)
     with pytest.raises(ValueError, match="sigma must be positive, got 0"):
         ops.soft_nms(good, scores, sigma=0)
     with pytest.raises(ValueError, match=r"where must be bool \[3\]"):

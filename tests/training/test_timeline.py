@@ -295,6 +295,15 @@ def test_with_own_point():
     assert not np.any(_with_own_point(at_zero, packed).where)
 
 
+def test_best_of_each_place():
+    """Across classes: the wrong class, scoring less, goes; neighbours and other recordings stay."""
+    proposals = _proposals(
+        [(0, 6, 0.9, 0), (1, 3, 0.5, 1), (5.5, 8, 0.6, 1), (0, 6.5, 0.8, 1)], [(1, 3, 0.5, 1)]
+    )
+    got = _numpy(jax.jit(timelines.best_of_each_place)(proposals))
+    assert got.where.tolist() == [[True, False, True, False], [True, False, False, False]]
+
+
 # ---- pseudo instances
 
 # Points of class 0 (slot 0) at 3.5 and of class 1 (slot 1) at 8.5.
