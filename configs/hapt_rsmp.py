@@ -38,14 +38,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.loss.topk_ratio = 100
     config.loss.select = "best"
     config.loss.action_weight = 1.0
-    config.train.steps = 150
+    config.train.steps = 100
     config.train.batch_size = 8
     config.train.learning_rate = 3e-3
     config.train.l2 = 1e-4
     config.train.length = 1152
-    config.train.search_every = 15
-    config.train.log_every = 30
-    config.train.checkpoint_every = 75
+    config.train.search_every = 20
+    config.train.log_every = 20
+    config.train.checkpoint_every = 100
     # Almost every recording holds almost every class, so presence need not be certain; and the
     # scores are nearly binary, so thresholds over their whole range draw tighter segments.
     config.localization.class_threshold = 0.2

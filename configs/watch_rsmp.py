@@ -38,16 +38,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.learning_rate = 3e-3
     config.train.l2 = 1e-4
     config.train.length = 640
+    config.train.search_every = 20
     config.train.log_every = 20
-    config.train.checkpoint_every = 50
+    config.train.checkpoint_every = 100
     config.localization.class_threshold = 0.2
     config.localization.thresholds = tuple(round(0.1 * i, 1) for i in range(10))
-    # Two windows of the features, as on HAPT.
-    config.localization.min_outer = 6.0
 
     if "quick" in switches:
         config.data.shuffles = 1
         config.train.rounds = 2
-        config.train.steps = 50
-        config.train.checkpoint_every = 50
+        config.train.steps = 60
+        config.train.checkpoint_every = 60
     return config

@@ -6,11 +6,11 @@ compares segments across a batch. Masks are called `where`; nothing valid gives 
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from tal_jax.ops import pooling
 
 _EPSILON = 1e-6  # keeps the logarithms of pooled probabilities finite
+_TINY = 1e-30  # keeps powers with exponents below 1 finite
 
 
 def video_loss(
@@ -76,11 +76,11 @@ def focal_loss(
       where: `[T]` True on the snippets that count; default all.
 
     Returns:
-      `[]` the loss.
+      `[]` the loss; gradients reach the logits alone.
     """
     exponent = jnp.asarray(exponent, logits.dtype)
     logits = _without_masked(logits, where)
-    losses = optax.losses.sigmoid_focal_loss(logits, targets.astype(logits.dtype), gamma=exponent)
+    losses = _focal_entropy(logits, targets.astype(logits.dtype), exponent)
     return _mean_over_time(losses.sum(axis=-1), where)
 
 
@@ -101,9 +101,7 @@ def dense_loss(
     Returns:
       `[]` the loss.
     """
-    logits = _without_masked(logits, where)
-    losses = optax.losses.sigmoid_binary_cross_entropy(logits, targets.astype(logits.dtype))
-    return _mean_over_time(losses.sum(axis=-1), where)
+    return focal_loss(logits, targets, exponent=0.0, where=where)
 
 
 def sequence_contrast_loss(
@@ -193,6 +191,38 @@ def feature_contrast_loss(
     spare = jnp.eye(labels.shape[0], dtype=bool) & ~anchors[:, None]
     loss = _masked_logsumexp(similar, rivals | spare) - _masked_logsumexp(similar, mates | spare)
     return _mean_over_time(loss, anchors)
+
+
+def _entropy_parts(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:
+    """The probability, the cross-entropy, and how far the probability is off.
+
+    What optax computes, in one exponential and one logarithm. Its gradient goes through
+    `logaddexp`, which on a CPU makes these losses cost as much as the network.
+    """
+    small = jnp.exp(-jnp.abs(logits))  # in (0, 1]: nothing overflows
+    probabilities = jnp.where(logits >= 0, 1, small) / (1 + small)
+    entropies = jnp.maximum(logits, 0) - logits * targets + jnp.log1p(small)
+    return probabilities, entropies, probabilities + targets - 2 * probabilities * targets
+
+
+@jax.custom_vjp
+def _focal_entropy(logits: jax.Array, targets: jax.Array, exponent: jax.Array) -> jax.Array:
+    """Elementwise focal cross-entropy; its gradient in closed form is several times faster."""
+    _, entropies, off = _entropy_parts(logits, targets)
+    return off**exponent * entropies
+
+
+def _focal_gradient(residuals, cotangent):
+    logits, targets, exponent = residuals
+    probabilities, entropies, off = _entropy_parts(logits, targets)
+    slope = probabilities * (1 - probabilities) * (1 - 2 * targets)  # of `off`
+    # `off` is 0 only where the logit saturates; there its power's slope is 0 as well.
+    falling = exponent * jnp.maximum(off, _TINY) ** (exponent - 1) * slope * entropies
+    gradient = falling + off**exponent * (probabilities - targets)
+    return cotangent * gradient, None, None
+
+
+_focal_entropy.defvjp(lambda *args: (_focal_entropy(*args), args), _focal_gradient)
 
 
 def _masked_logsumexp(values: jax.Array, where: jax.Array) -> jax.Array:

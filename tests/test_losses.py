@@ -12,8 +12,6 @@ import pytest
 from tal_jax import losses
 
 
-# BUG (fails): `video_loss` divides float32 sums by an int32 count, which strict promotion of types
-# refuses (`... .sum(axis=0) / jnp.maximum(count, 1)`).
 @pytest.fixture(autouse=True)
 def _strict():
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
@@ -178,8 +176,6 @@ def test_nothing_masked_and_no_mask_are_one(name):
     np.testing.assert_allclose(unmasked, value, rtol=1e-5)
 
 
-# BUG (fails for "focal", "dense" and "best" with NaN): a masked NaN changes no value, but its own
-# gradient is NaN, since only the losses of masked elements are set to 0, not what they are made of.
 @pytest.mark.parametrize("filler", [1e30, np.nan])
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_masked_changes_nothing(name, filler):

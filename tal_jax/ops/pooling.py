@@ -54,23 +54,21 @@ def _largest(scores: jax.Array, count: jax.Array, where: jax.Array) -> jax.Array
     The smallest of them is found bit by bit, by counting: 32 passes over the scores, many times
     faster than sorting them on every backend.
     """
+    # Time last: counting along the last axis is several times faster on a CPU.
     bits = jax.lax.bitcast_convert_type(
-        jax.lax.stop_gradient(scores).astype(jnp.float32), jnp.int32
+        jax.lax.stop_gradient(scores).astype(jnp.float32).T, jnp.int32
     )
     # Unsigned numbers in the order of the floats: negative ones have all bits flipped.
     ordered = jnp.where(bits < 0, ~bits, bits | jnp.int32(-(2**31)))
     ordered = jax.lax.bitcast_convert_type(ordered, jnp.uint32)
-
-    def at_least(least):
-        return (ordered >= least) & where[:, None]
+    ordered = jnp.where(where[None, :], ordered, jnp.uint32(0))  # below every valid score
 
     def add_bit(step, least):
         candidate = least | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
-        enough = jnp.sum(at_least(candidate), axis=0, dtype=jnp.int32, keepdims=True) >= count
-        return jnp.where(enough, candidate, least)
+        reach = jnp.sum(ordered >= candidate, axis=1, dtype=jnp.int32, keepdims=True)
+        return jnp.where(reach >= count, candidate, least)
 
-    least = jax.lax.fori_loop(0, 32, add_bit, jnp.zeros((1, scores.shape[1]), jnp.uint32))
-    equal = (ordered == least) & where[:, None]
-    above = at_least(least) & ~equal
-    missing = count - jnp.sum(above, axis=0, dtype=jnp.int32, keepdims=True)
-    return above | (equal & (jnp.cumsum(equal, axis=0, dtype=jnp.int32) <= missing))
+    least = jax.lax.fori_loop(0, 32, add_bit, jnp.zeros((scores.shape[1], 1), jnp.uint32))
+    above, equal = ordered > least, (ordered == least) & where[None, :]
+    missing = count - jnp.sum(above, axis=1, dtype=jnp.int32, keepdims=True)
+    return (above | (equal & (jnp.cumsum(equal, axis=1, dtype=jnp.int32) <= missing))).T
