@@ -16,7 +16,7 @@ from pathlib import Path
 
 import ml_collections
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tal_jax import evaluation, pipeline
@@ -58,6 +58,7 @@ SETTINGS = {
 def main(argv: list[str]) -> None:
     """Runs what is missing, then prints and writes the table."""
     del argv
+    logging.set_verbosity(logging.WARNING)  # below, Orbax tells of every file that it writes
     root = Path(_WORKDIR.value)
     names = _SETTINGS.value or list(SETTINGS)
     for seed in map(int, _SEEDS.value):
