@@ -1,6 +1,6 @@
 """Configs of runs: defaults, configs by name, single settings from text, checks.
 
-The defaults are the published hyper-parameters of the point-supervised system. A config is a module
+The defaults are the published hyper-parameters of each method. A config is a module
 with `get_config(arg=None)`; those in `configs/` are installed as `tal_jax.configs`.
 """
 
@@ -8,7 +8,7 @@ import ast
 import difflib
 import importlib.util
 import pkgutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,18 +18,8 @@ import ml_collections
 
 def rsmp_config() -> ml_collections.ConfigDict:
     """All settings of the point-supervised system, with the defaults of THUMOS14."""
-    config = ml_collections.ConfigDict()
-    config.seed = 0
-
-    config.data = data_config("folder", folder="", train_subset="train", test_subset="test")
-
-    config.sampling = ml_collections.ConfigDict()
+    config = _shared_config("rsmp")
     config.sampling.compensate = True
-    config.sampling.keep_original = False
-    config.sampling.tau_s = 7.68
-    config.sampling.delta = 0.5
-    config.sampling.alpha = 0.7
-    config.sampling.test_compensation = False
 
     config.model = ml_collections.ConfigDict()
     config.model.widths = (2048,)
@@ -60,6 +50,74 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.loss.temperature = 0.1
     config.loss.max_segments = 64
     config.loss.max_feat_segments = 32
+    return config
+
+
+def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
+    """All settings of HAM-Net, with the defaults of THUMOS14.
+
+    Args:
+      variant: `"published"` or `"document"`, whose losses are weighed differently.
+    """
+    config = _shared_config("hamnet")
+
+    config.model = ml_collections.ConfigDict()
+    config.model.variant = variant
+    config.model.widths = (2048, 2048)
+    config.model.attention_width = 512
+    config.model.dropout = 0.7
+    config.model.gamma = 0.2
+    config.model.low = 0.2
+    config.model.high = 0.8
+    config.model.drop_rate = 0.8
+    config.model.smoothing = 1
+
+    published = variant == "published"
+    config.loss = ml_collections.ConfigDict()
+    config.loss.lambda_base = 0.8 if published else 1.0
+    config.loss.lambda_soft = 0.8
+    config.loss.lambda_semi = 0.2 if published else 1.0
+    config.loss.lambda_hard = 0.2 if published else 1.0
+    config.loss.lambda_sparse = 0.8
+    config.loss.lambda_guide = 0.8
+    config.loss.topk_ratio = 10.0
+
+    config.train.rounds = 1
+    # 100 epochs of 200 recordings, 20 an update.
+    config.train.steps = 1000
+    config.train.batch_size = 20
+    config.train.learning_rate = 1e-5
+    config.train.l2 = 1e-3
+    # One random snippet from each of this many equal parts of a recording.
+    config.train.length = 500
+    config.train.jitter = True
+
+    levels = tuple(round(0.1 + 0.8 * i / 9, 6) for i in range(10))
+    config.localization.class_threshold = 0.2
+    config.localization.thresholds = () if published else levels
+    config.localization.foreground_thresholds = levels if published else ()
+    config.localization.soft_sigma = 0.3
+    return config
+
+
+DEFAULTS = {"rsmp": rsmp_config, "hamnet": hamnet_config}
+
+
+def _shared_config(method: str) -> ml_collections.ConfigDict:
+    """The settings that every method has."""
+    config = ml_collections.ConfigDict()
+    config.method = method
+    config.seed = 0
+
+    config.data = data_config("folder", folder="", train_subset="train", test_subset="test")
+
+    config.sampling = ml_collections.ConfigDict()
+    config.sampling.compensate = False
+    config.sampling.keep_original = False
+    config.sampling.tau_s = 7.68
+    config.sampling.delta = 0.5
+    config.sampling.alpha = 0.7
+    config.sampling.test_compensation = False
 
     config.train = ml_collections.ConfigDict()
     config.train.rounds = 4
@@ -79,10 +137,12 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.localization = ml_collections.ConfigDict()
     config.localization.class_threshold = 0.5
     config.localization.thresholds = tuple(i * 0.025 for i in range(10))
-    config.localization.background_thresholds = tuple(0.5 + i * 0.025 for i in range(9))
+    config.localization.foreground_thresholds = tuple(0.5 + i * 0.025 for i in range(9))
     config.localization.video_weight = 0.2
+    config.localization.delta = 0.25
     config.localization.min_outer = 0.0
     config.localization.iou_threshold = 0.7
+    config.localization.soft_sigma = 0.0
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.tious = tuple(round(0.1 * i, 1) for i in range(1, 8))
@@ -277,7 +337,8 @@ def check_config(
                 value = value[part]
             raise ValueError(f"config: {key}={value!r}; expected {what}")
 
-    train, model, loss, sampling = config.train, config.model, config.loss, config.sampling
+    expect("method", config.method in DEFAULTS, f"one of {', '.join(DEFAULTS)}")
+    train, sampling, localization = config.train, config.sampling, config.localization
     for key in ("steps", "rounds", "batch_size", "search_every", "length"):
         expect(f"train.{key}", train[key] >= 1, "at least 1")
     for key in ("steps", "log_every", "checkpoint_every"):
@@ -288,23 +349,47 @@ def check_config(
     expect("train.holdout", train.holdout >= 0, "at least 0")
     needs = train.patience == 0 or (train.patience > 0 and train.holdout > 0)
     expect("train.patience", needs, "0, or more than 0 together with train.holdout > 0")
+    expect("model.dropout", 0 <= config.model.dropout < 1, "at least 0 and below 1")
+    expect("loss.topk_ratio", config.loss.topk_ratio >= 1, "at least 1")
+    expect("sampling.tau_s", sampling.tau_s > 0, "more than 0 seconds")
+    expect("sampling.delta", sampling.delta >= 0, "at least 0")
+    expect("sampling.alpha", 0 <= sampling.alpha <= 1, "from 0 to 1")
+    expect("localization.min_outer", localization.min_outer >= 0, "at least 0 snippets")
+    expect("localization.soft_sigma", localization.soft_sigma >= 0, "at least 0")
+    some = len(localization.thresholds) + len(localization.foreground_thresholds) > 0
+    expect("localization.thresholds", some, "some, or some localization.foreground_thresholds")
+    _CHECKS[config.method](config, expect)
+    return ml_collections.FrozenConfigDict(config)
+
+
+def _check_rsmp(config: ml_collections.ConfigDict, expect: Callable[[str, bool, str], None]):
+    model, loss = config.model, config.loss
     same = len(model.widths) == len(model.dilations) and len(model.widths) >= 1
     expect("model.dilations", same, f"one entry for each of model.widths={tuple(model.widths)}")
-    expect("model.dropout", 0 <= model.dropout < 1, "at least 0 and below 1")
     expect("model.num_prototypes", model.num_prototypes >= 0, "at least 0")
     expect("model.omega", 0 <= model.omega <= 1, "from 0 to 1")
     expect("model.closed_form", not (model.closed_form and model.omega == 1), "model.omega below 1")
     branches = ("original", "reassigned", "mean")
     expect("model.branch", model.branch in branches, f"one of {', '.join(branches)}")
     expect("loss.select", loss.select in ("all", "best"), "'all' or 'best'")
-    expect("loss.topk_ratio", loss.topk_ratio >= 1, "at least 1")
     expect("loss.temperature", loss.temperature > 0, "more than 0")
     for key in ("max_segments", "max_feat_segments"):
         expect(f"loss.{key}", loss[key] >= 2, "at least 2")
     between = config.seeds.force_between
     expect("seeds.force_between", between in ("any", "same"), "'any' or 'same'")
-    expect("localization.min_outer", config.localization.min_outer >= 0, "at least 0 snippets")
-    expect("sampling.tau_s", sampling.tau_s > 0, "more than 0 seconds")
-    expect("sampling.delta", sampling.delta >= 0, "at least 0")
-    expect("sampling.alpha", 0 <= sampling.alpha <= 1, "from 0 to 1")
-    return ml_collections.FrozenConfigDict(config)
+
+
+def _check_hamnet(config: ml_collections.ConfigDict, expect: Callable[[str, bool, str], None]):
+    model = config.model
+    variants = ("document", "published")
+    expect("model.variant", model.variant in variants, f"one of {', '.join(variants)}")
+    expect("model.widths", len(model.widths) >= 1, "at least one layer")
+    expect("model.low", 0 <= model.low <= model.high, "from 0 to model.high")
+    expect("model.high", model.high <= 1, "at most 1")
+    expect("model.drop_rate", 0 <= model.drop_rate <= 1, "from 0 to 1")
+    expect("model.gamma", 0 <= model.gamma <= 1, "from 0 to 1")
+    odd = model.smoothing >= 1 and model.smoothing % 2 == 1
+    expect("model.smoothing", odd, "an odd number of snippets")
+
+
+_CHECKS = {"rsmp": _check_rsmp, "hamnet": _check_hamnet}

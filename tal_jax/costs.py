@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import ml_collections
 
 from tal_jax.data.batches import PackedRecordings
-from tal_jax.training import steps
+from tal_jax.training import methods, steps
 from tal_jax.training import timeline as timelines
 
 
@@ -69,7 +69,8 @@ def training_costs(
       num_classes: C.
     """
     length, key = config.train.length, jax.random.key(0)
-    model, compiled = steps.make_model(config, num_classes), steps.compiled_config(config)
+    method, compiled = methods.method_of(config), steps.compiled_config(config)
+    model = method.make_model(config, num_classes)
     timeline = jax.eval_shape(lambda values: values, timeline)
     state = jax.eval_shape(
         lambda timeline, key: steps.init_state(model, config, timeline, length, key), timeline, key
@@ -77,7 +78,7 @@ def training_costs(
     block = steps.make_block(model, compiled, length)
     block = block.lower(state, timeline, steps.loss_weights(config), key).compile()
     search = jax.jit(
-        lambda params, timeline: steps.search(model, compiled, params, timeline, length)
+        lambda params, timeline: method.search(model, compiled, params, timeline, length)
     )
     searching = _costs(search.lower(state.params, timeline).compile())
     recordings = timeline.counts.shape[0]

@@ -11,12 +11,11 @@ import ml_collections
 import numpy as np
 
 from tal_jax.data.recordings import Recording
-from tal_jax.losses import topk_count
-from tal_jax.models import rsmp
-from tal_jax.ops import contrast, pooling, resampling
+from tal_jax.ops import contrast, resampling
 from tal_jax.ops import segments as segment_ops
-from tal_jax.training import steps
+from tal_jax.training import methods
 from tal_jax.training import timeline as timelines
+from tal_jax.training.state import Scores
 
 
 @jax.tree_util.register_dataclass
@@ -59,6 +58,8 @@ def threshold_runs(
       exist, and `[]` how many did not fit.
     """
     size = curve.shape[0]
+    if not thresholds.size:
+        return jnp.zeros((max_runs, 2), curve.dtype), jnp.zeros(max_runs, bool), jnp.int32(0)
     where = jnp.ones(size, bool) if where is None else where
     curve = jnp.where(where, curve, -jnp.inf)
     length = where.sum(dtype=curve.dtype)
@@ -91,89 +92,78 @@ def threshold_runs(
 
 def localize(
     scores: jax.Array,
-    background: jax.Array,
+    foreground: jax.Array,
+    video: jax.Array,
     *,
     thresholds: jax.Array,
-    background_thresholds: jax.Array,
+    foreground_thresholds: jax.Array,
     max_runs: int,
     classes: jax.Array,
-    topk_ratio: jax.typing.ArrayLike = 8,
     video_weight: jax.typing.ArrayLike = 0.2,
     delta: jax.typing.ArrayLike = 0.25,
     min_outer: jax.typing.ArrayLike = 0.0,
     iou_threshold: jax.typing.ArrayLike = 0.7,
+    soft_sigma: float = 0.0,
     where: jax.Array | None = None,
 ) -> Detections:
     """Detects the actions of one recording.
 
     A class's candidates are the runs of its confidence above each of `thresholds` and the runs of
-    `1 − p_bg` above each of `background_thresholds`; a candidate's score is its contrast plus
-    `video_weight` times the class's video score, and of overlapping ones the best is kept.
+    the foreground above each of `foreground_thresholds`; a candidate's score is its contrast plus
+    `video_weight` times the class's video score. Of overlapping ones the best is kept, or with
+    `soft_sigma` all are, the others with lower scores.
 
     Args:
-      scores: `[T, C]` confidences `P_c = p_c (1 − p_bg)`.
-      background: `[T]` background probabilities `p_bg`.
-      thresholds: `[H]` for the confidences.
-      background_thresholds: `[G]` for `1 − p_bg`.
-      max_runs: most runs of a class, and of the background (static).
+      scores: `[T, C]` confidences of the classes.
+      foreground: `[T]` how surely there is any action.
+      video: `[C]` how surely the recording holds each class.
+      thresholds: `[H]` for the confidences; may be empty.
+      foreground_thresholds: `[G]` for the foreground; may be empty.
+      max_runs: most runs of a class, and of the foreground (static).
       classes: `[C]` bool, the classes to look for; see `present_classes`.
-      topk_ratio: the video score is the mean of the top `T_valid / topk_ratio` confidences.
       video_weight: share of the video score in the detections' scores.
       delta: see `ops.curve_contrast`.
       min_outer: see `ops.curve_contrast`.
       iou_threshold: a candidate that overlaps a better one this much is dropped.
+      soft_sigma: more than 0 lowers scores by `ops.soft_nms` instead (static).
       where: `[T]` True on the valid snippets, a prefix; default all.
 
     Returns:
       `Detections` with `N = 2 · max_runs`.
     """
     where = jnp.ones(scores.shape[0], bool) if where is None else where
-    video = video_scores(scores, topk_ratio=topk_ratio, where=where)
-    foreground, foreground_exists, foreground_overflow = threshold_runs(
-        1 - background, background_thresholds, max_runs=max_runs, where=where
+    shared, shared_exists, shared_overflow = threshold_runs(
+        foreground, foreground_thresholds, max_runs=max_runs, where=where
     )
 
     def one_class(curve, video_score, present):
         runs, exists, overflow = threshold_runs(curve, thresholds, max_runs=max_runs, where=where)
-        candidates = jnp.concatenate([runs, foreground])
-        exists = jnp.concatenate([exists, foreground_exists]) & present
+        candidates = jnp.concatenate([runs, shared])
+        exists = jnp.concatenate([exists, shared_exists]) & present
         values = contrast.curve_contrast(
             curve, candidates, delta=delta, min_outer=min_outer, where=where
         )
         values = values + video_weight * video_score
-        keep = segment_ops.nms(candidates, values, iou_threshold=iou_threshold, where=exists)
+        if soft_sigma:
+            values = segment_ops.soft_nms(candidates, values, sigma=soft_sigma, where=exists)
+            keep = exists
+        else:
+            keep = segment_ops.nms(candidates, values, iou_threshold=iou_threshold, where=exists)
         return candidates, values, keep, jnp.where(present, overflow, 0)
 
     found, values, keep, overflow = jax.vmap(one_class, in_axes=(1, 0, 0))(scores, video, classes)
-    return Detections(found, values, keep, overflow.sum() + foreground_overflow)
+    return Detections(found, values, keep, overflow.sum() + shared_overflow)
 
 
-def video_scores(
-    scores: jax.Array, *, topk_ratio: jax.typing.ArrayLike = 8, where: jax.Array | None = None
-) -> jax.Array:
-    """Each class's mean of its top `T_valid / topk_ratio` confidences, from `[T, C]` to `[C]`."""
-    where = jnp.ones(scores.shape[0], bool) if where is None else where
-    count = topk_count(where.sum(dtype=jnp.int32), topk_ratio)
-    return pooling.topk_mean(scores, count, where=where)
-
-
-def present_classes(
-    scores: jax.Array,
-    *,
-    topk_ratio: jax.typing.ArrayLike = 8,
-    threshold: jax.typing.ArrayLike = 0.5,
-    where: jax.Array | None = None,
-) -> jax.Array:
+def present_classes(video: jax.Array, *, threshold: jax.typing.ArrayLike = 0.5) -> jax.Array:
     """`[C]` True for the classes whose video score reaches a threshold, and for the best one.
 
     >>> import jax.numpy as jnp
-    >>> print(present_classes(jnp.array([[0.2, 0.4, 0.1]]), threshold=0.5))
+    >>> print(present_classes(jnp.array([0.2, 0.4, 0.1]), threshold=0.5))
     [False  True False]
     """
-    video = video_scores(scores, topk_ratio=topk_ratio, where=where)
-    best = jnp.arange(scores.shape[1], dtype=jnp.int32) == video.argmax()
-    anything = True if where is None else where.any()
-    return ((video >= threshold) | best) & anything
+    best = jnp.arange(video.shape[0], dtype=jnp.int32) == video.argmax()
+    return (video >= threshold) | best
 
 
 @jax.tree_util.register_dataclass
@@ -182,8 +172,7 @@ class Located:
     """What the network finds in B recordings, times in snippets of their original timeline."""
 
     detections: Detections  # [B, C, …]
-    scores: jax.Array  # [B, N, C] on the timeline that the network saw
-    background: jax.Array  # [B, N]
+    scores: Scores  # on the timeline that the network saw
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config", "num_samples", "max_runs"))
@@ -192,7 +181,7 @@ def locate(
     timeline: timelines.Timeline,
     own: jax.Array,
     *,
-    model: rsmp.RSMP,
+    model: Any,
     config: ml_collections.FrozenConfigDict,
     num_samples: int,
     max_runs: int,
@@ -209,36 +198,31 @@ def locate(
       max_runs: see `localize` (static).
     """
     batch = timelines.resample_batch(timeline, num_samples)
-    scores, background = steps.score_batch(model, config, params, batch)
+    said = methods.method_of(config).read_scores(model, config, params, batch)
     options = config.localization
-    classes = jax.nn.one_hot(batch.slot_labels, scores.shape[-1]) * batch.slot_where[..., None]
+    classes = jax.nn.one_hot(batch.slot_labels, said.scores.shape[-1]) * batch.slot_where[..., None]
 
-    def one(scores, background, where, classes, resampled):
-        present = present_classes(
-            scores,
-            topk_ratio=config.loss.topk_ratio,
-            threshold=options.class_threshold,
-            where=where,
-        )
+    def one(said, where, classes, resampled):
+        present = present_classes(said.video, threshold=options.class_threshold) & where.any()
         found = localize(
-            scores,
-            background,
+            said.scores,
+            said.foreground,
+            said.video,
             thresholds=jnp.asarray(options.thresholds, jnp.float32),
-            background_thresholds=jnp.asarray(options.background_thresholds, jnp.float32),
+            foreground_thresholds=jnp.asarray(options.foreground_thresholds, jnp.float32),
             max_runs=max_runs,
-            topk_ratio=config.loss.topk_ratio,
             video_weight=options.video_weight,
-            delta=config.loss.delta,
+            delta=options.delta,
             min_outer=options.min_outer,
             iou_threshold=options.iou_threshold,
+            soft_sigma=options.soft_sigma,
             classes=jnp.where(own, classes.any(axis=0), present),
             where=where,
         )
         old = resampling.old_times(found.segments, resampled)
         return dataclasses.replace(found, segments=old)
 
-    found = jax.vmap(one)(scores, background, batch.where, classes, batch.resampled)
-    return Located(found, scores, background)
+    return Located(jax.vmap(one)(said, batch.where, classes, batch.resampled), said)
 
 
 # How many runs of a class `locate_recordings` makes room for at first.
@@ -254,7 +238,7 @@ def locate_recordings(
     recordings: Sequence[Recording],
     timeline: timelines.Timeline,
     *,
-    model: rsmp.RSMP,
+    model: Any,
     config: ml_collections.FrozenConfigDict,
     classes: Sequence[str],
     num_samples: int,
@@ -272,7 +256,7 @@ def locate_recordings(
       classes: names of the classes.
       num_samples: padded length of the timeline that the network sees.
       own: look for exactly the recordings' labelled classes.
-      scores: filled with each recording's confidences `[N, C]` and background `[N]`, if given.
+      scores: filled with each recording's confidences `[N, C]` and foreground `[N]`, if given.
 
     Returns:
       Each recording's detections, best first, with times in seconds.
@@ -301,7 +285,8 @@ def locate_recordings(
             results[recording.name] = _as_results(one.detections, recording, classes)
             if scores is not None:
                 size = int(min(timeline.counts[first + row], num_samples))
-                scores[recording.name] = (one.scores[:size], one.background[:size])
+                said = one.scores
+                scores[recording.name] = (said.scores[:size], said.foreground[:size])
     return results
 
 

@@ -1,4 +1,4 @@
-"""The losses of the point-supervised system, one function each.
+"""The losses of both systems, one function each; those of HAM-Net come last.
 
 All take one recording's arrays (batch with `jax.vmap`), except `feature_contrast_loss`, which
 compares segments across a batch. Masks are called `where`; nothing valid gives 0.
@@ -191,6 +191,94 @@ def feature_contrast_loss(
     spare = jnp.eye(labels.shape[0], dtype=bool) & ~anchors[:, None]
     loss = _masked_logsumexp(similar, rivals | spare) - _masked_logsumexp(similar, mates | spare)
     return _mean_over_time(loss, anchors)
+
+
+# --- HAM-Net ---
+
+
+def topk_logits(
+    logits: jax.Array, *, topk_ratio: jax.typing.ArrayLike, where: jax.Array | None = None
+) -> jax.Array:
+    """A recording's logits `[C + 1]`: each channel's mean of its top `⌊T_valid / topk_ratio⌋`."""
+    where = jnp.ones(logits.shape[0], bool) if where is None else where
+    count = topk_count(where.sum(dtype=jnp.int32), topk_ratio)
+    return pooling.topk_mean(logits, count, where=where)
+
+
+def classification_loss(
+    logits: jax.Array,
+    labels: jax.Array,
+    *,
+    background: jax.typing.ArrayLike,
+    topk_ratio: jax.typing.ArrayLike = 10,
+    where: jax.Array | None = None,
+) -> jax.Array:
+    """Cross-entropy of the recording's softmax with its labels, in equal shares.
+
+    >>> import jax.numpy as jnp
+    >>> labels = jnp.array([True, False])
+    >>> print(f"{classification_loss(jnp.zeros((5, 3)), labels, background=1.0):.4f}")
+    1.0986
+
+    Args:
+      logits: `[T, C + 1]`, the last channel is the background.
+      labels: `[C]` True for the classes of the recording.
+      background: 1 if this branch is to see background in every recording, 0 if in none.
+      topk_ratio: see `topk_logits`.
+      where: `[T]` True on the valid snippets; default all.
+
+    Returns:
+      `[]` the loss; 0 where there is no label at all, or nothing valid.
+    """
+    where = jnp.ones(logits.shape[0], bool) if where is None else where
+    pooled = topk_logits(_without_masked(logits, where), topk_ratio=topk_ratio, where=where)
+    background = jnp.asarray(background, logits.dtype)[None]
+    target = jnp.concatenate([labels.astype(logits.dtype), background])
+    shares = target / jnp.maximum(target.sum(), 1)
+    loss = -(shares * jax.nn.log_softmax(pooled)).sum()
+    return jnp.where(where.any() & (target.sum() > 0), loss, 0)
+
+
+def guide_loss(
+    attention: jax.Array, background: jax.Array, *, where: jax.Array | None = None
+) -> jax.Array:
+    """`mean |1 − a − P_bg|`: attention is to be where the background is not.
+
+    >>> import jax.numpy as jnp
+    >>> print(f"{guide_loss(jnp.array([0.9, 0.5]), jnp.array([0.1, 0.1])):.2f}")
+    0.20
+
+    Args:
+      attention: `[T]`.
+      background: `[T]` probability of the background. It guides and is not guided: no gradient
+        reaches it, else the classifier could follow an attention that is still untrained.
+      where: `[T]` True on the valid snippets; default all.
+
+    Returns:
+      `[]` the loss.
+    """
+    off = 1 - attention - jax.lax.stop_gradient(background)
+    return _mean_over_time(jnp.abs(_without_masked(off, where)), where)
+
+
+def sparsity_loss(attention: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+    """`mean a`: attention is to be scarce.
+
+    >>> import jax.numpy as jnp
+    >>> print(sparsity_loss(jnp.array([0.5, 1.0, 9.0]), where=jnp.array([True, True, False])))
+    0.75
+
+    Args:
+      attention: `[T]`, 0 or more.
+      where: `[T]` True on the valid snippets; default all.
+
+    Returns:
+      `[]` the loss.
+    """
+    return _mean_over_time(_without_masked(attention, where), where)
+
+
+# --- shared ---
 
 
 def _entropy_parts(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, ...]:

@@ -21,7 +21,7 @@ from tal_jax.config import check_config
 from tal_jax.data import batches, files
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, check_recording
 from tal_jax.localization import Results
-from tal_jax.training import checkpoints, metrics_log, rounds, steps
+from tal_jax.training import checkpoints, methods, metrics_log, rounds, steps
 from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -81,7 +81,7 @@ def fit(
         packed = pack_training(dataset, config, proposals)
         report(_describe_round(number, packed))
         state = rounds.train_round(
-            steps.make_model(config, len(dataset.classes)),
+            methods.method_of(config).make_model(config, len(dataset.classes)),
             config,
             packed.timeline,
             number=number,
@@ -115,7 +115,7 @@ def predict(
     Args:
       fitted: a trained network.
       recordings: features with their clocks; points are ignored.
-      scores: filled with each recording's confidences `[T, C]` and background `[T]`, if given.
+      scores: filled with each recording's confidences `[T, C]` and foreground `[T]`, if given.
 
     Returns:
       For each recording its detections, best first, with times in seconds.
@@ -319,7 +319,7 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False, scores=Non
         fitted.params,
         recordings,
         packed.timeline,
-        model=steps.make_model(fitted.config, len(fitted.classes)),
+        model=methods.method_of(fitted.config).make_model(fitted.config, len(fitted.classes)),
         config=steps.compiled_config(fitted.config),
         classes=fitted.classes,
         num_samples=packed.num_samples,
@@ -391,9 +391,9 @@ def _test_round(
     found = predict(fitted, dataset.test, scores=scores)
     files.write_json(folder / "detections_test.json", activitynet(found))
     arrays = {}
-    for name, (confidences, background) in scores.items():
+    for name, (confidences, foreground) in scores.items():
         arrays[f"{name}/scores"] = confidences.astype(np.float16)
-        arrays[f"{name}/background"] = background.astype(np.float16)
+        arrays[f"{name}/background"] = (1 - foreground).astype(np.float16)
     files.write_npz(folder / "scores_test.npz", arrays)
     grids = {recording.name: recording.grid.to_dict() for recording in dataset.test}
     files.write_json(folder / "scores_test.json", grids)

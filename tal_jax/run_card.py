@@ -8,9 +8,9 @@ from typing import Any
 
 import ml_collections
 
-from tal_jax.config import check_config, rsmp_config
+from tal_jax.config import DEFAULTS, check_config
 from tal_jax.data import files
-from tal_jax.data.recordings import Dataset, Scaling
+from tal_jax.data.recordings import Dataset, Scaling, labels_of
 
 _SCALING_FILE = "scaling.npz"
 
@@ -47,7 +47,11 @@ def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]
     """
     settings = files.read_json(workdir / "config.json")
     card = files.read_json(workdir / "run.json")
-    expected = {key for key in _flat(rsmp_config().to_dict()) if not key.startswith("data.")}
+    _expect_keys(workdir / "config.json", settings, {"method"})
+    if settings["method"] not in DEFAULTS:
+        raise ValueError(f"{workdir}/config.json: unknown method {settings['method']!r}")
+    expected = _flat(DEFAULTS[settings["method"]]().to_dict())
+    expected = {key for key in expected if not key.startswith("data.")}
     _expect_keys(workdir / "config.json", settings, expected)
     described = {"data.classes", "data.overlapping", "data.dim", "data.grid.fps"}
     _expect_keys(workdir / "run.json", card, described)
@@ -96,6 +100,7 @@ def _card(config: ml_collections.FrozenConfigDict, dataset: Dataset) -> dict[str
             "train_recordings": len(dataset.train),
             "train_seconds": sum(recording.duration_s for recording in dataset.train),
             "points": sum(len(recording.points) for recording in dataset.train),
+            "labels": sum(len(labels_of(recording)) for recording in dataset.train),
             "test_recordings": len(dataset.test),
             "test_seconds": sum(recording.duration_s for recording in dataset.test),
             "test_instances": sum(instances),

@@ -374,7 +374,9 @@ def test_work_directory_without_a_run(capsys, tmp_path, command):
         ("round_0/detections_test.json", "[]", "no ActivityNet detections"),
         ("round_0/detections_test.json", '{"results": {"test_0": [{"label": "dip"}]}}', "test_0"),
         ("config.json", "null", "config.json: missing all; expected a file that this version"),
-        ("config.json", '{"train": {"steps": 60}}', "config.json: missing evaluation.tious"),
+        ("config.json", '{"train": {"steps": 60}}', "config.json: missing method"),
+        ("config.json", '{"method": "sft"}', "config.json: unknown method 'sft'"),
+        ("config.json", '{"method": "rsmp"}', "config.json: missing evaluation.tious"),
         ("run.json", '{"data": {"classes": []}}', "run.json: missing data.dim"),
     ],
 )

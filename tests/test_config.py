@@ -57,7 +57,7 @@ def test_published_hyper_parameters():
     assert (train.learning_rate, train.l2, train.search_every) == (1e-4, 5e-4, 10)
     thresholds = config.localization.thresholds
     assert thresholds == pytest.approx([0.025 * i for i in range(10)])
-    assert config.localization.background_thresholds == pytest.approx(
+    assert config.localization.foreground_thresholds == pytest.approx(
         [0.5, 0.525, 0.55, 0.575, 0.6, 0.625, 0.65, 0.675, 0.7]
     )
     assert config.evaluation.tious == (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)

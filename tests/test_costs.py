@@ -16,7 +16,7 @@ def test_shapes_are_those_of_a_data_set(toy_run):
     dataset = toy.dataset(toy_run.data)
     timeline = pipeline.pack_training(dataset, check_config(toy.config()), None).timeline
     sizes = costs.Sizes(
-        recordings=6,
+        recordings=12,  # six, each compensated and as it is
         snippets=256,
         dim=toy.DIM,
         classes=2,

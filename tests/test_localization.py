@@ -8,8 +8,6 @@ import pytest
 from tal_jax import localization
 
 
-# BUG (fails): `threshold_runs` subtracts `[T] − [H, T]` (`centre - crossing(before)`), an implicit
-# promotion of rank.
 @pytest.fixture(autouse=True)
 def _strict():
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
@@ -23,9 +21,8 @@ def _jit(op, *static, **defaults):
 
 
 _threshold_runs = _jit(localization.threshold_runs, "max_runs")
-_localize = _jit(localization.localize, "max_runs", max_runs=8, topk_ratio=8, iou_threshold=0.7)
+_localize = _jit(localization.localize, "max_runs", "soft_sigma", max_runs=8)
 _present_classes = _jit(localization.present_classes)
-_video_scores = _jit(localization.video_scores)
 
 
 def _curve(*values):
@@ -106,29 +103,15 @@ def test_runs_of_nothing_valid():
 # ---- classes
 
 
-def test_video_scores_by_hand():
-    scores = np.stack([_curve(0.1, 0.9, 0.5, 0.3, 1, 1), _curve(0, 0, 0, 0.4, 1, 1)], axis=1)
-    where = np.arange(6) < 4
-    got = _video_scores(scores, topk_ratio=2, where=where)
-    np.testing.assert_allclose(got, [0.7, 0.2], rtol=1e-6)
-    np.testing.assert_allclose(_video_scores(scores, topk_ratio=8, where=where), [0.9, 0.4])
-    np.testing.assert_allclose(_video_scores(scores, topk_ratio=1), scores.mean(0), rtol=1e-6)
-
-
 def test_present_classes():
-    scores = np.tile(_curve(0.2, 0.75, 0.5, 0.49), (5, 1))
-    where = np.arange(5) < 3
+    def present(video, threshold):
+        return _present_classes(video, threshold=threshold).tolist()
 
-    def present(scores, threshold, where=where):
-        return _present_classes(scores, threshold=threshold, where=where).tolist()
-
-    assert present(scores, 0.5) == [False, True, True, False]  # reached is enough
-    assert present(scores, 0.1) == [True] * 4
-    assert present(scores, 0.9) == [False, True, False, False]  # the best one always
-    assert present(scores * 0, 0.9) == [True, False, False, False]  # one, even so
-    loud = np.where(where[:, None], scores, 1)
-    assert present(loud, 0.5) == [False, True, True, False]
-    assert present(scores, 0.5, np.zeros(5, bool)) == [False] * 4
+    video = _curve(0.2, 0.75, 0.5, 0.49)
+    assert present(video, 0.5) == [False, True, True, False]  # reached is enough
+    assert present(video, 0.1) == [True] * 4
+    assert present(video, 0.9) == [False, True, False, False]  # the best one always
+    assert present(video * 0, 0.9) == [True, False, False, False]  # one, even so
 
 
 # ---- detections
@@ -151,17 +134,17 @@ def _contrast(curve, start, end, delta=0.25):
 
 BUMP = _curve(0, 0, 0, 0.5, 1, 1, 1, 0.5, 0, 0, 0, 0)
 LATE = _curve(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0.6, 0.8)
-THRESHOLDS = {"thresholds": _curve(0, 0.25), "background_thresholds": _curve(0.5)}
+THRESHOLDS = {"thresholds": _curve(0, 0.25), "foreground_thresholds": _curve(0.5)}
 
 
-def _detect(scores, background, classes, **kwargs):
+def _detect(scores, foreground, classes, video=(1.0, 1.4 / 3), **kwargs):
     options = {"where": np.ones(12, bool)} | THRESHOLDS | kwargs
-    return _localize(scores, background, classes=np.array(classes), **options)
+    return _localize(scores, foreground, _curve(*video), classes=np.array(classes), **options)
 
 
 def test_a_bump_is_found_with_its_exact_ends():
-    scores, background = np.stack([BUMP, LATE], axis=1), 1 - np.maximum(BUMP, LATE)
-    found = _detect(scores, background, [True, True], topk_ratio=4)
+    scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
+    found = _detect(scores, foreground, [True, True])
     assert found.segments.shape == (2, 16, 2) and found.overflow == 0
     candidates = {
         0: [(2.5, 8.5), (3, 8), (3.5, 7.5), (10 + 1 / 3, 12)],
@@ -187,21 +170,44 @@ def _iou(a, b):
 
 
 def test_only_the_classes_asked_for_are_found():
-    scores, background = np.stack([BUMP, LATE], axis=1), 1 - BUMP
-    both = _detect(scores, background, [True, True])
-    one = _detect(scores, background, [False, True])
+    scores, foreground = np.stack([BUMP, LATE], axis=1), BUMP
+    both = _detect(scores, foreground, [True, True])
+    one = _detect(scores, foreground, [False, True])
     assert both.where[0].any() and not one.where[0].any()
     np.testing.assert_array_equal(one.where[1], both.where[1])
     np.testing.assert_array_equal(one.scores[1], both.scores[1])
-    assert not _detect(scores, background, [False, False]).where.any()
+    assert not _detect(scores, foreground, [False, False]).where.any()
 
 
 def test_a_higher_overlap_keeps_more():
-    scores, background = np.stack([BUMP, LATE], axis=1), 1 - np.maximum(BUMP, LATE)
-    strict = _detect(scores, background, [True, True], iou_threshold=0.3)
-    loose = _detect(scores, background, [True, True], iou_threshold=1.0)
+    scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
+    strict = _detect(scores, foreground, [True, True], iou_threshold=0.3)
+    loose = _detect(scores, foreground, [True, True], iou_threshold=1.0)
     assert strict.where[0].sum() == 2  # the bump and the other class's foreground
     assert loose.where[0].sum() == 4
+
+
+def test_soft_suppression_keeps_all_with_lower_scores():
+    scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
+    loose = _detect(scores, foreground, [True, True], iou_threshold=1.0)
+    soft = _detect(scores, foreground, [True, True], soft_sigma=0.3)
+    np.testing.assert_array_equal(soft.where, loose.where | soft.where)
+    assert soft.where[0].sum() == 4  # two runs of its own, two of the foreground
+    for label in range(2):
+        kept = soft.where[label]
+        before = _detect(scores, foreground, [True, True], soft_sigma=1e6).scores[label][kept]
+        after = soft.scores[label][kept]
+        assert after.max() == pytest.approx(before.max()) and (after <= before + 1e-6).all()
+        assert (after < before - 1e-3).any()
+
+
+def test_either_kind_of_threshold_alone():
+    scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
+    none = np.zeros(0, np.float32)
+    own = _detect(scores, foreground, [True, True], foreground_thresholds=none)
+    shared = _detect(scores, foreground, [True, True], thresholds=none)
+    assert not own.where[:, 8:].any() and own.where[:, :8].any(axis=1).all()
+    assert not shared.where[:, :8].any() and shared.where[:, 8:].sum(axis=1).tolist() == [2, 2]
 
 
 def test_what_does_not_fit_is_counted_for_the_classes_asked_for():
@@ -209,25 +215,24 @@ def test_what_does_not_fit_is_counted_for_the_classes_asked_for():
     scores = np.stack([comb, comb], axis=1)
     # Six runs above each of two thresholds a class, six of the foreground.
     for classes, overflow in (([True, True], 20 + 4), ([False, True], 10 + 4), ([False] * 2, 4)):
-        assert _detect(scores, 1 - comb, classes, max_runs=2).overflow == overflow
+        assert _detect(scores, comb, classes, max_runs=2).overflow == overflow
 
 
 def test_padding_and_vmap_change_nothing():
     rng = np.random.default_rng(0)
     scores = rng.random((3, 12, 2)).astype(np.float32) ** 2
-    background = 1 - scores.max(axis=2)
+    foreground = scores.max(axis=2)
     classes = np.array([[True, True], [False, True], [True, False]])
-    one_by_one = [_detect(*row) for row in zip(scores, background, classes, strict=True)]
+    one_by_one = [_detect(*row) for row in zip(scores, foreground, classes, strict=True)]
     where = np.arange(19) < 12
 
-    def localize(scores, background, classes):
-        return localization.localize(
-            scores, background, classes=classes, max_runs=8, where=where, **THRESHOLDS
-        )
+    def localize(scores, foreground, classes):
+        video, options = _curve(1.0, 1.4 / 3), THRESHOLDS | dict(max_runs=8, where=where)
+        return localization.localize(scores, foreground, video, classes=classes, **options)
 
     batched = _jit(jax.vmap(localize))(
         np.pad(scores, ((0, 0), (0, 7), (0, 0)), constant_values=np.nan),
-        np.pad(background, ((0, 0), (0, 7)), constant_values=np.nan),
+        np.pad(foreground, ((0, 0), (0, 7)), constant_values=np.nan),
         classes,
     )
     for row, one in enumerate(one_by_one):
@@ -241,15 +246,15 @@ def test_padding_and_vmap_change_nothing():
 
 
 def test_nothing_valid_gives_nothing():
-    scores, background = np.full((12, 2), np.nan, np.float32), np.full(12, np.nan, np.float32)
-    found = _detect(scores, background, [True, True], where=np.zeros(12, bool))
+    scores, foreground = np.full((12, 2), np.nan, np.float32), np.full(12, np.nan, np.float32)
+    found = _detect(scores, foreground, [True, True], where=np.zeros(12, bool))
     assert not found.where.any() and found.overflow == 0
     assert np.all(np.isfinite(found.segments))
 
 
 def test_a_recording_full_of_action():
     everything = np.ones((12, 2), np.float32)
-    found = _detect(everything, np.zeros(12, np.float32), [True, True])
+    found = _detect(everything, np.ones(12, np.float32), [True, True], video=(1, 1))
     np.testing.assert_array_equal(found.where.sum(axis=1), [1, 1])
     kept = found.segments[found.where]
     np.testing.assert_allclose(kept, [[0, 12]] * 2)

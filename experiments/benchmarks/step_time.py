@@ -20,7 +20,7 @@ from tal_jax.config import rsmp_config
 from tal_jax.data import batches
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Point, Recording
-from tal_jax.training import steps
+from tal_jax.training import rsmp, steps
 from tal_jax.training import timeline as timelines
 
 
@@ -50,7 +50,7 @@ def time_parts(options) -> dict[str, float]:
     config.model.widths = (options.width,)
     config.train.batch_size, config.train.length = options.batch, options.length
     fixed = steps.compiled_config(config)
-    model = steps.make_model(config, options.classes)
+    model = rsmp.make_model(config, options.classes)
     timeline = made_up(options)
     key = jax.random.key(0)
     state = steps.init_state(model, config, timeline, options.length, key)
@@ -74,27 +74,27 @@ def time_parts(options) -> dict[str, float]:
 
         return gradient
 
-    pseudo = steps.search(model, fixed, state.params, timeline, options.length)
+    pseudo = rsmp.search(model, fixed, state.params, timeline, options.length)
     branches = jax.jit(functools.partial(apply, model))(state.params, batch.features)
 
     def losses(branches):
         def total(branches):
-            parts = steps.batch_losses(branches, batch, pseudo, fixed)
-            return steps.total_loss(parts, weights)["loss"]
+            parts = rsmp.batch_losses(branches, batch, pseudo, fixed)
+            return rsmp.total_loss(parts, weights)["loss"]
 
         return jax.grad(total)(branches)
 
     def search(scores):
-        return jax.vmap(functools.partial(steps.search_recording, config=fixed))(*scores, batch)
+        return jax.vmap(functools.partial(rsmp.search_recording, config=fixed))(*scores, batch)
 
     def adam(params):
         return steps.make_optimizer(config).update(params, state.opt_state, params)
 
     config_plain = rsmp_config()
     config_plain.model.widths, config_plain.model.num_prototypes = (options.width,), 0
-    plain = steps.make_model(config_plain, options.classes)
+    plain = rsmp.make_model(config_plain, options.classes)
     bare = {name: value for name, value in state.params.items() if name != "prototypes"}
-    scores = steps.fuse(branches.logits[0])
+    scores = rsmp.fuse(branches.logits[0])
     timed = functools.partial(median_seconds, runs=options.runs)
     seconds = {
         "① resampling of a batch": timed(

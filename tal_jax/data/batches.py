@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from tal_jax.data.recordings import Recording
+from tal_jax.data.recordings import Recording, labels_of
 
 
 @jax.tree_util.register_dataclass
@@ -49,7 +49,7 @@ def pack(
     Raises:
       ValueError: if a recording is longer than `length`.
     """
-    labels = [sorted({point.label for point in r.points}) for r in recordings]
+    labels = [labels_of(recording) for recording in recordings]
     num_points = max([1, num_points, *(len(r.points) for r in recordings)])
     num_slots = max([1, num_slots, *map(len, labels)])
     count, dim = len(recordings), recordings[0].features.shape[1]

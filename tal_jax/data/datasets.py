@@ -3,7 +3,7 @@
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import ml_collections
@@ -38,7 +38,7 @@ def load_dataset(
     if name not in LOADERS:
         raise ValueError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
     load = LOADERS[name]
-    _check_settings(name, set(settings), set(inspect.signature(load).parameters) - {"data", "seed"})
+    _check_settings(name, set(settings), inspect.signature(load).parameters)
     data = data or os.environ.get(DATA_VARIABLE) or None
     return load(
         None if data is None else Path(data),
@@ -58,7 +58,13 @@ def _load_watch(
 
 
 def _load_hapt(
-    data: Path | None, *, seed: int, points: str, stride_s: float, window_s: float
+    data: Path | None,
+    *,
+    seed: int,
+    points: str,
+    stride_s: float,
+    window_s: float,
+    cut_s: tuple[float, ...] = (),
 ) -> Dataset:
     """HAPT, in `data/hapt` or `data` itself."""
     if data is None:
@@ -67,7 +73,9 @@ def _load_hapt(
             "it comes from https://archive.ics.uci.edu/dataset/341"
         )
     folder = data if (data / "RawData").is_dir() else data / "hapt"
-    return hapt.load(folder, seed=seed, points=points, stride_s=stride_s, window_s=window_s)
+    return hapt.load(
+        folder, seed=seed, points=points, stride_s=stride_s, window_s=window_s, cut_s=cut_s
+    )
 
 
 def _load_folder(
@@ -103,14 +111,18 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
 }
 
 
-def _check_settings(name: str, given: set[str], expected: set[str]) -> None:
+def _check_settings(
+    name: str, given: set[str], parameters: Mapping[str, inspect.Parameter]
+) -> None:
+    expected = set(parameters) - {"data", "seed"}
     for key in sorted(given - expected):
         raise ValueError(
             f"config: data.{key} is no setting of the data set {name!r}; did you mean "
             f"data.{nearest(key, sorted(expected))}?"
         )
     for key in sorted(expected - given):
-        raise ValueError(f"config: data.{key} is missing; the data set {name!r} needs it")
+        if parameters[key].default is inspect.Parameter.empty:
+            raise ValueError(f"config: data.{key} is missing; the data set {name!r} needs it")
 
 
 def _draw_points(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_jax.data import signals
+from tal_jax.data import signals, windows
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
 from tal_jax.data.point_labels import generate_points
 from tal_jax.data.recordings import (
@@ -49,6 +49,7 @@ def load(
     points: str = "uniform",
     stride_s: float = 0.5,
     window_s: float = 1.5,
+    cut_s: tuple[float, ...] = (),
 ) -> Dataset:
     """Reads the raw signals and labels, split by user.
 
@@ -58,6 +59,8 @@ def load(
       points: the law of the points, see `generate_points`.
       stride_s: seconds between snippets.
       window_s: seconds that the features of a snippet see.
+      cut_s: shortest and longest of the windows that training recordings are cut into, for
+        video-level labels, see `windows.cut_recording`; empty leaves them whole.
 
     Returns:
       The data set, with features standardised on the training recordings.
@@ -99,7 +102,17 @@ def load(
         ground_truth=ground_truth_of(annotations, test),
     )
     check_dataset(dataset)
-    return dataclasses.replace(standardize(dataset), notes=class_notes(dataset))
+    dataset = standardize(dataset)
+    if cut_s:
+        cut = [
+            window
+            for whole in dataset.train
+            for window in windows.cut_recording(
+                whole, annotations.recordings[whole.name], CLASSES, cut_s=tuple(cut_s), seed=seed
+            )
+        ]
+        dataset = dataclasses.replace(dataset, train=tuple(cut))
+    return dataclasses.replace(dataset, notes=class_notes(dataset))
 
 
 def _read_signal(path: Path) -> np.ndarray:

@@ -39,6 +39,8 @@ class Recording:
       duration_s: duration of the recording in seconds; `T` is `grid.num_snippets(duration_s)`, give
         or take `MAX_DRIFT_SNIPPETS`.
       points: its points in order of time; empty in test recordings.
+      labels: the classes that a training recording holds, in order, for methods that learn from
+        nothing else; None stands for those of its points.
     """
 
     name: str
@@ -46,6 +48,14 @@ class Recording:
     grid: Grid
     duration_s: float
     points: tuple[Point, ...] = ()
+    labels: tuple[int, ...] | None = None
+
+
+def labels_of(recording: Recording) -> tuple[int, ...]:
+    """The classes that a training recording is said to hold, in order."""
+    if recording.labels is not None:
+        return recording.labels
+    return tuple(sorted({point.label for point in recording.points}))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,6 +130,7 @@ def check_recording(
     _check_clock(recording)
     for point in recording.points:
         _check_point(recording, point, num_classes)
+    _check_labels(recording, num_classes)
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -181,9 +192,7 @@ def label_pairs(annotations: Annotations) -> tuple[tuple[int, int], ...]:
 
 def class_notes(dataset: Dataset) -> tuple[str, ...]:
     """Returns a line for every class without a training point, or without a test instance."""
-    clicked = {
-        dataset.classes[point.label] for recording in dataset.train for point in recording.points
-    }
+    taught = {dataset.classes[one] for recording in dataset.train for one in labels_of(recording)}
     tested = {
         instance["label"]
         for video in dataset.ground_truth["database"].values()
@@ -191,8 +200,8 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
     }
     notes = []
     for label in dataset.classes:
-        if label not in clicked:
-            notes.append(f"class {label!r} has no training point: it cannot be learned")
+        if label not in taught:
+            notes.append(f"class {label!r} is in no training recording: it cannot be learned")
         if dataset.test and label not in tested:
             notes.append(f"class {label!r} has no test instance: it is left out of the mAP")
     return tuple(notes)
@@ -259,4 +268,19 @@ def _check_point(recording: Recording, point: Point, num_classes: int | None) ->
         count = "" if num_classes is None else f" below {num_classes}"
         raise ValueError(
             f"{recording.name}: point of class {point.label}, expected an index from 0{count}"
+        )
+
+
+def _check_labels(recording: Recording, num_classes: int | None) -> None:
+    labels = labels_of(recording)
+    most = math.inf if num_classes is None else num_classes
+    if list(labels) != sorted(set(labels)) or not all(0 <= label < most for label in labels):
+        count = "" if num_classes is None else f" below {num_classes}"
+        raise ValueError(
+            f"{recording.name}: labels {labels}, expected increasing indices from 0{count}"
+        )
+    missing = {point.label for point in recording.points} - set(labels)
+    if missing:
+        raise ValueError(
+            f"{recording.name}: a point of class {min(missing)}, which is not among its labels"
         )

@@ -44,14 +44,19 @@ class MetricsLog:
 
 
 def progress_line(
-    values: dict[str, float], *, round_number: int, rounds: int, step: int, steps: int
+    values: dict[str, float],
+    shown: dict[str, str],
+    *,
+    round_number: int,
+    rounds: int,
+    step: int,
+    steps: int,
 ) -> str:
     """A line that says how far training is, what the loss is made of, and how long it will take."""
+    parts = ", ".join(f"{title} {values[f'loss_{name}']:.3f}" for name, title in shown.items())
     minutes, seconds = divmod(round(values["eta_s"]), 60)
     return (
         f"round {round_number} of {rounds - 1}  update {step:>5}/{steps}  "
-        f"loss {values['loss']:.3f} (video {values['loss_vid']:.3f}, point "
-        f"{values['loss_point']:.3f}, representative {values['loss_pres']:.3f}, instance "
-        f"{values['loss_ins']:.3f})  {values['steps_per_s']:.1f} updates/s  "
+        f"loss {values['loss']:.3f} ({parts})  {values['steps_per_s']:.1f} updates/s  "
         f"{minutes}:{seconds:02d} left"
     )

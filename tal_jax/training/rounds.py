@@ -9,14 +9,13 @@ from typing import Any
 import jax
 import ml_collections
 
-from tal_jax.models import rsmp
-from tal_jax.training import checkpoints, metrics_log, steps
+from tal_jax.training import checkpoints, methods, metrics_log, steps
 from tal_jax.training.state import TrainState
 from tal_jax.training.timeline import Timeline
 
 
 def train_round(
-    model: rsmp.RSMP,
+    model: Any,
     config: ml_collections.FrozenConfigDict,
     timeline: Timeline,
     *,
@@ -85,7 +84,8 @@ def train_round(
                 }
                 log.append(round=number, step=step, **values)
                 place = dict(round_number=number, rounds=train.rounds, step=step, steps=train.steps)
-                report(metrics_log.progress_line(values, **place))
+                shown = methods.method_of(config).SHOWN
+                report(metrics_log.progress_line(values, shown, **place))
             if step % train.checkpoint_every == 0 or step >= train.steps:
                 measured = None
                 if criterion is not None:
@@ -102,8 +102,6 @@ def train_round(
 
 
 def _logged(values: dict[str, float]) -> dict[str, float]:
-    """Names of the log: `loss` for the total, `loss_…` for its parts."""
-    overflow = values.pop("segment_overflow")
-    total = values.pop("loss")
-    parts = {f"loss_{name}": value for name, value in values.items()}
-    return {"loss": total, **parts, "segment_overflow": overflow}
+    """Names of the log: `loss` for the total, `loss_…` for its parts; counts keep their names."""
+    plain = {name for name in values if name == "loss" or name.endswith("overflow")}
+    return {name if name in plain else f"loss_{name}": value for name, value in values.items()}

@@ -30,10 +30,20 @@ class PseudoLabels:
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
+class Scores:
+    """What a network says of B recordings: all that localization needs."""
+
+    scores: jax.Array  # [B, N, C] confidence of every class
+    foreground: jax.Array  # [B, N] how surely there is any action
+    video: jax.Array  # [B, C] how surely the recording holds the class
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
 class TrainState:
     """Parameters, optimiser, the number of updates made, and the pseudo labels in force."""
 
     params: Any
     opt_state: Any
     step: jax.Array  # [] int32
-    pseudo: PseudoLabels
+    pseudo: Any  # a method's pseudo labels, `PseudoLabels` or none

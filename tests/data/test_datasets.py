@@ -111,7 +111,7 @@ def test_other_data_sets_get_their_settings(tmp_path, monkeypatch):
     config = _config("hapt", stride_s=0.25, window_s=2.0)
     config.data.seed, config.data.points = 4, "gaussian"
     load_dataset(config, tmp_path)
-    assert calls.pop() == (tmp_path / "hapt", common)
+    assert calls.pop() == (tmp_path / "hapt", common | {"cut_s": ()})
     (tmp_path / "RawData").mkdir()
     load_dataset(config, tmp_path)
     assert calls.pop() == (tmp_path, common)

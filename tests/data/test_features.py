@@ -149,7 +149,7 @@ def test_all_of_a_subset_missing(folder):
 def test_class_without_an_instance_is_noted(folder):
     change_annotations(folder, ANNOTATIONS.recordings, classes=("jump", "run", "walk"))
     assert [note.split(":")[0] for note in load_folder(folder).notes] == [
-        "class 'walk' has no training point",
+        "class 'walk' is in no training recording",
         "class 'walk' has no test instance",
     ]
 

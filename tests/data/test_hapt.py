@@ -107,7 +107,7 @@ def test_features_are_those_of_both_sensors_standardised_by_the_training_set(fol
 
 def test_notes_name_the_classes_that_are_missing(folder):
     notes = hapt.load(folder).notes
-    assert any("'laying' has no training point" in note for note in notes)
+    assert any("'laying' is in no training recording" in note for note in notes)
     assert any("'laying' has no test instance" in note for note in notes)
     assert not any("'walking'" in note for note in notes)
 

@@ -127,7 +127,7 @@ def test_class_notes():
     notes = class_notes(make_dataset(classes=("a", "b", "c")))
     assert len(notes) == 3
     assert "'b' has no test instance" in notes[0]
-    assert "'c' has no training point" in notes[1]
+    assert "'c' is in no training recording" in notes[1]
     assert "'c' has no test instance" in notes[2]
 
 

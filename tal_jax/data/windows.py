@@ -1,0 +1,87 @@
+"""Training windows: long recordings cut into short ones, each with labels of its own.
+
+Where every recording holds nearly every class, the labels of whole recordings teach nothing.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from tal_jax.data.annotations import RecordingAnnotation
+from tal_jax.data.recordings import Recording
+
+# A person who says what a window holds sees an action from about this long on.
+MIN_SEEN_S = 1.0
+
+
+def cut_recording(
+    recording: Recording,
+    annotation: RecordingAnnotation,
+    classes: Sequence[str],
+    *,
+    cut_s: tuple[float, float],
+    seed: int,
+) -> list[Recording]:
+    """Cuts a training recording into windows that follow each other.
+
+    A window holds a class if at least `MIN_SEEN_S` of an instance of it lie in the window, or all
+    of a shorter one.
+
+    Args:
+      recording: with its points, if it has any.
+      annotation: its instances, with starts and ends; only labels of windows come from it.
+      classes: names of the classes.
+      cut_s: shortest and longest window in seconds; lengths are uniform between. A rest that is
+        shorter than that is joined to the window before.
+      seed: of the cuts; each recording has its own by its name.
+
+    Returns:
+      The windows as recordings, named after the second at which they start.
+
+    Raises:
+      ValueError: if `cut_s` is no range of positive seconds.
+    """
+    low_s, high_s = cut_s
+    if not 0 < low_s <= high_s:
+        raise ValueError(f"cut_s={cut_s}; expected (shortest, longest) in seconds, above 0")
+    rng = np.random.default_rng([seed, *recording.name.encode()])
+    stride_s, length = recording.grid.stride_s, len(recording.features)
+    edges = [0]
+    while edges[-1] < length:
+        size = max(round(rng.uniform(low_s, high_s) / stride_s), 1)
+        edges.append(min(edges[-1] + size, length))
+    if len(edges) > 2 and (edges[-1] - edges[-2]) * stride_s < low_s:
+        del edges[-2]
+    pairs = zip(edges[:-1], edges[1:], strict=True)
+    return [_window(recording, annotation, classes, first, last) for first, last in pairs]
+
+
+def _window(
+    recording: Recording,
+    annotation: RecordingAnnotation,
+    classes: Sequence[str],
+    first: int,
+    last: int,
+) -> Recording:
+    start_s = float(recording.grid.to_seconds(float(first)))
+    at_end = last == len(recording.features)
+    end_s = recording.duration_s if at_end else float(recording.grid.to_seconds(float(last)))
+    labels = set()
+    for instance in annotation.instances:
+        seen_s = min(instance.end_s, end_s) - max(instance.start_s, start_s)
+        if seen_s > 0 and seen_s >= min(MIN_SEEN_S, instance.end_s - instance.start_s):
+            labels.add(classes.index(instance.label))
+    points = tuple(
+        dataclasses.replace(point, time_s=point.time_s - start_s)
+        for point in recording.points
+        if start_s <= point.time_s < end_s
+    )
+    return Recording(
+        name=f"{recording.name}@{start_s:g}s",
+        features=recording.features[first:last],
+        grid=recording.grid,
+        duration_s=end_s - start_s,
+        points=points,
+        labels=tuple(sorted(labels | {point.label for point in points})),
+    )

@@ -1,0 +1,129 @@
+"""HAM-Net as a method: its network, losses and scores. It learns from video-level labels alone.
+
+What a method is made of is told in `tal_jax.training.methods`.
+"""
+
+from typing import Any
+
+import jax
+import ml_collections
+
+from tal_jax import losses
+from tal_jax.models import hamnet
+from tal_jax.training import timeline as timelines
+from tal_jax.training.state import Scores
+
+Metrics = dict[str, jax.Array]
+
+WEIGHTS = (
+    "lambda_base",
+    "lambda_soft",
+    "lambda_semi",
+    "lambda_hard",
+    "lambda_sparse",
+    "lambda_guide",
+)
+SHOWN = {"base": "base", "semi": "semi-soft", "hard": "hard"}
+
+# Whether a branch is to see background in every recording. Those under the full attention see none:
+# that is what makes attention leave it out.
+_BACKGROUND = {"base": 1.0, "soft": 0.0, "semi": 0.0, "hard": 1.0}
+
+
+def make_model(config: ml_collections.ConfigDict, num_classes: int) -> hamnet.HAMNet:
+    """The network that a config describes."""
+    model = config.model
+    return hamnet.HAMNet(
+        num_classes=num_classes,
+        variant=model.variant,
+        widths=tuple(model.widths),
+        attention_width=model.attention_width,
+        dropout=model.dropout,
+        gamma=model.gamma,
+        low=model.low,
+        high=model.high,
+        drop_rate=model.drop_rate,
+        smoothing=model.smoothing,
+    )
+
+
+def no_pseudo_labels(timeline: timelines.Timeline, num_samples: int) -> tuple:
+    """There are none."""
+    del timeline, num_samples
+    return ()
+
+
+def search(model, config, params, timeline, num_samples) -> tuple:
+    """There is nothing to search for."""
+    del model, config, params, timeline, num_samples
+    return ()
+
+
+def loss(
+    model: hamnet.HAMNet,
+    config: ml_collections.ConfigDict,
+    params: Any,
+    batch: timelines.Batch,
+    pseudo: tuple,
+    weights: Metrics,
+    key: jax.Array,
+) -> Metrics:
+    """The loss of a batch and its parts."""
+    del pseudo
+    said = model.apply(
+        {"params": params},
+        batch.features,
+        where=batch.where,
+        deterministic=False,
+        rngs={"dropout": key},
+    )
+    parts = batch_losses(said, batch, config)
+    return parts | {"loss": sum(weights[f"lambda_{name}"] * part for name, part in parts.items())}
+
+
+def batch_losses(
+    said: hamnet.Attended, batch: timelines.Batch, config: ml_collections.ConfigDict
+) -> Metrics:
+    """The unweighted loss parts, means over the recordings of a batch."""
+
+    def one(said, slot_labels, slot_where, where):
+        num_classes = said.base.shape[-1] - 1
+        labels = (jax.nn.one_hot(slot_labels, num_classes) * slot_where[:, None]).any(axis=0)
+        parts = {
+            name: losses.classification_loss(
+                getattr(said, name),
+                labels,
+                background=background,
+                topk_ratio=config.loss.topk_ratio,
+                where=where,
+            )
+            for name, background in _BACKGROUND.items()
+            if getattr(said, name) is not None
+        }
+        if config.model.variant == "published":
+            background = jax.nn.softmax(said.base, axis=-1)[:, -1]
+            parts["sparse"] = losses.sparsity_loss(said.attention, where=where)
+            parts["guide"] = losses.guide_loss(said.attention, background, where=where)
+        return parts
+
+    parts = jax.vmap(one)(said, batch.slot_labels, batch.slot_where, batch.where)
+    return jax.tree.map(lambda values: values.mean(axis=0), parts)
+
+
+def read_scores(
+    model: hamnet.HAMNet, config: ml_collections.ConfigDict, params: Any, batch: timelines.Batch
+) -> Scores:
+    """What the network says without any randomness; the hard branch is for training only."""
+    said = model.apply({"params": params}, batch.features, where=batch.where)
+
+    def video(logits, where):
+        pooled = losses.topk_logits(logits, topk_ratio=config.loss.topk_ratio, where=where)
+        return jax.nn.softmax(pooled)[:-1]
+
+    video = jax.vmap(video)
+    if config.model.variant == "published":
+        return Scores(said.soft[..., :-1], said.attention, video(said.soft, batch.where))
+    softmax = (jax.nn.softmax(said.base) + jax.nn.softmax(said.semi)) / 2
+    scores = said.semi_attention[..., None] * softmax[..., :-1]
+    present = (video(said.base, batch.where) + video(said.semi, batch.where)) / 2
+    return Scores(scores, said.semi_attention, present)

@@ -1,0 +1,28 @@
+"""The methods: what is particular to each, behind functions that all share.
+
+A method is a module with
+
+    WEIGHTS           names of the values in `config.loss` that weigh the loss's parts
+    SHOWN             parts of the loss that the line of progress shows, with their names there
+    make_model        (config, num_classes) -> network
+    no_pseudo_labels  (timeline, num_samples) -> pseudo labels before the first search
+    search            (model, config, params, timeline, num_samples) -> pseudo labels
+    loss              (model, config, params, batch, pseudo, weights, key) -> parts, and "loss"
+    read_scores       (model, config, params, batch) -> `state.Scores`
+
+Everything else (batches, updates, checkpoints, rounds, localization, evaluation, the report) is one
+for all. A further method takes such a module, its network, its config, and an entry here.
+"""
+
+from types import ModuleType
+
+import ml_collections
+
+from tal_jax.training import hamnet, rsmp
+
+METHODS: dict[str, ModuleType] = {"rsmp": rsmp, "hamnet": hamnet}
+
+
+def method_of(config: ml_collections.ConfigDict) -> ModuleType:
+    """The method of a config."""
+    return METHODS[config.method]
