@@ -138,8 +138,8 @@ def soft_nms(
     """Returns scores lowered by the overlap with better segments.
 
     The best segment left keeps its score, and each other one left is multiplied by `exp(-iou**2 /
-    sigma)`, until none is left. Of equal scores the earlier comes first. Takes N steps and memory
-    of O(N).
+    sigma)`, until none is left. Of equal scores the earlier comes first. Takes as many steps as
+    segments are valid, and memory of O(N). Gradients reach the scores alone.
 
     >>> segments = jnp.array([[0.0, 4.0], [0.0, 4.0], [4.0, 6.0]])
     >>> scores = soft_nms(segments, jnp.array([0.5, 0.9, 0.3]), sigma=1 / jnp.log(2.0))
@@ -166,14 +166,20 @@ def soft_nms(
     if scores.shape[0] == 0:
         return scores
 
-    def lower(_, state):
-        scores, left = state
-        best = jnp.argmax(jnp.where(left, scores, -jnp.inf))
-        left = left.at[best].set(False)
-        factor = jnp.exp(-jnp.square(_iou(segments[best], segments)) / sigma)
-        return jnp.where(left & (scores > 0), scores * factor, scores), left
+    # Which segment lowers which is a matter of order: a score's gradient is its factor.
+    fixed, bounds = jax.lax.stop_gradient((scores, segments))
 
-    return jax.lax.fori_loop(0, scores.shape[0], lower, (scores, where))[0]
+    def lower(state):
+        factors, left = state
+        best = jnp.argmax(jnp.where(left, fixed * factors, -jnp.inf))
+        left = left.at[best].set(False)
+        factor = jnp.exp(-jnp.square(_iou(bounds[best], bounds)) / sigma)
+        return jnp.where(left & (fixed > 0), factors * factor, factors), left
+
+    factors, _ = jax.lax.while_loop(
+        lambda state: jnp.any(state[1]), lower, (jnp.ones_like(fixed), where)
+    )
+    return scores * factors
 
 
 def _iou(segment: jax.Array, others: jax.Array) -> jax.Array:
