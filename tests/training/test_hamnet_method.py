@@ -1,0 +1,184 @@
+"""Tests of HAM-Net as a method: losses against float64 NumPy, what it learns from labels alone."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tal_jax import losses, pipeline
+from tal_jax.config import check_config, data_config, hamnet_config
+from tal_jax.data import batches
+from tal_jax.data.clock import Grid
+from tal_jax.data.recordings import Dataset, Recording
+from tal_jax.models.hamnet import Attended
+from tal_jax.training import hamnet, methods
+from tal_jax.training import timeline as timelines
+
+GRID = Grid(fps=10, stride_frames=5, window_frames=5)
+NUM_CLASSES, LENGTH = 3, 16
+LENGTHS, LABELS = (16, 11), ((0, 2), (1,))
+
+
+def _config(variant, **loss):
+    config = hamnet_config(variant)
+    config.model.widths, config.model.attention_width = (16, 16), 8
+    config.model.dropout = 0.1
+    config.loss.topk_ratio = 4.0
+    config.loss.update(loss)
+    return config
+
+
+def _batch(dim=5):
+    rng = np.random.default_rng(0)
+    recordings = [
+        Recording(
+            str(number),
+            rng.normal(size=(length, dim)).astype(np.float32),
+            GRID,
+            GRID.to_seconds(float(length)),
+            labels=labels,
+        )
+        for number, (length, labels) in enumerate(zip(LENGTHS, LABELS, strict=True))
+    ]
+    packed = batches.pack(recordings, length=LENGTH)
+    timeline = timelines.identity_timeline(packed, jnp.zeros((NUM_CLASSES,) * 2, bool))
+    return timelines.resample_batch(timeline, LENGTH)
+
+
+# ---- losses
+
+
+def _reference_loss(logits, labels, background, topk_ratio):
+    """Cross-entropy of one recording's valid logits, in float64."""
+    k = max(1, int(len(logits) / topk_ratio))
+    pooled = np.sort(logits.astype(np.float64), axis=0)[::-1][:k].mean(axis=0)
+    log_softmax = pooled - np.log(np.exp(pooled - pooled.max()).sum()) - pooled.max()
+    target = np.zeros(NUM_CLASSES + 1)
+    target[list(labels)], target[-1] = 1, background
+    return -(target / target.sum() * log_softmax).sum()
+
+
+@pytest.mark.parametrize("variant", ["document", "published"])
+def test_losses_against_numpy(variant):
+    rng = np.random.default_rng(1)
+    logits = rng.normal(size=(4, 2, LENGTH, NUM_CLASSES + 1)).astype(np.float32) * 3
+    attention = rng.random((2, LENGTH)).astype(np.float32)
+    where = np.arange(LENGTH) < np.array(LENGTHS)[:, None]
+    logits[:, ~where], attention[~where] = 1e4, 7  # what lies beyond the end changes nothing
+    base, semi, soft, hard = logits
+    soft = soft if variant == "published" else None
+    said = Attended(attention, attention, base, semi, soft, hard)
+    parts = jax.jit(lambda said, batch: hamnet.batch_losses(said, batch, _config(variant)))(
+        said, _batch()
+    )
+    branches = {"base": (base, 1), "semi": (semi, 0), "hard": (hard, 1)}
+    if variant == "published":
+        branches["soft"] = (soft, 0)
+    want = {
+        name: np.mean(
+            [
+                _reference_loss(values[row][:length], LABELS[row], background, 4)
+                for row, length in enumerate(LENGTHS)
+            ]
+        )
+        for name, (values, background) in branches.items()
+    }
+    if variant == "published":
+        valid = [(attention[row][:n], base[row][:n]) for row, n in enumerate(LENGTHS)]
+        want["sparse"] = np.mean([a.astype(np.float64).mean() for a, _ in valid])
+        weights = [np.exp(b.astype(np.float64)) for _, b in valid]
+        p_bg = [w[:, -1] / w.sum(axis=1) for w in weights]
+        guide = [np.abs(1 - a - p).mean() for (a, _), p in zip(valid, p_bg, strict=True)]
+        want["guide"] = np.mean(guide)
+    assert set(parts) == set(want)
+    for name, value in want.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-5, err_msg=name)
+
+
+def test_total_is_the_weighted_sum():
+    """And each weight is traced: no other program for other weights."""
+    config, batch = _config("published"), _batch()
+    model = hamnet.make_model(config, NUM_CLASSES)
+    params = model.init(jax.random.key(0), batch.features, where=batch.where)["params"]
+    compute = jax.jit(
+        lambda weights: hamnet.loss(model, config, params, batch, (), weights, jax.random.key(1))
+    )
+    weights = {name: jnp.float32(i + 1) for i, name in enumerate(hamnet.WEIGHTS)}
+    parts = compute(weights)
+    want = sum(
+        float(weights[f"lambda_{name}"]) * float(value)
+        for name, value in parts.items()
+        if name != "loss"
+    )
+    np.testing.assert_allclose(parts["loss"], want, rtol=1e-5)
+    compute({name: weight * 0 for name, weight in weights.items()})
+    assert compute._cache_size() == 1
+
+
+def test_nothing_to_learn_from_costs_nothing():
+    loss = functools.partial(losses.classification_loss, background=0.0, topk_ratio=2)
+    logits = jnp.full((4, 3), jnp.nan)
+    where = jnp.zeros(4, bool)
+    value, gradient = jax.value_and_grad(lambda x: loss(x, jnp.array([1, 0]), where=where))(logits)
+    assert value == 0 and not gradient.any()
+    assert loss(jnp.ones((4, 3)), jnp.zeros(2)) == 0  # no label
+    assert losses.guide_loss(logits[:, 0], logits[:, 1], where=where) == 0
+    assert losses.sparsity_loss(logits[:, 0], where=where) == 0
+
+
+def test_attention_is_guided_and_the_background_is_not():
+    gradients = jax.grad(losses.guide_loss, (0, 1))(jnp.array([0.9, 0.2]), jnp.array([0.5, 0.1]))
+    np.testing.assert_allclose(gradients[0], [0.5, -0.5])
+    np.testing.assert_array_equal(gradients[1], [0, 0])
+
+
+# ---- the whole method
+
+
+def _dataset(seed=0):
+    """Two classes of bumps, of which each recording holds one."""
+    rng = np.random.default_rng(seed)
+    recordings, database = [], {}
+    for number in range(18):
+        label, features = number % 2, rng.normal(0, 0.3, (64, 8)).astype(np.float32)
+        instances, at = [], int(rng.integers(3, 8))
+        while at + 12 < 64:
+            features[at : at + 8, 4 * label : 4 * label + 4] += 1
+            segment = [GRID.to_seconds(float(at)), GRID.to_seconds(float(at + 8))]
+            instances.append({"label": "ab"[label], "segment": segment})
+            at += 8 + int(rng.integers(8, 14))
+        name = f"r{number}"
+        recordings.append(Recording(name, features, GRID, 32.0, labels=(label,)))
+        database[name] = {"subset": "test", "annotations": instances}
+    test = tuple(dataclasses.replace(one, labels=None) for one in recordings[12:])
+    truth = {"database": {one.name: database[one.name] for one in test}}
+    return Dataset(("a", "b"), tuple(recordings[:12]), test, truth)
+
+
+@pytest.mark.parametrize("variant", ["document", "published"])
+def test_learns_from_labels_alone(variant, tmp_path):
+    config = _config(variant)
+    config.data = data_config("folder")
+    config.train.update(
+        steps=200, batch_size=6, learning_rate=3e-3, length=64, search_every=20, l2=1e-4
+    )
+    config.train.update(log_every=100, checkpoint_every=200, jitter=False)
+    lines = []
+    fitted = pipeline.fit(_dataset(), config, workdir=tmp_path / "run", report=lines.append)
+    metrics = pipeline.evaluate(
+        pipeline.predict(fitted, _dataset().test), _dataset().ground_truth, check_config(config)
+    )
+    assert metrics.map[2] > 0.6  # at tIoU .3
+    assert any("base" in line and "semi-soft" in line for line in lines)
+    again = pipeline.load_run(tmp_path / "run")
+    assert pipeline.predict(again, _dataset().test) == pipeline.predict(fitted, _dataset().test)
+
+
+def test_every_method_is_complete():
+    names = ("make_model", "no_pseudo_labels", "search", "loss", "read_scores")
+    for method in methods.METHODS.values():
+        assert all(callable(getattr(method, name)) for name in names)
+        assert method.WEIGHTS and method.SHOWN
