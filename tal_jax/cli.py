@@ -22,6 +22,7 @@ from tal_jax.config import check_config, config_names, load_config, override
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import files
 from tal_jax.data.datasets import load_dataset
+from tal_jax.data.recordings import Dataset, labels_of
 
 # Whole lines at once, so that a run that writes into a pipe or a file can be watched.
 _say = functools.partial(print, flush=True)
@@ -47,7 +48,10 @@ action, never a start or an end. Prints the mAP of each round and writes report.
 
   tal-jax quickstart --workdir runs/quickstart
   tal-jax quickstart --workdir runs/try --set data.points=center --set seed=1
+  tal-jax quickstart --workdir runs/hamnet --method hamnet
 """
+
+_QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet"}
 
 _TRAIN = """\
 configs: {configs}, or the path of a .py file with get_config(arg=None). What stands behind a colon
@@ -113,7 +117,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
-    arguments.config, arguments.data = "quickstart", None
+    arguments.config, arguments.data = _QUICKSTARTS[arguments.method], None
     _train(arguments)
 
 
@@ -123,12 +127,19 @@ def _train(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(config, arguments.data)
     _say(
         f"{config.data.name}: {len(dataset.train)} recordings to train on with "
-        f"{sum(len(recording.points) for recording in dataset.train)} points, "
+        f"{_taught(config.method, dataset)}, "
         f"{len(dataset.test)} to test on, {len(dataset.classes)} classes"
     )
     pipeline.fit(dataset, config, workdir=arguments.workdir, report=_say)
     _show(arguments.workdir)
     _say(f"{time.monotonic() - began:.0f} s in all")
+
+
+def _taught(method: str, dataset: Dataset) -> str:
+    """What training learns from, in words."""
+    if method == "hamnet":
+        return f"{sum(len(labels_of(recording)) for recording in dataset.train)} labels"
+    return f"{sum(len(recording.points) for recording in dataset.train)} points"
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -212,7 +223,7 @@ def _is_the_users(error: Exception) -> bool:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tal-jax",
-        description="Finds actions in untrimmed recordings; learns from one instant an action.",
+        description="Finds actions in untrimmed recordings; learns without starts and ends.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -231,6 +242,12 @@ def _parser() -> argparse.ArgumentParser:
 
     quickstart = command(_quickstart, "train on the embedded smartwatch recordings", _QUICKSTART)
     _add_workdir(quickstart)
+    quickstart.add_argument(
+        "--method",
+        choices=_QUICKSTARTS,
+        default="rsmp",
+        help="rsmp learns from one instant an action, hamnet from the classes of each recording",
+    )
     _add_set(quickstart)
 
     known = _TRAIN.format(configs=", ".join(config_names()))

@@ -89,6 +89,10 @@ def test_quickstart(capsys, monkeypatch, tmp_path):
         cli.main(["quickstart", "--workdir", "w", "--set", "train.rounds=3"])
     config, data = configs.pop()
     assert (config.data.name, config.train.rounds, data) == ("watch", 3, None)
+    with pytest.raises(AttributeError):
+        cli.main(["quickstart", "--workdir", "w", "--method", "hamnet"])
+    config, data = configs.pop()
+    assert (config.data.name, config.method, data) == ("watch", "hamnet", None)
 
 
 def test_evaluate(capsys, workdir):
@@ -170,7 +174,7 @@ def test_help_teaches(capsys, command):
     assert caught.value.code == 0
     assert f"  tal-jax {command}" in out.split("options:")[1]  # an example
     if command == "train":
-        assert "hapt_rsmp, quickstart, thumos14_rsmp, watch_rsmp" in out
+        assert "hapt_hamnet, hapt_rsmp, quickstart, " in out
 
 
 @pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["predict", "x.npy"]])

@@ -9,7 +9,16 @@ import pytest
 from tal_jax import config as configs
 from tal_jax import configs as shipped
 
-NAMES = ("hapt_rsmp", "quickstart", "thumos14_rsmp", "watch_rsmp")
+NAMES = (
+    "activitynet12_hamnet",
+    "hapt_hamnet",
+    "hapt_rsmp",
+    "quickstart",
+    "thumos14_hamnet",
+    "thumos14_rsmp",
+    "watch_hamnet",
+    "watch_rsmp",
+)
 
 
 def test_names():
@@ -17,15 +26,20 @@ def test_names():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("arg", ["", ":quick"])
+@pytest.mark.parametrize("arg", ["", ":quick", ":document"])
 def test_shipped_configs(name, arg):
+    if arg == ":document" and not name.endswith("hamnet"):
+        pytest.skip("there are variants of HAM-Net alone")
     config = configs.load_config(name + arg)
     checked = configs.check_config(config)
-    assert set(config) == set(configs.rsmp_config())
-    for section in set(config) - {"data", "seed"}:
-        assert set(config[section]) == set(configs.rsmp_config()[section]), section
+    defaults = configs.DEFAULTS[config.method]()
+    assert set(config) == set(defaults)
+    for section in set(config) - {"data", "seed", "method"}:
+        assert set(config[section]) == set(defaults[section]), section
+    if config.method == "hamnet":
+        assert config.model.variant == ("document" if arg == ":document" else "published")
     assert config.seed == 0 and config.data.seed is None
-    if arg:
+    if arg == ":quick":
         full = configs.load_config(name)
         assert config.train.rounds * config.train.steps < full.train.rounds * full.train.steps
     # Survives the work directory's config.json.
@@ -40,6 +54,35 @@ def test_docstring_is_a_run_card(name):
         card = ast.get_docstring(ast.parse(file.read()))
     for line in ("Command:   tal-jax ", "Hardware:  ", "Time:      ", "Result:    "):
         assert line in card
+
+
+def test_published_hyper_parameters_of_hamnet():
+    config = configs.load_config("thumos14_hamnet")
+    loss, train, localization = config.loss, config.train, config.localization
+    assert (loss.lambda_base, loss.lambda_soft, loss.lambda_semi, loss.lambda_hard) == (
+        *(0.8, 0.8),
+        *(0.2, 0.2),
+    )
+    assert (loss.lambda_sparse, loss.lambda_guide, loss.topk_ratio) == (0.8, 0.8, 10)
+    assert (config.model.widths, config.model.attention_width) == ((2048, 2048), 512)
+    assert (config.model.dropout, config.model.gamma, config.model.smoothing) == (0.7, 0.2, 1)
+    assert (train.learning_rate, train.l2, train.batch_size) == (1e-5, 1e-3, 20)
+    assert (train.length, train.jitter, train.steps * train.batch_size) == (500, True, 100 * 200)
+    assert localization.foreground_thresholds == pytest.approx(
+        [0.1 + 0.8 * i / 9 for i in range(10)], abs=1e-6
+    )
+    assert (localization.soft_sigma, localization.class_threshold) == (0.3, 0.2)
+    other = configs.load_config("activitynet12_hamnet")
+    loss, train = other.loss, other.train
+    assert (loss.lambda_base, loss.lambda_soft, loss.lambda_semi, loss.lambda_hard) == (
+        *(0.125, 1.0),
+        *(1.0, 0.125),
+    )
+    assert (loss.lambda_sparse, loss.lambda_guide, loss.topk_ratio) == (0.5, 0.1, 20)
+    assert (other.model.smoothing, other.model.dropout, train.length) == (17, 0.5, 80)
+    document = configs.load_config("thumos14_hamnet:document")
+    assert (document.model.low, document.model.high, document.model.drop_rate) == (0.2, 0.8, 0.8)
+    assert document.loss.lambda_hard == document.loss.lambda_semi == 1
 
 
 def test_published_hyper_parameters():

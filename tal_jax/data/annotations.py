@@ -13,7 +13,8 @@ What a file looks like; the keys marked optional are additions to ActivityNet's:
           "duration": 61.2,                             seconds; or "duration_second"
           "annotations": [
             {"label": "jump", "segment": [3.1, 4.0], "point": 3.4},
-            {"label": "run", "point": 20.2}             enough for training
+            {"label": "run", "point": 20.2},            enough for training
+            {"label": "fall"}                           enough for video-level labels
           ]
         }
       }
@@ -40,8 +41,8 @@ class Instance:
 
     Attributes:
       label: name of its class.
-      start_s: when it starts; None where only its point is known.
-      end_s: when it ends; None where only its point is known.
+      start_s: when it starts; None where that is not known.
+      end_s: when it ends; None where that is not known.
       point_s: a time within it, where there is one.
     """
 
@@ -165,7 +166,7 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
         for instance in recording.instances:
             if instance.start_s is None:
                 raise ValueError(
-                    f"{name}: instance of {instance.label!r} at {instance.point_s} s has no "
+                    f"{name}: instance of {instance.label!r} (point: {instance.point_s}) has no "
                     "segment, expected one in every instance of a test recording"
                 )
         instances = tuple(
@@ -214,8 +215,6 @@ def _parse_instance(values: Any, duration_s: float, source: str) -> Instance:
         )
     label = _get(values, "label", str, source)
     segment, point = values.get("segment"), values.get("point")
-    if segment is None and point is None:
-        raise ValueError(f"{source}: an annotation of {label!r} has neither a segment nor a point")
     start_s = end_s = point_s = None
     if segment is not None:
         start_s, end_s = _parse_segment(segment, duration_s, source)

@@ -16,6 +16,8 @@ from tal_jax.data.recordings import Dataset
 
 # `data.points` of a folder whose annotations already have points.
 POINTS_OF_FILE = "file"
+# `data.points` of a folder to learn from with video-level labels alone.
+NO_POINTS = "none"
 DATA_VARIABLE = "TAL_JAX_DATA"
 
 
@@ -95,11 +97,15 @@ def _load_folder(
         )
     path = Path(folder) if data is None else data / folder
     annotations, notes = None, ()
-    if points != POINTS_OF_FILE and path.is_dir():
+    if points not in (POINTS_OF_FILE, NO_POINTS) and path.is_dir():
         annotations = load_annotations(path / features.ANNOTATION_FILE)
         annotations, notes = _draw_points(annotations, train_subset, law=points, seed=seed)
     dataset = features.load_folder(
-        path, annotations=annotations, train_subset=train_subset, test_subset=test_subset
+        path,
+        annotations=annotations,
+        train_subset=train_subset,
+        test_subset=test_subset,
+        labels_only=points == NO_POINTS,
     )
     return dataclasses.replace(dataset, notes=(*notes, *dataset.notes))
 
@@ -131,8 +137,9 @@ def _draw_points(
     """Draws the points of the training recordings; a note says so where that replaces others."""
     if law not in LAWS:
         raise ValueError(
-            f"config: data.points={law!r}; expected one of {', '.join(LAWS)}, or "
-            f"{POINTS_OF_FILE!r} for the points in the annotations"
+            f"config: data.points={law!r}; expected one of {', '.join(LAWS)}, "
+            f"{POINTS_OF_FILE!r} for the points in the annotations, or {NO_POINTS!r} for "
+            "video-level labels alone"
         )
     train = {n: r for n, r in annotations.recordings.items() if r.subset == train_subset}
     instances = [instance for recording in train.values() for instance in recording.instances]

@@ -44,6 +44,7 @@ def load_folder(
     annotations: Annotations | str | os.PathLike | None = None,
     train_subset: str = "train",
     test_subset: str = "test",
+    labels_only: bool = False,
 ) -> Dataset:
     """Reads a folder of features and the annotations of its recordings.
 
@@ -56,6 +57,8 @@ def load_folder(
       test_subset: what they call the recordings to test on. Each of their instances needs a
         segment. Published files differ: GTEA, BEOID and ActivityNet test on "validation", THUMOS14
         trains on "Validation" and tests on "Test".
+      labels_only: training recordings get the classes that they hold, and no points; their
+        instances need neither a point nor a segment.
 
     Returns:
       The data set. An annotated recording without features, and features without annotations, are
@@ -81,8 +84,13 @@ def load_folder(
     train_names, test_names, notes = _split(folder, annotations, train_subset, test_subset)
     dataset = Dataset(
         classes=annotations.classes,
-        train=tuple(_load(folder, name, grid, annotations, clicked=True) for name in train_names),
-        test=tuple(_load(folder, name, grid, annotations, clicked=False) for name in test_names),
+        train=tuple(
+            _load_labelled(folder, name, grid, annotations)
+            if labels_only
+            else _load_clicked(folder, name, grid, annotations)
+            for name in train_names
+        ),
+        test=tuple(_load(folder, name, grid, annotations) for name in test_names),
         ground_truth=ground_truth_of(annotations, test_names),
         overlapping=label_pairs(annotations),
     )
@@ -194,17 +202,20 @@ def _unused(
     return notes
 
 
-def _load(
-    folder: Path, name: str, grid: Grid, annotations: Annotations, *, clicked: bool
-) -> Recording:
-    annotation = annotations.recordings[name]
-    return Recording(
-        name=name,
-        features=load_features(_feature_path(folder, name)),
-        grid=grid,
-        duration_s=annotation.duration_s,
-        points=points_of(name, annotation, annotations.classes) if clicked else (),
-    )
+def _load(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
+    duration_s = annotations.recordings[name].duration_s
+    return Recording(name, load_features(_feature_path(folder, name)), grid, duration_s)
+
+
+def _load_clicked(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
+    points = points_of(name, annotations.recordings[name], annotations.classes)
+    return dataclasses.replace(_load(folder, name, grid, annotations), points=points)
+
+
+def _load_labelled(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
+    held = {instance.label for instance in annotations.recordings[name].instances}
+    labels = tuple(sorted(annotations.classes.index(label) for label in held))
+    return dataclasses.replace(_load(folder, name, grid, annotations), labels=labels)
 
 
 def _feature_path(folder: Path, name: str) -> Path:

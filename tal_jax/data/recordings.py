@@ -177,8 +177,9 @@ def points_of(
         if instance.point_s is None:
             raise ValueError(
                 f"{name}: instance of {instance.label!r} at "
-                f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, or "
-                "draw one for every instance: generate_points(annotations, law='uniform', seed=0)"
+                f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, draw "
+                "one for every instance (generate_points(annotations, law='uniform', seed=0)), or "
+                "learn from labels alone (data.points='none')"
             )
         points.append(Point(instance.point_s, classes.index(instance.label)))
     return tuple(sorted(points, key=lambda point: (point.time_s, point.label)))

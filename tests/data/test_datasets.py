@@ -114,7 +114,7 @@ def test_other_data_sets_get_their_settings(tmp_path, monkeypatch):
     assert calls.pop() == (tmp_path / "hapt", common | {"cut_s": ()})
     (tmp_path / "RawData").mkdir()
     load_dataset(config, tmp_path)
-    assert calls.pop() == (tmp_path, common)
+    assert calls.pop() == (tmp_path, common | {"cut_s": ()})
 
 
 def test_shipped_configs_name_all_settings(tmp_path, monkeypatch):
@@ -164,3 +164,23 @@ def test_unknown_law(tmp_path):
 
 def test_names():
     assert set(datasets.LOADERS) == {"watch", "hapt", "folder"}
+
+
+def test_video_level_labels_alone(tmp_path):
+    """Neither points nor segments are needed to train, nor can they be reached."""
+    toy.write(tmp_path)
+    path = tmp_path / "annotations.json"
+    annotations = json.loads(path.read_text())
+    for recording in annotations["database"].values():
+        if recording["subset"] == "train":
+            recording["annotations"] = [{"label": label} for label in ("dip", "bump", "dip")]
+    annotations["database"]["train_0"]["annotations"] = [{"label": "dip"}]
+    path.write_text(json.dumps(annotations))
+    config = _folder_config(tmp_path)
+    config.data.points = "none"
+    dataset = load_dataset(config)
+    assert [recording.labels for recording in dataset.train] == [(1,), *[(0, 1)] * 5]
+    assert not any(recording.points for recording in dataset.train)
+    config.data.points = "file"
+    with pytest.raises(ValueError, match="learn from labels alone"):
+        load_dataset(config)

@@ -195,3 +195,13 @@ def test_the_real_data_set():
     assert set(Counter(instance["label"] for instance in test)) == set(hapt.CLASSES)
     snippets = np.concatenate([recording.features for recording in dataset.train])
     np.testing.assert_allclose(snippets.mean(0), 0, atol=1e-3)
+
+
+def test_windows_with_labels_of_their_own(folder):
+    dataset = hapt.load(folder, cut_s=(2.0, 3.0))
+    whole = hapt.load(folder)
+    assert len(dataset.train) > len(whole.train) and len(dataset.test) == len(whole.test)
+    joined = np.concatenate([window.features for window in dataset.train])
+    np.testing.assert_array_equal(joined, np.concatenate([one.features for one in whole.train]))
+    first = dataset.train[0]
+    assert first.name == "exp01_user01@0s" and first.labels[0] == hapt.CLASSES.index("standing")

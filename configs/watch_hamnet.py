@@ -1,0 +1,40 @@
+"""HAM-Net on the embedded smartwatch recordings: which exercises a stream holds, and nothing else.
+
+Command:   tal-jax train --config watch_hamnet --workdir runs/watch_hamnet
+Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
+Time:      to be measured
+Result:    to be measured
+
+The same as `tal-jax quickstart --method hamnet`. `watch_hamnet:document` is the document's variant,
+`watch_hamnet:quick` a short run that only shows that everything works.
+"""
+
+import ml_collections
+
+from tal_jax.config import data_config, hamnet_config, parse_switches
+
+
+def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
+    """The settings of the run; `arg` may be "quick", "document" or both with a comma."""
+    switches = parse_switches(arg, known=["quick", "document"])
+    config = hamnet_config("document" if "document" in switches else "published")
+    config.data = data_config("watch", shuffles=2, stride_s=0.5, window_s=1.5)
+    config.sampling.tau_s = 6.0
+    config.model.widths = (64, 64)
+    config.model.attention_width = 32
+    config.model.dropout = 0.2
+    config.train.steps = 400
+    config.train.batch_size = 14
+    config.train.learning_rate = 1e-3
+    config.train.l2 = 1e-4
+    # No stream is longer: every snippet is read, and where exactly is not drawn.
+    config.train.length = 640
+    config.train.jitter = False
+    config.train.search_every = 20
+    config.train.log_every = 100
+    config.train.checkpoint_every = 200
+    config.localization.class_threshold = 0.1
+
+    if "quick" in switches:
+        config.train.steps = config.train.log_every = config.train.checkpoint_every = 60
+    return config
