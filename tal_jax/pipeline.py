@@ -199,8 +199,8 @@ def pack_training(
     timeline = plain
     if config.sampling.compensate and proposals is not None:
         timeline = _compensate(plain, found, dataset.train, config)
-    if config.sampling.compensate and config.sampling.keep_original:
-        # In round 0, too, where both are the same: all rounds then share one compiled program.
+    if config.sampling.keep_original:
+        # Where nothing is compensated, too: all rounds and settings then share compiled programs.
         timeline = jax.tree.map(lambda *rows: jnp.concatenate(rows), timeline, plain)
     return Packed(timeline, config.train.length)
 

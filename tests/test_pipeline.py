@@ -267,12 +267,11 @@ def test_pack_training(toy_run, compensate, keep_original):
     # The same shapes in all rounds, so one program.
     assert jax.tree.map(np.shape, first) == jax.tree.map(np.shape, later)
     lengths = [len(recording.features) for recording in dataset.train]
-    twice = compensate and keep_original
-    assert first.counts.tolist() == lengths * (2 if twice else 1)
+    assert first.counts.tolist() == lengths * (2 if keep_original else 1)
     counts = later.counts.tolist()
     assert all(a >= b for a, b in zip(counts, lengths, strict=False))
     assert (counts[: len(lengths)] != lengths) == compensate
-    assert not twice or counts[len(lengths) :] == lengths
+    assert not keep_original or counts[len(lengths) :] == lengths
     assert not np.asarray(first.instances).any() and np.asarray(later.instances).any()
 
 
