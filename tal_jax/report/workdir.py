@@ -301,7 +301,19 @@ def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dic
                     notes.append(f"scores of {name}: {shapes}, expected [T, {num_classes}] and [T]")
                     continue
                 curves[name] = Curves(scores, background, Grid.from_dict(grid).stride_s)
-    return curves
+    return _within_one(curves, notes)
+
+
+def _within_one(curves: dict[str, Curves], notes: list[str]) -> dict[str, Curves]:
+    """Scales scores that are no probabilities to at most 1, the same for all recordings."""
+    top = max((float(one.classes.max()) for one in curves.values()), default=0.0)
+    if not 1 < top < np.inf:
+        return curves
+    notes.append(f"score curves are drawn divided by {top:.4g}, the largest score")
+    return {
+        name: dataclasses.replace(one, classes=one.classes / np.float32(top))
+        for name, one in curves.items()
+    }
 
 
 def _read_metrics(path: Path, notes: list[str]) -> tuple[Mapping[str, Any], ...]:

@@ -177,6 +177,23 @@ def test_curves_keep_their_values(workdir):
     assert any("2 score curves" in note for note in data["notes"])
 
 
+def test_scores_beyond_one_are_drawn_to_scale(workdir):
+    """Logits, which some methods localize with."""
+    path = workdir / "round_1" / "scores_test.npz"
+    with np.load(path) as stored:
+        arrays = dict(stored)
+    top = max(values.max() for name, values in arrays.items() if name.endswith("/scores"))
+    for name in ("a/scores", "b/scores"):
+        arrays[name] = arrays[name] * np.float16(8)
+    write_npz(path, arrays)
+    _, data = _read_page(write_report(workdir))
+    curves = data["test"][0]["curves"]
+    values = np.frombuffer(base64.b64decode(curves["data"]), np.uint8).reshape(-1, 40) / 255
+    want = arrays["a/scores"][:, :2].T / (8 * float(top))
+    np.testing.assert_allclose(values[:2], want, atol=0.51 / 255 + 1e-3)
+    assert any("drawn divided by" in note for note in data["notes"])
+
+
 def test_page_needs_no_network(workdir):
     text, _ = _read_page(write_report(workdir))
     for external in ("http:", "https:", "//cdn", "@import", "url(", "src=", "fetch(", "import("):
