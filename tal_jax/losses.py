@@ -41,13 +41,25 @@ def video_loss(
     """
     where = jnp.ones(scores.shape[0], bool) if where is None else where
     count = where.sum(dtype=jnp.int32)
-    pooled = pooling.topk_mean(scores, topk_count(count, topk_ratio), where=where)
+    pooled = topk_pool(scores, topk_ratio=topk_ratio, where=where)
     mean = jnp.where(where[:, None], scores, 0).sum(axis=0) / jnp.maximum(count, 1).astype(
         scores.dtype
     )
     score = jnp.clip(jnp.where(labels, pooled, mean), _EPSILON, 1 - _EPSILON)
     loss = -jnp.where(labels, jnp.log(score), jnp.log1p(-score)).mean()
     return jnp.where(count > 0, loss, 0)
+
+
+def topk_pool(
+    scores: jax.Array, *, topk_ratio: jax.typing.ArrayLike, where: jax.Array | None = None
+) -> jax.Array:
+    """A recording's scores or logits `[C]` from those of its snippets `[T, C]`.
+
+    Each channel's mean of its top `max(1, ⌊T_valid / topk_ratio⌋)` valid snippets.
+    """
+    where = jnp.ones(scores.shape[0], bool) if where is None else where
+    count = topk_count(where.sum(dtype=jnp.int32), topk_ratio)
+    return pooling.topk_mean(scores, count, where=where)
 
 
 def topk_count(length: jax.Array, topk_ratio: jax.typing.ArrayLike) -> jax.Array:
@@ -196,15 +208,6 @@ def feature_contrast_loss(
 # --- HAM-Net ---
 
 
-def topk_logits(
-    logits: jax.Array, *, topk_ratio: jax.typing.ArrayLike, where: jax.Array | None = None
-) -> jax.Array:
-    """A recording's logits `[C + 1]`: each channel's mean of its top `⌊T_valid / topk_ratio⌋`."""
-    where = jnp.ones(logits.shape[0], bool) if where is None else where
-    count = topk_count(where.sum(dtype=jnp.int32), topk_ratio)
-    return pooling.topk_mean(logits, count, where=where)
-
-
 def classification_loss(
     logits: jax.Array,
     labels: jax.Array,
@@ -224,14 +227,14 @@ def classification_loss(
       logits: `[T, C + 1]`, the last channel is the background.
       labels: `[C]` True for the classes of the recording.
       background: 1 if this branch is to see background in every recording, 0 if in none.
-      topk_ratio: see `topk_logits`.
+      topk_ratio: see `topk_pool`.
       where: `[T]` True on the valid snippets; default all.
 
     Returns:
       `[]` the loss; 0 where there is no label at all, or nothing valid.
     """
     where = jnp.ones(logits.shape[0], bool) if where is None else where
-    pooled = topk_logits(_without_masked(logits, where), topk_ratio=topk_ratio, where=where)
+    pooled = topk_pool(_without_masked(logits, where), topk_ratio=topk_ratio, where=where)
     background = jnp.asarray(background, logits.dtype)[None]
     target = jnp.concatenate([labels.astype(logits.dtype), background])
     shares = target / jnp.maximum(target.sum(), 1)

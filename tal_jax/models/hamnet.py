@@ -66,6 +66,8 @@ class HAMNet(nn.Module):
           deterministic: False applies dropout and draws the document's hard attention, with the
             `"dropout"` random stream.
         """
+        if self.variant not in VARIANTS:
+            raise ValueError(f"variant={self.variant!r}; expected one of {', '.join(VARIANTS)}")
         classifier = Classifier(self.num_classes, self.widths, self.dropout, name="classifier")
 
         def classify(features):

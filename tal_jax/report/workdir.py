@@ -5,7 +5,6 @@ import dataclasses
 import json
 import math
 import os
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal_jax.data.clock import Grid
-from tal_jax.data.files import read_json
+from tal_jax.data.files import read_json, read_npz
 
 FLAT_CURVE = 0.05  # the score curve of a class that never gets here is not worth drawing
 
@@ -291,16 +290,16 @@ def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dic
         return {}
     path, curves = folder / "scores_test.npz", {}
     grids = _read_object(folder / "scores_test.json")
+    arrays = read_npz(path)
     with _blaming(path, "scores with a grid for each recording in scores_test.json"):
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-            for name, grid in grids.items():
-                scores = np.asarray(arrays[f"{name}/scores"], np.float32)
-                background = np.asarray(arrays[f"{name}/background"], np.float32)
-                if scores.shape != (len(background), num_classes) or not len(background):
-                    shapes = f"{list(scores.shape)} and {list(background.shape)}"
-                    notes.append(f"scores of {name}: {shapes}, expected [T, {num_classes}] and [T]")
-                    continue
-                curves[name] = Curves(scores, background, Grid.from_dict(grid).stride_s)
+        for name, grid in grids.items():
+            scores = np.asarray(arrays[f"{name}/scores"], np.float32)
+            background = np.asarray(arrays[f"{name}/background"], np.float32)
+            if scores.shape != (len(background), num_classes) or not len(background):
+                shapes = f"{list(scores.shape)} and {list(background.shape)}"
+                notes.append(f"scores of {name}: {shapes}, expected [T, {num_classes}] and [T]")
+                continue
+            curves[name] = Curves(scores, background, Grid.from_dict(grid).stride_s)
     return _within_one(curves, notes)
 
 
@@ -391,6 +390,6 @@ def _blaming(path: Path, expected: str) -> Iterator[None]:
     """Turns whatever goes wrong inside into one ValueError that names the file."""
     try:
         yield
-    except (KeyError, TypeError, ValueError, AttributeError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
         problem = f"missing {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path}: {problem}; expected {expected}") from error

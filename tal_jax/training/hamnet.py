@@ -117,7 +117,7 @@ def read_scores(
     said = model.apply({"params": params}, batch.features, where=batch.where)
 
     def video(logits, where):
-        pooled = losses.topk_logits(logits, topk_ratio=config.loss.topk_ratio, where=where)
+        pooled = losses.topk_pool(logits, topk_ratio=config.loss.topk_ratio, where=where)
         return jax.nn.softmax(pooled)[:-1]
 
     video = jax.vmap(video)

@@ -12,7 +12,7 @@ import ml_collections
 
 from tal_jax import losses
 from tal_jax.models import rsmp
-from tal_jax.ops import contrast, pooling, prefix, pseudo_labels
+from tal_jax.ops import contrast, prefix, pseudo_labels
 from tal_jax.training import timeline as timelines
 from tal_jax.training.state import PseudoLabels, Scores
 
@@ -76,15 +76,8 @@ def read_scores(
 ) -> Scores:
     """What the branch that the config selects says of a batch."""
     scores, background = _fused_scores(model, config, params, batch)
-
-    video = functools.partial(video_scores, topk_ratio=config.loss.topk_ratio)
+    video = functools.partial(losses.topk_pool, topk_ratio=config.loss.topk_ratio)
     return Scores(scores, 1 - background, jax.vmap(video)(scores, where=batch.where))
-
-
-def video_scores(scores: jax.Array, *, topk_ratio: float, where: jax.Array) -> jax.Array:
-    """Each class's mean of its top `T_valid / topk_ratio` confidences, from `[T, C]` to `[C]`."""
-    count = losses.topk_count(where.sum(dtype=jnp.int32), topk_ratio)
-    return pooling.topk_mean(scores, count, where=where)
 
 
 def _fused_scores(model, config, params, batch):

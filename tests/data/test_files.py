@@ -123,3 +123,20 @@ def test_bad_json(tmp_path, content, message):
 def test_missing_json(tmp_path):
     with pytest.raises(ValueError, match="cannot read .*a.json: No such file"):
         files.read_json(tmp_path / "a.json")
+
+
+@pytest.mark.parametrize("kind", ["missing", "cut short", "an .npy", "text"])
+def test_npz_that_cannot_be_read(tmp_path, kind):
+    path = tmp_path / "arrays.npz"
+    files.write_npz(path, {"a": np.arange(1000)})
+    np.testing.assert_array_equal(files.read_npz(path)["a"], np.arange(1000))
+    content = path.read_bytes()
+    path.unlink()
+    if kind == "cut short":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "an .npy":
+        files.write_npy(path, np.arange(3))
+    elif kind == "text":
+        path.write_text("no arrays")
+    with pytest.raises(ValueError, match=r"cannot read .*arrays\.npz: .*expected an \.npz"):
+        files.read_npz(path)

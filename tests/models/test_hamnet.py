@@ -115,3 +115,9 @@ def test_smooth_by_hand():
     where = jnp.array([[True, True, True, False]])
     got = hamnet.smooth(values, where, 3)[0, :3, 0]
     np.testing.assert_allclose(got, [1.5, 3, 4])
+
+
+def test_unknown_variant_is_refused():
+    features, where = _inputs()
+    with pytest.raises(ValueError, match="variant='publishd'; expected one of document, published"):
+        _model("publishd").init(jax.random.key(0), features, where=where)
