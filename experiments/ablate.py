@@ -1,16 +1,20 @@
-r"""What each module of the point-supervised system adds, and what is lost without it.
+r"""What each module of a method adds, what is lost without it, and how settings compare.
 
 Every setting is trained with several seeds; a table gives mean ± standard deviation of the last
 round's scores. Settings that begin with the same rounds share them, and a stopped run goes on where
 it was.
 
     python experiments/ablate.py --config configs/hapt_rsmp.py --workdir /tmp/ablate
+    python experiments/ablate.py --config configs/hapt_hamnet.py:document --workdir /tmp/sweep \
+        --vary "model.low=0.1|0.2|0.3" --vary "model.high=0.7|0.8"
 
-The table covers the seeds that are there, so several processes may each train some of them, and a
-last call without `--seeds` prints all.
+With `--vary` the settings are all combinations of the values that it lists. The table covers the
+seeds that are there, so several processes may each train some of them, and a last call with
+`--seeds ""` prints all.
 """
 
 import dataclasses
+import itertools
 import shutil
 from pathlib import Path
 
@@ -20,6 +24,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tal_jax import evaluation, pipeline
+from tal_jax.config import override
 from tal_jax.data import datasets, files
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The full system's config.")
@@ -27,6 +32,7 @@ _WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and tables are kept.
 _DATA = flags.DEFINE_string("data", None, "Where data sets lie; default TAL_JAX_DATA.")
 _SEEDS = flags.DEFINE_list("seeds", list("01234"), "Seeds; processes may share them out.")
 _SETTINGS = flags.DEFINE_list("settings", None, "Names of the settings to run; default all.")
+_VARY = flags.DEFINE_multi_string("vary", [], "section.key=value|value: settings of your own.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +49,7 @@ _NO_REPRESENTATIVES = {"loss.lambda_pres": 0.0}
 _ONE_ROUND = {"train.rounds": 1}
 
 # A round 0 sees no proposals, so what is done with those does not tell settings apart there.
-SETTINGS = {
+RSMP = {
     "points": Setting("points only", _NO_PROTOTYPES | _NO_REPRESENTATIVES | _ONE_ROUND),
     "reassign": Setting("+ ② reassignment", _NO_REPRESENTATIVES | _ONE_ROUND),
     "represent": Setting("+ ③ representative segments", _ONE_ROUND),
@@ -55,39 +61,99 @@ SETTINGS = {
 }
 
 
+def _without(*parts: str, branch: str = "attended") -> dict:
+    return {f"loss.lambda_{part}": 0.0 for part in parts} | {"model.branch": branch}
+
+
+# Without the loss under semi-soft attention nothing teaches the document's second pass, so only the
+# first one is read.
+HAMNET = {
+    "document": {
+        "base": Setting("base branch alone", _without("semi", "hard", branch="base")),
+        "no_semi": Setting("complete − semi-soft", _without("semi", branch="base")),
+        "no_hard": Setting("complete − hard", _without("hard")),
+        "complete": Setting("complete", {}),
+    },
+    "published": {
+        "base": Setting(
+            "base branch alone", _without("soft", "semi", "hard", "sparse", "guide", branch="base")
+        ),
+        "no_soft": Setting("complete − soft", _without("soft")),
+        "no_semi": Setting("complete − semi-soft", _without("semi")),
+        "no_hard": Setting("complete − hard", _without("hard")),
+        "complete": Setting("complete", {}),
+    },
+}
+
+
 def main(argv: list[str]) -> None:
     """Runs what is missing, then prints and writes the table."""
     del argv
     logging.set_verbosity(logging.WARNING)  # below, Orbax tells of every file that it writes
     root = Path(_WORKDIR.value)
-    names = _SETTINGS.value or list(SETTINGS)
-    for seed in map(int, _SEEDS.value):
+    settings = chosen_settings(_CONFIG.value, _SETTINGS.value, _VARY.value)
+    for seed in map(int, filter(None, _SEEDS.value)):
         config = ml_collections.ConfigDict(_CONFIG.value.to_dict())
         config.seed = seed
         dataset = datasets.load_dataset(config, _DATA.value)
-        for name in names:
-            run_cell(root, name, seed, config, dataset)
-    table = format_table(root, names, _CONFIG.value.train.rounds)
+        for name, setting in settings.items():
+            run_cell(root, name, setting, config, dataset)
+    table = format_table(root, settings, _CONFIG.value.train.rounds)
     files.write_bytes(root / "table.md", table.encode())
     print(table, flush=True)
 
 
-def run_cell(root: Path, name: str, seed: int, config, dataset) -> None:
+def chosen_settings(config, names: list[str] | None, vary: list[str]) -> dict[str, Setting]:
+    """The method's own settings, or the combinations of the values that `vary` lists."""
+    if vary:
+        return combinations(config, vary)
+    known = RSMP if config.method == "rsmp" else HAMNET[config.model.variant]
+    unknown = set(names or ()) - set(known)
+    if unknown:
+        raise ValueError(f"--settings {min(unknown)}; expected some of {', '.join(known)}")
+    return {name: known[name] for name in names or known}
+
+
+def combinations(config, vary: list[str]) -> dict[str, Setting]:
+    """One setting for each combination of the values in `"section.key=value|value"` texts."""
+    choices = []
+    for text in vary:
+        key, _, values = text.partition("=")
+        choices.append([f"{key}={value}" for value in values.split("|")])
+    settings = {}
+    for assignments in itertools.product(*choices):
+        changed = ml_collections.ConfigDict(config.to_dict())
+        for assignment in assignments:
+            override(changed, assignment)
+        keys = [assignment.partition("=")[0] for assignment in assignments]
+        overrides = {key: _value(changed, key) for key in keys}
+        name = ",".join(assignments)
+        settings[name] = Setting(name, overrides)
+    return settings
+
+
+def _value(config, key: str):
+    for part in key.split("."):
+        config = config[part]
+    return config
+
+
+def run_cell(root: Path, name: str, setting: Setting, config, dataset) -> None:
     """Trains one setting with one seed, or what is left of it."""
-    setting, workdir = SETTINGS[name], root / name / f"seed_{seed}"
-    if last_evaluation(workdir, name, config.train.rounds).exists():
+    workdir = root / name / f"seed_{config.seed}"
+    if last_evaluation(workdir, setting, config.train.rounds).exists():
         return
-    print(f"== {setting.title}, seed {seed}", flush=True)
+    print(f"== {setting.title}, seed {config.seed}", flush=True)
     config = ml_collections.ConfigDict(config.to_dict())
     config.update_from_flattened_dict(setting.overrides)
     if setting.shares is not None:
-        copy_round(root / setting.shares / f"seed_{seed}" / "round_0", workdir / "round_0")
+        copy_round(root / setting.shares / workdir.name / "round_0", workdir / "round_0")
     pipeline.fit(dataset, config, workdir=workdir)
 
 
-def last_evaluation(workdir: Path, name: str, rounds: int) -> Path:
+def last_evaluation(workdir: Path, setting: Setting, rounds: int) -> Path:
     """The scores of a cell's last round, which are there once the cell is finished."""
-    last = SETTINGS[name].overrides.get("train.rounds", rounds) - 1
+    last = setting.overrides.get("train.rounds", rounds) - 1
     return workdir / f"round_{last}" / "evaluation.json"
 
 
@@ -100,7 +166,7 @@ def copy_round(source: Path, target: Path) -> None:
         part.rename(target)
 
 
-def format_table(root: Path, names: list[str], rounds: int) -> str:
+def format_table(root: Path, settings: dict[str, Setting], rounds: int) -> str:
     """A Markdown table of the last rounds, in percent, over the seeds that are finished."""
     lines = [
         "mAP in %, mean ± standard deviation over the seeds, last update of all rounds",
@@ -108,8 +174,8 @@ def format_table(root: Path, names: list[str], rounds: int) -> str:
         "| setting | seeds | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name in names:
-        paths = [last_evaluation(path, name, rounds) for path in (root / name).glob("seed_*")]
+    for name, setting in settings.items():
+        paths = [last_evaluation(path, setting, rounds) for path in (root / name).glob("seed_*")]
         rows = np.array([_cell(path) for path in paths if path.exists()])
         if not len(rows):
             continue
@@ -118,7 +184,7 @@ def format_table(root: Path, names: list[str], rounds: int) -> str:
             f"{100 * mean:.1f} ± {100 * deviation:.1f}"
             for mean, deviation in zip(rows.mean(axis=0), deviations, strict=True)
         ]
-        lines.append(f"| {SETTINGS[name].title} | {len(rows)} | {' | '.join(cells)} |")
+        lines.append(f"| {setting.title} | {len(rows)} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 

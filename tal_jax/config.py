@@ -71,6 +71,7 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
     config.model.high = 0.8
     config.model.drop_rate = 0.8
     config.model.smoothing = 1
+    config.model.branch = "attended"
 
     published = variant == "published"
     config.loss = ml_collections.ConfigDict()
@@ -383,6 +384,8 @@ def _check_hamnet(config: ml_collections.ConfigDict, expect: Callable[[str, bool
     model = config.model
     variants = ("document", "published")
     expect("model.variant", model.variant in variants, f"one of {', '.join(variants)}")
+    branches = ("attended", "base")
+    expect("model.branch", model.branch in branches, f"one of {', '.join(branches)}")
     expect("model.widths", len(model.widths) >= 1, "at least one layer")
     expect("model.low", 0 <= model.low <= model.high, "from 0 to model.high")
     expect("model.high", model.high <= 1, "at most 1")

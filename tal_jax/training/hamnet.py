@@ -113,17 +113,25 @@ def batch_losses(
 def read_scores(
     model: hamnet.HAMNet, config: ml_collections.ConfigDict, params: Any, batch: timelines.Batch
 ) -> Scores:
-    """What the network says without any randomness; the hard branch is for training only."""
+    """What the network says without any randomness; the hard branch is for training only.
+
+    With `model.branch="base"` it is what the classifier says without any attention.
+    """
     said = model.apply({"params": params}, batch.features, where=batch.where)
+    published = config.model.variant == "published"
 
     def video(logits, where):
         pooled = losses.topk_pool(logits, topk_ratio=config.loss.topk_ratio, where=where)
         return jax.nn.softmax(pooled)[:-1]
 
     video = jax.vmap(video)
-    if config.model.variant == "published":
+    softmax = jax.nn.softmax(said.base)
+    if config.model.branch == "base":
+        scores = said.base if published else softmax
+        return Scores(scores[..., :-1], 1 - softmax[..., -1], video(said.base, batch.where))
+    if published:
         return Scores(said.soft[..., :-1], said.attention, video(said.soft, batch.where))
-    softmax = (jax.nn.softmax(said.base) + jax.nn.softmax(said.semi)) / 2
+    softmax = (softmax + jax.nn.softmax(said.semi)) / 2
     scores = said.semi_attention[..., None] * softmax[..., :-1]
     present = (video(said.base, batch.where) + video(said.semi, batch.where)) / 2
     return Scores(scores, said.semi_attention, present)
