@@ -23,6 +23,7 @@ from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import files
 from tal_jax.data.datasets import load_dataset
 from tal_jax.data.recordings import Dataset, labels_of
+from tal_jax.training.methods import method_of
 
 # Whole lines at once, so that a run that writes into a pipe or a file can be watched.
 _say = functools.partial(print, flush=True)
@@ -127,7 +128,7 @@ def _train(arguments: argparse.Namespace) -> None:
     dataset = load_dataset(config, arguments.data)
     _say(
         f"{config.data.name}: {len(dataset.train)} recordings to train on with "
-        f"{_taught(config.method, dataset)}, "
+        f"{_taught(config, dataset)}, "
         f"{len(dataset.test)} to test on, {len(dataset.classes)} classes"
     )
     pipeline.fit(dataset, config, workdir=arguments.workdir, report=_say)
@@ -135,11 +136,11 @@ def _train(arguments: argparse.Namespace) -> None:
     _say(f"{time.monotonic() - began:.0f} s in all")
 
 
-def _taught(method: str, dataset: Dataset) -> str:
+def _taught(config: ml_collections.ConfigDict, dataset: Dataset) -> str:
     """What training learns from, in words."""
-    if method == "hamnet":
-        return f"{sum(len(labels_of(recording)) for recording in dataset.train)} labels"
-    return f"{sum(len(recording.points) for recording in dataset.train)} points"
+    supervision = method_of(config).SUPERVISION
+    of = {"points": lambda recording: recording.points, "labels": labels_of}[supervision]
+    return f"{sum(len(of(recording)) for recording in dataset.train)} {supervision}"
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -74,3 +74,22 @@ def test_ablate(config, tmp_path):
     assert again.returncode == 0, again.stderr
     assert "== + ①" in again.stdout and "== + ③" not in again.stdout
     assert (folder / "table.md").read_text() == table
+
+
+def test_ablate_varies_settings(config, tmp_path):
+    """Every combination is a row, and a last call without seeds prints what is there."""
+    folder = tmp_path / "sweep"
+    arguments = ["--config", config, "--workdir", folder, "--config.train.steps=15"]
+    arguments += ["--config.train.rounds=1", "--vary", "localization.video_weight=0.0|0.2"]
+    arguments += ["--vary", "localization.delta=0.25"]
+    done = _run("ablate.py", *arguments, "--seeds", "3")
+    assert done.returncode == 0, done.stderr
+    table = (folder / "table.md").read_text()
+    for weight in ("0.0", "0.2"):
+        name = f"localization.video_weight={weight},localization.delta=0.25"
+        assert f"| {name} | 1 | " in table
+        run = json.loads((folder / name / "seed_3" / "config.json").read_text())
+        assert run["localization"]["video_weight"] == float(weight)
+    again = _run("ablate.py", *arguments, "--seeds", "")
+    assert again.returncode == 0 and "==" not in again.stdout
+    assert (folder / "table.md").read_text() == table

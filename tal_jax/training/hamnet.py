@@ -15,6 +15,7 @@ from tal_jax.training.state import Scores
 
 Metrics = dict[str, jax.Array]
 
+SUPERVISION = "labels"
 WEIGHTS = (
     "lambda_base",
     "lambda_soft",

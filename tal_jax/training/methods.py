@@ -2,6 +2,7 @@
 
 A method is a module with
 
+    SUPERVISION       what it learns from, "points" or "labels"
     WEIGHTS           names of the values in `config.loss` that weigh the loss's parts
     SHOWN             parts of the loss that the line of progress shows, with their names there
     make_model        (config, num_classes) -> network

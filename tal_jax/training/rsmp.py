@@ -18,6 +18,7 @@ from tal_jax.training.state import PseudoLabels, Scores
 
 Metrics = dict[str, jax.Array]
 
+SUPERVISION = "points"
 WEIGHTS = (
     "lambda_vid",
     "lambda_point",

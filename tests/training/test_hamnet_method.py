@@ -177,8 +177,42 @@ def test_learns_from_labels_alone(variant, tmp_path):
     assert pipeline.predict(again, _dataset().test) == pipeline.predict(fitted, _dataset().test)
 
 
+def test_stopped_run_ends_the_same(tmp_path):
+    """With the random masks of the document's hard attention, which must go on where they were."""
+
+    def fit(workdir, report=lambda line: None):
+        return pipeline.fit(_dataset(), config, workdir=workdir, report=report).params
+
+    def stop(line):
+        if "update    40/60" in line:
+            raise KeyboardInterrupt
+
+    config = _config("document")
+    config.data = data_config("folder")
+    config.train.update(steps=60, batch_size=6, length=64, search_every=10, jitter=False)
+    config.train.update(log_every=10, checkpoint_every=30, learning_rate=3e-3)
+    whole = fit(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        fit(tmp_path / "stopped", stop)
+    jax.tree.map(np.testing.assert_array_equal, fit(tmp_path / "stopped"), whole)
+
+
+@pytest.mark.parametrize("variant", ["document", "published"])
+def test_base_branch_reads_no_attention(variant):
+    config, batch = _config(variant), _batch()
+    model = hamnet.make_model(config, NUM_CLASSES)
+    params = model.init(jax.random.key(0), batch.features, where=batch.where)["params"]
+    base = model.apply({"params": params}, batch.features, where=batch.where).base
+    config.model.branch = "base"
+    read = hamnet.read_scores(model, config, params, batch)
+    softmax = jax.nn.softmax(base)
+    expected = (softmax if variant == "document" else base)[..., :-1]
+    np.testing.assert_allclose(read.scores, expected, atol=1e-6)
+    np.testing.assert_allclose(read.foreground, softmax[..., :-1].sum(-1), atol=1e-6)
+
+
 def test_every_method_is_complete():
     names = ("make_model", "no_pseudo_labels", "search", "loss", "read_scores")
     for method in methods.METHODS.values():
         assert all(callable(getattr(method, name)) for name in names)
-        assert method.WEIGHTS and method.SHOWN
+        assert method.WEIGHTS and method.SHOWN and method.SUPERVISION in ("points", "labels")
