@@ -20,12 +20,15 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config = rsmp_config()
     config.data = data_config("watch", shuffles=2, stride_s=0.5, window_s=1.5)
 
-    config.sampling.tau_s = 6.0
+    config.sampling.tau_s = 12.0
     config.sampling.keep_original = True
     config.sampling.test_compensation = True
     config.model.widths = (64, 64, 64)
     config.model.dilations = (1, 2, 4)
     config.model.dropout = 0.2
+    # More prototypes than exercises, sharply told apart: with 8 soft ones, reassignment blurs them.
+    config.model.num_prototypes = 32
+    config.model.gamma = 20.0
     # Neighbouring bouts touch: no background between different exercises.
     config.seeds.force_between = "same"
     config.seeds.action_threshold = 0.0
@@ -33,14 +36,14 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.loss.topk_ratio = 30
     config.loss.select = "best"
     config.loss.action_weight = 1.0
-    config.train.steps = 100
+    config.train.steps = 200
     config.train.batch_size = 8
     config.train.learning_rate = 3e-3
     config.train.l2 = 1e-4
     config.train.length = 640
     config.train.search_every = 20
     config.train.log_every = 20
-    config.train.checkpoint_every = 100
+    config.train.checkpoint_every = 200
     config.localization.class_threshold = 0.2
     config.localization.thresholds = tuple(round(0.1 * i, 1) for i in range(10))
 
