@@ -138,18 +138,26 @@ def test_attention_is_guided_and_the_background_is_not():
 # ---- the whole method
 
 
-def _dataset(seed=0):
-    """Two classes of bumps, of which each recording holds one."""
-    rng = np.random.default_rng(seed)
+def _dataset(parts=((8, 0, 4, 1.0),), gaps=(8, 14)):
+    """Two classes of bumps, of which each recording holds one.
+
+    A bump is made of `parts` that follow each other: snippets, first and last of the class's four
+    channels, height.
+    """
+    rng = np.random.default_rng(0)
+    length = sum(part[0] for part in parts)
     recordings, database = [], {}
     for number in range(18):
         label, features = number % 2, rng.normal(0, 0.3, (64, 8)).astype(np.float32)
-        instances, at = [], int(rng.integers(3, 8))
-        while at + 12 < 64:
-            features[at : at + 8, 4 * label : 4 * label + 4] += 1
-            segment = [GRID.to_seconds(float(at)), GRID.to_seconds(float(at + 8))]
+        instances, start = [], int(rng.integers(3, 8))
+        while start + length + 4 < 64:
+            at = start
+            for size, first, last, height in parts:
+                features[at : at + size, 4 * label + first : 4 * label + last] += height
+                at += size
+            segment = [GRID.to_seconds(float(start)), GRID.to_seconds(float(at))]
             instances.append({"label": "ab"[label], "segment": segment})
-            at += 8 + int(rng.integers(8, 14))
+            start = at + int(rng.integers(*gaps))
         name = f"r{number}"
         recordings.append(Recording(name, features, GRID, 32.0, labels=(label,)))
         database[name] = {"subset": "test", "annotations": instances}
@@ -158,23 +166,37 @@ def _dataset(seed=0):
     return Dataset(("a", "b"), tuple(recordings[:12]), test, truth)
 
 
+def _learn(config, dataset, workdir, **settings):
+    """Trains a while; the network and what it finds."""
+    config.data = data_config("folder")
+    config.train.update(steps=200, batch_size=6, learning_rate=3e-3, length=64, search_every=20)
+    config.train.update(l2=1e-4, log_every=100, checkpoint_every=200, jitter=False)
+    fitted = pipeline.fit(dataset, config, workdir=workdir, **settings)
+    found = pipeline.predict(fitted, dataset.test)
+    return fitted, pipeline.evaluate(found, dataset.ground_truth, check_config(config))
+
+
 @pytest.mark.parametrize("variant", ["document", "published"])
 def test_learns_from_labels_alone(variant, tmp_path):
-    config = _config(variant)
-    config.data = data_config("folder")
-    config.train.update(
-        steps=200, batch_size=6, learning_rate=3e-3, length=64, search_every=20, l2=1e-4
-    )
-    config.train.update(log_every=100, checkpoint_every=200, jitter=False)
     lines = []
-    fitted = pipeline.fit(_dataset(), config, workdir=tmp_path / "run", report=lines.append)
-    metrics = pipeline.evaluate(
-        pipeline.predict(fitted, _dataset().test), _dataset().ground_truth, check_config(config)
-    )
+    workdir = tmp_path / "run"
+    fitted, metrics = _learn(_config(variant), _dataset(), workdir, report=lines.append)
     assert metrics.map[2] > 0.6  # at tIoU .3
     assert any("base" in line and "semi-soft" in line for line in lines)
-    again = pipeline.load_run(tmp_path / "run")
+    again = pipeline.load_run(workdir)
     assert pipeline.predict(again, _dataset().test) == pipeline.predict(fitted, _dataset().test)
+
+
+def test_only_attention_finds_the_whole_action(tmp_path):
+    """Of an action's ten snippets three are so striking that a classifier looks at nothing else."""
+    dataset = _dataset(parts=((3, 0, 2, 2.0), (7, 2, 4, 1.0)))
+    config = _config("document", topk_ratio=16.0)
+    _, complete = _learn(config, dataset, tmp_path / "complete")
+    config = _config("document", topk_ratio=16.0, lambda_semi=0.0, lambda_hard=0.0)
+    config.model.branch = "base"
+    _, base = _learn(config, dataset, tmp_path / "base")
+    assert complete.map[3] > 0.8  # at tIoU .4
+    assert base.map[3] < 0.3
 
 
 def test_stopped_run_ends_the_same(tmp_path):
