@@ -17,12 +17,15 @@ from tal_jax.config import data_config, hamnet_config, parse_switches
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The settings of the run; `arg` may be "quick", "document" or both with a comma."""
     switches = parse_switches(arg, known=["quick", "document"])
-    config = hamnet_config("document" if "document" in switches else "published")
+    document = "document" in switches
+    config = hamnet_config("document" if document else "published")
     config.data = data_config("watch", shuffles=2, stride_s=0.5, window_s=1.5)
-    config.sampling.tau_s = 6.0
+    config.sampling.tau_s = 12.0
     config.model.widths = (64, 64)
     config.model.attention_width = 32
     config.model.dropout = 0.2
+    # The shortest bouts last 1.5 s in streams of one to four minutes.
+    config.loss.topk_ratio = 30.0 if document else 10.0
     config.train.steps = 400
     config.train.batch_size = 14
     config.train.learning_rate = 1e-3
@@ -32,8 +35,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.jitter = False
     config.train.search_every = 20
     config.train.log_every = 100
-    config.train.checkpoint_every = 200
-    config.localization.class_threshold = 0.1
+    config.train.checkpoint_every = 400
+    config.localization.class_threshold = 0.0
+    if not document:
+        # Neighbouring bouts touch: no attention ends between them, but runs of one class do.
+        config.localization.thresholds = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 
     if "quick" in switches:
         config.train.steps = config.train.log_every = config.train.checkpoint_every = 60
