@@ -93,3 +93,13 @@ def test_ablate_varies_settings(config, tmp_path):
     again = _run("ablate.py", *arguments, "--seeds", "")
     assert again.returncode == 0 and "==" not in again.stdout
     assert (folder / "table.md").read_text() == table
+
+
+def test_prototypes(toy_run, tmp_path):
+    done = _run("prototypes.py", "--workdir", toy_run.workdir)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stdout.splitlines()[1:]]
+    assert {row[0] for row in rows} >= {"bump", "dip"}
+    for row in rows:
+        received, uniform, spread = (float(row[-5]), float(row[-3]), float(row[-1]))
+        assert 0 <= received <= 100 and 0 < uniform < 100 and 1 <= spread <= 4
