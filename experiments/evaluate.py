@@ -26,7 +26,9 @@ def main(argv: list[str]) -> None:
     # --- what goes wrong in the last one ---
     ground_truth = files.read_json(workdir / "ground_truth.json")
     detections = files.read_json(workdir / "detections.json")
-    for kind, count in evaluation.explain_errors(ground_truth, detections, tiou=TIOU.value).items():
+    short_s = files.read_json(workdir / "evaluation.json")["short_s"]
+    errors = evaluation.explain_errors(ground_truth, detections, tiou=TIOU.value, short_s=short_s)
+    for kind, count in errors.items():
         print(f"{kind:16}{count:6}")
 
     # --- report ---

@@ -49,9 +49,12 @@ def test_evaluate(toy_run, tmp_path):
     workdir = Path(shutil.copytree(toy_run.workdir, tmp_path / "run"))
     before = json.loads((workdir / "evaluation.json").read_text())
     (workdir / "evaluation.json").unlink()
-    done = _run("evaluate.py", "--workdir", workdir)
+    done = _run("evaluate.py", "--workdir", workdir, "--tiou=0.97")
     assert done.returncode == 0, done.stderr
     assert "matched" in done.stdout and "mAP in %" in done.stdout
+    # So strict that instances of either length are missed.
+    counts = dict(line.split() for line in done.stdout.splitlines() if line.startswith("missed_"))
+    assert int(counts["missed_short"]) > 0 and int(counts["missed_long"]) > 0
     assert json.loads((workdir / "evaluation.json").read_text()) == before
 
 
