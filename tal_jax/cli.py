@@ -52,7 +52,8 @@ action, never a start or an end. Prints the mAP of each round and writes report.
   tal-jax quickstart --workdir runs/hamnet --method hamnet
 """
 
-_QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet"}
+# Of HAM-Net's two variants the one that finds more on these recordings.
+_QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet:document"}
 
 _TRAIN = """\
 configs: {configs}, or the path of a .py file with get_config(arg=None). What stands behind a colon

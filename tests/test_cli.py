@@ -93,6 +93,7 @@ def test_quickstart(capsys, monkeypatch, tmp_path):
         cli.main(["quickstart", "--workdir", "w", "--method", "hamnet"])
     config, data = configs.pop()
     assert (config.data.name, config.method, data) == ("watch", "hamnet", None)
+    assert config.model.variant == "document"
 
 
 def test_evaluate(capsys, workdir):
