@@ -31,6 +31,7 @@ def main() -> None:
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--width", type=int, default=2048)
     parser.add_argument("--points", type=int, default=15, help="points a recording")
+    parser.add_argument("--recordings", type=int, default=200, help="that a search covers")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
@@ -103,14 +104,20 @@ def time_parts(options) -> dict[str, float]:
         "embedding and classifier, both directions": timed(network(plain), bare),
         "② reassignment, both directions": timed(network(model), state.params),
         "losses, both directions": timed(losses, branches),
-        "③ search of a batch": timed(search, scores),
+        "③ search": timed(search, scores),
+        "③ network's scores for the search": timed(
+            lambda p: rsmp.read_scores(model, fixed, p, batch), state.params
+        ),
         "Adam": timed(adam, state.params),
     }
     seconds["② reassignment, both directions"] -= seconds[
         "embedding and classifier, both directions"
     ]
-    # A search covers a batch of `batch` recordings here, once in `search_every` updates.
-    seconds["③ search of a batch"] /= config.train.search_every
+    # Timed on a batch; a search covers all recordings, once in `search_every` updates.
+    one_batch = sum(seconds[name] for name in seconds if name.startswith("③"))
+    for name in seconds:
+        if name.startswith("③"):
+            seconds[name] *= options.recordings / options.batch / config.train.search_every
     block = steps.make_block(model, fixed, options.length)
     state, _ = block(state, timeline, weights, key)
     times = []
@@ -118,7 +125,9 @@ def time_parts(options) -> dict[str, float]:
         begin = time.perf_counter()
         state, _ = jax.block_until_ready(block(state, timeline, weights, key))
         times.append((time.perf_counter() - begin) / config.train.search_every)
-    return seconds | {"one update, with its share of a search": float(np.median(times))}
+    # The block's own search covers a batch as well.
+    beyond = (options.recordings / options.batch - 1) * one_batch / config.train.search_every
+    return seconds | {"one update, with its share of a search": float(np.median(times)) + beyond}
 
 
 def median_seconds(function, argument, *, runs: int, repeats: int = 2) -> float:
