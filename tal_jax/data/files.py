@@ -1,15 +1,60 @@
-"""Reads JSON strictly, and writes files whole or not at all; errors are one line each."""
+"""Reads JSON and tables strictly, writes files whole or not at all; errors are one line each."""
 
+import csv
 import errno
+import io
 import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+
+def read_text(path: str | os.PathLike) -> str:
+    """Reads a file of text; raises ValueError if it is missing or not UTF-8."""
+    try:
+        # Editors on Windows put a byte order mark in front, which is no part of the text.
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+
+
+def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
+    """Reads a table of comma-separated values whose first line names the columns.
+
+    Args:
+      path: the file.
+      columns: names of columns that it must have.
+
+    Returns:
+      A dictionary a line, of all columns.
+
+    Raises:
+      ValueError: if the file cannot be read, a column is missing, or a line has more or fewer
+        fields than there are columns.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+    rows = []
+    try:
+        missing = [column for column in columns if column not in (reader.fieldnames or ())]
+        if missing:
+            raise ValueError(
+                f"{path}: no column {missing[0]!r}, expected the columns {', '.join(columns)}"
+            )
+        for row in reader:
+            if None in row or None in row.values():
+                raise ValueError(
+                    f"{path}: line {reader.line_num} does not have {len(reader.fieldnames)} "
+                    "fields, as the first line does"
+                )
+            rows.append(row)
+    except csv.Error as error:
+        raise ValueError(f"{path}: line {reader.reader.line_num}: {error}") from error
+    return rows
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -19,10 +64,7 @@ def read_json(path: str | os.PathLike) -> Any:
       ValueError: if the file is missing, is not JSON, or an object in it has the same key twice (of
         which Python would silently keep the last).
     """
-    try:
-        text = Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+    text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=_object_of_unique_keys)
     except (ValueError, RecursionError) as error:

@@ -140,3 +140,33 @@ def test_npz_that_cannot_be_read(tmp_path, kind):
         path.write_text("no arrays")
     with pytest.raises(ValueError, match=r"cannot read .*arrays\.npz: .*expected an \.npz"):
         files.read_npz(path)
+
+
+def test_text_without_a_byte_order_mark(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf\xc3\xbc\r\nb\n")
+    assert files.read_text(tmp_path / "a.txt") == "\u00fc\nb\n"
+
+
+def test_csv(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('name,time\n"a, b",1\n\nc,\n')
+    assert files.read_csv(path, ["time"]) == [
+        {"name": "a, b", "time": "1"},
+        {"name": "c", "time": ""},
+    ]
+
+
+@pytest.mark.parametrize(
+    "content, message",
+    [
+        ("name,time\na,1\n", "no column 'point', expected the columns name, point"),
+        ("", "no column 'name', expected the columns name, point"),
+        ("name,point\na\n", "line 2 does not have 2 fields"),
+        ("name,point\na,1\nb,2,3\n", "line 3 does not have 2 fields"),
+        ('name,point\n"a" b,1\n', "line 2: "),
+    ],
+)
+def test_bad_csv(tmp_path, content, message):
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(ValueError, match=f"a.csv: {message}"):
+        files.read_csv(tmp_path / "a.csv", ["name", "point"])
