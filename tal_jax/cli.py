@@ -171,7 +171,7 @@ def _info(arguments: argparse.Namespace) -> None:
         fields = dataclasses.fields(Sizes)
         sizes = Sizes(*(getattr(arguments, field.name) for field in fields))
         timeline, recordings, num_classes = timeline_shapes(sizes), sizes.recordings, sizes.classes
-    _, snippets, dim = timeline.recordings.features.shape
+    snippets, dim = timeline.weights.shape[1], timeline.recordings.features.shape[1]
     _say(
         f"training set:       {recordings} recordings of up to {snippets} snippets, D {dim}, "
         f"{num_classes} classes"

@@ -42,7 +42,8 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
         return jax.ShapeDtypeStruct((rows, *rest), dtype)
 
     packed = PackedRecordings(
-        features=shape(sizes.snippets, sizes.dim, dtype=jnp.float32),
+        features=jax.ShapeDtypeStruct((rows * sizes.snippets, sizes.dim), jnp.float32),
+        first=shape(dtype=jnp.int32),
         where=shape(sizes.snippets, dtype=bool),
         point_times=shape(sizes.points, dtype=jnp.float32),
         point_slots=shape(sizes.points, dtype=jnp.int32),

@@ -7,7 +7,7 @@ in the work directory that a person can read, edit or replace.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
 _LENGTH_STEP = 64
+# Recordings that are predicted, and held in memory, at once.
+_CHUNK = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -127,8 +129,8 @@ def predict(
         check_recording(recording, dim=fitted.dim)
     bare = [dataclasses.replace(recording, points=()) for recording in recordings]
     results = {}
-    for group in _by_length(bare):
-        packed = _pack_plain(group, fitted)
+    for length, group in _groups(bare):
+        packed = _pack_plain(group, length, fitted)
         found = _locate(fitted, group, packed, scores=scores)
         if _compensates_test(fitted):
             packed = _compensate_by(packed, group, found, fitted.config, fitted.classes)
@@ -193,7 +195,13 @@ def pack_training(
     meets actions at the speed that they have in test recordings, too.
     """
     length = _bucket_of(dataset.train)
-    plain = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
+    plain = _identity(
+        dataset.train,
+        length,
+        dataset.overlapping,
+        len(dataset.classes),
+        num_rows=batches.spacious(sum(len(recording.features) for recording in dataset.train)),
+    )
     if proposals is not None:
         found, plain = _with_instances(plain, proposals, dataset)
     timeline = plain
@@ -201,7 +209,7 @@ def pack_training(
         timeline = _compensate(plain, found, dataset.train, config)
     if config.sampling.keep_original:
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
-        timeline = jax.tree.map(lambda *rows: jnp.concatenate(rows), timeline, plain)
+        timeline = timelines.join(timeline, plain)
     return Packed(timeline, config.train.length)
 
 
@@ -220,10 +228,15 @@ def _with_instances(
     return found, jax.jit(timelines.assign_instances)(timeline, found)
 
 
-def _pack_plain(recordings: Sequence[Recording], fitted: Fitted) -> Packed:
-    """The recordings as they are, however long."""
-    length = _bucket_of(recordings)
-    timeline = _identity(recordings, length, fitted.overlapping, len(fitted.classes))
+def _pack_plain(recordings: Sequence[Recording], length: int, fitted: Fitted) -> Packed:
+    """The recordings as they are, padded to `length`."""
+    timeline = _identity(
+        recordings,
+        length,
+        fitted.overlapping,
+        len(fitted.classes),
+        num_rows=length * len(recordings),
+    )
     return Packed(timeline, length)
 
 
@@ -253,8 +266,9 @@ def _compensate_by(
     timeline = _compensate(timeline, proposals, recordings, config)
     # Test recordings have no slots of their own: the network must not be told what was found.
     timeline = dataclasses.replace(timeline, recordings=packed.timeline.recordings)
-    longest = int(timeline.counts.max())
-    return Packed(timeline, batches.bucket(longest, _LENGTH_STEP))
+    # Coarsely, since every other length is another program.
+    step = max(timeline.weights.shape[1] // 4, _LENGTH_STEP)
+    return Packed(timeline, batches.bucket(int(timeline.counts.max()), step))
 
 
 def _identity(
@@ -262,11 +276,14 @@ def _identity(
     length: int,
     overlapping: Sequence[tuple[int, int]],
     num_classes: int,
+    *,
+    num_rows: int,
 ) -> timelines.Timeline:
     pairs = np.zeros((num_classes, num_classes), bool)
     for first, second in overlapping:
         pairs[first, second] = pairs[second, first] = True
-    packed = jax.tree.map(jnp.asarray, batches.pack(recordings, length=length))
+    packed = batches.pack(recordings, length=length, num_rows=num_rows)
+    packed = jax.tree.map(jnp.asarray, packed)
     return timelines.identity_timeline(packed, jnp.asarray(pairs))
 
 
@@ -285,17 +302,22 @@ def _bucket_of(recordings: Sequence[Recording]) -> int:
     return batches.bucket(max(len(recording.features) for recording in recordings), _LENGTH_STEP)
 
 
-def _by_length(recordings: Sequence[Recording]) -> list[list[Recording]]:
-    """Groups of recordings that share a program, padded to the longest of each.
+def _groups(recordings: Sequence[Recording]) -> Iterator[tuple[int, list[Recording]]]:
+    """Groups of at most `_CHUNK` recordings, and the length to pad each to.
 
-    Lengths double from group to group, so that padding stays small; below 1,024 snippets another
-    compilation would cost more than it saves.
+    Lengths double from one kind of group to the next, so that padding stays small; below 1,024
+    snippets another compilation would cost more than it saves.
     """
-    groups: dict[int, list[Recording]] = {}
+    kinds: dict[int, list[Recording]] = {}
     for recording in recordings:
         size = max(len(recording.features), 1023)
-        groups.setdefault(size.bit_length(), []).append(recording)
-    return list(groups.values())
+        kinds.setdefault(size.bit_length(), []).append(recording)
+    for alike in kinds.values():
+        length, size = _bucket_of(alike), min(_CHUNK, len(alike))
+        for first in range(0, len(alike), size):
+            # The last group is filled up with some of the group before it.
+            first = min(first, len(alike) - size)
+            yield length, alike[first : first + size]
 
 
 # --- rounds ---

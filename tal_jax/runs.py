@@ -8,7 +8,7 @@ from typing import Any
 from tal_jax import evaluation, pipeline, report, run_card
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import load_features
+from tal_jax.data.feature_files import load_npy
 from tal_jax.data.recordings import Recording
 
 
@@ -83,7 +83,7 @@ def read_recording(path: str | Path, workdir: str | Path) -> Recording:
     _, data = run_card.read(Path(workdir))
     scaling = run_card.read_scaling(Path(workdir))
     grid = Grid.from_dict(data["grid"])
-    features = load_features(path)
+    features = load_npy(path)
     # Features of a wrong shape are left as they are, for `predict` to refuse.
     if scaling is not None and features.ndim == 2 and features.shape[1] == len(scaling.mean):
         features = scaling.apply(features)

@@ -1,4 +1,8 @@
-"""Recordings of different lengths as one set of fixed-shape arrays."""
+"""Recordings of different lengths as one set of fixed-shape arrays.
+
+What is large, the features, lies one recording after another, so that a long recording makes no
+room for itself in the others; what is small is padded.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,19 +10,20 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
-from tal_jax.data.recordings import Recording, labels_of
+from tal_jax.data.recordings import Recording, labels_of, read_features
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PackedRecordings:
-    """Recordings side by side, padded; on the host or on a device.
+    """R recordings of up to T snippets; on the host or on a device.
 
     A recording's labelled classes are listed in *slots*, so that what is kept for each labelled
     class (its pseudo labels, say) does not grow with the number of classes of the data set.
     """
 
-    features: jax.Array  # [R, T, D] float32, zeros beyond the end
+    features: jax.Array  # [S, D] float16 or float32, one recording after another, then zeros
+    first: jax.Array  # [R] int32, the row of each recording's first snippet
     where: jax.Array  # [R, T] bool, True on the valid snippets
     point_times: jax.Array  # [R, P] float32, in snippets
     point_slots: jax.Array  # [R, P] int32, which slot's class the point belongs to
@@ -32,14 +37,29 @@ def bucket(size: int, step: int) -> int:
     return max(-(-size // step), 1) * step
 
 
+def spacious(size: int) -> int:
+    """Room for `size`, a sixteenth too much at most: sets of similar size share programs.
+
+    >>> spacious(8269), spacious(100)
+    (8704, 100)
+    """
+    return bucket(size, 1 << max(size.bit_length() - 5, 0))
+
+
 def pack(
-    recordings: Sequence[Recording], *, length: int, num_points: int = 0, num_slots: int = 0
+    recordings: Sequence[Recording],
+    *,
+    length: int,
+    num_rows: int = 0,
+    num_points: int = 0,
+    num_slots: int = 0,
 ) -> PackedRecordings:
-    """Pads recordings to one length.
+    """Puts recordings into arrays, reading each once.
 
     Args:
       recordings: R recordings.
       length: T, in snippets, at least that of the longest recording.
+      num_rows: S at least; grows to all snippets together.
       num_points: P at least; grows to the largest number of points.
       num_slots: L at least; grows to the largest number of labelled classes.
 
@@ -47,14 +67,19 @@ def pack(
       Host arrays.
 
     Raises:
-      ValueError: if a recording is longer than `length`.
+      ValueError: if a recording is longer than `length`, or features that come from a file hold
+        NaN or infinity.
     """
     labels = [labels_of(recording) for recording in recordings]
     num_points = max([1, num_points, *(len(r.points) for r in recordings)])
     num_slots = max([1, num_slots, *map(len, labels)])
     count, dim = len(recordings), recordings[0].features.shape[1]
+    sizes = [len(recording.features) for recording in recordings]
+    num_rows = max(num_rows, sum(sizes))
+    dtype = np.result_type(*{recording.features.dtype for recording in recordings})
     packed = PackedRecordings(
-        features=np.zeros((count, length, dim), np.float32),
+        features=np.zeros((num_rows, dim), dtype),
+        first=np.cumsum([0, *sizes[:-1]], dtype=np.int32),
         where=np.zeros((count, length), bool),
         point_times=np.zeros((count, num_points), np.float32),
         point_slots=np.zeros((count, num_points), np.int32),
@@ -63,10 +88,10 @@ def pack(
         slot_where=np.zeros((count, num_slots), bool),
     )
     for row, recording in enumerate(recordings):
-        size = len(recording.features)
+        size, first = sizes[row], packed.first[row]
         if size > length:
             raise ValueError(f"{recording.name}: {size} snippets; expected at most {length}")
-        packed.features[row, :size] = recording.features
+        packed.features[first : first + size] = read_features(recording)
         packed.where[row, :size] = True
         points = recording.points
         times_s = np.array([point.time_s for point in points], np.float64)

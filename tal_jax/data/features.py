@@ -7,7 +7,7 @@ What lies in the folder::
     recording_1.npy      [T, D] float32 or float16
     recording_2.npy      ...
 
-Features stay on disk and are mapped into memory as they are needed.
+Features stay on disk until they are needed.
 """
 
 import dataclasses
@@ -25,6 +25,7 @@ from tal_jax.data.annotations import (
     load_annotations,
 )
 from tal_jax.data.clock import Grid
+from tal_jax.data.feature_files import open_features
 from tal_jax.data.recordings import (
     Dataset,
     Recording,
@@ -104,24 +105,6 @@ def load_grid(path: str | os.PathLike) -> Grid:
         return Grid.from_dict(files.read_json(path))
     except ValueError as error:
         raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from error
-
-
-def load_features(path: str | os.PathLike) -> np.ndarray:
-    """Maps the array of an `.npy` file into memory.
-
-    Raises:
-      ValueError: if the file is missing, cut short, no `.npy` file, or holds Python objects.
-    """
-    expected = "expected an .npy file of numbers [T, D]"
-    try:
-        features = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ValueError(f"cannot read {path}: {reason}; {expected}") from error
-    if not isinstance(features, np.ndarray):  # a renamed .npz
-        features.close()
-        raise ValueError(f"cannot read {path}: it holds several arrays; {expected}")
-    return features
 
 
 def write_folder(
@@ -204,7 +187,7 @@ def _unused(
 
 def _load(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
     duration_s = annotations.recordings[name].duration_s
-    return Recording(name, load_features(_feature_path(folder, name)), grid, duration_s)
+    return Recording(name, open_features([_feature_path(folder, name)]), grid, duration_s)
 
 
 def _load_clicked(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:

@@ -34,7 +34,8 @@ class Recording:
 
     Attributes:
       name: what annotations and detections call it.
-      features: `[T, D]`, float32 or float16; may be a memory map.
+      features: `[T, D]`, float32 or float16; may be a memory map, or `FeatureFiles` that are read
+        when they are needed.
       grid: the clock of the features.
       duration_s: duration of the recording in seconds; `T` is `grid.num_snippets(duration_s)`, give
         or take `MAX_DRIFT_SNIPPETS`.
@@ -122,7 +123,8 @@ def check_recording(
         raise ValueError(f"{name}: features are {features.dtype}, expected float32 or float16")
     if dim is not None and features.shape[1] != dim:
         raise ValueError(f"{name}: features have D = {features.shape[1]}, expected {dim}")
-    _check_finite(name, features)
+    if isinstance(features, np.ndarray):  # files are checked as they are read
+        _check_finite(name, features)
     if not (math.isfinite(recording.duration_s) and recording.duration_s > 0):
         raise ValueError(
             f"{name}: duration_s is {recording.duration_s!r}, expected a finite number above 0"
@@ -220,7 +222,7 @@ def standardize(dataset: Dataset) -> Dataset:
     Returns:
       The data set with float32 features in memory, and with the `Scaling`.
     """
-    snippets = np.concatenate([recording.features for recording in dataset.train]).astype(
+    snippets = np.concatenate([read_features(recording) for recording in dataset.train]).astype(
         np.float64
     )
     mean, std = snippets.mean(axis=0), snippets.std(axis=0)
@@ -236,6 +238,17 @@ def standardize(dataset: Dataset) -> Dataset:
     return dataclasses.replace(
         dataset, train=apply(dataset.train), test=apply(dataset.test), scaling=scaling
     )
+
+
+def read_features(recording: Recording) -> np.ndarray:
+    """Returns a recording's features as an array.
+
+    Raises:
+      ValueError: if they hold NaN or infinity, or their files cannot be read any more.
+    """
+    features = np.asarray(recording.features)
+    _check_finite(recording.name, features)
+    return features
 
 
 def _check_finite(name: str, features: np.ndarray) -> None:

@@ -20,13 +20,13 @@ class Resampled:
     """A recording read on its new timeline.
 
     Attributes:
-      features: the features of the new snippets; masked ones are 0.
+      features: the features of the new snippets; masked ones are 0. None from `sample_times`.
       positions: where on the old timeline each new snippet was read; masked ones are 0.
       cumulative: the cumulative weights that carry times from the old timeline to the new.
       where: which new snippets are real; always a prefix.
     """
 
-    features: jax.Array  # [N, D]
+    features: jax.Array | None  # [N, D]
     positions: jax.Array  # [N] float32
     cumulative: jax.Array  # [T + 1] float32
     where: jax.Array  # [N] bool
@@ -185,7 +185,11 @@ def unwarp(values: jax.Array, cumulative: jax.Array) -> jax.Array:
 
 
 def interpolate(
-    features: jax.Array, positions: jax.Array, *, where: jax.Array | None = None
+    features: jax.Array,
+    positions: jax.Array,
+    *,
+    where: jax.Array | None = None,
+    first: jax.typing.ArrayLike | None = None,
 ) -> jax.Array:
     """Returns the features at positions between snippets, by linear interpolation.
 
@@ -199,6 +203,8 @@ def interpolate(
       positions: `[N]` times minus one half, in snippets; clamped to the centres of the first and
         last valid snippet.
       where: `[T]` bool, a prefix: True for valid snippets.
+      first: the row of the recording's first snippet, where `features` holds several recordings
+        one after another, `[S, D]`; `where` then says how many snippets this one has.
 
     Returns:
       `[N, D]` in the floating type of `features`; 0 if no snippet is valid.
@@ -212,14 +218,16 @@ def interpolate(
             "features must have shape [T, D], T at least 1, and positions [N], "
             f"got {features.shape} and {positions.shape}"
         )
-    where = prefix.mask_or_all(where, features.shape[0])
+    if first is None or where is None:
+        where = prefix.mask_or_all(where, features.shape[0])
+    first = jnp.asarray(0 if first is None else first, jnp.int32)
     last = jnp.maximum(jnp.sum(where, dtype=jnp.int32) - 1, 0)
     positions = jnp.clip(positions, 0.0, last.astype(jnp.float32))
     snippet = jnp.floor(positions)
     index = snippet.astype(jnp.int32)
 
     def rows(index):
-        return jnp.where(where[0], features[index].astype(jnp.float32), 0.0)
+        return jnp.where(where[0], features[first + index].astype(jnp.float32), 0.0)
 
     left, right = rows(index), rows(jnp.minimum(index + 1, last))
     floating = jnp.issubdtype(features.dtype, jnp.floating)
@@ -272,12 +280,43 @@ def resample(
             "features must have shape [T, D] and weights [T], "
             f"got {features.shape} and {weights.shape}"
         )
+    timeline = sample_times(weights, num_samples, count=count, where=where, key=key)
+    sampled = interpolate(features, timeline.positions, where=where)
+    sampled = jnp.where(timeline.where[:, None], sampled, jnp.zeros_like(sampled))
+    return dataclasses.replace(timeline, features=sampled)
+
+
+def sample_times(
+    weights: jax.Array,
+    num_samples: int,
+    *,
+    count: jax.typing.ArrayLike | None = None,
+    where: jax.Array | None = None,
+    key: jax.Array | None = None,
+) -> Resampled:
+    """Returns where `resample` reads, without reading: for features that lie elsewhere.
+
+    >>> sample_times(jnp.array([1.0, 4.0]), 5).positions + 0.5
+    Array([0.5  , 1.125, 1.375, 1.625, 1.875], dtype=float32)
+
+    Args:
+      weights: see `resample`, as the others.
+      num_samples: static.
+      count: of real samples.
+      where: `[T]` bool, a prefix.
+      key: a random key.
+
+    Returns:
+      `Resampled` whose features are None; `interpolate` reads them at its positions.
+
+    Raises:
+      ValueError: as `resample`.
+    """
+    weights = jnp.asarray(weights, jnp.float32)
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
     if isinstance(count, int) and not 0 <= count <= num_samples:
         raise ValueError(f"count must be between 0 and num_samples = {num_samples}, got {count}")
-    where = prefix.mask_or_all(where, features.shape[0])
-
     cumulative = cumulative_weights(weights, where=where)
     count = jnp.clip(
         jnp.asarray(num_samples if count is None else count, jnp.int32), 0, num_samples
@@ -289,13 +328,7 @@ def resample(
     cells = samples.astype(jnp.float32) + offset
     times = unwarp(cells * _cell_weight(cumulative, count), cumulative)
     positions = jnp.where(real, times - 0.5, 0.0)
-    sampled = interpolate(features, positions, where=where)
-    return Resampled(
-        features=jnp.where(real[:, None], sampled, jnp.zeros_like(sampled)),
-        positions=positions,
-        cumulative=cumulative,
-        where=real,
-    )
+    return Resampled(features=None, positions=positions, cumulative=cumulative, where=real)
 
 
 def new_times(times: jax.Array, resampled: Resampled) -> jax.Array:

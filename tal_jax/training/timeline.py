@@ -55,7 +55,7 @@ class Batch:
     slot_labels: jax.Array  # [B, L] int32
     slot_where: jax.Array  # [B, L] bool
     rivals: jax.Array  # [B, L, L] bool
-    resampled: resampling.Resampled  # [B, …] leads times back to the old timeline
+    resampled: resampling.Resampled  # [B, …] leads times back to the old timeline; no features
 
 
 def identity_timeline(recordings: PackedRecordings, overlapping: jax.Array) -> Timeline:
@@ -188,10 +188,9 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     else the one that contains the fewest of those.
     """
 
-    def one(recordings, rivals, segments, scores, slots, where):
-        times, point_slots = recordings.point_times, recordings.point_slots
+    def one(times, point_slots, point_where, rivals, segments, scores, slots, where):
         inside = (segments[None, :, 0] <= times[:, None]) & (times[:, None] < segments[None, :, 1])
-        inside = inside & recordings.point_where[:, None]
+        inside = inside & point_where[:, None]
         foreign = (inside & rivals[slots][:, point_slots].T).sum(axis=0, dtype=jnp.int32)
         candidate = inside & where[None, :] & (slots[None, :] == point_slots[:, None])
         fewest = jnp.where(candidate, foreign[None, :], jnp.iinfo(jnp.int32).max)
@@ -199,8 +198,11 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
         chosen = jnp.where(candidate, scores[None, :], -jnp.inf).argmax(axis=1)
         return segments[chosen], candidate.any(axis=1)
 
+    recordings = timeline.recordings
     instances, where = jax.vmap(one)(
-        timeline.recordings,
+        recordings.point_times,
+        recordings.point_slots,
+        recordings.point_where,
         timeline.rivals,
         proposals.segments,
         proposals.scores,
@@ -211,8 +213,27 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
 
 
 def take(timeline: Timeline, rows: jax.Array) -> Timeline:
-    """The rows `[B]` of a timeline, one recording each."""
-    return jax.tree.map(lambda values: values[rows], timeline)
+    """The rows `[B]` of a timeline, one recording each; the features stay where they are."""
+    features = timeline.recordings.features
+    chosen = jax.tree.map(lambda values: values[rows], with_features(timeline, None))
+    return with_features(chosen, features)
+
+
+def join(first: Timeline, second: Timeline) -> Timeline:
+    """The rows of two timelines of the same recordings, one set after the other."""
+    features = first.recordings.features
+    rows = jax.tree.map(
+        lambda *values: jnp.concatenate(values),
+        with_features(first, None),
+        with_features(second, None),
+    )
+    return with_features(rows, features)
+
+
+def with_features(timeline: Timeline, features: jax.Array | None) -> Timeline:
+    """The timeline with other features, or none: all else has a row for each recording."""
+    recordings = dataclasses.replace(timeline.recordings, features=features)
+    return dataclasses.replace(timeline, recordings=recordings)
 
 
 def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | None = None) -> Batch:
@@ -224,16 +245,19 @@ def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | Non
       key: moves every sample within its own cell; None reads the centres.
     """
     keys = None if key is None else jax.random.split(key, timeline.counts.shape[0])
+    features = timeline.recordings.features
 
     def one(row: Timeline, key):
         recordings = row.recordings
-        resampled = resampling.resample(
-            recordings.features,
+        resampled = resampling.sample_times(
             row.weights,
             num_samples,
             count=jnp.minimum(row.counts, num_samples),
             where=recordings.where,
             key=key,
+        )
+        read = resampling.interpolate(
+            features, resampled.positions, where=recordings.where, first=recordings.first
         )
         num_slots = recordings.slot_labels.shape[0]
         slots = jnp.arange(num_slots, dtype=jnp.int32)
@@ -247,7 +271,7 @@ def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | Non
         covered = (covered | positive) & row.instance_where[None, :]
         covered = covered & resampled.where[:, None]
         return Batch(
-            features=resampled.features,
+            features=jnp.where(resampled.where[:, None], read.astype(jnp.float32), 0),
             where=resampled.where,
             points=_by_slot(positive, is_slot),
             instances=_by_slot(covered, is_slot),
@@ -257,7 +281,8 @@ def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | Non
             resampled=resampled,
         )
 
-    return jax.vmap(one, in_axes=(0, None if keys is None else 0))(timeline, keys)
+    rows = with_features(timeline, None)
+    return jax.vmap(one, in_axes=(0, None if keys is None else 0))(rows, keys)
 
 
 def _by_slot(covered: jax.Array, is_slot: jax.Array) -> jax.Array:

@@ -1,11 +1,14 @@
 """Recordings side by side: what is packed, and where."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from tal_jax.data.batches import PackedRecordings, bucket, pack
+from tal_jax.data.batches import PackedRecordings, bucket, pack, spacious
 from tal_jax.data.clock import Grid
+from tal_jax.data.feature_files import open_features
 from tal_jax.data.recordings import Point, Recording
 
 GRID = Grid(fps=10, stride_frames=5, window_frames=10)  # two snippets a second
@@ -30,15 +33,38 @@ def test_bucket(size, step, expected):
     assert bucket(size, step) == expected
 
 
-def test_features_are_padded_with_zeros():
-    packed = pack(RECORDINGS, length=6)
-    assert packed.features.shape == (3, 6, 3) and packed.features.dtype == np.float32
+@pytest.mark.parametrize("size", [1, 17, 100, 8269, 65_000, 1_000_000])
+def test_spacious_has_room_but_not_much(size):
+    assert size <= spacious(size) <= size * 17 / 16
+
+
+def test_sets_of_similar_size_share_a_shape():
+    assert len({spacious(size) for size in range(8_200, 8_700)}) == 1
+
+
+def test_features_lie_one_recording_after_another():
+    packed = pack(RECORDINGS, length=6, num_rows=14)
+    assert packed.features.shape == (14, 3) and packed.features.dtype == np.float32
     assert packed.where.sum(axis=1).tolist() == [4, 6, 1]
-    for row, recording in enumerate(RECORDINGS):
-        size = len(recording.features)
-        assert packed.where[row, :size].all()
-        np.testing.assert_array_equal(packed.features[row, :size], recording.features)
-        assert not packed.features[row, size:].any()
+    assert packed.first.tolist() == [0, 4, 10]
+    for first, recording in zip(packed.first, RECORDINGS, strict=True):
+        rows = packed.features[first : first + len(recording.features)]
+        np.testing.assert_array_equal(rows, recording.features)
+    assert not packed.features[11:].any()
+    assert packed.where.all(axis=1).tolist() == [False, True, False]
+
+
+def test_half_precision_stays_half():
+    assert pack(RECORDINGS[2:], length=6).features.dtype == np.float16
+
+
+def test_what_files_hold_is_checked_when_it_is_read(tmp_path):
+    values = np.zeros((4, 3), np.float32)
+    values[2, 1] = np.nan
+    np.save(tmp_path / "a.npy", values)
+    recording = dataclasses.replace(RECORDINGS[0], features=open_features([tmp_path / "a.npy"]))
+    with pytest.raises(ValueError, match="a: feature 1 of snippet 2 is nan"):
+        pack([recording], length=6)
 
 
 def test_points_become_snippets_and_slots():
@@ -56,7 +82,7 @@ def test_points_become_snippets_and_slots():
 def test_types_are_those_of_the_device():
     packed = pack(RECORDINGS, length=6)
     types = {"features": "float32", "point_times": "float32"}
-    types |= {"point_slots": "int32", "slot_labels": "int32"}
+    types |= {"point_slots": "int32", "slot_labels": "int32", "first": "int32"}
     for name in ("where", "point_where", "slot_where"):
         types[name] = "bool"
     assert {name: getattr(packed, name).dtype.name for name in types} == types
@@ -64,7 +90,7 @@ def test_types_are_those_of_the_device():
 
 def test_room_for_more_is_left_empty():
     packed = pack(RECORDINGS, length=9, num_points=5, num_slots=4)
-    assert packed.features.shape == (3, 9, 3)
+    assert packed.features.shape == (11, 3) and packed.where.shape == (3, 9)
     assert packed.point_times.shape == packed.point_where.shape == (3, 5)
     assert packed.slot_labels.shape == packed.slot_where.shape == (3, 4)
     tight = pack(RECORDINGS, length=6)
@@ -82,9 +108,9 @@ def test_recordings_without_points_keep_one_empty_place():
 
 
 def test_packed_recordings_are_a_pytree():
-    rows = jax.tree.map(lambda values: values[1:], pack(RECORDINGS, length=6))
-    assert isinstance(rows, PackedRecordings)
-    assert rows.where.sum(axis=1).tolist() == [6, 1]
+    doubled = jax.tree.map(lambda values: values * 2, pack(RECORDINGS, length=6))
+    assert isinstance(doubled, PackedRecordings)
+    assert doubled.first.tolist() == [0, 8, 20]
 
 
 def test_too_long():

@@ -98,7 +98,10 @@ def test_the_untouched_timeline_reads_the_recordings_as_they_are():
     timeline = _timeline(*RECORDINGS)
     batch = _numpy(_resample_batch(timeline, 12))
     packed = _numpy(timeline.recordings)
-    np.testing.assert_array_equal(batch.features[:, :LENGTH], packed.features)
+    for row, (length, _) in enumerate(RECORDINGS):
+        want = packed.features[packed.first[row] :][:length]
+        np.testing.assert_array_equal(batch.features[row, :length], want)
+        assert not batch.features[row, length:].any()
     np.testing.assert_array_equal(batch.where[:, :LENGTH], packed.where)
     assert not batch.features[:, LENGTH:].any() and not batch.where[:, LENGTH:].any()
     want = np.zeros((2, 12, 2), bool)
@@ -151,7 +154,7 @@ def test_the_new_timeline_by_hand():
     times = batch.resampled.positions[0, :16] + 0.5
     assert np.floor(times).astype(int).tolist() == old
     np.testing.assert_allclose(times[3:6], [2 + 1 / 6, 2.5, 2 + 5 / 6], rtol=1e-5)
-    features = np.asarray(timeline.recordings.features[0])[:9]
+    features = np.asarray(timeline.recordings.features)[:9]
     want = [np.interp(times - 0.5, np.arange(9), column) for column in features.T]
     np.testing.assert_allclose(batch.features[0, :16].T, want, rtol=1e-4, atol=1e-5)
     # Every new snippet read from a point's old snippet is positive.
@@ -220,7 +223,19 @@ def test_take_picks_rows():
     got = timelines.take(timeline, np.array([1, 1, 0]))
     assert got.counts.tolist() == [5, 5, 16]
     np.testing.assert_array_equal(got.weights[2], timeline.weights[0])
-    np.testing.assert_array_equal(got.recordings.features[0], timeline.recordings.features[1])
+    assert got.recordings.first.tolist() == [9, 9, 0]
+    assert got.recordings.features is timeline.recordings.features
+
+
+def test_join_repeats_the_rows_and_not_the_features():
+    plain, longer = _numpy(_timeline(*RECORDINGS)), _numpy(_compensated())
+    got = timelines.join(longer, plain)
+    assert got.counts.tolist() == [16, 5, 9, 5]
+    assert got.recordings.first.tolist() == [0, 9, 0, 9]
+    assert got.recordings.features is longer.recordings.features
+    batch = _numpy(_resample_batch(got, 18))
+    np.testing.assert_array_equal(batch.features[2:], _resample_batch(plain, 18).features)
+    np.testing.assert_array_equal(batch.features[:2], _resample_batch(longer, 18).features)
 
 
 # ---- trusted proposals

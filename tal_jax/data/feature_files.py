@@ -1,0 +1,84 @@
+"""Features that stay in their files until they are needed."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+# Streams of one recording that were extracted apart differ by the window at the end.
+_MAX_STREAM_DRIFT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureFiles:
+    """The features `[T, D]` of one recording: one `.npy`, or one a stream, side by side.
+
+    Behaves like an array that is read anew by every `np.asarray` and every slice. Holding one costs
+    neither memory nor an open file, so a data set of any size can be listed.
+
+    Attributes:
+      paths: the files, in the order of their columns.
+      shape: T and D; of streams of different lengths the shortest T.
+      dtype: of what is read.
+    """
+
+    paths: tuple[Path, ...]
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions, 2."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return np.concatenate([load_npy(path)[: len(self)][rows] for path in self.paths], axis=1)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # what comes from a file is a copy
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+
+def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:
+    """Looks at feature files, without reading more than their headers.
+
+    Args:
+      paths: files of `[T, D_i]` whose columns belong side by side.
+
+    Raises:
+      ValueError: if a file cannot be read, does not hold `[T, D]`, or the streams differ in length
+        by more than two snippets.
+    """
+    arrays = [load_npy(path) for path in paths]
+    for path, array in zip(paths, arrays, strict=True):
+        if array.ndim != 2:
+            raise ValueError(f"{path}: shape {list(array.shape)}, expected [T, D]")
+    lengths = [len(array) for array in arrays]
+    if max(lengths) - min(lengths) > _MAX_STREAM_DRIFT:
+        files = " and ".join(f"{path} ({size})" for path, size in zip(paths, lengths, strict=True))
+        raise ValueError(f"{files}: streams of one recording, expected equal lengths")
+    shape = (min(lengths), sum(array.shape[1] for array in arrays))
+    return FeatureFiles(tuple(map(Path, paths)), shape, np.result_type(*arrays))
+
+
+def load_npy(path: str | os.PathLike) -> np.ndarray:
+    """Maps the array of an `.npy` file into memory.
+
+    Raises:
+      ValueError: if the file is missing, cut short, no `.npy` file, or holds Python objects.
+    """
+    expected = "expected an .npy file of numbers [T, D]"
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise ValueError(f"cannot read {path}: {reason}; {expected}") from error
+    if not isinstance(array, np.ndarray):  # a renamed .npz
+        array.close()
+        raise ValueError(f"cannot read {path}: it holds several arrays; {expected}")
+    return array

@@ -1,0 +1,54 @@
+"""Features that stay in their files."""
+
+import numpy as np
+import pytest
+
+from tal_jax.data.feature_files import open_features
+
+
+def write(path, length, dim, dtype=np.float32):
+    values = np.random.default_rng(dim).normal(size=(length, dim)).astype(dtype)
+    np.save(path, values)
+    return values
+
+
+def test_reads_like_the_array_in_the_file(tmp_path):
+    values = write(tmp_path / "a.npy", 9, 3)
+    found = open_features([tmp_path / "a.npy"])
+    assert (found.shape, found.dtype, found.ndim, len(found)) == ((9, 3), np.float32, 2, 9)
+    np.testing.assert_array_equal(found, values)
+    np.testing.assert_array_equal(found[2:5], values[2:5])
+    assert np.asarray(found).dtype == np.float32
+    assert np.asarray(found, np.float64).dtype == np.float64
+
+
+def test_streams_lie_side_by_side(tmp_path):
+    rgb, flow = write(tmp_path / "rgb.npy", 9, 3), write(tmp_path / "flow.npy", 7, 2, np.float16)
+    found = open_features([tmp_path / "rgb.npy", tmp_path / "flow.npy"])
+    assert (found.shape, found.dtype) == ((7, 5), np.float32)
+    np.testing.assert_array_equal(found, np.concatenate([rgb[:7], flow], axis=1))
+    np.testing.assert_array_equal(found[6:9], np.concatenate([rgb[6:7], flow[6:]], axis=1))
+
+
+def test_half_precision_stays_half(tmp_path):
+    write(tmp_path / "a.npy", 9, 3, np.float16)
+    assert np.asarray(open_features([tmp_path / "a.npy"])).dtype == np.float16
+
+
+def test_no_file_stays_open(tmp_path):
+    write(tmp_path / "a.npy", 3, 2)
+    # More than a process may have open; each listed, none held.
+    found = [open_features([tmp_path / "a.npy"]) for _ in range(3000)]
+    assert sum(map(len, found)) == 9000
+
+
+def test_what_is_no_recording(tmp_path):
+    write(tmp_path / "rgb.npy", 9, 3)
+    write(tmp_path / "flow.npy", 6, 3)
+    np.save(tmp_path / "flat.npy", np.zeros(4))
+    with pytest.raises(ValueError, match=r"rgb.npy \(9\) and .*flow.npy \(6\): streams of one"):
+        open_features([tmp_path / "rgb.npy", tmp_path / "flow.npy"])
+    with pytest.raises(ValueError, match=r"flat.npy: shape \[4\], expected \[T, D\]"):
+        open_features([tmp_path / "flat.npy"])
+    with pytest.raises(ValueError, match="cannot read .*none.npy: No such file"):
+        open_features([tmp_path / "none.npy"])
