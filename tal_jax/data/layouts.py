@@ -1,0 +1,334 @@
+"""Folders as the field's codes lay them out, found by looking.
+
+What lies where is told by names alone, wherever below the folder it is::
+
+    .../train/rgb/<recording>.npy, .../flow/...   streams apart, [T, D/2] each (LACP)
+    .../train/<recording>.npy                     streams joined, [T, D] (HR-Pro, ASM-Loc, ActivityNet)
+    <recording>.npy                               the same without folders of parts
+    *Features*.npy beside *-Annotations/          one array of objects for all recordings (W-TALC)
+
+    gt_full.json, gt.json, anet_anno_action.json  annotations, see `tal_jax.data.formats`
+    split_train.txt, split_test.txt               which recordings are used for what
+    point*.csv, in a folder point*/ or not        points, see `tal_jax.data.point_files`
+    fps_dict.json                                 frame rates that the points are told in
+    Ambiguous_test.txt                            segments of no clear class (THUMOS14)
+    grid.json                                     the clock, see `tal_jax.data.clock`
+
+Nothing is renamed, and features stay in their files.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tal_jax.data import formats
+from tal_jax.data.clock import Grid
+from tal_jax.data.features import GRID_FILE, load_grid
+from tal_jax.data.formats import RawAnnotations
+
+STREAMS = ("rgb", "flow")
+KINDS = {
+    "streams": "rgb and flow apart (LACP's layout)",
+    "joined": "one .npy a recording (HR-Pro's and ASM-Loc's layout)",
+    "object array": "one array of objects for all recordings (W-TALC's layout)",
+}
+# The names under which annotations are looked for, the most telling first.
+_ANNOTATION_NAMES = ("gt_full.json", "gt.json", "anet_anno_action.json", "annotations.json")
+_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+_PARTS |= {"val": "validation", "validation": "validation"}
+_DEPTH = 5
+AMBIGUOUS = "Ambiguous"
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """What a folder holds and where; nothing in it is checked yet.
+
+    Attributes:
+      folder: that was looked at.
+      kind: a key of `KINDS`.
+      features: the files of each recording, by stream; "" where there are no streams apart. Two
+        files under one name are two entries of a list.
+      parts: "train", "test" or "validation" for recordings that lie in a folder of that name.
+      array: W-TALC's one file of features.
+      annotations: as their file tells them, in recordings that are named as the features are.
+      splits: recordings of "train" and "test" as the split files list them.
+      point_files: that were found.
+      frame_rates: frames a second of the original videos, which point files count in.
+      ambiguous: segments in seconds that are of no clear class, by recording.
+      grid: the clock that lies in the folder.
+    """
+
+    folder: Path
+    kind: str
+    features: dict[str, dict[str, list[Path]]]
+    parts: dict[str, str]
+    array: Path | None
+    annotations: RawAnnotations
+    splits: dict[str, tuple[str, ...]]
+    point_files: tuple[Path, ...]
+    frame_rates: dict[str, float]
+    ambiguous: dict[str, tuple[tuple[float, float], ...]]
+    grid: Grid | None
+
+    def describe(self) -> str:
+        """One line that says what was found."""
+        found = [f"{len(self.features) or len(self.annotations.recordings)} recordings"]
+        found.append(Path(self.annotations.source).name)
+        found += [f"split_{name}.txt" for name in self.splits]
+        found += [str(path.relative_to(self.folder)) for path in self.point_files]
+        return f"{KINDS[self.kind]}: {', '.join(found)}"
+
+
+def find_layout(
+    folder: str | os.PathLike, *, annotations: str = "", allow_pickle: bool = False
+) -> Layout:
+    """Looks at a folder, without reading any features.
+
+    Args:
+      folder: where a data set lies.
+      annotations: the annotation file (or W-TALC's folder) to read, from `folder` on; "" looks for
+        one.
+      allow_pickle: see `formats.read_raw`.
+
+    Raises:
+      ValueError: if there are no features or no annotations, or a file cannot be read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: no such folder, expected features and annotations in it")
+    files = list(_walk(folder))
+    arrays = [path for path in files if path.suffix == ".npy"]
+    wtalc = sorted({path.parent for path in arrays if path.name == "videoname.npy"})
+    arrays = [path for path in arrays if path.parent not in wtalc]
+    one = arrays[0] if wtalc and len(arrays) == 1 else None
+    if annotations:
+        source = folder / annotations
+    elif one:
+        source = wtalc[0]  # its names tell the order of the arrays
+    else:
+        source = _find_annotations(folder, files, wtalc)
+    raw = formats.read_raw(source, allow_pickle=allow_pickle)
+    features, parts = ({}, {}) if one else _by_recording(folder, arrays)
+    if not features and one is None:
+        raise ValueError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
+    streams = any(stream in STREAMS for paths in features.values() for stream in paths)
+    names = {path.name: path for path in files}
+    raw, ambiguous = _without_ambiguous(_named_as(raw, features))
+    if "Ambiguous_test.txt" in names:
+        ambiguous |= formats.read_ambiguous(names["Ambiguous_test.txt"])
+    rates = {name: one.frame_rate for name, one in raw.recordings.items() if one.frame_rate}
+    if "fps_dict.json" in names:
+        rates |= formats.read_frame_rates(names["fps_dict.json"])
+    return Layout(
+        folder=folder,
+        kind="object array" if one else "streams" if streams else "joined",
+        features=features,
+        parts=parts,
+        array=one,
+        annotations=raw,
+        splits={
+            part: formats.read_split(names[f"split_{part}.txt"])
+            for part in ("train", "test")
+            if f"split_{part}.txt" in names
+        },
+        point_files=tuple(path for path in files if _is_point_file(path, folder)),
+        frame_rates=rates,
+        ambiguous=ambiguous,
+        grid=load_grid(names[GRID_FILE]) if GRID_FILE in names else None,
+    )
+
+
+def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> tuple[str, str]:
+    """Tells which of a file's subsets to train on and which to test on.
+
+    Where there is a "train" or "training", one tests on "test" or, as on ActivityNet, whose test
+    labels are secret, on "validation". Where there is none, as on THUMOS14, one trains on
+    "validation" and tests on "test".
+
+    >>> choose_subsets(["training", "validation", "testing"])
+    ('training', 'validation')
+    >>> choose_subsets(["Test", "Validation"])
+    ('Validation', 'Test')
+
+    Args:
+      present: the subsets that hold an instance, as the file spells them.
+      train: the one to train on, whatever the file has; "" chooses.
+      test: the one to test on; "" chooses.
+
+    Raises:
+      ValueError: if there is none to train on, or both are one.
+    """
+    known = {_PARTS.get(name.casefold(), name.casefold()): name for name in present}
+    order = ("train", "validation")
+    if not train:
+        train = next((known[name] for name in order if name in known), "")
+    if not test:
+        others = [known[name] for name in ("test", "validation") if name in known]
+        test = next((name for name in others if name != train), "")
+    if not train:
+        raise ValueError(
+            f"subsets {', '.join(map(repr, present)) or 'none'}: none to train on, expected "
+            "'train', 'training' or 'validation'; name it by data.train_subset"
+        )
+    if train == test:
+        raise ValueError(f"subset {train!r} is both trained and tested on, expected two")
+    return train, test
+
+
+def split_names(
+    layout: Layout, *, train_subset: str = "", test_subset: str = "", split: str = "files"
+) -> dict[str, tuple[str, ...]]:
+    """Tells the recordings to train on and to test on.
+
+    Args:
+      layout: of the folder.
+      train_subset: see `choose_subsets`.
+      test_subset: see `choose_subsets`.
+      split: "files" takes the split files where there are any, "subsets" never does.
+
+    Returns:
+      Names of "train" and "test", whether or not there are features of them.
+
+    Raises:
+      ValueError: as `choose_subsets`, or if `split` is neither.
+    """
+    if split not in ("files", "subsets"):
+        raise ValueError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
+    recordings = layout.annotations.recordings
+    chosen = {part: names for part, names in layout.splits.items() if split == "files"}
+    if len(chosen) < 2:
+        spoken = {
+            name: recording.subset or layout.parts.get(name, "")
+            for name, recording in recordings.items()
+        }
+        present = sorted({spoken[n] for n, one in recordings.items() if one.instances} - {""})
+        subsets = choose_subsets(present, train_subset, test_subset)
+        for part, subset in zip(("train", "test"), subsets, strict=True):
+            names = tuple(name for name in recordings if spoken[name] == subset and subset)
+            chosen.setdefault(part, names)
+    both = set(chosen["train"]) & set(chosen["test"])
+    if both:
+        raise ValueError(f"{layout.folder}: {min(both)!r} is both trained and tested on")
+    return chosen
+
+
+def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
+    """The files of a recording in the order of their columns; none where there are none.
+
+    Raises:
+      ValueError: if a stream is missing, or two files have one name.
+    """
+    streams = layout.features.get(name, {})
+    for paths in streams.values():
+        if len(paths) > 1:
+            raise ValueError(f"{name}: {paths[0]} and {paths[1]}; expected one file")
+    if layout.kind != "streams" or not streams:
+        return tuple(paths[0] for paths in streams.values())
+    for stream in STREAMS:
+        if stream not in streams:
+            there = next(iter(streams.values()))[0]
+            raise ValueError(f"{name}: {there} without {stream}, expected both streams")
+    return tuple(streams[stream][0] for stream in STREAMS)
+
+
+def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Reads W-TALC's one file of features, all of it: an array of objects cannot be mapped.
+
+    The file is trusted: whoever calls this was told that reading it can run code.
+
+    Raises:
+      ValueError: if it does not hold one array for each name.
+    """
+    try:
+        array = np.load(path, allow_pickle=True, encoding="latin1")
+    except Exception as error:  # objects may fail to be made in any way
+        raise ValueError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+    if not isinstance(array, np.ndarray) or len(array) != len(names):
+        size = len(array) if isinstance(array, np.ndarray) and array.ndim else "no"
+        raise ValueError(f"{path}: {size} arrays, expected one for each of {len(names)} names")
+    # Float64 is an accident of joining; no network reads it.
+    arrays = (np.asarray(one) for one in array)
+    return {
+        name: one.astype(np.float32) if one.dtype == np.float64 else one
+        for name, one in zip(names, arrays, strict=True)
+    }
+
+
+# --- looking ---
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """All files that could matter, those higher up and earlier in the alphabet first."""
+    level = [folder]
+    for _ in range(_DEPTH):
+        below = []
+        for parent in level:
+            with os.scandir(parent) as entries:
+                found = sorted(entries, key=lambda entry: entry.name)
+            below += [Path(e.path) for e in found if e.is_dir() and not e.name.startswith(".")]
+            endings = (".npy", ".json", ".csv", ".txt")
+            yield from (Path(e.path) for e in found if e.is_file() and e.name.endswith(endings))
+        level = below
+
+
+def _find_annotations(folder: Path, files: Sequence[Path], wtalc: Sequence[Path]) -> Path:
+    known = [path for name in _ANNOTATION_NAMES for path in files if path.name == name]
+    known += [path for path in files if path.match("activity_net*.json")]
+    known += wtalc
+    if not known:
+        raise ValueError(
+            f"{folder}: no annotations, expected {', '.join(_ANNOTATION_NAMES)}, "
+            "activity_net*.json or a folder with videoname.npy; name a file by data.annotations"
+        )
+    return known[0]
+
+
+def _by_recording(
+    folder: Path, arrays: Sequence[Path]
+) -> tuple[dict[str, dict[str, list[Path]]], dict[str, str]]:
+    features: dict[str, dict[str, list[Path]]] = {}
+    parts = {}
+    for path in arrays:
+        above = [part.casefold() for part in path.relative_to(folder).parts[:-1]]
+        stream = next((part for part in above if part in STREAMS), "")
+        features.setdefault(path.stem, {}).setdefault(stream, []).append(path)
+        part = next((_PARTS[part] for part in above if part in _PARTS), "")
+        if part:
+            parts[path.stem] = part
+    return features, parts
+
+
+def _is_point_file(path: Path, folder: Path) -> bool:
+    near = path.relative_to(folder).parts[-2:]
+    return path.suffix in (".csv", ".txt") and any("point" in part.casefold() for part in near)
+
+
+def _named_as(raw: RawAnnotations, features: Mapping[str, object]) -> RawAnnotations:
+    """ActivityNet's own file leaves out the "v_" that its videos' files begin with."""
+    names = raw.recordings
+    if not features or any(name in features for name in names):
+        return raw
+    if not any(f"v_{name}" in features for name in names):
+        return raw
+    return dataclasses.replace(raw, recordings={f"v_{name}": one for name, one in names.items()})
+
+
+def _without_ambiguous(
+    raw: RawAnnotations,
+) -> tuple[RawAnnotations, dict[str, tuple[tuple[float, float], ...]]]:
+    """Sets apart instances that are labelled as of no clear class: that is no class to learn."""
+    if AMBIGUOUS not in raw.classes:
+        return raw, {}
+    apart, recordings = {}, {}
+    for name, recording in raw.recordings.items():
+        kept = [one for one in recording.instances if one.label != AMBIGUOUS]
+        other = [one for one in recording.instances if one.label == AMBIGUOUS]
+        if other:
+            apart[name] = tuple((one.start_s, one.end_s) for one in other)
+        recordings[name] = dataclasses.replace(recording, instances=tuple(kept))
+    classes = tuple(label for label in raw.classes if label != AMBIGUOUS)
+    return dataclasses.replace(raw, recordings=recordings, classes=classes), apart
