@@ -127,9 +127,9 @@ def write_stand_in(
 ) -> None:
     """Writes drawn features and the annotation files that go with them.
 
-    Every layout gets one point an instance, drawn by `generate_points` with the law "gaussian" and
-    the same seed; but for "object array", which has no points. Frames in files are of videos of
-    30 frames a second. Memory is that of one recording, except for "object array", a single pickle.
+    Every layout but "object array", which knows none, gets points that `generate_points` draws by
+    the law "gaussian" with the same seed. Frames in files are those of videos of 30 frames a
+    second. Memory is that of one recording, except for "object array", which is one pickle.
 
     Args:
       folder: where to; must not exist or be empty.
@@ -150,13 +150,13 @@ def write_stand_in(
     folder = Path(folder)
     if layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}, expected one of {', '.join(LAYOUTS)}")
-    if layout == "streams" and dim % 2:
-        raise ValueError(f"dim is {dim!r}, expected an even number to halve into two streams")
     if np.dtype(dtype) not in (np.float32, np.float16):
         raise ValueError(f"dtype is {np.dtype(dtype)}, expected float32 or float16")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: already holds something, expected a new or an empty folder")
     drawn = synthesize(annotations, dim=dim, grid=grid, seed=seed)
+    if layout == "streams" and dim % 2:
+        raise ValueError(f"dim is {dim!r}, expected an even number to halve into two streams")
     annotations = generate_points(annotations, law="gaussian", seed=seed)
     split = split_subsets(annotations)
     for name in split:
@@ -246,7 +246,7 @@ def _draw_mixture(
     codes = np.stack([_code(seed, f"class/{label}") for label in labels])
     segments = grid.to_snippets(np.array([(i.start_s, i.end_s) for i in recording.instances]))
 
-    # As many snippets as some instance, and of its class, but anywhere.
+    # Hard background: as long as some instance and of its class, anywhere outside instances.
     like = rng.integers(len(labels), size=rng.poisson(_HARD_RATE * len(labels)))
     spans = np.diff(segments[like])
     starts = rng.uniform(size=spans.shape) * (length - spans)
