@@ -14,7 +14,7 @@ and logits averaged over 17 snippets. DIR is a folder of `<video>.npy`, `grid.js
 
 import ml_collections
 
-from tal_jax.config import data_config, hamnet_config, parse_switches
+from tal_jax.config import folder_config, hamnet_config, parse_switches
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
@@ -22,9 +22,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     switches = parse_switches(arg, known=["quick", "document"])
     variant = "document" if "document" in switches else "published"
     config = hamnet_config(variant)
-    config.data = data_config(
-        "folder", folder="", train_subset="training", test_subset="validation"
-    )
+    config.data = folder_config()
     config.data.points = "none"
     config.model.dropout = 0.5
     config.model.smoothing = 17

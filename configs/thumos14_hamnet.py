@@ -15,14 +15,14 @@ shows that everything works.
 
 import ml_collections
 
-from tal_jax.config import data_config, hamnet_config, parse_switches
+from tal_jax.config import folder_config, hamnet_config, parse_switches
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The settings of the run; `arg` may be "quick", "document" or both with a comma."""
     switches = parse_switches(arg, known=["quick", "document"])
     config = hamnet_config("document" if "document" in switches else "published")
-    config.data = data_config("folder", folder="", train_subset="Validation", test_subset="Test")
+    config.data = folder_config()
     config.data.points = "none"
     if "quick" in switches:
         config.train.steps = config.train.log_every = config.train.checkpoint_every = 20

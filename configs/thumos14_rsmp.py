@@ -15,14 +15,14 @@ rounds that only shows that everything works.
 
 import ml_collections
 
-from tal_jax.config import data_config, parse_switches, rsmp_config
+from tal_jax.config import folder_config, parse_switches, rsmp_config
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     """The settings of the run; `arg` may be "quick"."""
     switches = parse_switches(arg, known=["quick"])
     config = rsmp_config()
-    config.data = data_config("folder", folder="", train_subset="Validation", test_subset="Test")
+    config.data = folder_config()
     config.data.points = "gaussian"
 
     # Action compensation: 7.68 s are 12 snippets, so originals under 3.84 s are short.

@@ -110,7 +110,7 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
     config.method = method
     config.seed = 0
 
-    config.data = data_config("folder", folder="", train_subset="train", test_subset="test")
+    config.data = folder_config()
 
     config.sampling = ml_collections.ConfigDict()
     config.sampling.compensate = False
@@ -161,6 +161,28 @@ def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
     # None: the seed of the run.
     data.seed = ml_collections.config_dict.placeholder(int)
     return data
+
+
+def folder_config(**settings: Any) -> ml_collections.ConfigDict:
+    """The `data` section of a config whose data set is a folder of features.
+
+    Args:
+      **settings: that differ from these: points drawn uniformly; annotations, subsets and points
+        found by looking; the clock of features that come without one, THUMOS14's.
+    """
+    found = dict(folder="", annotations="", point_file="", train_subset="", test_subset="")
+    clock = dict(fps=25.0, stride_frames=16.0, window_frames=16.0)
+    return data_config(
+        "folder",
+        **{
+            **found,
+            "split": "files",
+            "overlapping": ("CliffDiving/Diving",),
+            **clock,
+            "allow_pickle": False,
+            **settings,
+        },
+    )
 
 
 def config_names() -> list[str]:

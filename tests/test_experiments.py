@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 SCRIPTS = Path(__file__).parents[1] / "experiments"
@@ -106,3 +107,19 @@ def test_prototypes(toy_run, tmp_path):
     for row in rows:
         received, uniform, spread = (float(row[-5]), float(row[-3]), float(row[-1]))
         assert 0 <= received <= 100 and 0 < uniform < 100 and 1 <= spread <= 4
+
+
+def test_stand_in(tmp_path):
+    """Instances that begin after their recording's end are left out, and said to be."""
+    instances = [{"label": "run", "segment": segment} for segment in ([1.0, 3.0], [6.4, 7.0])]
+    recording = {"subset": "Validation", "duration": 6.4, "annotations": instances}
+    path = tmp_path / "gt_full.json"
+    path.write_text(json.dumps({"database": {"r": recording}}))
+    settings = ["--layout=joined", "--out", tmp_path / "out", "--dim=4"]
+    done = _run("stand_in.py", "--annotations", path, *settings)
+    assert done.returncode == 0, done.stderr
+    assert "r: left out 1 of 2 instances, which begin after its end at 6.4 s" in done.stdout
+    assert "1 of 1 recordings" in done.stdout and "no result" in done.stdout
+    assert np.load(tmp_path / "out/features/train/r.npy").shape == (10, 4)
+    written = json.loads((tmp_path / "out/gt_full.json").read_text())
+    assert written["database"]["r"]["annotations"] == instances[:1]

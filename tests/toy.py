@@ -8,7 +8,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tal_jax.config import data_config, rsmp_config
+from tal_jax.config import folder_config, rsmp_config
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.datasets import load_dataset
@@ -34,9 +34,8 @@ def write(folder: Path, *, seed: int = 0, num_train: int = 6, num_test: int = 3)
 
 def config(folder: Path | str = "") -> ml_collections.ConfigDict:
     """A run of seconds, but for compilation, which all tests share."""
-    settings = dict(folder=str(folder), train_subset="train", test_subset="test")
     config = rsmp_config()
-    config.data = data_config("folder", **settings)
+    config.data = folder_config(folder=str(folder))
     config.sampling.tau_s = 10.0
     config.sampling.keep_original = True
     config.model.widths = (16,)

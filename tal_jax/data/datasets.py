@@ -9,15 +9,13 @@ from pathlib import Path
 import ml_collections
 
 from tal_jax.config import nearest
-from tal_jax.data import features, hapt, watch
+from tal_jax.data import features, hapt, layouts, watch
 from tal_jax.data.annotations import Annotations, load_annotations
+from tal_jax.data.clock import Grid
+from tal_jax.data.field import NO_POINTS, POINTS_OF_FILE, load_field
 from tal_jax.data.point_labels import LAWS, generate_points
 from tal_jax.data.recordings import Dataset
 
-# `data.points` of a folder whose annotations already have points.
-POINTS_OF_FILE = "file"
-# `data.points` of a folder to learn from with video-level labels alone.
-NO_POINTS = "none"
 DATA_VARIABLE = "TAL_JAX_DATA"
 
 
@@ -88,17 +86,58 @@ def _load_folder(
     folder: str,
     train_subset: str,
     test_subset: str,
+    annotations: str,
+    point_file: str,
+    split: str,
+    overlapping: tuple[str, ...],
+    fps: float,
+    stride_frames: float,
+    window_frames: float,
+    allow_pickle: bool,
 ) -> Dataset:
     """A folder of features with annotations; `folder` is read from `data` on."""
-    if data is None and not folder:
+    path = folder_path(data, folder)
+    if is_own(path) and not annotations:
+        return _load_own(path, points, seed, train_subset, test_subset)
+    if points not in (*LAWS, POINTS_OF_FILE, NO_POINTS):
+        raise ValueError(_unknown_law(points))
+    return load_field(
+        layouts.find_layout(path, annotations=annotations, allow_pickle=allow_pickle),
+        points=points,
+        seed=seed,
+        grid=Grid(fps, stride_frames, window_frames),
+        train_subset=train_subset,
+        test_subset=test_subset,
+        split=split,
+        point_file=point_file,
+        overlapping=overlapping,
+    )
+
+
+def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
+    """Where a folder of features lies: `folder`, from `data` on if that is given.
+
+    Raises:
+      ValueError: if neither is given.
+    """
+    if not data and not folder:
         raise ValueError(
             f"folder: where is it? Give the folder of features with --data or {DATA_VARIABLE}, or "
             "set data.folder"
         )
-    path = Path(folder) if data is None else data / folder
-    annotations, notes = None, ()
-    if points not in (POINTS_OF_FILE, NO_POINTS) and path.is_dir():
-        annotations = load_annotations(path / features.ANNOTATION_FILE)
+    return Path(data or ".") / folder
+
+
+def is_own(path: Path) -> bool:
+    """Whether a folder has this project's own layout."""
+    return all((path / name).is_file() for name in (features.GRID_FILE, features.ANNOTATION_FILE))
+
+
+def _load_own(path: Path, points: str, seed: int, train_subset: str, test_subset: str) -> Dataset:
+    annotations, notes = load_annotations(path / features.ANNOTATION_FILE), ()
+    present = {r.subset for r in annotations.recordings.values() if r.instances}
+    train_subset, test_subset = layouts.choose_subsets(sorted(present), train_subset, test_subset)
+    if points not in (POINTS_OF_FILE, NO_POINTS):
         annotations, notes = _draw_points(annotations, train_subset, law=points, seed=seed)
     dataset = features.load_folder(
         path,
@@ -131,16 +170,20 @@ def _check_settings(
             raise ValueError(f"config: data.{key} is missing; the data set {name!r} needs it")
 
 
+def _unknown_law(law: str) -> str:
+    return (
+        f"config: data.points={law!r}; expected one of {', '.join(LAWS)}, "
+        f"{POINTS_OF_FILE!r} for the points in the annotations or a point file, or {NO_POINTS!r} "
+        "for video-level labels alone"
+    )
+
+
 def _draw_points(
     annotations: Annotations, train_subset: str, *, law: str, seed: int
 ) -> tuple[Annotations, tuple[str, ...]]:
     """Draws the points of the training recordings; a note says so where that replaces others."""
     if law not in LAWS:
-        raise ValueError(
-            f"config: data.points={law!r}; expected one of {', '.join(LAWS)}, "
-            f"{POINTS_OF_FILE!r} for the points in the annotations, or {NO_POINTS!r} for "
-            "video-level labels alone"
-        )
+        raise ValueError(_unknown_law(law))
     train = {n: r for n, r in annotations.recordings.items() if r.subset == train_subset}
     instances = [instance for recording in train.values() for instance in recording.instances]
     if any(instance.start_s is None for instance in instances):

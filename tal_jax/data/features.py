@@ -107,6 +107,17 @@ def load_grid(path: str | os.PathLike) -> Grid:
         raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from error
 
 
+def feature_path(folder: str | os.PathLike, name: str) -> Path:
+    """Returns a recording's file in a folder.
+
+    Raises:
+      ValueError: if the name is no file's name, or would lead out of the folder.
+    """
+    if not name or name in (".", "..") or set(name) & set("/\\\0:"):
+        raise ValueError(f"recording name {name!r}: expected a file's name without a folder")
+    return Path(folder) / f"{name}.npy"
+
+
 def write_folder(
     folder: str | os.PathLike,
     features: Mapping[str, np.ndarray],
@@ -127,7 +138,7 @@ def write_folder(
       OSError: if a file cannot be written.
     """
     folder = Path(folder)
-    paths = {name: _feature_path(folder, name) for name in features}
+    paths = {name: feature_path(folder, name) for name in features}
     for name, path in paths.items():
         files.write_npy(path, features[name])
     files.write_json(folder / GRID_FILE, grid.to_dict())
@@ -142,7 +153,7 @@ def _split(
     chosen, notes = {}, []
     for subset in (train_subset, test_subset):
         wanted = [name for name, r in annotations.recordings.items() if r.subset == subset]
-        missing = [name for name in wanted if not _feature_path(folder, name).is_file()]
+        missing = [name for name in wanted if not feature_path(folder, name).is_file()]
         chosen[subset] = [name for name in wanted if name not in set(missing)]
         if wanted and not chosen[subset]:
             raise ValueError(
@@ -187,7 +198,7 @@ def _unused(
 
 def _load(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
     duration_s = annotations.recordings[name].duration_s
-    return Recording(name, open_features([_feature_path(folder, name)]), grid, duration_s)
+    return Recording(name, open_features([feature_path(folder, name)]), grid, duration_s)
 
 
 def _load_clicked(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
@@ -199,13 +210,6 @@ def _load_labelled(folder: Path, name: str, grid: Grid, annotations: Annotations
     held = {instance.label for instance in annotations.recordings[name].instances}
     labels = tuple(sorted(annotations.classes.index(label) for label in held))
     return dataclasses.replace(_load(folder, name, grid, annotations), labels=labels)
-
-
-def _feature_path(folder: Path, name: str) -> Path:
-    """Returns a recording's file, which a name from a file must not lead out of the folder."""
-    if not name or name in (".", "..") or set(name) & set("/\\\0:"):
-        raise ValueError(f"recording name {name!r}: expected a file's name without a folder")
-    return folder / f"{name}.npy"
 
 
 def _count(names: Sequence[str], most: int = 5) -> str:

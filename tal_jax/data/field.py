@@ -244,7 +244,7 @@ def _points_of_files(
     raw = {name: layout.annotations.recordings[name] for name in train}
     if not point_file and any(one.point_s is not None for r in raw.values() for one in r.instances):
         return {name: tuple(map(_bare, one.instances)) for name, one in raw.items()}, []
-    clicks = read_clicks(layout, point_file)
+    clicks, strangers = read_clicks(layout, point_file)
     unknown = {one.label for listed in clicks.values() for one in listed}
     unknown -= set(layout.annotations.classes)
     if unknown:
@@ -254,6 +254,8 @@ def _points_of_files(
         )
     elsewhere = sorted(set(clicks) - set(train))
     notes = []
+    if strangers:
+        notes.append(f"points of {count(strangers)} are not used: without annotations")
     if elsewhere:
         notes.append(f"points of {count(elsewhere)} are not used: no training recording")
     bare = [name for name in train if name not in clicks]
@@ -262,12 +264,17 @@ def _points_of_files(
     return {name: clicks.get(name, ()) for name in train}, notes
 
 
-def read_clicks(layout: Layout, point_file: str = "") -> dict[str, tuple[Instance, ...]]:
+def read_clicks(
+    layout: Layout, point_file: str = ""
+) -> tuple[dict[str, tuple[Instance, ...]], list[str]]:
     """Reads the point file of a folder.
 
     Args:
       layout: of the folder.
       point_file: from the folder on; "" takes the only one.
+
+    Returns:
+      The points of each recording, in seconds, and which recordings have points and no annotations.
 
     Raises:
       ValueError: if there is none, several to choose from, or it cannot be read.
@@ -279,9 +286,11 @@ def read_clicks(layout: Layout, point_file: str = "") -> dict[str, tuple[Instanc
             f"{layout.folder}: {f'points in {listed}' if found else 'no point file'}; name one by "
             "data.point_file, or draw points by data.points=uniform"
         )
-    return point_files.clicks_by_recording(
-        point_files.read_point_file(found[0]), layout.frame_rates
-    )
+    points, known = point_files.read_point_file(found[0]), layout.annotations.recordings
+    strangers = sorted({click.recording for click in points.clicks} - set(known))
+    clicks = tuple(click for click in points.clicks if click.recording in known)
+    points = dataclasses.replace(points, clicks=clicks)
+    return point_files.clicks_by_recording(points, layout.frame_rates), strangers
 
 
 def _bare(instance: Instance) -> Instance:

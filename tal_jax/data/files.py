@@ -92,9 +92,16 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     _write(path, lambda file: file.write(content))
 
 
-def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
-    """Writes an array as `.npy`; raises OSError as `write_json` does."""
-    _write(path, lambda file: np.save(file, array, allow_pickle=False))
+def write_npy(path: str | os.PathLike, array: np.ndarray, *, allow_pickle: bool = False) -> None:
+    """Writes an array as `.npy`; raises OSError as `write_json` does.
+
+    Args:
+      path: the file; its folder is made where missing.
+      array: an array of numbers, or of Python objects where `allow_pickle` says so.
+      allow_pickle: for formats that demand arrays of objects; nothing of this library reads them
+        without being told to.
+    """
+    _write(path, lambda file: np.save(file, array, allow_pickle=allow_pickle))
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:

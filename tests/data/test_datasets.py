@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax.config import data_config, rsmp_config
+from tal_jax.config import data_config, folder_config, rsmp_config
 from tal_jax.data import datasets, hapt, watch
 from tal_jax.data.datasets import load_dataset
 
@@ -24,7 +24,9 @@ def _config(name, **settings):
 
 def _folder_config(folder="", **settings):
     subsets = dict(train_subset="train", test_subset="test") | settings
-    return _config("folder", folder=str(folder), **subsets)
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), **subsets)
+    return config
 
 
 def _points(dataset):
