@@ -7,8 +7,8 @@ Result:    to be measured with the features. Published for this method (Islam, L
            2021): mAP at .5 / .75 / .95 41.0 / 24.8 / 5.3, average (.5-.95) 25.1
 
 The hyper-parameters are the published ones: 20 epochs of 4,819 recordings, 20 an update; attention
-and logits averaged over 17 snippets. DIR is a folder of `<video>.npy`, `grid.json` and
-`annotations.json`. `activitynet12_hamnet:document` is the document's variant,
+and logits averaged over 17 snippets. DIR is a folder as for `activitynet12_rsmp`; points
+are not needed. `activitynet12_hamnet:document` is the document's variant,
 `activitynet12_hamnet:quick` a short run that only shows that everything works.
 """
 

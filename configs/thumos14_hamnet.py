@@ -7,8 +7,8 @@ Result:    to be measured with the features. Published for this method (Islam, L
            2021): mAP .1-.7 65.9 59.6 52.2 43.1 32.6 21.9 12.5, average 41.1
 
 The hyper-parameters are the published ones: 100 epochs of 200 recordings, 20 an update, one random
-snippet from each of 500 equal parts of a recording; at test the full length. DIR is a folder of
-`<video>.npy`, `grid.json` and `annotations.json`, as for `thumos14_rsmp`.
+snippet from each of 500 equal parts of a recording; at test the full length. DIR is a folder
+as for `thumos14_rsmp`; points are not needed.
 `thumos14_hamnet:document` is the document's variant, `thumos14_hamnet:quick` a short run that only
 shows that everything works.
 """

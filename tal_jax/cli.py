@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         _prepare_jax()
-        arguments.run(arguments)
+        return arguments.run(arguments) or 0
     except (ValueError, OSError) as error:
         if not _is_the_users(error):
             raise
@@ -112,7 +112,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\ntal-jax: stopped; the same command goes on from here", file=sys.stderr)
         return 130
-    return 0
 
 
 # --- commands ---
@@ -182,6 +181,33 @@ def _info(arguments: argparse.Namespace) -> None:
     _say(f"FLOPs:              {found.flops / 1e9:,.2f} G an update")
     _say(f"bytes accessed:     {found.bytes_accessed / 1e9:,.2f} GB an update")
     _say(f"peak memory:        {found.peak_bytes / 1e6:,.0f} MB, the training set included")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    config = _load_config(arguments) if arguments.config else rsmp_config()
+    for assignment in arguments.set:
+        override(config, assignment)
+
+    def progress(done: int, total: int) -> None:
+        # On a line of its own that the next one overwrites; not in files and pipes.
+        if sys.stderr.isatty():
+            print(f"\rreading {done} of {total}", end="\r", file=sys.stderr, flush=True)
+
+    found = examine(config, arguments.folder, progress=progress)
+    _say(json.dumps(found.to_dict(), indent=1) if arguments.json else format_diagnosis(found))
+    return int(found.wrong)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    if arguments.source.is_file():
+        results = convert.to_submission(arguments.source)
+        files.write_json(arguments.output, results)
+        _say(f"{sum(map(len, results['results'].values()))} detections in {arguments.output}")
+        return
+    config = _load_config(arguments) if arguments.config else rsmp_config()
+    for note in convert.to_own_layout(config, arguments.source, arguments.output, report=_say):
+        _say(f"note: {note}")
+    _say(f"{arguments.output}: features, grid.json and annotations.json")
 
 
 def _show(workdir: Path) -> None:

@@ -147,6 +147,7 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.tious = tuple(round(0.1 * i, 1) for i in range(1, 8))
+    config.evaluation.drop_ambiguous = False
     return config
 
 

@@ -20,6 +20,7 @@ __all__ = [
     "evaluate_detections",
     "explain_errors",
     "format_table",
+    "without_ambiguous",
 ]
 
 # Thresholds arrive as 0.1 * 3 or np.linspace values: which ones an average covers is decided with
@@ -301,6 +302,32 @@ def explain_errors(
             for reason in ("split", "merged", "wrong_class", "badly_placed", "missed")
         },
     }
+
+
+def without_ambiguous(
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    ambiguous: Mapping[str, Sequence[Sequence[float]]],
+) -> dict[str, list[Mapping[str, Any]]]:
+    """Leaves out detections that touch a segment of no clear class, as some codes do on THUMOS14.
+
+    >>> found = {"a": [{"segment": [0.0, 2.0]}, {"segment": [2.0, 3.0]}]}
+    >>> without_ambiguous(found, {"a": [[1.5, 2.0]]})
+    {'a': [{'segment': [2.0, 3.0]}]}
+
+    Args:
+      results: `{video: [{label, score, segment}]}`.
+      ambiguous: `{video: [[start_s, end_s]]}`.
+    """
+    kept = {}
+    for video, found in results.items():
+        kept[video] = list(found)
+        if video in ambiguous and found:
+            starts, ends = np.array(ambiguous[video], np.float64).T
+            times = np.array([one["segment"] for one in found], np.float64)
+            touches = (times[:, :1] < ends) & (starts < times[:, 1:])
+            pairs = zip(found, touches.any(axis=1), strict=True)
+            kept[video] = [one for one, touched in pairs if not touched]
+    return kept
 
 
 class _Problem(NamedTuple):

@@ -445,6 +445,8 @@ def evaluate(
     config: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
 ) -> evaluation.DetectionMetrics:
     """Scores detections as a config asks; "short" is what compensation sampling would lengthen."""
+    if config.evaluation.drop_ambiguous:
+        results = evaluation.without_ambiguous(results, ground_truth.get("ambiguous", {}))
     return evaluation.evaluate_detections(
         ground_truth,
         activitynet(results),

@@ -9,7 +9,7 @@ from pathlib import Path
 import ml_collections
 
 from tal_jax.config import nearest
-from tal_jax.data import features, hapt, layouts, watch
+from tal_jax.data import doctor, features, hapt, layouts, watch
 from tal_jax.data.annotations import Annotations, load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.field import NO_POINTS, POINTS_OF_FILE, load_field
@@ -126,6 +126,36 @@ def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
             "set data.folder"
         )
     return Path(data or ".") / folder
+
+
+def examine(
+    config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
+    data: str | os.PathLike | None = None,
+    *,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> doctor.Diagnosis:
+    """Examines the folder of features that a config would train on, see `doctor.diagnose`.
+
+    Raises:
+      ValueError: if the config's data set is no folder, or there is none.
+    """
+    settings = config.data
+    if settings.name != "folder":
+        raise ValueError(f"config: data.name={settings.name!r}; expected 'folder' to be examined")
+    path = folder_path(data or os.environ.get(DATA_VARIABLE), settings.folder)
+    layout = layouts.find_layout(
+        path, annotations=settings.annotations, allow_pickle=settings.allow_pickle
+    )
+    return doctor.diagnose(
+        layout,
+        grid=Grid(settings.fps, settings.stride_frames, settings.window_frames),
+        train_subset=settings.train_subset,
+        test_subset=settings.test_subset,
+        split=settings.split,
+        points=settings.points,
+        point_file=settings.point_file,
+        progress=progress,
+    )
 
 
 def is_own(path: Path) -> bool:

@@ -80,7 +80,11 @@ def load_field(
     names = layouts.split_names(
         layout, train_subset=train_subset, test_subset=test_subset, split=split
     )
-    notes = [f"read as {layout.describe()}"]
+    said = f"of {layouts.GRID_FILE}" if layout.grid else "of the config"
+    notes = [
+        f"read as {layout.describe()}; the clock {said}, {grid.fps:g} fps and "
+        f"{grid.stride_frames:g} frames a snippet"
+    ]
     features = open_all(layout, [*names["train"], *names["test"]])
     names, left_out = _with_features(layout, names, features)
     notes += left_out

@@ -2,10 +2,10 @@
 
 What lies where is told by names alone, wherever below the folder it is::
 
-    .../train/rgb/<recording>.npy, .../flow/...   streams apart, [T, D/2] each (LACP)
-    .../train/<recording>.npy                     streams joined, [T, D] (HR-Pro, ASM-Loc, ActivityNet)
+    train/rgb/<recording>.npy, train/flow/...     streams apart, [T, D/2] each (LACP)
+    train/<recording>.npy                         streams joined, [T, D] (HR-Pro, ASM-Loc)
     <recording>.npy                               the same without folders of parts
-    *Features*.npy beside *-Annotations/          one array of objects for all recordings (W-TALC)
+    one .npy beside *-Annotations/                an array of objects, one a recording (W-TALC)
 
     gt_full.json, gt.json, anet_anno_action.json  annotations, see `tal_jax.data.formats`
     split_train.txt, split_test.txt               which recordings are used for what

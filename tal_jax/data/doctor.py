@@ -1,0 +1,450 @@
+"""Looks at a data set on disk and tells what training on it would meet.
+
+Every file of features is read once. What is found is an "error" where training or its scores would
+be wrong, a "warning" where the scores would not be those that others report, and a "note" where
+there is a choice.
+"""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tal_jax.data import field, layouts
+from tal_jax.data.annotations import Instance
+from tal_jax.data.clock import Grid
+from tal_jax.data.feature_files import FeatureFiles
+from tal_jax.data.formats import RawAnnotations, RawRecording
+from tal_jax.data.layouts import Layout
+
+# Clocks that features of the field were made with: frames a second, frames from snippet to snippet.
+_RATES = (10.0, 15.0, 24.0, 25.0, 29.97, 30.0)
+_STRIDES = (4.0, 8.0, 16.0, 32.0)
+# Test recordings of THUMOS14 that some codes leave out, since their labels or files are broken.
+_LEFT_OUT_BY_SOME = ("video_test_0000270", "video_test_0001292", "video_test_0001496")
+_SEVERAL = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One thing that was found.
+
+    Attributes:
+      level: "error", "warning" or "note".
+      text: what it is, and what to do about it.
+      names: the recordings that it is about.
+    """
+
+    level: str
+    text: str
+    names: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """All that was found.
+
+    Attributes:
+      layout: what was read, in a line; "" where nothing could be.
+      counts: for "train" and "test": recordings with features, hours, segments, points, classes.
+      features: a line about the features.
+      clock: a line about the clock.
+      findings: errors first.
+    """
+
+    layout: str
+    counts: dict[str, dict[str, float]]
+    features: str
+    clock: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def wrong(self) -> bool:
+        """Whether training would be wrong."""
+        return any(finding.level == "error" for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return dataclasses.asdict(self) | {"wrong": self.wrong}
+
+
+def diagnose(
+    layout: Layout,
+    *,
+    grid: Grid,
+    train_subset: str = "",
+    test_subset: str = "",
+    split: str = "files",
+    points: str = field.POINTS_OF_FILE,
+    point_file: str = "",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Diagnosis:
+    """Examines a data set.
+
+    Args:
+      layout: of its folder, from `layouts.find_layout`.
+      grid: the clock, where the folder holds none.
+      train_subset: see `layouts.choose_subsets`.
+      test_subset: see `layouts.choose_subsets`.
+      split: see `layouts.split_names`.
+      points: as `data.points` of a config: only "file" needs points to be there.
+      point_file: see `field.read_clicks`.
+      progress: told how many of the recordings are read.
+    """
+    grid = layout.grid or grid
+    findings: list[Finding] = []
+    try:
+        names = layouts.split_names(
+            layout, train_subset=train_subset, test_subset=test_subset, split=split
+        )
+    except ValueError as error:
+        return Diagnosis(layout.describe(), {}, "", "", (Finding("error", str(error)),))
+    known = layout.annotations.recordings
+    listed = [*names["train"], *names["test"]]
+    opened, unreadable = _open(layout, listed)
+    findings += unreadable
+    findings += _check_presence(layout, names, opened)
+    clicks, about_points = _clicks(layout, names, points, point_file)
+    findings += about_points
+    findings += _check_values(opened, progress)
+    lengths = {name: len(array) for name, array in opened.items() if name in known}
+    clock, about_clock = _check_clock(layout, lengths, grid)
+    findings += about_clock
+    ends_s = {name: float(grid.to_seconds(float(size))) for name, size in lengths.items()}
+    findings += _check_clicks(layout, clicks, ends_s)
+    findings += _check_instances(known, names, ends_s)
+    findings += _check_classes(layout.annotations, names, clicks, points)
+    findings += _choices(layout, names)
+    order = {"error": 0, "warning": 1, "note": 2}
+    return Diagnosis(
+        layout=layout.describe(),
+        counts={part: _counts(names[part], known, clicks, ends_s) for part in ("train", "test")},
+        features=_describe(opened),
+        clock=clock,
+        findings=tuple(sorted(findings, key=lambda finding: order[finding.level])),
+    )
+
+
+def format_diagnosis(diagnosis: Diagnosis) -> str:
+    """A screen of text."""
+    lines = [f"layout    {diagnosis.layout}"]
+    lines += [f"features  {diagnosis.features}", f"clock     {diagnosis.clock}"]
+    columns = ("recordings", "hours", "segments", "points", "classes")
+    if diagnosis.counts:
+        lines.append(f"{'':10}" + "".join(f"{column:>12}" for column in columns))
+    for part, counts in diagnosis.counts.items():
+        cells = (f"{counts[c]:.1f}" if c == "hours" else f"{counts[c]:,}" for c in columns)
+        lines.append(f"{part:10}" + "".join(f"{cell:>12}" for cell in cells))
+    for finding in diagnosis.findings:
+        about = f": {field.count(finding.names)}" if finding.names else ""
+        lines.append(f"{finding.level:10}{finding.text}{about}")
+    lines.append("training on this would be wrong" if diagnosis.wrong else "ready to train")
+    return "\n".join(lines)
+
+
+def fit_clock(
+    lengths: Mapping[str, int], durations_s: Mapping[str, float]
+) -> list[tuple[Grid, float]]:
+    """The usual clocks, and the share of recordings whose length each explains, best first.
+
+    Of clocks that explain equally many the one with the smallest differences is better.
+
+    >>> fit_clock({"a": 94, "b": 157}, {"a": 60.0, "b": 100.0})[0]
+    (Grid(fps=25.0, stride_frames=16.0, window_frames=16.0), 1.0)
+    """
+    names = [name for name in lengths if name in durations_s]
+    found = []
+    for fps in _RATES:
+        for stride in _STRIDES:
+            grid = Grid(fps, stride, stride)
+            off = [abs(lengths[n] - grid.to_snippets(durations_s[n])) for n in names]
+            fits = [field.is_on_clock(lengths[n], durations_s[n], grid) for n in names]
+            found.append((grid, float(np.mean(fits)), float(np.mean(off))))
+    found.sort(key=lambda one: (-one[1], one[2]))
+    return [(grid, share) for grid, share, _ in found]
+
+
+# --- one thing after another ---
+
+
+def _open(layout: Layout, names: Sequence[str]) -> tuple[dict[str, Any], list[Finding]]:
+    if layout.array is not None:
+        try:
+            return field.open_all(layout, names), []
+        except ValueError as error:
+            return {}, [Finding("error", str(error))]
+    opened, findings = {}, []
+    for name in names:
+        try:
+            opened |= field.open_all(layout, [name])
+        except ValueError as error:
+            findings.append(Finding("error", str(error), (name,)))
+    return opened, _shortened(findings)
+
+
+def _shortened(findings: list[Finding]) -> list[Finding]:
+    """The first few of many findings of a kind, and one that names the rest."""
+    if len(findings) <= _SEVERAL:
+        return findings
+    rest = tuple(name for finding in findings[_SEVERAL:] for name in finding.names)
+    return [*findings[:_SEVERAL], Finding("error", "and as many others", rest)]
+
+
+def _check_presence(layout: Layout, names: Mapping[str, Sequence[str]], opened) -> Iterator:
+    known = layout.annotations.recordings
+    for part, listed in names.items():
+        has_file = {name for name in listed if name in layout.features} | set(opened)
+        missing = tuple(name for name in listed if name not in has_file)
+        if len(missing) == len(listed):
+            yield Finding("error", f"{part}: nothing has features, of {len(listed)} recordings")
+        elif missing:
+            text = f"{part}: without features, left out; scores will not be those of all"
+            yield Finding("warning", text, missing)
+        unknown = tuple(name for name in listed if name not in known)
+        if unknown:
+            yield Finding("warning", f"{part}: listed, but without annotations", unknown)
+        misplaced = [n for n in listed if layout.parts.get(n) in {"train", "test"} - {part}]
+        if misplaced:
+            text = f"used to {part}, but the features lie in another part's folder"
+            yield Finding("warning", text, tuple(misplaced))
+    unused = tuple(sorted(set(layout.features) - {*names["train"], *names["test"]}))
+    if unused:
+        yield Finding("note", "features of no recording to train or test on", unused)
+
+
+def _check_values(opened: Mapping[str, Any], progress) -> Iterator[Finding]:
+    """Reads every recording: NaN, infinity, nothing at all, and what differs from the others."""
+    bad, constant, empty, unreadable = [], [], [], []
+    for done, (name, array) in enumerate(opened.items()):
+        progress(done, len(opened))
+        try:
+            values = np.asarray(array)
+        except ValueError as error:
+            unreadable.append(Finding("error", str(error), (name,)))
+            continue
+        if not values.size:
+            empty.append(name)
+        # A sum is finite if all are, in float64 at least, and takes no memory.
+        elif not np.isfinite(values.sum(dtype=np.float64)):
+            bad.append(name)
+        elif len(values) > 1 and (values == values[0]).all():
+            constant.append(name)
+    progress(len(opened), len(opened))
+    yield from _shortened(unreadable)
+    for names, text in (
+        (bad, "NaN or infinity among the features"),
+        (empty, "no snippet at all"),
+        (constant, "the same features in every snippet: extraction failed"),
+    ):
+        if names:
+            yield Finding("error", text, tuple(names))
+    dims = Counter(array.shape[1] for array in opened.values() if array.ndim == 2)
+    usual = dims.most_common(1)[0][0] if dims else 0
+    odd = tuple(n for n, array in opened.items() if array.ndim != 2 or array.shape[1] != usual)
+    if odd:
+        yield Finding("error", f"features are not [T, {usual}] as the others are", odd)
+    types = tuple(n for n, a in opened.items() if a.dtype not in (np.float32, np.float16))
+    if types:
+        yield Finding("error", "features are neither float32 nor float16", types)
+
+
+def _check_clock(
+    layout: Layout, lengths: Mapping[str, int], grid: Grid
+) -> tuple[str, list[Finding]]:
+    known = layout.annotations.recordings
+    durations_s = {n: known[n].duration_s for n in lengths if (known[n].duration_s or 0) > 0}
+    said = f"{grid.fps:g} fps, {grid.stride_frames:g} frames a snippet"
+    if not durations_s:
+        line = f"{said}; the annotations tell no durations to check it by"
+        return line, [Finding("warning", "no durations: the clock cannot be checked")]
+    odd = tuple(n for n in durations_s if not field.is_on_clock(lengths[n], durations_s[n], grid))
+    line = f"{said}: explains {len(durations_s) - len(odd)} of {len(durations_s)} recordings"
+    if not odd:
+        return line, []
+    best, share = fit_clock(lengths, durations_s)[0]
+    fixed = len(set(lengths.values())) == 1 and len(lengths) > 1
+    if fixed:
+        text = (
+            f"every recording has {next(iter(lengths.values()))} snippets, whatever it lasts: "
+            "features that were rescaled to one length have no clock"
+        )
+        return line, [Finding("error", text)]
+    if len(odd) > field.MAX_ODD_SHARE * len(durations_s):
+        text = f"lengths do not fit the clock; {_fitting(best, share)}"
+        return line, [Finding("error", text, odd)]
+    text = "lengths do not fit the durations; the features' are taken"
+    return line, [Finding("warning", text, odd)]
+
+
+def _fitting(best: Grid, share: float) -> str:
+    return (
+        f"best of those tried: data.fps={best.fps:g} and data.stride_frames="
+        f"{best.stride_frames:g}, which explain {100 * share:.0f} %"
+    )
+
+
+def _clicks(
+    layout: Layout, names: Mapping[str, Sequence[str]], points: str, point_file: str
+) -> tuple[dict[str, tuple[Instance, ...]], list[Finding]]:
+    """The points of the training recordings, from wherever they are."""
+    known = layout.annotations.recordings
+    own = {
+        name: tuple(one for one in known[name].instances if one.point_s is not None)
+        for name in names["train"]
+        if name in known
+    }
+    if not point_file and any(own.values()):
+        return own, []
+    if not layout.point_files and not point_file:
+        level = "error" if points == field.POINTS_OF_FILE else "note"
+        text = "no points; draw them by data.points=uniform, or tell labels alone by data.points="
+        return {}, [Finding(level, f"{text}none")]
+    try:
+        clicks, strangers = field.read_clicks(layout, point_file)
+    except ValueError as error:
+        return {}, [Finding("error" if points == field.POINTS_OF_FILE else "note", str(error))]
+    findings = []
+    if strangers:
+        findings.append(Finding("warning", "points without annotations", tuple(strangers)))
+    elsewhere = tuple(sorted(set(clicks) - set(names["train"])))
+    if elsewhere:
+        findings.append(Finding("note", "points of no training recording", elsewhere))
+    clicks = {name: clicks[name] for name in names["train"] if name in clicks}
+    without = tuple(name for name in names["train"] if name in known and name not in clicks)
+    if without:
+        findings.append(Finding("warning", "train: recordings without a point", without))
+    return clicks, findings
+
+
+def _check_clicks(layout: Layout, clicks, ends_s: Mapping[str, float]) -> Iterator[Finding]:
+    known = layout.annotations.recordings
+    outside, astray, total = [], [], 0
+    for name, instances in clicks.items():
+        end_s = max(ends_s.get(name, 0.0), known[name].duration_s or 0.0)
+        segments = [one for one in known[name].instances if one.start_s is not None]
+        for one in instances:
+            total += 1
+            if end_s and not 0 <= one.point_s < end_s:
+                outside.append(name)
+            elif segments and not any(
+                s.label == one.label and s.start_s <= one.point_s <= s.end_s for s in segments
+            ):
+                astray.append(name)
+    if outside:
+        text = f"{len(outside)} of {total} points lie outside of their recording"
+        yield Finding("error", text, tuple(sorted(set(outside))))
+    if astray:
+        # A point or two beside their segment are rounding; many are a wrong frame rate.
+        level = "error" if len(astray) > field.MAX_ODD_SHARE * total else "warning"
+        text = f"{len(astray)} of {total} points lie in no segment of their class"
+        yield Finding(level, text, tuple(sorted(set(astray))))
+
+
+def _check_instances(
+    known: Mapping[str, RawRecording], names: Mapping[str, Sequence[str]], ends_s
+) -> Iterator[Finding]:
+    for part, listed in names.items():
+        found = {"beyond": [], "backwards": [], "empty": [], "twice": [], "none": []}
+        for name in listed:
+            if name not in known:
+                continue
+            instances = [one for one in known[name].instances if one.start_s is not None]
+            end_s = ends_s.get(name, known[name].duration_s or np.inf)
+            found["beyond"] += [name for one in instances if one.start_s >= end_s]
+            found["backwards"] += [name for one in instances if one.end_s < one.start_s]
+            found["empty"] += [name for one in instances if one.end_s == one.start_s]
+            bare = [(one.label, one.start_s, one.end_s) for one in instances]
+            found["twice"] += [name] * (len(bare) - len(set(bare)))
+            found["none"] += [] if known[name].instances else [name]
+        missed = "cannot be found, and count as missed" if part == "test" else "are not used"
+        for key, text in (
+            ("beyond", f"segments begin after the end of their recording: they {missed}"),
+            ("backwards", "segments end before they start"),
+            ("empty", "segments last no time"),
+            ("twice", "segments stand there twice"),
+            ("none", "recordings without an annotation"),
+        ):
+            if found[key]:
+                level = "error" if key == "backwards" else "warning"
+                unique = tuple(dict.fromkeys(found[key]))
+                yield Finding(level, f"{part}: {len(found[key])} {text}", unique)
+
+
+def _check_classes(
+    raw: RawAnnotations, names: Mapping[str, Sequence[str]], clicks, points: str
+) -> Iterator[Finding]:
+    known = raw.recordings
+
+    def labels(part):
+        return {o.label for n in names[part] if n in known for o in known[n].instances}
+
+    pointed = {one.label for instances in clicks.values() for one in instances}
+    unknown = sorted(pointed - set(raw.classes))
+    if unknown:
+        text = f"points of classes that the annotations do not have: {', '.join(unknown)}"
+        yield Finding("error", text)
+    taught = pointed if clicks and points == field.POINTS_OF_FILE else labels("train")
+    untaught = sorted(labels("test") - taught)
+    if untaught:
+        text = f"classes of test recordings that none teaches: {', '.join(untaught)}"
+        yield Finding("error", text)
+    untested = sorted(taught - labels("test"))
+    if untested and labels("test"):
+        yield Finding("note", f"classes without a test instance: {', '.join(untested)}")
+
+
+def _choices(layout: Layout, names: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+    """What different codes treat differently."""
+    known = layout.annotations.recordings
+    some = tuple(name for name in _LEFT_OUT_BY_SOME if name in known)
+    if some:
+        kept = [name for name in some if name in names["test"]]
+        text = (
+            f"some codes leave these out, here {len(kept)} of {len(some)} are tested on; "
+            "data.split=files or subsets chooses"
+        )
+        yield Finding("note", text, some)
+    ambiguous = tuple(name for name in names["test"] if name in layout.ambiguous)
+    if ambiguous:
+        text = (
+            "have ambiguous segments; detections that overlap them count, unless "
+            "evaluation.drop_ambiguous=True"
+        )
+        yield Finding("note", text, ambiguous)
+    if {"CliffDiving", "Diving"} <= set(layout.annotations.classes):
+        text = (
+            "every CliffDiving is a Diving as well: both are kept, and neither is a negative of "
+            "the other; data.overlapping=() makes them negatives"
+        )
+        yield Finding("note", text)
+
+
+# --- counting ---
+
+
+def _counts(listed: Sequence[str], known, clicks, ends_s) -> dict[str, float]:
+    instances = [one for name in listed if name in known for one in known[name].instances]
+    return {
+        "recordings": sum(name in ends_s for name in listed),
+        "hours": sum(ends_s.get(name, 0.0) for name in listed) / 3600,
+        "segments": sum(one.start_s is not None for one in instances),
+        "points": sum(len(clicks.get(name, ())) for name in listed),
+        "classes": len({one.label for one in instances}),
+    }
+
+
+def _describe(opened: Mapping[str, Any]) -> str:
+    if not opened:
+        return "none"
+    dims = sorted({array.shape[-1] for array in opened.values()})
+    types = sorted({str(array.dtype) for array in opened.values()})
+    lengths = [len(array) for array in opened.values()]
+    size = sum(np.prod(array.shape) * array.dtype.itemsize for array in opened.values())
+    files = {type(array) for array in opened.values()} == {FeatureFiles}
+    return (
+        f"{len(opened)} recordings of {min(lengths)} to {max(lengths)} snippets, D "
+        f"{', '.join(map(str, dims))}, {', '.join(types)}, {size / 1e9:.2f} GB"
+        f"{'' if files else ' held in memory'}"
+    )
