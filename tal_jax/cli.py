@@ -7,21 +7,28 @@ user can mend into one line.
 import argparse
 import dataclasses
 import functools
+import json
 import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import ml_collections
 from absl import logging
 
 from tal_jax import pipeline, runs
-from tal_jax.config import check_config, config_names, load_config, override
+from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
-from tal_jax.data import files
-from tal_jax.data.datasets import load_dataset
+from tal_jax.data import convert, files, point_sets
+from tal_jax.data.annotations import Annotations
+from tal_jax.data.datasets import examine, load_dataset, open_layout
+from tal_jax.data.doctor import format_diagnosis
+from tal_jax.data.formats import RawAnnotations, read_raw
+from tal_jax.data.point_files import compare_points, format_comparison
+from tal_jax.data.point_labels import LAWS
 from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.training.methods import method_of
 
@@ -83,6 +90,62 @@ as in training. The output is ActivityNet's JSON:
 
   tal-jax predict stream7.npy --workdir runs/mine
   tal-jax predict stream7.npy --workdir runs/mine --output detections/stream7.json
+"""
+
+_POINTS = """\
+ANNOTATIONS is a file as the field publishes them: ActivityNet's JSON, LACP's gt.json, BMN's
+anet_anno_action.json, or a folder of W-TALC's arrays (with --allow-pickle). Points are in
+ActivityNet's JSON (the key "point"), a .csv in frames of the original videos, or a .txt of lines
+`video,seconds,label`. `tal-jax points COMMAND --help` tells more.
+
+  tal-jax points make gt_full.json --law uniform --seed 0 --output annotations.json
+  tal-jax points convert point_labels.csv --annotations gt.json --fps-file fps_dict.json \\
+      --output annotations.json
+  tal-jax points compare THUMOS1.txt THUMOS2.txt --annotations gt_full.json
+"""
+
+_POINTS_MAKE = """\
+The point of an instance depends on the law, the seed, the recording's name and the instance's place
+in it, and on nothing else. A .json tells the law and the seed; a .csv and a .txt have no place for
+them and hold the points alone. Instances outside their recording get no point.
+
+  tal-jax points make gt_full.json --law uniform --seed 0 --output annotations.json
+  tal-jax points make gt_full.json --law gaussian --seed 1 --subset Validation --output points.csv
+"""
+
+_POINTS_CONVERT = """\
+Each point goes into the instance of its recording and class that contains it, at most one into
+each; points in no instance are kept without a segment.
+
+  tal-jax points convert point_labels.csv --annotations gt.json --fps-file fps_dict.json \\
+      --output annotations.json
+  tal-jax points convert THUMOS1.txt --annotations gt_full.json --output points.csv
+"""
+
+_POINTS_COMPARE = """\
+Pairs the points of each recording and class, one to one and as near as can be. With --annotations,
+or segments in A and B, also tells where in their instances the points lie.
+
+  tal-jax points compare THUMOS1.txt THUMOS2.txt --annotations gt_full.json
+"""
+
+_DOCTOR = """\
+Looks at a folder of features and annotations as LACP, HR-Pro, ASM-Loc, W-TALC or ActivityNet's codes
+lay it out, or in this project's own layout. Reads every file once and tells what training would
+meet: the clock, missing and broken files, points and segments out of place. Exits with 1 where
+training would be wrong.
+
+  tal-jax doctor ~/data/THUMOS14
+  tal-jax doctor ~/data/THUMOS14 --config thumos14_rsmp --set data.points=file --json
+"""
+
+_CONVERT = """\
+A folder becomes one in this project's own layout: <recording>.npy with all streams, grid.json, and
+annotations.json with the points that came with it. A file of detections becomes a submission for
+ActivityNet's server.
+
+  tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
+  tal-jax convert runs/anet/detections.json --output submission.json
 """
 
 _INFO = """\
@@ -184,30 +247,73 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    config = _load_config(arguments) if arguments.config else rsmp_config()
-    for assignment in arguments.set:
-        override(config, assignment)
-
     def progress(done: int, total: int) -> None:
         # On a line of its own that the next one overwrites; not in files and pipes.
         if sys.stderr.isatty():
             print(f"\rreading {done} of {total}", end="\r", file=sys.stderr, flush=True)
 
-    found = examine(config, arguments.folder, progress=progress)
+    found = examine(_load_config(arguments), arguments.folder, progress=progress)
     _say(json.dumps(found.to_dict(), indent=1) if arguments.json else format_diagnosis(found))
     return int(found.wrong)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
     if arguments.source.is_file():
-        results = convert.to_submission(arguments.source)
-        files.write_json(arguments.output, results)
-        _say(f"{sum(map(len, results['results'].values()))} detections in {arguments.output}")
+        submission = convert.to_submission(runs.read_results(arguments.source))
+        files.write_json(arguments.output, submission)
+        count = sum(map(len, submission["results"].values()))
+        _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    config = _load_config(arguments) if arguments.config else rsmp_config()
-    for note in convert.to_own_layout(config, arguments.source, arguments.output, report=_say):
+    notes = convert.to_own_layout(open_layout(config := _load_config(arguments), arguments.source),
+        config.data, arguments.output, report=_say)
+    for note in notes:
         _say(f"note: {note}")
     _say(f"{arguments.output}: features, grid.json and annotations.json")
+
+
+def _points_make(arguments: argparse.Namespace) -> None:
+    raw = _read_raw(arguments)
+    annotations, notes = point_sets.make_points(
+        raw, law=arguments.law, seed=arguments.seed, subset=arguments.subset
+    )
+    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
+    point_sets.write_points(arguments.output, annotations, rates)
+    _tell_points(arguments.output, annotations, notes)
+
+
+def _points_convert(arguments: argparse.Namespace) -> None:
+    raw = _read_raw(arguments)
+    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
+    points = point_sets.read_points(arguments.points, frame_rates=rates, raw=raw)
+    annotations, notes = point_sets.convert_points(points, raw)
+    point_sets.write_points(arguments.output, annotations, rates)
+    _tell_points(arguments.output, annotations, notes)
+
+
+def _points_compare(arguments: argparse.Namespace) -> None:
+    raw = _read_raw(arguments) if arguments.annotations else None
+    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
+    paths = (arguments.first, arguments.second)
+    found = [point_sets.read_points(path, frame_rates=rates, raw=raw) for path in paths]
+    if raw is not None:
+        found = [point_sets.place_points(points, raw) for points in found]
+    for points in found:
+        for note in points.notes:
+            _say(note)
+    comparison = compare_points(*(points.recordings for points in found))
+    _say(format_comparison(comparison, tuple(path.name for path in paths)))
+
+
+def _read_raw(arguments: argparse.Namespace) -> RawAnnotations:
+    return read_raw(arguments.annotations, allow_pickle=arguments.allow_pickle)
+
+
+def _tell_points(output: Path, annotations: Annotations, notes: Sequence[str]) -> None:
+    for note in notes:
+        _say(note)
+    instances = [i for recording in annotations.recordings.values() for i in recording.instances]
+    points = sum(instance.point_s is not None for instance in instances)
+    _say(f"{output}: {points} of {len(instances)} instances have a point")
 
 
 def _show(workdir: Path) -> None:
@@ -217,7 +323,7 @@ def _show(workdir: Path) -> None:
 
 
 def _load_config(arguments: argparse.Namespace) -> ml_collections.ConfigDict:
-    config = load_config(arguments.config)
+    config = load_config(arguments.config) if arguments.config else rsmp_config()
     for assignment in arguments.set:
         override(config, assignment)
     return config
@@ -256,17 +362,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    def command(run: Callable, title: str, epilog: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            run.__name__.removeprefix("_"),
-            help=title,
-            description=title[0].upper() + title[1:] + ".",
-            epilog=epilog,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        sub.set_defaults(run=run)
-        return sub
+    command = functools.partial(_add_command, commands)
 
     quickstart = command(_quickstart, "train on the embedded smartwatch recordings", _QUICKSTART)
     _add_workdir(quickstart)
@@ -299,7 +395,73 @@ def _parser() -> argparse.ArgumentParser:
         info.add_argument(
             f"--{field.name}", type=int, default=field.default, metavar="N", help="%(default)s"
         )
+
+    _add_points(commands)
     return parser
+
+
+def _add_points(commands: Any) -> None:
+    """Adds the commands that stand behind `points`."""
+    title = "make, convert and compare points, one an action"
+    points = _add_parser(commands, "points", title, _POINTS)
+    commands = points.add_subparsers(metavar="COMMAND", required=True)
+
+    make = _add_command(commands, _points_make, "draw a point in every instance", _POINTS_MAKE)
+    make.add_argument("annotations", metavar="ANNOTATIONS", type=Path, help="a file or a folder")
+    make.add_argument("--law", choices=LAWS, required=True, help="where in the instance")
+    make.add_argument("--seed", metavar="N", type=int, required=True, help="0 or more")
+    make.add_argument("--subset", metavar="S", help="draw in the recordings of this one alone")
+
+    title = "put points into the instances that they lie in"
+    convert = _add_command(commands, _points_convert, title, _POINTS_CONVERT)
+    convert.add_argument("points", metavar="POINTS", type=Path, help="a .json, .csv or .txt")
+
+    title = "tell how two files of points differ"
+    compare = _add_command(commands, _points_compare, title, _POINTS_COMPARE)
+    compare.add_argument("first", metavar="A", type=Path, help="a .json, .csv or .txt")
+    compare.add_argument("second", metavar="B", type=Path, help="another")
+
+    for sub in (convert, compare):
+        sub.add_argument(
+            "--annotations",
+            metavar="ANNOTATIONS",
+            type=Path,
+            required=sub is convert,
+            help="a file or a folder",
+        )
+    for sub in (make, convert):
+        sub.add_argument(
+            "--output", metavar="FILE", type=Path, required=True, help="a .json, .csv or .txt"
+        )
+    for sub in (make, convert, compare):
+        sub.add_argument(
+            "--fps-file",
+            metavar="JSON",
+            type=Path,
+            help="{video: frames a second}, for a .csv where the annotations have no 'fps'",
+        )
+        sub.add_argument(
+            "--allow-pickle",
+            action="store_true",
+            help="read W-TALC's arrays although they can run code of whoever made them",
+        )
+
+
+def _add_command(commands: Any, run: Callable, title: str, epilog: str) -> argparse.ArgumentParser:
+    """Adds the command that is the last word of a function's name."""
+    parser = _add_parser(commands, run.__name__.rpartition("_")[2], title, epilog)
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _add_parser(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=title,
+        description=title[0].upper() + title[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
 
 def _add_workdir(parser: argparse.ArgumentParser) -> None:

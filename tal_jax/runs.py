@@ -31,7 +31,7 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
         raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
     scored = {
         folder: pipeline.evaluate(
-            _read_results(folder / "detections_test.json"), ground_truth, config
+            read_results(folder / "detections_test.json"), ground_truth, config
         )
         for folder in rounds
     }
@@ -91,7 +91,12 @@ def read_recording(path: str | Path, workdir: str | Path) -> Recording:
     return Recording(Path(path).stem, features, grid, duration_s)
 
 
-def _read_results(path: Path) -> dict[str, Any]:
+def read_results(path: str | Path) -> dict[str, Any]:
+    """Reads detections, `{recording: [{label, score, segment}]}`, from an ActivityNet file.
+
+    Raises:
+      ValueError: if it is none.
+    """
     values = files.read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("results"), dict):
         raise ValueError(f"{path}: no ActivityNet detections, expected an object with 'results'")

@@ -167,7 +167,11 @@ def test_info(capsys, config, toy_run):
     assert re.search(r"peak memory: +[1-9]\d* MB", out)
 
 
-@pytest.mark.parametrize("command", ["", "quickstart", "train", "evaluate", "predict", "info"])
+COMMANDS = ["", "quickstart", "train", "evaluate", "predict", "info"]
+COMMANDS += ["points", "points make", "points convert", "points compare"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_teaches(capsys, command):
     with pytest.raises(SystemExit) as caught:
         cli.main([*command.split(), "--help"])
@@ -178,12 +182,89 @@ def test_help_teaches(capsys, command):
         assert "hapt_hamnet, hapt_rsmp, quickstart, " in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["predict", "x.npy"]])
+@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["predict", "x.npy"], ["points"]])
 def test_wrong_usage(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
         cli.main(arguments)
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.fixture
+def gt(tmp_path):
+    """Annotations as people have them: no duration here, a segment beyond the end there."""
+    database = {
+        "v_1": {"subset": "train", "annotations": [{"label": "dip", "segment": ["1.0", "3.0"]}]},
+        "v_2": {
+            "subset": "test",
+            "duration": 9,
+            "fps": 20,
+            "annotations": [
+                {"label": "golf swing", "segment": [2, 4]},
+                {"label": "dip", "segment": [10, 12]},
+            ],
+        },
+    }
+    (tmp_path / "gt.json").write_text(json.dumps({"database": database}))
+    (tmp_path / "fps_dict.json").write_text('{"v_1": 30}')
+    return tmp_path / "gt.json"
+
+
+def test_points_make(capsys, gt):
+    make = ["points", "make", gt, "--law", "center", "--seed", 0, "--output"]
+    out = _succeed(capsys, *make, "points.json")
+    assert out.splitlines() == [
+        f"{gt}: recordings without a duration, taken to end with their last instance: 1",
+        f"{gt}: instances without a point, their segment being missing, empty, backwards or "
+        "outside the recording: 1",
+        "points.json: 2 of 3 instances have a point",
+    ]
+    made = json.loads(Path("points.json").read_text())
+    assert made["points"] == {"law": "center", "seed": 0}
+    assert made["database"]["v_2"]["annotations"][0]["point"] == 3.0
+    _succeed(capsys, *make, "points.txt")
+    assert Path("points.txt").read_text() == "v_1,2.0,dip\nv_2,3.0,golf swing\n"
+    _succeed(capsys, *make, "points.csv", "--fps-file", "fps_dict.json", "--subset", "train")
+    assert Path("points.csv").read_text().splitlines()[1:] == ["dip,0,30,90,v_1,60"]
+
+
+def test_points_convert(capsys, gt):
+    Path("points.csv").write_text("class,video_id,point\ndip,v_1,45\ndip,v_1,99\ndip,v_3,1\n")
+    convert = ["points", "convert", "points.csv", "--annotations", gt, "--output", "a/points.json"]
+    out = _succeed(capsys, *convert, "--fps-file", "fps_dict.json")
+    assert f"points.csv: points of recordings that {gt} lacks, left out: 1\n" in out
+    assert "point, kept without a segment: 1\n" in out
+    assert out.endswith("a/points.json: 2 of 4 instances have a point\n")
+    database = json.loads(Path("a/points.json").read_text())["database"]
+    assert database["v_1"]["annotations"] == [
+        {"label": "dip", "segment": [1.0, 3.0], "point": 1.5},
+        {"label": "dip", "point": 3.3},
+    ]
+
+
+def test_points_compare(capsys, gt):
+    Path("one.csv").write_text("class,video_id,point\ndip,v_1,45\n")
+    Path("two.txt").write_text("v_1,2.5,dip\nv_2,3,golf swing\n")
+    compare = ["points", "compare", "one.csv", "two.txt", "--fps-file", "fps_dict.json"]
+    out = _succeed(capsys, *compare)
+    assert out.splitlines()[0].split() == ["one.csv", "two.txt"]
+    assert out.splitlines()[-1].startswith("pairs: 1, apart by 1.000 s (median)")
+    assert "mean position" not in out
+    out = _succeed(capsys, *compare, "--annotations", gt)
+    assert re.search(r"mean position +0\.250 +0\.625\n", out)
+
+
+def test_points_of_pickled_annotations(capsys, tmp_path):
+    arrays = {"videoname": ["v"], "subset": ["train"], "duration": [[9.0]], "classlist": ["dip"]}
+    for name, values in arrays.items():
+        np.save(f"{name}.npy", np.array(values))
+    for name, values in {"labels": ["dip"], "segments": [[1.0, 3.0]]}.items():
+        np.save(f"{name}.npy", np.array([values, None], dtype=object)[:1])
+    make = ["points", "make", tmp_path, "--law", "center", "--seed", 0, "--output", "points.txt"]
+    assert "reading them can run code of whoever made them" in _fail(capsys, *make)
+    assert not Path("points.txt").exists()
+    _succeed(capsys, *make, "--allow-pickle")
+    assert Path("points.txt").read_text() == "v,2.0,dip\n"
 
 
 def test_interrupted(capsys, config, tmp_path, monkeypatch):
@@ -337,6 +418,26 @@ def test_corrupted_checkpoint(capsys, config, workdir, toy_run):
     ):
         line = _fail(capsys, *command)
         assert "cannot restore this checkpoint" in line and "round_1/checkpoints" in line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["make", "no.json", *"--law center --seed 0".split()], "cannot read no.json: No such"),
+        (["make", "gt.json", *"--law center --seed -1".split()], "seed is -1, expected a whole"),
+        (["make", "gt.json", *"--law center --seed 0 --subset val".split()], "no recording of"),
+        (["convert", "a.csv", "--annotations", "gt.json"], "a.csv: v_1: no frame rate to turn"),
+        (["convert", "a.txt", "--annotations", "gt.json"], "a.txt: line 1 is 'v_1;2', expected"),
+        (["convert", "gt.json", "--annotations", "gt.json", "--output", "out.md"], "out.md: unkn"),
+    ],
+)
+def test_points_refuses(capsys, gt, tmp_path, arguments, message):
+    Path("a.csv").write_text("class,video_id,point\ndip,v_1,45\n")
+    Path("a.txt").write_text("v_1;2\n")
+    before = sorted(tmp_path.iterdir())
+    output = [] if "--output" in arguments else ["--output", "out.csv"]
+    assert message in _fail(capsys, "points", *arguments, *output)
+    assert sorted(tmp_path.iterdir()) == before
 
 
 @pytest.mark.parametrize(

@@ -137,18 +137,12 @@ def examine(
     """Examines the folder of features that a config would train on, see `doctor.diagnose`.
 
     Raises:
-      ValueError: if the config's data set is no folder, or there is none.
+      ValueError: as `open_layout`.
     """
-    settings = config.data
-    if settings.name != "folder":
-        raise ValueError(f"config: data.name={settings.name!r}; expected 'folder' to be examined")
-    path = folder_path(data or os.environ.get(DATA_VARIABLE), settings.folder)
-    layout = layouts.find_layout(
-        path, annotations=settings.annotations, allow_pickle=settings.allow_pickle
-    )
+    layout, settings = open_layout(config, data), config.data
     return doctor.diagnose(
         layout,
-        grid=Grid(settings.fps, settings.stride_frames, settings.window_frames),
+        grid=clock_of(settings),
         train_subset=settings.train_subset,
         test_subset=settings.test_subset,
         split=settings.split,
@@ -156,6 +150,32 @@ def examine(
         point_file=settings.point_file,
         progress=progress,
     )
+
+
+def open_layout(
+    config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
+    data: str | os.PathLike | None = None,
+) -> layouts.Layout:
+    """Looks at the folder of a config, see `layouts.find_layout`.
+
+    Raises:
+      ValueError: if the config's data set is no folder, or it cannot be read.
+    """
+    settings = config.data
+    if settings.name != "folder":
+        raise ValueError(
+            f"config: data.name={settings.name!r}; expected 'folder', to look into one"
+        )
+    return layouts.find_layout(
+        folder_path(data or os.environ.get(DATA_VARIABLE), settings.folder),
+        annotations=settings.annotations,
+        allow_pickle=settings.allow_pickle,
+    )
+
+
+def clock_of(settings: ml_collections.ConfigDict | ml_collections.FrozenConfigDict) -> Grid:
+    """The clock of features that come without one."""
+    return Grid(settings.fps, settings.stride_frames, settings.window_frames)
 
 
 def is_own(path: Path) -> bool:

@@ -20,9 +20,9 @@ from tal_jax.data.annotations import (
 )
 from tal_jax.data.clock import Grid
 from tal_jax.data.feature_files import FeatureFiles, open_features
-from tal_jax.data.formats import RawRecording
+from tal_jax.data.formats import RawAnnotations, RawRecording
 from tal_jax.data.layouts import Layout
-from tal_jax.data.point_labels import generate_points
+from tal_jax.data.point_sets import make_points
 from tal_jax.data.recordings import (
     MAX_DRIFT_SNIPPETS,
     Dataset,
@@ -77,26 +77,21 @@ def load_field(
         more than a tenth of the recordings, or points lie outside of theirs as often.
     """
     grid = layout.grid or grid
-    names = layouts.split_names(
-        layout, train_subset=train_subset, test_subset=test_subset, split=split
-    )
     said = f"of {layouts.GRID_FILE}" if layout.grid else "of the config"
     notes = [
         f"read as {layout.describe()}; the clock {said}, {grid.fps:g} fps and "
         f"{grid.stride_frames:g} frames a snippet"
     ]
-    features = open_all(layout, [*names["train"], *names["test"]])
-    names, left_out = _with_features(layout, names, features)
-    notes += left_out
-    recordings, odd = _recordings(layout, names, features, grid)
-    notes += odd
-    train = {name: recordings[name] for name in names["train"]}
+    train, test, found = open_recordings(
+        layout, grid=grid, train_subset=train_subset, test_subset=test_subset, split=split
+    )
+    notes += found
     annotations, more = _training_annotations(layout, train, points, seed, point_file)
     annotations = dataclasses.replace(
-        annotations, overlapping=_overlapping(overlapping, annotations.classes)
+        annotations, overlapping=overlapping_classes(overlapping, annotations.classes)
     )
     notes += more
-    ground_truth, unusual = _ground_truth(layout, names["test"], recordings)
+    ground_truth, unusual = _ground_truth(layout, test)
     notes += unusual
     dataset = Dataset(
         classes=annotations.classes,
@@ -104,12 +99,40 @@ def load_field(
             _labelled(one, annotations) if points == NO_POINTS else _clicked(one, annotations)
             for one in train.values()
         ),
-        test=tuple(recordings[name] for name in names["test"]),
+        test=tuple(test.values()),
         ground_truth=ground_truth,
         overlapping=label_pairs(annotations),
     )
     check_dataset(dataset)
     return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
+
+
+def open_recordings(
+    layout: Layout, *, grid: Grid, train_subset: str = "", test_subset: str = "", split: str
+) -> tuple[dict[str, Recording], dict[str, Recording], list[str]]:
+    """Opens the recordings to train on and to test on, without points.
+
+    Args:
+      layout: of the folder.
+      grid: the clock.
+      train_subset: see `layouts.choose_subsets`.
+      test_subset: see `layouts.choose_subsets`.
+      split: see `layouts.split_names`.
+
+    Returns:
+      Both by name, and notes about what was left out or mended.
+
+    Raises:
+      ValueError: as `load_field`.
+    """
+    names = layouts.split_names(
+        layout, train_subset=train_subset, test_subset=test_subset, split=split
+    )
+    features = open_all(layout, [*names["train"], *names["test"]])
+    names, left_out = _with_features(layout, names, features)
+    recordings, odd = _recordings(layout, names, features, grid)
+    train, test = ({name: recordings[name] for name in names[part]} for part in ("train", "test"))
+    return train, test, [*left_out, *odd]
 
 
 def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
@@ -198,14 +221,16 @@ def _training_annotations(
 ) -> tuple[Annotations, list[str]]:
     """What training may know: classes, and points or labels."""
     raw = layout.annotations
+    durations_s = {name: recording.duration_s for name, recording in train.items()}
     if points == POINTS_OF_FILE:
         instances, notes = _points_of_files(layout, train, point_file)
+    elif points == NO_POINTS:
+        instances, notes = {name: raw.recordings[name].instances for name in train}, []
     else:
-        instances = {name: raw.recordings[name].instances for name in train}
-        notes = []
+        instances, notes = _drawn(raw, durations_s, law=points, seed=seed), []
     kept, beyond = {}, 0
-    for name, recording in train.items():
-        fitting = [_fit(one, recording.duration_s) for one in instances[name]]
+    for name, duration_s in durations_s.items():
+        fitting = [fit_instance(one, duration_s) for one in instances[name]]
         kept[name] = tuple(one for one in fitting if one is not None)
         beyond += len(fitting) - len(kept[name])
     total = sum(map(len, instances.values()))
@@ -218,19 +243,26 @@ def _training_annotations(
             f"{layout.folder}: {beyond} of {total} points lie outside of their recordings; "
             "a frame rate is wrong, or the points are of other recordings"
         )
-    annotations = Annotations(
-        classes=raw.classes,
-        recordings={
-            name: RecordingAnnotation("train", train[name].duration_s, kept[name]) for name in train
-        },
-    )
-    if points not in (POINTS_OF_FILE, NO_POINTS):
-        annotations = generate_points(annotations, law=points, seed=seed)
-    return annotations, notes
+    recordings = {
+        name: RecordingAnnotation("train", durations_s[name], kept[name]) for name in train
+    }
+    return Annotations(raw.classes, recordings), notes
 
 
-def _fit(instance: Instance, duration_s: float) -> Instance | None:
-    """The part of an instance that lies in its recording, if any of it that is needed does."""
+def _drawn(
+    raw: RawAnnotations, durations_s: Mapping[str, float], *, law: str, seed: int
+) -> dict[str, tuple[Instance, ...]]:
+    """Instances with drawn points; where none can be drawn, `fit_instance` will find nothing."""
+    recordings = {
+        name: RawRecording("train", duration_s, instances=raw.recordings[name].instances)
+        for name, duration_s in durations_s.items()
+    }
+    drawn, _ = make_points(dataclasses.replace(raw, recordings=recordings), law=law, seed=seed)
+    return {name: recording.instances for name, recording in drawn.recordings.items()}
+
+
+def fit_instance(instance: Instance, duration_s: float) -> Instance | None:
+    """The part of an instance that lies in its recording; None where nothing does."""
     if instance.start_s is not None:
         start_s, end_s = max(instance.start_s, 0.0), min(instance.end_s, duration_s)
         if not start_s < end_s:
@@ -315,7 +347,14 @@ def _labelled(recording: Recording, annotations: Annotations) -> Recording:
     return dataclasses.replace(recording, labels=labels)
 
 
-def _overlapping(pairs: Iterable[str], classes: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def overlapping_classes(
+    pairs: Iterable[str], classes: Sequence[str]
+) -> tuple[tuple[str, str], ...]:
+    """Splits pairs "class/class", of which those count whose classes there are.
+
+    Raises:
+      ValueError: if one is no pair.
+    """
     split = []
     for pair in pairs:
         names = tuple(pair.split("/"))
@@ -330,18 +369,18 @@ def _overlapping(pairs: Iterable[str], classes: Sequence[str]) -> tuple[tuple[st
 
 
 def _ground_truth(
-    layout: Layout, names: Sequence[str], recordings: Mapping[str, Recording]
+    layout: Layout, recordings: Mapping[str, Recording]
 ) -> tuple[dict[str, Any], list[str]]:
     """The test recordings' segments just as they are told, but for those that run backwards."""
     database, unreachable, backwards = {}, 0, 0
-    for name in names:
+    for name in recordings:
         instances = _without_points(layout.annotations.recordings[name])
         kept = tuple(one for one in instances if one.end_s >= one.start_s)
         backwards += len(instances) - len(kept)
         unreachable += sum(one.start_s >= recordings[name].duration_s for one in kept)
         database[name] = RecordingAnnotation("test", recordings[name].duration_s, kept)
     truth = annotations_to_dict(Annotations(layout.annotations.classes, database))
-    ambiguous = {name: layout.ambiguous[name] for name in names if name in layout.ambiguous}
+    ambiguous = {name: layout.ambiguous[name] for name in recordings if name in layout.ambiguous}
     if ambiguous:
         truth["ambiguous"] = {name: [list(one) for one in ambiguous[name]] for name in ambiguous}
     notes = []

@@ -271,7 +271,7 @@ def format_comparison(
         f"{label:<{widths[0]}}  {one!s:>{widths[1]}}  {two!s:>{widths[2]}}"
         for label, one, two in rows
     ]
-    lines.append(f"{comparison.num_matched} pairs")
+    lines.append(f"pairs: {comparison.num_matched}")
     if comparison.num_matched:
         lines[-1] += (
             f", apart by {comparison.median_s:.3f} s (median), {comparison.percentile_90_s:.3f} s "

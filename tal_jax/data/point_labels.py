@@ -42,15 +42,12 @@ def generate_points(annotations: Annotations, *, law: str, seed: int) -> Annotat
     >>> annotations.recordings["r"].instances[0].point_s
     3.5
     """
-    if law not in LAWS:
-        raise ValueError(f"points: unknown law {law!r}, expected one of {', '.join(LAWS)}")
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"points: seed is {seed!r}, expected a whole number, 0 or more")
+    _check(law, seed)
     recordings = {}
     for name, recording in annotations.recordings.items():
         instances = tuple(
             dataclasses.replace(
-                instance, point_s=_draw(name, index, instance, law=law, seed=int(seed))
+                instance, point_s=draw_point(name, index, instance, law=law, seed=int(seed))
             )
             for index, instance in enumerate(recording.instances)
         )
@@ -60,7 +57,12 @@ def generate_points(annotations: Annotations, *, law: str, seed: int) -> Annotat
     )
 
 
-def _draw(name: str, index: int, instance: Instance, *, law: str, seed: int) -> float:
+def draw_point(name: str, index: int, instance: Instance, *, law: str, seed: int) -> float:
+    """Draws the point of one instance, the `index`-th of the recording `name`.
+
+    Raises ValueError as `generate_points` does, which tells the rest.
+    """
+    _check(law, seed)
     if instance.start_s is None or instance.end_s is None:
         raise ValueError(
             f"{name}: instance of {instance.label!r} has no segment to draw a point in"
@@ -76,3 +78,10 @@ def _draw(name: str, index: int, instance: Instance, *, law: str, seed: int) -> 
     time_s = instance.start_s + float(position) * (instance.end_s - instance.start_s)
     # Half-open: the end itself belongs to no instance, and rounding may reach it.
     return min(max(time_s, instance.start_s), math.nextafter(instance.end_s, -math.inf))
+
+
+def _check(law: str, seed: int) -> None:
+    if law not in LAWS:
+        raise ValueError(f"points: unknown law {law!r}, expected one of {', '.join(LAWS)}")
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise ValueError(f"points: seed is {seed!r}, expected a whole number, 0 or more")

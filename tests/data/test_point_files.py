@@ -231,9 +231,9 @@ def test_table_of_a_comparison():
         "in a known segment        1    0",
         "mean position         0.250  nan",
         "its deviation         0.000  nan",
-        "1 pairs, apart by 1.000 s (median), 1.000 s (90th percentile), 1.000 s (largest)",
+        "pairs: 1, apart by 1.000 s (median), 1.000 s (90th percentile), 1.000 s (largest)",
     ]
-    assert format_comparison(compare_points({}, {})).splitlines()[-1] == "0 pairs"
+    assert format_comparison(compare_points({}, {})).splitlines()[-1] == "pairs: 0"
 
 
 # --- real files ---

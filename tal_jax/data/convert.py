@@ -1,0 +1,120 @@
+"""From the layouts of others to our own, and from our detections to ActivityNet's server."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from tal_jax.data import field, files
+from tal_jax.data.annotations import (
+    Annotations,
+    Instance,
+    RecordingAnnotation,
+    annotations_to_dict,
+)
+from tal_jax.data.clock import Grid
+from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, feature_path
+from tal_jax.data.layouts import Layout
+from tal_jax.data.point_sets import join_clicks
+from tal_jax.data.recordings import Recording, read_features
+
+
+def to_own_layout(
+    layout: Layout,
+    settings: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
+    output: str | Path,
+    *,
+    report: Callable[[str], None] = print,
+) -> list[str]:
+    """Writes a data set anew as `tal_jax.data.features` describes it.
+
+    Training recordings keep their segments, with the points that came with the data set; which
+    recordings are for what is told by the subsets "train" and "test".
+
+    Args:
+      layout: of the folder to read.
+      settings: the section `data` of a config.
+      output: the folder to write; it must be empty or not be there.
+      report: prints a line.
+
+    Returns:
+      Notes about what was left out or mended.
+
+    Raises:
+      ValueError: if the folder is not empty, or the data set is refused by `field.load_field`.
+      OSError: if a file cannot be written.
+    """
+    output = Path(output)
+    if output.exists() and any(output.iterdir()):
+        raise ValueError(f"{output}: not empty, expected a new folder to write into")
+    clock = Grid(settings.fps, settings.stride_frames, settings.window_frames)
+    grid = layout.grid or clock
+    train, test, notes = field.open_recordings(
+        layout,
+        grid=grid,
+        train_subset=settings.train_subset,
+        test_subset=settings.test_subset,
+        split=settings.split,
+    )
+    clicks, more = _clicks(layout, settings.point_file)
+    recordings, beyond = {}, 0
+    for subset, part in (("train", train), ("test", test)):
+        for name, recording in part.items():
+            known = layout.annotations.recordings[name].instances
+            if name in clicks and subset == "train":
+                known = join_clicks(clicks[name], known)
+            fitting = [field.fit_instance(one, recording.duration_s) for one in known]
+            kept = tuple(one for one in fitting if one is not None)
+            beyond += len(known) - len(kept)
+            recordings[name] = RecordingAnnotation(subset, recording.duration_s, kept)
+    if beyond:
+        more.append(
+            f"{beyond} segments are left out: empty, or outside of their recording. Among test "
+            "recordings these would have counted as missed"
+        )
+    _write_features(output, {**train, **test}, report)
+    files.write_json(output / GRID_FILE, grid.to_dict())
+    annotations = Annotations(
+        classes=layout.annotations.classes,
+        recordings=recordings,
+        overlapping=field.overlapping_classes(settings.overlapping, layout.annotations.classes),
+    )
+    files.write_json(output / ANNOTATION_FILE, annotations_to_dict(annotations))
+    return [*notes, *more]
+
+
+def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
+    """Detections as ActivityNet's server takes them, whose names have no "v_" before them.
+
+    >>> found = {"v_abc": [{"label": "Surfing", "score": 0.9, "segment": [1.0, 2.0]}]}
+    >>> to_submission(found)["results"]
+    {'abc': [{'label': 'Surfing', 'score': 0.9, 'segment': [1.0, 2.0]}]}
+
+    Args:
+      results: `{recording: [{label, score, segment in seconds}]}`.
+
+    Raises:
+      ValueError: if two names differ in nothing but that.
+    """
+    named = {name.removeprefix("v_"): list(found) for name, found in results.items()}
+    if len(named) < len(results):
+        twice = next(name for name in results if f"v_{name}" in results)
+        raise ValueError(f"detections of {twice!r} and 'v_{twice}', expected one of them")
+    return {"version": "VERSION 1.3", "results": named, "external_data": {"used": False}}
+
+
+def _clicks(layout: Layout, point_file: str) -> tuple[dict[str, tuple[Instance, ...]], list[str]]:
+    if not point_file and not layout.point_files:
+        return {}, []
+    clicks, strangers = field.read_clicks(layout, point_file)
+    lost = f"points of {field.count(strangers)} are left out: without annotations"
+    return clicks, [lost] if strangers else []
+
+
+def _write_features(output: Path, recordings: Mapping[str, Recording], report) -> None:
+    paths = {name: feature_path(output, name) for name in recordings}
+    for done, (name, recording) in enumerate(recordings.items(), start=1):
+        files.write_npy(paths[name], read_features(recording))
+        if done % 100 == 0 or done == len(recordings):
+            report(f"{done} of {len(recordings)} recordings written")
