@@ -4,7 +4,7 @@ Command:   tal-jax train --config activitynet12_rsmp --data DIR --workdir runs/a
 Hardware:  to be measured on a GPU
 Time:      to be measured
 Result:    ours to be measured: I3D features could not be fetched where this is developed. The
-           command above writes runs/activitynet12_rsmp/evaluation.json; `tal-jax evaluate` prints its table.
+           command above ends with the table, and leaves it in evaluation.json of the workdir.
            Published by others with one point an instance: LACP (ICCV 2021)
            mAP at .5 44.0, average (.5-.95) 26.8
 

@@ -4,14 +4,14 @@ Command:   tal-jax train --config gtea_rsmp --data DIR --workdir runs/gtea_rsmp
 Hardware:  to be measured on a GPU
 Time:      to be measured
 Result:    ours to be measured: I3D features could not be fetched where this is developed. The
-           command above writes runs/gtea_rsmp/evaluation.json; `tal-jax evaluate` prints its table.
+           command above ends with the table, and leaves it in evaluation.json of the workdir.
            Published by others with one point an instance: LACP (ICCV 2021)
            average mAP (.1-.7) 43.5
 
-DIR is a folder as the field's codes lay it out; `tal-jax doctor DIR --config gtea_rsmp`
-tells what is found in it. Points are those of its point_labels/ (clicks near the middle). Nobody
-published hyper-parameters of this method for this data set: these are THUMOS14's, but for what
-follows from how little of a recording its classes fill.
+DIR is a folder as the field's codes lay it out; `tal-jax doctor DIR --config gtea_rsmp` tells what
+is found in it. Points are those of its point_labels/ (clicks near the middle). Nobody published
+hyper-parameters of this method for this data set: these are THUMOS14's, but for what follows from
+how little of a recording its classes fill.
 `gtea_rsmp:quick` is a run of two short rounds that only shows that everything works.
 """
 

@@ -4,8 +4,8 @@ Command:   tal-jax train --config thumos14_rsmp --data DIR --workdir runs/thumos
 Hardware:  to be measured on a GPU
 Time:      to be measured
 Result:    ours to be measured: I3D features could not be fetched where this is developed. The
-           command above writes runs/thumos14_rsmp/evaluation.json; `tal-jax evaluate` prints its
-           table. Published by others with one point an instance: HR-Pro (AAAI 2024) mAP .1-.7
+           command above ends with the table, and leaves it in evaluation.json of the workdir.
+           Published by others with one point an instance: HR-Pro (AAAI 2024) mAP .1-.7
            85.1 81.1 73.9 64.0 53.1 40.5 25.3, average 60.4
 
 DIR is a folder as LACP, HR-Pro, ASM-Loc or W-TALC lay it out, or one of ours; `tal-jax doctor DIR

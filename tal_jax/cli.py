@@ -130,10 +130,10 @@ or segments in A and B, also tells where in their instances the points lie.
 """
 
 _DOCTOR = """\
-Looks at a folder of features and annotations as LACP, HR-Pro, ASM-Loc, W-TALC or ActivityNet's codes
-lay it out, or in this project's own layout. Reads every file once and tells what training would
-meet: the clock, missing and broken files, points and segments out of place. Exits with 1 where
-training would be wrong.
+Looks at a folder of features and annotations as LACP, HR-Pro, ASM-Loc, W-TALC or codes for
+ActivityNet lay it out, or in this project's own layout. Reads every file once and tells what
+training would meet: the clock, missing and broken files, points and segments out of place. Exits
+with 1 where training would be wrong.
 
   tal-jax doctor ~/data/THUMOS14
   tal-jax doctor ~/data/THUMOS14 --config thumos14_rsmp --set data.points=file --json
@@ -264,9 +264,9 @@ def _convert(arguments: argparse.Namespace) -> None:
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    notes = convert.to_own_layout(open_layout(config := _load_config(arguments), arguments.source),
-        config.data, arguments.output, report=_say)
-    for note in notes:
+    config = _load_config(arguments)
+    layout = open_layout(config, arguments.source)
+    for note in convert.to_own_layout(layout, config.data, arguments.output, report=_say):
         _say(f"note: {note}")
     _say(f"{arguments.output}: features, grid.json and annotations.json")
 
@@ -388,6 +388,17 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--output", metavar="JSON", type=Path, help="default: NAME.detections.json, here"
     )
+
+    doctor = command(_doctor, "tell what is wrong with a data set", _DOCTOR)
+    doctor.add_argument("folder", metavar="DIR", help="where features and annotations lie")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+    rewrite = command(_convert, "write a data set or detections anew", _CONVERT)
+    rewrite.add_argument("source", metavar="SOURCE", type=Path, help="a folder, or detections")
+    rewrite.add_argument("--output", metavar="OUT", type=Path, required=True, help="where to")
+    for sub in (doctor, rewrite):
+        sub.add_argument("--config", metavar="C", help="whose settings of the data to use")
+        _add_set(sub)
 
     info = command(_info, "tell what training a config costs", _INFO)
     _add_config(info)

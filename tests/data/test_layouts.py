@@ -452,9 +452,7 @@ def _drop_points(folder, name):
 def test_warnings_are_found(joined, text):
     PLANTED_WARNINGS[text](joined)
     diagnosis = _examine(joined)
-    assert any(text in finding.text for finding in _found(diagnosis, "warning")), (
-        diagnosis.findings
-    )
+    assert any(text in finding.text for finding in _found(diagnosis, "warning")), diagnosis.findings
 
 
 def test_choices_are_told(joined):
