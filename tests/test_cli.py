@@ -13,6 +13,7 @@ from absl import logging
 
 from tal_jax import cli, pipeline
 from tal_jax.data import files
+from tal_jax.data.clock import Grid
 from tal_jax.training import checkpoints
 
 
@@ -497,3 +498,72 @@ def test_nothing_to_evaluate(capsys, workdir):
     for number in range(2):
         (workdir / f"round_{number}" / "detections_test.json").unlink()
     assert "nothing to evaluate" in _fail(capsys, "evaluate", "--workdir", workdir)
+
+
+# --- data sets of the field ---
+
+
+@pytest.fixture
+def golf(tmp_path):
+    """A folder as HR-Pro's code lays it out."""
+    from tal_jax.data import synthetic
+    from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
+
+    recordings = {
+        name: RecordingAnnotation(subset, 40.0, (Instance("golf", 4.0, 9.0),))
+        for name, subset in (("a", "training"), ("b", "training"), ("c", "validation"))
+    }
+    synthetic.write_stand_in(
+        tmp_path / "golf",
+        Annotations(("golf",), recordings),
+        layout="joined",
+        grid=Grid(25, 16, 16),
+        dim=4,
+        report=len,
+    )
+    return tmp_path / "golf"
+
+
+def test_doctor_of_a_good_folder(capsys, golf):
+    out = _succeed(capsys, "doctor", golf)
+    assert "explains 3 of 3 recordings" in out and out.endswith("ready to train\n")
+    found = json.loads(_succeed(capsys, "doctor", golf, "--json"))
+    assert found["wrong"] is False and found["counts"]["train"]["points"] == 2
+
+
+def test_doctor_of_a_broken_folder_exits_with_1(capsys, golf):
+    (golf / "features" / "train" / "a.npy").write_bytes(b"")
+    assert cli.main(["doctor", str(golf)]) == 1
+    assert "a.npy" in capsys.readouterr().out
+
+
+def test_doctor_knows_the_settings(capsys, golf):
+    assert cli.main(["doctor", str(golf), "--set", "data.fps=50"]) == 1
+    assert "data.fps=25 and data.stride_frames=16" in capsys.readouterr().out
+    assert "no such folder" in _fail(capsys, "doctor", golf / "nothing")
+    assert "expected 'folder'" in _fail(capsys, "doctor", golf, "--config", "hapt_rsmp")
+
+
+def test_convert(capsys, golf, tmp_path):
+    out = _succeed(capsys, "convert", golf, "--output", tmp_path / "ours")
+    assert "3 of 3 recordings written" in out
+    assert sorted(path.name for path in (tmp_path / "ours").iterdir()) == [
+        "a.npy",
+        "annotations.json",
+        "b.npy",
+        "c.npy",
+        "grid.json",
+    ]
+    assert "ready to train" in _succeed(capsys, "doctor", tmp_path / "ours")
+    assert "not empty" in _fail(capsys, "convert", golf, "--output", tmp_path / "ours")
+
+
+def test_convert_detections(capsys, workdir, tmp_path):
+    out = _succeed(
+        capsys, "convert", workdir / "detections.json", "--output", tmp_path / "submission.json"
+    )
+    written = json.loads((tmp_path / "submission.json").read_text())
+    detections = json.loads((workdir / "detections.json").read_text())
+    assert written["results"] == detections["results"]
+    assert written["version"] == "VERSION 1.3"
+    assert f"{sum(map(len, written['results'].values()))} detections in" in out

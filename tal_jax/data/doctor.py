@@ -265,8 +265,8 @@ def _check_clock(
     if not odd:
         return line, []
     best, share = fit_clock(lengths, durations_s)[0]
-    fixed = len(set(lengths.values())) == 1 and len(lengths) > 1
-    if fixed:
+    vary = max(durations_s.values()) > 1.1 * min(durations_s.values())
+    if vary and len(set(lengths.values())) == 1:
         text = (
             f"every recording has {next(iter(lengths.values()))} snippets, whatever it lasts: "
             "features that were rescaled to one length have no clock"

@@ -91,7 +91,7 @@ def load_field(
         annotations, overlapping=overlapping_classes(overlapping, annotations.classes)
     )
     notes += more
-    ground_truth, unusual = _ground_truth(layout, test)
+    ground_truth, unusual = _ground_truth(layout, test, annotations.overlapping)
     notes += unusual
     dataset = Dataset(
         classes=annotations.classes,
@@ -369,7 +369,9 @@ def overlapping_classes(
 
 
 def _ground_truth(
-    layout: Layout, recordings: Mapping[str, Recording]
+    layout: Layout,
+    recordings: Mapping[str, Recording],
+    overlapping: tuple[tuple[str, str], ...],
 ) -> tuple[dict[str, Any], list[str]]:
     """The test recordings' segments just as they are told, but for those that run backwards."""
     database, unreachable, backwards = {}, 0, 0
@@ -379,7 +381,8 @@ def _ground_truth(
         backwards += len(instances) - len(kept)
         unreachable += sum(one.start_s >= recordings[name].duration_s for one in kept)
         database[name] = RecordingAnnotation("test", recordings[name].duration_s, kept)
-    truth = annotations_to_dict(Annotations(layout.annotations.classes, database))
+    classes = layout.annotations.classes
+    truth = annotations_to_dict(Annotations(classes, database, overlapping))
     ambiguous = {name: layout.ambiguous[name] for name in recordings if name in layout.ambiguous}
     if ambiguous:
         truth["ambiguous"] = {name: [list(one) for one in ambiguous[name]] for name in ambiguous}

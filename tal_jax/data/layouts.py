@@ -26,17 +26,18 @@ import numpy as np
 
 from tal_jax.data import formats
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import GRID_FILE, load_grid
+from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, load_grid
 from tal_jax.data.formats import RawAnnotations
 
 STREAMS = ("rgb", "flow")
 KINDS = {
+    "own": "one .npy a recording with grid.json (this project's layout)",
     "streams": "rgb and flow apart (LACP's layout)",
     "joined": "one .npy a recording (HR-Pro's and ASM-Loc's layout)",
     "object array": "one array of objects for all recordings (W-TALC's layout)",
 }
 # The names under which annotations are looked for, the most telling first.
-_ANNOTATION_NAMES = ("gt_full.json", "gt.json", "anet_anno_action.json", "annotations.json")
+_ANNOTATION_NAMES = ("gt_full.json", "gt.json", "anet_anno_action.json", ANNOTATION_FILE)
 _PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _PARTS |= {"val": "validation", "validation": "validation"}
 _DEPTH = 5
@@ -116,6 +117,7 @@ def find_layout(
     if not features and one is None:
         raise ValueError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
     streams = any(stream in STREAMS for paths in features.values() for stream in paths)
+    own = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
     names = {path.name: path for path in files}
     raw, ambiguous = _without_ambiguous(_named_as(raw, features))
     if "Ambiguous_test.txt" in names:
@@ -125,7 +127,7 @@ def find_layout(
         rates |= formats.read_frame_rates(names["fps_dict.json"])
     return Layout(
         folder=folder,
-        kind="object array" if one else "streams" if streams else "joined",
+        kind="object array" if one else "streams" if streams else "own" if own else "joined",
         features=features,
         parts=parts,
         array=one,
@@ -149,7 +151,7 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
     labels are secret, on "validation". Where there is none, as on THUMOS14, one trains on
     "validation" and tests on "test".
 
-    >>> choose_subsets(["training", "validation", "testing"])
+    >>> choose_subsets(["training", "validation"])
     ('training', 'validation')
     >>> choose_subsets(["Test", "Validation"])
     ('Validation', 'Test')

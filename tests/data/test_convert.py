@@ -1,0 +1,89 @@
+"""From other layouts to our own, and back to what others read."""
+
+import numpy as np
+import pytest
+
+from tal_jax.config import folder_config, rsmp_config
+from tal_jax.data import convert, synthetic
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
+from tal_jax.data.clock import Grid
+from tal_jax.data.datasets import load_dataset, open_layout
+
+GRID = Grid(fps=25, stride_frames=16, window_frames=16)
+ANNOTATIONS = Annotations(
+    ("CliffDiving", "Diving"),
+    {
+        "a": RecordingAnnotation(
+            "train", 64.0, (Instance("Diving", 3.0, 6.5), Instance("CliffDiving", 20.0, 23.0))
+        ),
+        "b": RecordingAnnotation("train", 50.0, (Instance("Diving", 30.0, 33.0),)),
+        "c": RecordingAnnotation("test", 40.0, (Instance("CliffDiving", 1.0, 4.0),)),
+    },
+)
+
+
+def _config(folder, **settings):
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), points="file", **settings)
+    return config
+
+
+def _convert(source, output):
+    config = _config(source, allow_pickle=True)
+    lines = []
+    layout = open_layout(config)
+    return convert.to_own_layout(layout, config.data, output, report=lines.append), lines
+
+
+@pytest.mark.parametrize("layout", ["streams", "joined", "activitynet"])
+def test_the_data_set_stays_the_same(tmp_path, layout):
+    synthetic.write_stand_in(
+        tmp_path / "theirs", ANNOTATIONS, layout=layout, grid=GRID, dim=6, report=len
+    )
+    notes, lines = _convert(tmp_path / "theirs", tmp_path / "ours")
+    assert lines == ["3 of 3 recordings written"]
+    assert not [note for note in notes if "left out" in note]
+    before, after = (
+        load_dataset(_config(tmp_path / "theirs")),
+        load_dataset(_config(tmp_path / "ours")),
+    )
+    assert after.classes == before.classes and after.overlapping == before.overlapping
+    assert after.ground_truth == before.ground_truth
+    for one, same in zip((*before.train, *before.test), (*after.train, *after.test), strict=True):
+        assert (one.name, one.duration_s, one.grid) == (same.name, same.duration_s, same.grid)
+        np.testing.assert_array_equal(np.asarray(one.features), np.asarray(same.features))
+        assert sorted(one.points, key=repr) == sorted(same.points, key=repr)
+
+
+def test_arrays_of_objects_become_files(tmp_path):
+    synthetic.write_stand_in(
+        tmp_path / "theirs", ANNOTATIONS, layout="object array", grid=GRID, dim=6, report=len
+    )
+    _convert(tmp_path / "theirs", tmp_path / "ours")
+    config = _config(tmp_path / "ours")
+    config.data.points = "center"
+    after = load_dataset(config)
+    assert [point.time_s for point in after.train[0].points] == [4.75, 21.5]
+    features = dict(synthetic.synthesize(ANNOTATIONS, dim=6, grid=GRID))
+    np.testing.assert_array_equal(np.asarray(after.test[0].features), features["c"])
+
+
+def test_a_folder_in_use_is_not_written_into(tmp_path):
+    synthetic.write_stand_in(
+        tmp_path / "theirs", ANNOTATIONS, layout="joined", grid=GRID, dim=6, report=len
+    )
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "mine.txt").write_text("mine")
+    with pytest.raises(ValueError, match="ours: not empty"):
+        _convert(tmp_path / "theirs", tmp_path / "ours")
+    assert [path.name for path in (tmp_path / "ours").iterdir()] == ["mine.txt"]
+
+
+def test_submission():
+    found = [{"label": "Surfing", "score": 0.5, "segment": [1.0, 2.5]}]
+    submission = convert.to_submission({"v_-abc": found, "other": []})
+    assert submission["results"] == {"-abc": found, "other": []}
+    assert submission["version"] == "VERSION 1.3"
+    assert submission["external_data"] == {"used": False}
+    with pytest.raises(ValueError, match="detections of 'a' and 'v_a'"):
+        convert.to_submission({"a": [], "v_a": []})
