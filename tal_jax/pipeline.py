@@ -77,7 +77,7 @@ def fit(
     run_card.start(workdir, config, dataset)
     for note in dataset.notes:
         report(f"note: {note}")
-    dataset, held_out = _hold_out(dataset, config)
+    dataset, held_out = hold_out(dataset, config)
     proposals, params = None, None
     for number in range(config.train.rounds):
         began = time.monotonic()
@@ -402,7 +402,7 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
     )
 
 
-def _hold_out(
+def hold_out(
     dataset: Dataset, config: ml_collections.FrozenConfigDict
 ) -> tuple[Dataset, tuple[Recording, ...]]:
     """Sets the last `config.train.holdout` training recordings aside."""
@@ -422,19 +422,25 @@ def point_criterion(results: Results, recordings: Sequence[Recording], classes) 
     The mean over points of the score of the best proposal of its class that contains the point and
     no other point; 0 where there is none.
     """
-    scores = []
+    scores = point_scores(results, recordings, classes)
+    return float(scores.mean()) if len(scores) else 0.0
+
+
+def point_scores(results: Results, recordings: Sequence[Recording], classes) -> np.ndarray:
+    """What `point_criterion` is the mean of: `[P]`, for all points of the recordings in order."""
+    scores = [np.zeros(0)]
     for recording in recordings:
-        times_s = np.array([point.time_s for point in recording.points])
-        for point in recording.points:
-            best = 0.0
-            for entry in results[recording.name]:
-                start_s, end_s = entry["segment"]
-                inside = (times_s >= start_s) & (times_s < end_s)
-                own = entry["label"] == classes[point.label] and start_s <= point.time_s < end_s
-                if own and inside.sum() == 1:
-                    best = max(best, entry["score"])
-            scores.append(best)
-    return float(np.mean(scores)) if scores else 0.0
+        entries, points = results[recording.name], recording.points
+        segments = np.array([entry["segment"] for entry in entries]).reshape(-1, 2)
+        labels = np.array([classes.index(entry["label"]) for entry in entries], int)
+        values = np.array([entry["score"] for entry in entries])
+        times_s = np.array([point.time_s for point in points])
+        inside = (segments[:, :1] <= times_s) & (times_s < segments[:, 1:])
+        alone = inside.sum(axis=1, keepdims=True) == 1
+        own = labels[:, None] == np.array([point.label for point in points], int)
+        best = np.where(inside & alone & own, values[:, None], 0).max(axis=0, initial=0)
+        scores.append(best)
+    return np.concatenate(scores)
 
 
 def _criterion(
