@@ -80,6 +80,22 @@ Scores round_*/detections_test.json against ground_truth.json, so that detection
 or made elsewhere can be put in their place. Rewrites evaluation.json and the report.
 
   tal-jax evaluate --workdir runs/hapt
+
+With --scores it localizes again in the scores that a round saved, without its network, and only
+prints the result; nothing in the run changes.
+
+  tal-jax evaluate --scores runs/hapt/round_3/scores_test.npz --thresholds 0.1,0.2,0.3
+  tal-jax evaluate --scores runs/hapt/round_3/scores_test.npz --set localization.delta=0.5 \\
+      --output detections.json
+"""
+
+_TUNE = """\
+For runs that were trained with `--set train.holdout=5` or so. Chooses the thresholds of
+localization by the points of those training recordings, never by a start or an end, prints all
+that was tried, and writes tuned.json.
+
+  tal-jax tune --workdir runs/hapt --data ~/data
+  tal-jax tune --workdir runs/hapt --data ~/data --set localization.iou_threshold=0.5
 """
 
 _PREDICT = """\
@@ -207,8 +223,27 @@ def _taught(config: ml_collections.ConfigDict, dataset: Dataset) -> str:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    assignments = list(arguments.set)
+    for key in ("thresholds", "foreground_thresholds"):
+        levels = getattr(arguments, key)
+        if levels is not None:
+            assignments.append(f"localization.{key}=({levels}{',' if levels else ''})")
+    if arguments.scores is not None:
+        runs.evaluate_scores(
+            arguments.scores, assignments, output=arguments.output, print_line=_say
+        )
+        return
+    if assignments or arguments.output is not None:
+        raise ValueError(
+            "the detections of a run stand as they are: settings and --output go with --scores, "
+            "not with --workdir"
+        )
     runs.evaluate_run(arguments.workdir, print_line=_say)
     _show(arguments.workdir)
+
+
+def _tune(arguments: argparse.Namespace) -> None:
+    runs.tune_run(arguments.workdir, arguments.set, data=arguments.data, print_line=_say)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -380,7 +415,24 @@ def _parser() -> argparse.ArgumentParser:
     _add_workdir(train)
 
     evaluate = command(_evaluate, "score the detections of a run again", _EVALUATE)
-    _add_workdir(evaluate)
+    source = evaluate.add_mutually_exclusive_group(required=True)
+    source.add_argument("--workdir", metavar="W", type=Path, help="the folder of the run")
+    source.add_argument(
+        "--scores", metavar="NPZ", type=Path, help="the scores_test.npz of a round in its folder"
+    )
+    for name in ("thresholds", "foreground-thresholds"):
+        evaluate.add_argument(
+            f"--{name}", metavar="A,B,...", help=f"short for --set localization.{name}"
+        )
+    _add_set(evaluate)
+    evaluate.add_argument(
+        "--output", metavar="JSON", type=Path, help="write the detections of --scores here"
+    )
+
+    tune = command(_tune, "choose thresholds by held-out points", _TUNE)
+    _add_workdir(tune)
+    _add_data(tune)
+    _add_set(tune)
 
     predict = command(_predict, "find actions in a file of features", _PREDICT)
     predict.add_argument("file", metavar="FILE", type=Path, help="an .npy file [T, D]")
@@ -483,10 +535,14 @@ def _add_workdir(parser: argparse.ArgumentParser) -> None:
 
 def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", metavar="C", required=True, help="a name or a .py file")
+    _add_data(parser)
+    _add_set(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data", metavar="DIR", help="where data sets lie; $TAL_JAX_DATA by default"
     )
-    _add_set(parser)
 
 
 def _add_set(parser: argparse.ArgumentParser) -> None:

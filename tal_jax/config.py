@@ -378,6 +378,11 @@ def check_config(
     expect("sampling.tau_s", sampling.tau_s > 0, "more than 0 seconds")
     expect("sampling.delta", sampling.delta >= 0, "at least 0")
     expect("sampling.alpha", 0 <= sampling.alpha <= 1, "from 0 to 1")
+    for key in ("thresholds", "foreground_thresholds"):
+        numbers = all(isinstance(level, int | float) for level in localization[key])
+        expect(f"localization.{key}", numbers, "numbers")
+    expect("localization.delta", localization.delta >= 0, "at least 0")
+    expect("localization.iou_threshold", 0 <= localization.iou_threshold <= 1, "from 0 to 1")
     expect("localization.min_outer", localization.min_outer >= 0, "at least 0 snippets")
     expect("localization.soft_sigma", localization.soft_sigma >= 0, "at least 0")
     some = len(localization.thresholds) + len(localization.foreground_thresholds) > 0

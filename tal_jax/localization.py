@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax.data.recordings import Recording
+from tal_jax.data.recordings import Recording, labels_of
+from tal_jax.data.score_files import RecordingScores, ScoreSequence
 from tal_jax.ops import contrast, resampling
 from tal_jax.ops import segments as segment_ops
 from tal_jax.training import methods
@@ -168,61 +169,87 @@ def present_classes(video: jax.Array, *, threshold: jax.typing.ArrayLike = 0.5) 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Located:
-    """What the network finds in B recordings, times in snippets of their original timeline."""
+class Reading:
+    """What a network says of B recordings, and the timeline that it says it of."""
 
-    detections: Detections  # [B, C, …]
-    scores: Scores  # on the timeline that the network saw
+    scores: Scores
+    resampled: resampling.Resampled  # without features and positions: leads times back
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config", "num_samples", "max_runs"))
-def locate(
+@functools.partial(jax.jit, static_argnames=("model", "config", "num_samples"))
+def read(
     params: Any,
     timeline: timelines.Timeline,
-    own: jax.Array,
     *,
     model: Any,
     config: ml_collections.FrozenConfigDict,
     num_samples: int,
-    max_runs: int,
-) -> Located:
-    """Runs network and localization on B recordings.
+) -> Reading:
+    """Runs the network on B recordings.
 
     Args:
       params: of the network.
       timeline: B recordings.
-      own: `[]` bool: exactly the recordings' labelled classes are present, as in training ones.
       model: the network (static).
       config: the run's config (static).
       num_samples: N (static).
-      max_runs: see `localize` (static).
     """
     batch = timelines.resample_batch(timeline, num_samples)
     said = methods.method_of(config).read_scores(model, config, params, batch)
-    options = config.localization
-    classes = jax.nn.one_hot(batch.slot_labels, said.scores.shape[-1]) * batch.slot_where[..., None]
+    return Reading(said, dataclasses.replace(batch.resampled, features=None, positions=None))
 
-    def one(said, where, classes, resampled):
-        present = present_classes(said.video, threshold=options.class_threshold) & where.any()
+
+def settings_of(options: ml_collections.ConfigDict) -> dict[str, jax.Array]:
+    """A config's section `localization` as arrays, which change without another compilation."""
+    return {
+        name: jnp.asarray(value, jnp.float32)
+        for name, value in options.items()
+        if name != "soft_sigma"
+    }
+
+
+@functools.partial(jax.jit, static_argnames=("soft_sigma", "max_runs"))
+def locate(
+    reading: Reading,
+    settings: dict[str, jax.Array],
+    classes: jax.Array | None = None,
+    *,
+    soft_sigma: float,
+    max_runs: int,
+) -> Detections:
+    """Localizes in what the network says: all that happens after it.
+
+    Args:
+      reading: of B recordings.
+      settings: from `settings_of`.
+      classes: `[B, C]` bool, the classes to look for; None: those that seem present.
+      soft_sigma: see `localize` (static).
+      max_runs: see `localize` (static).
+
+    Returns:
+      Detections `[B, C, …]`, times in snippets of the recordings' original timeline.
+    """
+    options = dict(settings)
+    class_threshold = options.pop("class_threshold")
+
+    def one(said, resampled, classes):
+        where = resampled.where
+        if classes is None:
+            classes = present_classes(said.video, threshold=class_threshold) & where.any()
         found = localize(
             said.scores,
             said.foreground,
             said.video,
-            thresholds=jnp.asarray(options.thresholds, jnp.float32),
-            foreground_thresholds=jnp.asarray(options.foreground_thresholds, jnp.float32),
+            classes=classes,
+            soft_sigma=soft_sigma,
             max_runs=max_runs,
-            video_weight=options.video_weight,
-            delta=options.delta,
-            min_outer=options.min_outer,
-            iou_threshold=options.iou_threshold,
-            soft_sigma=options.soft_sigma,
-            classes=jnp.where(own, classes.any(axis=0), present),
             where=where,
+            **options,
         )
         old = resampling.old_times(found.segments, resampled)
         return dataclasses.replace(found, segments=old)
 
-    return Located(jax.vmap(one)(said, batch.where, classes, batch.resampled), said)
+    return jax.vmap(one)(reading.scores, reading.resampled, classes)
 
 
 # How many runs of a class `locate_recordings` makes room for at first.
@@ -243,9 +270,8 @@ def locate_recordings(
     classes: Sequence[str],
     num_samples: int,
     own: bool = False,
-    scores: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
-) -> Results:
-    """Runs `locate` over any number of recordings.
+) -> tuple[Results, dict[str, ScoreSequence]]:
+    """Runs `read` and `locate` over any number of recordings.
 
     Args:
       params: of the network.
@@ -256,42 +282,116 @@ def locate_recordings(
       classes: names of the classes.
       num_samples: padded length of the timeline that the network sees.
       own: look for exactly the recordings' labelled classes.
-      scores: filled with each recording's confidences `[N, C]` and foreground `[N]`, if given.
+
+    Returns:
+      Each recording's detections, best first, with times in seconds, and what the network says of
+      it.
+    """
+    results, scores, max_runs = {}, {}, _MAX_RUNS
+    total = len(recordings)
+    labelled = np.zeros((total, len(classes)), bool)
+    for row, recording in enumerate(recordings):
+        labelled[row, list(labels_of(recording))] = True
+    for first in range(0, total, _CHUNK):
+        # The last chunk is filled up with repeats, so that one program serves all.
+        rows = np.minimum(np.arange(first, first + min(_CHUNK, total)), total - 1)
+        reading = read(
+            params,
+            timelines.take(timeline, rows),
+            model=model,
+            config=config,
+            num_samples=num_samples,
+        )
+        wanted = jnp.asarray(labelled[rows]) if own else None
+        found, max_runs = _locate_all(reading, config.localization, wanted, max_runs)
+        reading = jax.tree.map(np.asarray, reading)
+        for row, recording in enumerate(recordings[first : first + _CHUNK]):
+            results[recording.name] = _as_results(_row(found, row), recording, classes)
+            scores[recording.name] = _as_sequence(_row(reading, row), len(recording.features))
+    return results, scores
+
+
+def locate_scores(
+    recordings: Mapping[str, RecordingScores],
+    *,
+    options: ml_collections.ConfigDict,
+    classes: Sequence[str],
+    length: int,
+    num_samples: int,
+) -> Results:
+    """Runs `locate` over the saved scores of some recordings, all at once.
+
+    Args:
+      recordings: what a network said of them.
+      options: the section `localization` of a config.
+      classes: names of the classes.
+      length: padded length of the recordings, in snippets.
+      num_samples: padded length of the timelines that the network saw.
 
     Returns:
       Each recording's detections, best first, with times in seconds.
     """
-    results, max_runs = {}, _MAX_RUNS
-    total = len(recordings)
-    for first in range(0, total, _CHUNK):
-        # The last chunk is filled up with repeats, so that one program serves all.
-        rows = np.minimum(np.arange(first, first + min(_CHUNK, total)), total - 1)
-        while True:
-            found = locate(
-                params,
-                timelines.take(timeline, rows),
-                jnp.asarray(own),
-                model=model,
-                config=config,
-                num_samples=num_samples,
-                max_runs=max_runs,
-            )
-            if not found.detections.overflow.any():
-                break
-            max_runs *= 2
-        found = jax.tree.map(np.asarray, found)
-        for row, recording in enumerate(recordings[first : first + _CHUNK]):
-            one = jax.tree.map(lambda values, row=row: values[row], found)
-            results[recording.name] = _as_results(one.detections, recording, classes)
-            if scores is not None:
-                size = int(min(timeline.counts[first + row], num_samples))
-                said = one.scores
-                scores[recording.name] = (said.scores[:size], said.foreground[:size])
-    return results
+    sequences = [one.last for one in recordings.values()]
+    reading = _as_reading(sequences, length, num_samples)
+    found, _ = _locate_all(reading, options, None, _MAX_RUNS)
+    return {
+        name: _as_results(_row(found, row), one, classes)
+        for row, (name, one) in enumerate(recordings.items())
+    }
+
+
+def _locate_all(
+    reading: Reading,
+    options: ml_collections.ConfigDict,
+    classes: jax.Array | None,
+    max_runs: int,
+) -> tuple[Detections, int]:
+    """Detections on the host, and the room for runs that they needed, at least `max_runs`."""
+    settings, soft_sigma = settings_of(options), options.soft_sigma
+    while True:
+        found = locate(reading, settings, classes, soft_sigma=soft_sigma, max_runs=max_runs)
+        if not found.overflow.any():
+            return jax.tree.map(np.asarray, found), max_runs
+        max_runs *= 2
+
+
+def _row(values: Any, row: int) -> Any:
+    return jax.tree.map(lambda array: array[row], values)
+
+
+def _as_sequence(reading: Reading, length: int) -> ScoreSequence:
+    """One recording's scores without padding."""
+    said, resampled = reading.scores, reading.resampled
+    size = resampled.where.sum()
+    return ScoreSequence(
+        said.scores[:size], said.foreground[:size], said.video, resampled.cumulative[: length + 1]
+    )
+
+
+def _as_reading(sequences: Sequence[ScoreSequence], length: int, num_samples: int) -> Reading:
+    """Recordings side by side; the inverse of `_as_sequence`."""
+
+    def padded(values, size, **mode):
+        return np.pad(values, [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)], **mode)
+
+    rows = [
+        Reading(
+            Scores(padded(one.scores, num_samples), padded(one.foreground, num_samples), one.video),
+            resampling.Resampled(
+                features=None,
+                positions=None,
+                # Beyond a recording's end no weight is added.
+                cumulative=padded(one.cumulative, length + 1, mode="edge"),
+                where=np.arange(num_samples) < len(one.scores),
+            ),
+        )
+        for one in sequences
+    ]
+    return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *rows)
 
 
 def _as_results(
-    found: Detections, recording: Recording, classes: Sequence[str]
+    found: Detections, recording: Recording | RecordingScores, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """ActivityNet entries of one recording's detections, best first."""
     labels, columns = np.nonzero(found.where)

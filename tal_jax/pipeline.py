@@ -7,9 +7,9 @@ in the work directory that a person can read, edit or replace.
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from tal_jax import evaluation, localization, run_card
 from tal_jax.config import check_config
 from tal_jax.data import batches, files
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, check_recording
+from tal_jax.data.score_files import RecordingScores, write_scores
 from tal_jax.localization import Results
 from tal_jax.training import checkpoints, methods, metrics_log, rounds, steps
 from tal_jax.training import timeline as timelines
@@ -28,6 +29,8 @@ from tal_jax.training import timeline as timelines
 _LENGTH_STEP = 64
 # Recordings that are predicted, and held in memory, at once.
 _CHUNK = 16
+
+_T = TypeVar("_T")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -74,7 +77,7 @@ def fit(
     run_card.start(workdir, config, dataset)
     for note in dataset.notes:
         report(f"note: {note}")
-    dataset, held_out = _hold_out(dataset, config)
+    dataset, held_out = hold_out(dataset, config)
     proposals, params = None, None
     for number in range(config.train.rounds):
         began = time.monotonic()
@@ -96,7 +99,7 @@ def fit(
         params = state.params
         fitted = _fitted(params, config, dataset, number)
         if not (folder / "proposals_train.json").exists():
-            found = _locate(fitted, dataset.train, packed, own=True)
+            found, _ = _locate(fitted, dataset.train, packed, own=True)
             files.write_json(folder / "proposals_train.json", activitynet(found))
         # Read back from the file even when just written: it is the only way to the next round.
         proposals = files.read_json(folder / "proposals_train.json")["results"]
@@ -110,14 +113,14 @@ def predict(
     fitted: Fitted,
     recordings: Sequence[Recording],
     *,
-    scores: dict[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    scores: dict[str, RecordingScores] | None = None,
 ) -> Results:
     """Detects actions in recordings.
 
     Args:
       fitted: a trained network.
       recordings: features with their clocks; points are ignored.
-      scores: filled with each recording's confidences `[T, C]` and foreground `[T]`, if given.
+      scores: filled with what the network says of each recording, for `relocalize`, if given.
 
     Returns:
       For each recording its detections, best first, with times in seconds.
@@ -128,15 +131,57 @@ def predict(
     for recording in recordings:
         check_recording(recording, dim=fitted.dim)
     bare = [dataclasses.replace(recording, points=()) for recording in recordings]
-    results = {}
-    for length, group in _groups(bare):
+    results, said = {}, {}
+    for length, group in _groups(bare, lambda recording: len(recording.features)):
         packed = _pack_plain(group, length, fitted)
-        found = _locate(fitted, group, packed, scores=scores)
+        found, original = _locate(fitted, group, packed)
+        last = original
         if _compensates_test(fitted):
             packed = _compensate_by(packed, group, found, fitted.config, fitted.classes)
-            found = _locate(fitted, group, packed)
+            found, last = _locate(fitted, group, packed)
         results |= found
+        if scores is not None:
+            for one in group:
+                sequences = original[one.name], last[one.name]
+                said[one.name] = RecordingScores(one.grid, one.duration_s, *sequences)
+    if scores is not None:
+        scores |= {recording.name: said[recording.name] for recording in recordings}
     return {recording.name: results[recording.name] for recording in recordings}
+
+
+def relocalize(
+    scores: Mapping[str, RecordingScores],
+    options: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
+    classes: Sequence[str],
+) -> Results:
+    """Detects actions again in what a network said before, without that network.
+
+    With the settings of the run these are its detections. Where it read a lengthened timeline, that
+    stays the one that the run's own settings made, whatever `options` are.
+
+    Args:
+      scores: from `predict`, or read from a file by `score_files.read_scores`.
+      options: the section `localization` of a config.
+      classes: names of the classes.
+
+    Returns:
+      For each recording its detections, best first, with times in seconds.
+    """
+
+    def length_of(name):
+        return len(scores[name].last.cumulative) - 1
+
+    results = {}
+    for length, names in _groups(list(scores), length_of):
+        longest = max(len(scores[name].last.scores) for name in names)
+        results |= localization.locate_scores(
+            {name: scores[name] for name in names},
+            options=options,
+            classes=classes,
+            length=length,
+            num_samples=_num_samples(longest, length),
+        )
+    return {name: results[name] for name in scores}
 
 
 def load_run(workdir: str | Path) -> Fitted:
@@ -266,9 +311,14 @@ def _compensate_by(
     timeline = _compensate(timeline, proposals, recordings, config)
     # Test recordings have no slots of their own: the network must not be told what was found.
     timeline = dataclasses.replace(timeline, recordings=packed.timeline.recordings)
+    length = timeline.weights.shape[1]
+    return Packed(timeline, _num_samples(int(timeline.counts.max()), length))
+
+
+def _num_samples(longest: int, length: int) -> int:
+    """Padded length of lengthened timelines of recordings that are padded to `length`."""
     # Coarsely, since every other length is another program.
-    step = max(timeline.weights.shape[1] // 4, _LENGTH_STEP)
-    return Packed(timeline, batches.bucket(int(timeline.counts.max()), step))
+    return max(length, batches.bucket(longest, max(length // 4, _LENGTH_STEP)))
 
 
 def _identity(
@@ -302,18 +352,21 @@ def _bucket_of(recordings: Sequence[Recording]) -> int:
     return batches.bucket(max(len(recording.features) for recording in recordings), _LENGTH_STEP)
 
 
-def _groups(recordings: Sequence[Recording]) -> Iterator[tuple[int, list[Recording]]]:
+def _groups(
+    recordings: Sequence[_T], length_of: Callable[[_T], int]
+) -> Iterator[tuple[int, list[_T]]]:
     """Groups of at most `_CHUNK` recordings, and the length to pad each to.
 
     Lengths double from one kind of group to the next, so that padding stays small; below 1,024
     snippets another compilation would cost more than it saves.
     """
-    kinds: dict[int, list[Recording]] = {}
+    kinds: dict[int, list[_T]] = {}
     for recording in recordings:
-        size = max(len(recording.features), 1023)
+        size = max(length_of(recording), 1023)
         kinds.setdefault(size.bit_length(), []).append(recording)
     for alike in kinds.values():
-        length, size = _bucket_of(alike), min(_CHUNK, len(alike))
+        length = batches.bucket(max(map(length_of, alike)), _LENGTH_STEP)
+        size = min(_CHUNK, len(alike))
         for first in range(0, len(alike), size):
             # The last group is filled up with some of the group before it.
             first = min(first, len(alike) - size)
@@ -336,7 +389,7 @@ def _compensates_test(fitted: Fitted) -> bool:
     return sampling.compensate and sampling.test_compensation and fitted.round_number > 0
 
 
-def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False, scores=None) -> Results:
+def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
     return localization.locate_recordings(
         fitted.params,
         recordings,
@@ -346,11 +399,10 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False, scores=Non
         classes=fitted.classes,
         num_samples=packed.num_samples,
         own=own,
-        scores=scores,
     )
 
 
-def _hold_out(
+def hold_out(
     dataset: Dataset, config: ml_collections.FrozenConfigDict
 ) -> tuple[Dataset, tuple[Recording, ...]]:
     """Sets the last `config.train.holdout` training recordings aside."""
@@ -370,19 +422,25 @@ def point_criterion(results: Results, recordings: Sequence[Recording], classes) 
     The mean over points of the score of the best proposal of its class that contains the point and
     no other point; 0 where there is none.
     """
-    scores = []
+    scores = point_scores(results, recordings, classes)
+    return float(scores.mean()) if len(scores) else 0.0
+
+
+def point_scores(results: Results, recordings: Sequence[Recording], classes) -> np.ndarray:
+    """What `point_criterion` is the mean of: `[P]`, for all points of the recordings in order."""
+    scores = [np.zeros(0)]
     for recording in recordings:
-        times_s = np.array([point.time_s for point in recording.points])
-        for point in recording.points:
-            best = 0.0
-            for entry in results[recording.name]:
-                start_s, end_s = entry["segment"]
-                inside = (times_s >= start_s) & (times_s < end_s)
-                own = entry["label"] == classes[point.label] and start_s <= point.time_s < end_s
-                if own and inside.sum() == 1:
-                    best = max(best, entry["score"])
-            scores.append(best)
-    return float(np.mean(scores)) if scores else 0.0
+        entries, points = results[recording.name], recording.points
+        segments = np.array([entry["segment"] for entry in entries]).reshape(-1, 2)
+        labels = np.array([classes.index(entry["label"]) for entry in entries], int)
+        values = np.array([entry["score"] for entry in entries])
+        times_s = np.array([point.time_s for point in points])
+        inside = (segments[:, :1] <= times_s) & (times_s < segments[:, 1:])
+        alone = inside.sum(axis=1, keepdims=True) == 1
+        own = labels[:, None] == np.array([point.label for point in points], int)
+        best = np.where(inside & alone & own, values[:, None], 0).max(axis=0, initial=0)
+        scores.append(best)
+    return np.concatenate(scores)
 
 
 def _criterion(
@@ -412,13 +470,7 @@ def _test_round(
     folder, scores = workdir / f"round_{number}", {}
     found = predict(fitted, dataset.test, scores=scores)
     files.write_json(folder / "detections_test.json", activitynet(found))
-    arrays = {}
-    for name, (confidences, foreground) in scores.items():
-        arrays[f"{name}/scores"] = confidences.astype(np.float16)
-        arrays[f"{name}/background"] = (1 - foreground).astype(np.float16)
-    files.write_npz(folder / "scores_test.npz", arrays)
-    grids = {recording.name: recording.grid.to_dict() for recording in dataset.test}
-    files.write_json(folder / "scores_test.json", grids)
+    write_scores(folder / "scores_test.npz", scores)
     metrics = evaluate(found, dataset.ground_truth, fitted.config)
     files.write_json(workdir / "detections.json", activitynet(found))
     report(f"round {number}\n{evaluation.format_table(metrics)}")

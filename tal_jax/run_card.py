@@ -24,19 +24,40 @@ def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Datas
       ValueError: if the work directory holds a run of another config or data set.
       OSError: if it cannot be written.
     """
-    card = _card(config, dataset)
-    settings = _plain(config.to_dict())
     if (workdir / "config.json").exists():
-        _check_same(workdir, settings, card)
+        check_same(workdir, config, dataset)
         return
-    files.write_json(workdir / "run.json", card)
+    files.write_json(workdir / "run.json", _card(config, dataset))
     files.write_json(workdir / "ground_truth.json", dataset.ground_truth)
     files.write_json(workdir / "train_points.json", _points(dataset))
     if dataset.scaling is not None:
         scaling = {"mean": dataset.scaling.mean, "scale": dataset.scaling.scale}
         files.write_npz(workdir / _SCALING_FILE, scaling)
     # Last, since it marks the directory as a run's.
-    files.write_json(workdir / "config.json", settings)
+    files.write_json(workdir / "config.json", _plain(config.to_dict()))
+
+
+def check_same(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> None:
+    """Refuses a config or data set other than the run's.
+
+    Raises:
+      ValueError: naming what differs, or if a file of the run cannot be read.
+    """
+    settings = _plain(config.to_dict())
+    before = files.read_json(workdir / "config.json")
+    for key in sorted(_flat(before) | _flat(settings)):
+        old, new = _flat(before).get(key), _flat(settings).get(key)
+        if old != new:
+            raise ValueError(
+                f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its "
+                "own config or choose another work directory"
+            )
+    data = files.read_json(workdir / "run.json")["data"]
+    for key, value in _card(config, dataset)["data"].items():
+        if data.get(key) != value:
+            raise ValueError(
+                f"{workdir} holds a run on other data: {key} was {data.get(key)!r}, now {value!r}"
+            )
 
 
 def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]]:
@@ -123,23 +144,6 @@ def _points(dataset: Dataset) -> dict[str, Any]:
         for recording in dataset.train
     }
     return {"version": "tal_jax", "classes": list(dataset.classes), "database": database}
-
-
-def _check_same(workdir: Path, settings: dict[str, Any], card: dict[str, Any]) -> None:
-    before = files.read_json(workdir / "config.json")
-    for key in sorted(_flat(before) | _flat(settings)):
-        old, new = _flat(before).get(key), _flat(settings).get(key)
-        if old != new:
-            raise ValueError(
-                f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its "
-                "own config or choose another work directory"
-            )
-    data = files.read_json(workdir / "run.json")["data"]
-    for key, value in card["data"].items():
-        if data.get(key) != value:
-            raise ValueError(
-                f"{workdir} holds a run on other data: {key} was {data.get(key)!r}, now {value!r}"
-            )
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,15 +1,22 @@
-"""Work directories of runs: score their rounds again, compare them, show them."""
+"""Work directories of runs: score their rounds again, tune, compare them, show them."""
 
 import importlib.util
-from collections.abc import Callable
+import os
+import shlex
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from tal_jax import evaluation, pipeline, report, run_card
+import ml_collections
+
+from tal_jax import evaluation, pipeline, report, run_card, tuning
+from tal_jax.config import check_config, override
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
+from tal_jax.data.datasets import load_dataset
 from tal_jax.data.feature_files import load_npy
-from tal_jax.data.recordings import Recording
+from tal_jax.data.recordings import Recording, check_dataset
+from tal_jax.data.score_files import read_scores
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
@@ -39,6 +46,105 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
         print_line(f"{_title(folder)}\n{evaluation.format_table(metrics)}")
         files.write_json(folder / "evaluation.json", metrics.to_dict())
     files.write_json(workdir / "evaluation.json", metrics.to_dict())
+
+
+def evaluate_scores(
+    path: str | Path,
+    assignments: Iterable[str] = (),
+    *,
+    output: str | Path | None = None,
+    print_line: Callable[[str], None] = print,
+) -> None:
+    """Localizes again in the saved scores of a round, without its network, and scores the result.
+
+    Nothing in the run changes.
+
+    Args:
+      path: a round's `scores_test.npz`, in the work directory of its run.
+      assignments: changes to the run's settings, such as `"localization.delta=0.5"`.
+      output: a file for the detections.
+      print_line: prints a line.
+
+    Raises:
+      ValueError: if a file cannot be read or does not fit the run, or a setting is refused.
+      OSError: if the output cannot be written.
+    """
+    workdir = Path(path).absolute().parent.parent
+    config, data = run_card.read(workdir)
+    config = _relocalizing_config(config, assignments)
+    ground_truth = files.read_json(workdir / "ground_truth.json")
+    scores = read_scores(path)
+    for name, one in scores.items():
+        if len(one.last.video) != len(data["classes"]):
+            raise ValueError(
+                f"{path}: {len(one.last.video)} classes in {name!r}; expected the "
+                f"{len(data['classes'])} of the run in {workdir}"
+            )
+    found = pipeline.relocalize(scores, config.localization, data["classes"])
+    metrics = pipeline.evaluate(found, ground_truth, config)
+    missing = sorted(set(ground_truth["database"]) - set(scores))
+    if missing:
+        raise ValueError(f"{path}: no scores of {missing[0]!r}; expected every test recording")
+    if output is not None:
+        files.write_json(output, pipeline.activitynet(found))
+    print_line(evaluation.format_table(metrics))
+
+
+def tune_run(
+    workdir: str | Path,
+    assignments: Iterable[str] = (),
+    *,
+    data: str | os.PathLike | None = None,
+    print_line: Callable[[str], None] = print,
+) -> None:
+    """Chooses localization settings for the last round by the points that a run held out.
+
+    Writes `tuned.json`; see `tal_jax.tuning` for what is chosen and how.
+
+    Args:
+      workdir: of a run with `train.holdout`.
+      assignments: changes to the run's settings to begin with.
+      data: as in `load_dataset`.
+      print_line: prints a line.
+
+    Raises:
+      ValueError: if the run held out no points, its data or network cannot be read, or a setting is
+        refused.
+      OSError: if the file cannot be written.
+    """
+    workdir = Path(workdir)
+    config, _ = run_card.read(workdir)
+    if not config.train.holdout:
+        raise ValueError(
+            f"{workdir}: train.holdout=0, so that no recording is left to tune on; train with "
+            "--set train.holdout=5, or as many as can be spared"
+        )
+    options = _relocalizing_config(config, assignments).localization
+    fitted = pipeline.load_run(workdir)
+    dataset = load_dataset(config, data)
+    check_dataset(dataset)
+    run_card.check_same(workdir, config, dataset)
+    _, held_out = pipeline.hold_out(dataset, config)
+    scores = {}
+    pipeline.predict(fitted, held_out, scores=scores)
+    tuned = tuning.tune(scores, held_out, options, fitted.classes)
+    content = {
+        "localization": tuned.options.to_dict(),
+        "criterion": tuned.criterion,
+        "criterion_before": tuned.criterion_before,
+    }
+    files.write_json(workdir / "tuned.json", content)
+    print_line(tuning.format_table(tuned))
+    points = sum(len(recording.points) for recording in held_out)
+    print_line(
+        f"criterion {tuned.criterion_before:.4f} before, {tuned.criterion:.4f} now, on {points} "
+        f"points of {len(held_out)} held-out recordings; in {workdir / 'tuned.json'}"
+    )
+    path = workdir / f"round_{fitted.round_number}" / "scores_test.npz"
+    command = ["tal-jax", "evaluate", "--scores", str(path)]
+    for assignment in _assignments(config.localization, tuned.options):
+        command += ["--set", assignment]
+    print_line(shlex.join(command))
 
 
 def compare_rounds(workdir: str | Path) -> str:
@@ -101,6 +207,34 @@ def read_results(path: str | Path) -> dict[str, Any]:
     if not isinstance(values, dict) or not isinstance(values.get("results"), dict):
         raise ValueError(f"{path}: no ActivityNet detections, expected an object with 'results'")
     return values["results"]
+
+
+def _relocalizing_config(
+    config: ml_collections.FrozenConfigDict, assignments: Iterable[str]
+) -> ml_collections.FrozenConfigDict:
+    """The run's config with changes to what comes after the network."""
+    config = ml_collections.ConfigDict(config.to_dict())
+    for assignment in assignments:
+        override(config, assignment)
+        key = assignment.partition("=")[0]
+        if not key.startswith("localization."):
+            raise ValueError(
+                f"setting {key!r} is what the scores were made with; expected one of "
+                f"{', '.join(f'localization.{name}' for name in config.localization)}"
+            )
+    return check_config(config)
+
+
+def _assignments(before: ml_collections.ConfigDict, after: ml_collections.ConfigDict) -> list[str]:
+    """What turns the section `localization` of one config into another's, as `--set` takes it."""
+
+    def text(value):
+        # Shells would ask for quotes around parentheses.
+        return str(value).replace(" ", "").removeprefix("(").removesuffix(")") or "()"
+
+    return [
+        f"localization.{key}={text(value)}" for key, value in after.items() if value != before[key]
+    ]
 
 
 def _rounds_with(workdir: Path, name: str) -> list[Path]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 import toy
@@ -15,6 +16,10 @@ from tal_jax import cli, pipeline
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.training import checkpoints
+
+
+from tal_jax.data.score_files import read_scores, write_scores
+from tal_jax.training import checkpoints, rsmp
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +119,109 @@ def test_evaluate(capsys, workdir):
     assert (workdir / "report.html").exists() and (workdir / "report.png").exists()
 
 
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_evaluate_scores(capsys, toy_run, tmp_path, monkeypatch):
+    """The detections of the run again, without its network and without a trace."""
+    monkeypatch.setattr(rsmp, "make_model", None)
+    before, folder = _contents(toy_run.workdir), toy_run.workdir / "round_0"
+    output = tmp_path / "found" / "again.json"
+    out = _succeed(capsys, "evaluate", "--scores", folder / "scores_test.npz", "--output", output)
+    assert files.read_json(output) == files.read_json(folder / "detections_test.json")
+    average = files.read_json(folder / "evaluation.json")["average_map"]
+    assert re.search(rf"mAP .* {100 * average:.2f}\n", out)
+    assert _contents(toy_run.workdir) == before
+
+
+def test_evaluate_scores_with_other_settings(capsys, toy_run, tmp_path):
+    path = toy_run.workdir / "round_1" / "scores_test.npz"
+    arguments = ["--thresholds", "0.4", "--foreground-thresholds", ""]
+    arguments += ["--set", "localization.video_weight=0", "--output", tmp_path / "found.json"]
+    _succeed(capsys, "evaluate", "--scores", path, *arguments)
+    options = toy.config().localization
+    options.update(thresholds=(0.4,), foreground_thresholds=(), video_weight=0.0)
+    found = pipeline.relocalize(read_scores(path), options, toy.CLASSES)
+    assert files.read_json(tmp_path / "found.json")["results"] == found
+    before = files.read_json(path.parent / "detections_test.json")["results"]
+    assert all(0 < len(found[name]) < len(before[name]) for name in before)
+
+
+def _with_points_of_its_own(toy_run, tmp_path) -> tuple[Path, Path]:
+    """The data with points in its file, and a copy of the run that says to have held out three."""
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    shutil.copytree(toy_run.data, data)
+    shutil.copytree(toy_run.workdir, workdir)
+    annotations = files.read_json(data / "annotations.json")
+    for name, points in files.read_json(workdir / "train_points.json")["database"].items():
+        instances = annotations["database"][name]["annotations"]
+        for instance, point in zip(instances, points["annotations"], strict=True):
+            assert instance["segment"][0] <= point["point"] < instance["segment"][1]
+            instance["point"] = point["point"]
+    files.write_json(data / "annotations.json", annotations)
+    settings = files.read_json(workdir / "config.json")
+    settings["data"] |= {"folder": str(data), "points": "file"}
+    settings["train"]["holdout"] = 3
+    files.write_json(workdir / "config.json", settings)
+    return data, workdir
+
+
+def test_tune(capsys, toy_run, tmp_path):
+    data, workdir = _with_points_of_its_own(toy_run, tmp_path)
+    before = _contents(workdir)
+    start = ["--set", "localization.thresholds=" + ",".join(["0.8", "0.9"] * 5)]
+    out = _succeed(capsys, "tune", "--workdir", workdir, *start)
+    after = _contents(workdir)
+    content = after.pop(str(workdir / "tuned.json"))
+    assert after == before
+    tuned = json.loads(content)
+    options = toy.config().localization.to_dict()
+    assert set(tuned) == {"localization", "criterion", "criterion_before"}
+    assert set(tuned["localization"]) == set(options)
+    assert tuned["criterion"] > tuned["criterion_before"]
+    thresholds = tuned["localization"]["thresholds"]
+    assert len(thresholds) == 10 and thresholds[0] < 0.8
+    lines = out.splitlines()
+    assert sum(line.endswith("chosen") for line in lines) == 2
+    assert f"in {workdir}/tuned.json" in lines[-2] and "3 held-out recordings" in lines[-2]
+
+    # The printed command uses what was chosen.
+    command = lines[-1].split()
+    assert command[:2] == ["tal-jax", "evaluate"] and "--set" in command
+    _succeed(capsys, *command[1:], "--output", tmp_path / "found.json")
+    options.update(tuned["localization"])
+    scores = read_scores(workdir / "round_1" / "scores_test.npz")
+    found = pipeline.relocalize(scores, ml_collections.ConfigDict(options), toy.CLASSES)
+    assert files.read_json(tmp_path / "found.json")["results"] == found
+
+    # Starts and ends have no say: other ones, the same points.
+    annotations = files.read_json(data / "annotations.json")
+    for recording in annotations["database"].values():
+        if recording["subset"] == "train":
+            for instance in recording["annotations"]:
+                start_s, end_s = instance["segment"]
+                middle_s = instance["point"] + 0.01
+                instance["segment"] = [(start_s + instance["point"]) / 2, (end_s + middle_s) / 2]
+    files.write_json(data / "annotations.json", annotations)
+    (workdir / "tuned.json").unlink()
+    assert _succeed(capsys, "tune", "--workdir", workdir, *start) == out
+    assert (workdir / "tuned.json").read_bytes() == content
+
+
+def test_tune_refuses(capsys, toy_run, workdir, tmp_path):
+    line = _fail(capsys, "tune", "--workdir", workdir)
+    assert "train.holdout=0" in line and "train with --set train.holdout=5" in line
+    data, run = _with_points_of_its_own(toy_run, tmp_path / "other")
+    line = _fail(capsys, "tune", "--workdir", run, "--set", "train.holdout=2")
+    assert "setting 'train.holdout' is what the scores were made with" in line
+    annotations = files.read_json(data / "annotations.json")
+    annotations["database"]["train_5"]["annotations"].pop()
+    files.write_json(data / "annotations.json", annotations)
+    assert "holds a run on other data: points was " in _fail(capsys, "tune", "--workdir", run)
+    assert not (run / "tuned.json").exists()
+
+
 def test_predict(capsys, toy_run, tmp_path):
     file = toy_run.data / "test_0.npy"
     out = _succeed(capsys, "predict", file, "--workdir", toy_run.workdir)
@@ -168,7 +276,7 @@ def test_info(capsys, config, toy_run):
     assert re.search(r"peak memory: +[1-9]\d* MB", out)
 
 
-COMMANDS = ["", "quickstart", "train", "evaluate", "predict", "info"]
+COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "info"]
 COMMANDS += ["points", "points make", "points convert", "points compare"]
 
 
@@ -183,10 +291,14 @@ def test_help_teaches(capsys, command):
         assert "hapt_hamnet, hapt_rsmp, quickstart, " in out
 
 
-@pytest.mark.parametrize("arguments", [[], ["trian"], ["train"], ["predict", "x.npy"], ["points"]])
+WRONG = ["", "trian", "train", "predict x.npy", "points"]
+WRONG += ["evaluate", "evaluate --workdir w --scores s"]
+
+
+@pytest.mark.parametrize("arguments", WRONG)
 def test_wrong_usage(capsys, arguments):
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        cli.main(arguments.split())
     assert caught.value.code == 2
     assert "Traceback" not in capsys.readouterr().err
 
@@ -465,7 +577,7 @@ def test_predict_refuses(capsys, toy_run, tmp_path, features, message):
     assert not list(tmp_path.glob("*.json"))
 
 
-@pytest.mark.parametrize("command", ["evaluate", "predict"])
+@pytest.mark.parametrize("command", ["evaluate", "tune", "predict"])
 def test_work_directory_without_a_run(capsys, tmp_path, command):
     np.save("stream.npy", np.zeros((20, 8), np.float32))
     file = ["stream.npy"] if command == "predict" else []
@@ -567,3 +679,51 @@ def test_convert_detections(capsys, workdir, tmp_path):
     assert written["results"] == detections["results"]
     assert written["version"] == "VERSION 1.3"
     assert f"{sum(map(len, written['results'].values()))} detections in" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--set", "train.steps=5"], "setting 'train.steps' is what the scores were made with"),
+        (["--set", "localization.dleta=1"], "did you mean 'localization.delta'?"),
+        (["--thresholds", "0.1,b"], "localization.thresholds=(0.1,b,); expected values in paren"),
+        (["--foreground-thresholds", "a"], "localization.foreground_thresholds=(a,); expected"),
+        (["--set", "localization.iou_threshold=2"], "iou_threshold=2.0; expected from 0 to 1"),
+        (["--thresholds", "", "--foreground-thresholds", ""], "expected some, or some"),
+    ],
+)
+def test_evaluate_scores_refuses_settings(capsys, toy_run, tmp_path, arguments, message):
+    path = toy_run.workdir / "round_1" / "scores_test.npz"
+    output = tmp_path / "found.json"
+    line = _fail(capsys, "evaluate", "--scores", path, "--output", output, *arguments)
+    assert message in line and not output.exists()
+
+
+def test_evaluate_scores_refuses_files(capsys, workdir, tmp_path):
+    path, output = workdir / "round_1" / "scores_test.npz", tmp_path / "found.json"
+
+    def fail(path=path):
+        line = _fail(capsys, "evaluate", "--scores", path, "--output", output)
+        assert not output.exists()
+        return line
+
+    assert fail(workdir).startswith(f"cannot read {tmp_path.parent}/config.json")
+    shutil.copy(path, tmp_path / "alone.npz")
+    assert fail("alone.npz").startswith(f"cannot read {tmp_path.parent}/config.json")
+    assert fail(workdir / "round_1" / "none.npz").startswith(f"cannot read {workdir}/round_1/none")
+    scores = read_scores(path)
+    write_scores(path, {name: one for name, one in scores.items() if name != "test_1"})
+    assert f"{path}: no scores of 'test_1'; expected every test recording" in fail()
+    arrays = files.read_npz(path)
+    arrays["test_0/scores"] = arrays["test_0/scores"][:, :1]
+    arrays["test_0/video"] = arrays["test_0/video"][:1]
+    files.write_npz(path, arrays)
+    assert f"{path}: 1 classes in 'test_0'; expected the 2 of the run" in fail()
+    path.write_bytes(b"PK nothing")
+    assert f"cannot read {path}" in fail()
+
+
+@pytest.mark.parametrize("arguments", [["--output", "x.json"], ["--thresholds", "0.1"]])
+def test_settings_do_not_go_with_saved_detections(capsys, workdir, arguments):
+    line = _fail(capsys, "evaluate", "--workdir", workdir, *arguments)
+    assert "settings and --output go with --scores, not with --workdir" in line

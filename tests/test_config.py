@@ -215,6 +215,8 @@ def test_config_of_a_file(tmp_path):
         ("seeds.force_between=none", "seeds.force_between='none'; expected 'any' or 'same'"),
         ("sampling.tau_s=0", "sampling.tau_s=0.0; expected more than 0 seconds"),
         ("sampling.alpha=1.5", "sampling.alpha=1.5; expected from 0 to 1"),
+        ("localization.delta=-1", "localization.delta=-1.0; expected at least 0"),
+        ("localization.iou_threshold=2", "localization.iou_threshold=2.0; expected from 0 to 1"),
     ],
 )
 def test_check_config_refuses(assignment, message):

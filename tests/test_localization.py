@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from tal_jax import localization
+from tal_jax.config import rsmp_config
+from tal_jax.data.clock import Grid
+from tal_jax.data.score_files import RecordingScores, ScoreSequence
 
 
 @pytest.fixture(autouse=True)
@@ -261,3 +264,64 @@ def test_a_recording_full_of_action():
     # Nothing is outside: the mean, plus the video score's share.
     np.testing.assert_allclose(found.scores[found.where], [1.2, 1.2], rtol=1e-6)
     assert found.scores.dtype == jnp.float32
+
+
+# ---- saved scores
+
+
+def _saved(cumulative, video=(1.0, 1.4 / 3)):
+    """The scores of twelve new snippets, a second each, of a recording as long as it takes."""
+    scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
+    sequence = ScoreSequence(scores, foreground, _curve(*video), _curve(*cumulative))
+    return RecordingScores(Grid(1, 1, 1), len(cumulative) - 1.0, sequence, sequence)
+
+
+def _locate_scores(recordings, **changes):
+    options = rsmp_config().localization
+    options.update({name: tuple(levels.tolist()) for name, levels in THRESHOLDS.items()} | changes)
+    padded = dict(length=16, num_samples=14)
+    return localization.locate_scores(recordings, options=options, classes="ab", **padded)
+
+
+def _assert_entries(found, label, want, keep, stretch=1.0):
+    """The entries of a class are what `localize` finds."""
+    entries = [entry for entry in found if entry["label"] == "ab"[label]]
+    order = np.argsort(-want.scores[label][keep], kind="stable")
+    assert len(entries) == len(order)
+    got = np.array([[*entry["segment"], entry["score"]] for entry in entries])
+    np.testing.assert_allclose(
+        got[:, :2], want.segments[label][keep][order] * stretch, rtol=1e-5, atol=1e-5
+    )
+    np.testing.assert_allclose(got[:, 2], want.scores[label][keep][order], atol=1e-5)
+
+
+def test_saved_scores_are_localized_as_fresh_ones(monkeypatch):
+    monkeypatch.setattr(localization, "_MAX_RUNS", 1)  # too few: room for more is made
+    recordings = {
+        "plain": _saved(range(13)),
+        # Six snippets, of which every one was read twice: times come back halved.
+        "long/er": _saved(range(0, 14, 2)),
+        "one class": _saved(range(13), video=(0.3, 0.6)),
+    }
+    scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
+    found = _locate_scores(recordings, class_threshold=0.4)
+    want = _detect(scores, foreground, [True, True])
+    for label in range(2):
+        _assert_entries(found["plain"], label, want, want.where[label])
+        _assert_entries(found["long/er"], label, want, want.where[label], stretch=0.5)
+    want = _detect(scores, foreground, [False, True], video=(0.3, 0.6))
+    assert {entry["label"] for entry in found["one class"]} == {"b"}
+    _assert_entries(found["one class"], 1, want, want.where[1])
+
+
+def test_other_settings_change_what_is_found_in_saved_scores(monkeypatch):
+    monkeypatch.setattr(localization, "_MAX_RUNS", 2)
+    recordings = {name: _saved(range(13)) for name in ("plain", "long/er", "one class")}
+    changes = dict(thresholds=(0.1, 0.6), iou_threshold=0.3, video_weight=0.1, delta=0.5)
+    found = _locate_scores(recordings, **changes)
+    assert found != _locate_scores(recordings)
+    scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
+    changes["thresholds"] = _curve(0.1, 0.6)
+    want = _detect(scores, foreground, [True, False], **changes)
+    for entries in found.values():
+        _assert_entries(entries, 0, want, want.where[0])

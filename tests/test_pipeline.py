@@ -20,6 +20,7 @@ from tal_jax import pipeline
 from tal_jax.config import check_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Point, Recording
+from tal_jax.data.score_files import read_scores, write_scores
 from tal_jax.training import rounds
 
 
@@ -74,7 +75,6 @@ def test_work_directory(toy_run):
         "detections_test.json",
         "evaluation.json",
         "scores_test.npz",
-        "scores_test.json",
     }
     assert names == {
         *("config.json", "run.json", "metrics.jsonl", "train_points.json", "ground_truth.json"),
@@ -104,11 +104,23 @@ def test_saved_network_finds_the_saved_detections(toy_run):
         assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_saved_scores_give_the_saved_detections(toy_run, number):
+    """Without the network, and exactly: same program, same numbers."""
+    folder = toy_run.workdir / f"round_{number}"
+    scores = read_scores(folder / "scores_test.npz")
+    with toy.compilations() as compiled:
+        found = pipeline.relocalize(scores, toy_run.fitted.config.localization, toy.CLASSES)
+    assert pipeline.activitynet(found) == _read(folder / "detections_test.json")
+    assert list(found) == [recording.name for recording in toy.dataset(toy_run.data).test]
+    assert not {"jit(read)", "jit(locate)"} & set(compiled)
+
+
 def test_every_program_is_compiled_once(toy_run):
     counts = collections.Counter(toy_run.compiled)
     assert counts["jit(block)"] == 1  # for both rounds, none inside the loop over steps
     # One for the shape of the training recordings, one for that of the test recordings.
-    assert counts["jit(locate)"] == 2
+    assert counts["jit(read)"] == counts["jit(locate)"] == 2
     assert counts["jit(compensate)"] == 1
     assert counts["jit(assign_instances)"] == 1
 
@@ -116,7 +128,7 @@ def test_every_program_is_compiled_once(toy_run):
 def test_a_second_run_compiles_nothing_large(toy_run, tmp_path):
     with toy.compilations() as compiled:
         _fit(toy_run, tmp_path, steps=15, rounds=1)
-    assert not {"jit(block)", "jit(locate)"} & set(compiled)
+    assert not {"jit(block)", "jit(read)", "jit(locate)"} & set(compiled)
 
 
 # --- stopping and going on ---
@@ -349,12 +361,12 @@ def test_point_criterion_by_hand():
 # --- prediction ---
 
 
-def test_test_compensation(toy_run):
+def test_test_compensation(toy_run, tmp_path):
     config = toy.config(toy_run.data)
     config.sampling.test_compensation = True
     fitted = dataclasses.replace(toy_run.fitted, config=check_config(config))
-    dataset = toy.dataset(toy_run.data)
-    found = pipeline.predict(fitted, dataset.test)
+    dataset, scores = toy.dataset(toy_run.data), {}
+    found = pipeline.predict(fitted, dataset.test, scores=scores)
     plain = pipeline.predict(toy_run.fitted, dataset.test)
     assert found != plain
     # Round 0 met no compensated timelines.
@@ -363,6 +375,11 @@ def test_test_compensation(toy_run):
     assert metrics.map[4] > 0.9
     for recording in dataset.test:
         assert all(entry["segment"][1] <= recording.duration_s for entry in found[recording.name])
+    # The scores of the lengthened timeline are saved, too, and lead back exactly.
+    write_scores(tmp_path / "scores.npz", scores)
+    saved = read_scores(tmp_path / "scores.npz")
+    assert all(len(one.last.scores) > len(one.original.scores) for one in saved.values())
+    assert pipeline.relocalize(saved, fitted.config.localization, fitted.classes) == found
 
 
 def test_points_of_test_recordings_are_not_read(toy_run):

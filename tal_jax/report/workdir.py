@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tal_jax.data.clock import Grid
-from tal_jax.data.files import read_json, read_npz
+from tal_jax.data.files import read_json
+from tal_jax.data.score_files import read_scores
 
 FLAT_CURVE = 0.05  # the score curve of a class that never gets here is not worth drawing
 
@@ -288,18 +288,13 @@ def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dic
     folder = next((one for one in reversed(folders) if (one / "scores_test.npz").exists()), None)
     if folder is None:
         return {}
-    path, curves = folder / "scores_test.npz", {}
-    grids = _read_object(folder / "scores_test.json")
-    arrays = read_npz(path)
-    with _blaming(path, "scores with a grid for each recording in scores_test.json"):
-        for name, grid in grids.items():
-            scores = np.asarray(arrays[f"{name}/scores"], np.float32)
-            background = np.asarray(arrays[f"{name}/background"], np.float32)
-            if scores.shape != (len(background), num_classes) or not len(background):
-                shapes = f"{list(scores.shape)} and {list(background.shape)}"
-                notes.append(f"scores of {name}: {shapes}, expected [T, {num_classes}] and [T]")
-                continue
-            curves[name] = Curves(scores, background, Grid.from_dict(grid).stride_s)
+    curves = {}
+    for name, one in read_scores(folder / "scores_test.npz").items():
+        scores, foreground = one.original.scores, one.original.foreground
+        if scores.shape[1] != num_classes:
+            notes.append(f"scores of {name}: {list(scores.shape)}, expected [T, {num_classes}]")
+            continue
+        curves[name] = Curves(scores, 1 - foreground, one.grid.stride_s)
     return _within_one(curves, notes)
 
 

@@ -10,7 +10,9 @@ import sys
 import numpy as np
 import pytest
 
+from tal_jax.data.clock import Grid
 from tal_jax.data.files import write_json, write_npz
+from tal_jax.data.score_files import RecordingScores, ScoreSequence, write_scores
 from tal_jax.report import html as report_html
 from tal_jax.report import write_picture, write_report
 from tal_jax.report.pictures import class_colours
@@ -96,14 +98,14 @@ def workdir(tmp_path):
 
 def _write_scores(folder, names):
     random = np.random.default_rng(0)
-    scores = {name: random.random((40, 3)).astype(np.float16) for name in names}
-    scores = {name: values * [1.0, 1.0, 0.01] for name, values in scores.items()}  # no "sit"
-    background = {f"{name}/background": random.random(40).astype(np.float16) for name in names}
-    write_npz(
-        folder / "scores_test.npz", {f"{n}/scores": v for n, v in scores.items()} | background
-    )
-    grid = {"fps": 50, "stride_frames": 25, "window_frames": 75}
-    write_json(folder / "scores_test.json", dict.fromkeys(names, grid))
+
+    def scores():
+        values = random.random((40, 3)) * [1.0, 1.0, 0.01]  # no "sit"
+        said = (values, random.random(40), values.max(axis=0), np.arange(41))
+        sequence = ScoreSequence(*(one.astype(np.float32) for one in said))
+        return RecordingScores(Grid(50, 25, 75), 20.0, sequence, sequence)
+
+    write_scores(folder / "scores_test.npz", {name: scores() for name in names})
 
 
 class _Page(html.parser.HTMLParser):
@@ -173,7 +175,7 @@ def test_curves_keep_their_values(workdir):
     values = np.frombuffer(base64.b64decode(curves["data"]), np.uint8).reshape(3, 40) / 255
     with np.load(workdir / "round_1" / "scores_test.npz") as arrays:
         np.testing.assert_allclose(values[:2].T, arrays["a/scores"][:, :2], atol=0.51 / 255)
-        np.testing.assert_allclose(values[2], arrays["a/background"], atol=0.51 / 255)
+        np.testing.assert_allclose(values[2], 1 - arrays["a/foreground"], atol=0.51 / 255)
     assert any("2 score curves" in note for note in data["notes"])
 
 
@@ -184,7 +186,7 @@ def test_scores_beyond_one_are_drawn_to_scale(workdir):
         arrays = dict(stored)
     top = max(values.max() for name, values in arrays.items() if name.endswith("/scores"))
     for name in ("a/scores", "b/scores"):
-        arrays[name] = arrays[name] * np.float16(8)
+        arrays[name] = arrays[name] * np.float32(8)
     write_npz(path, arrays)
     _, data = _read_page(write_report(workdir))
     curves = data["test"][0]["curves"]
@@ -228,7 +230,6 @@ def _minimal(folder):
     [
         ["metrics.jsonl"],
         ["round_1/scores_test.npz", "round_0/scores_test.npz"],
-        ["round_1/scores_test.json"],
         ["run.json", "config.json"],
         ["ground_truth.json"],
         ["train_points.json", "round_0/proposals_train.json", "round_1/proposals_train.json"],

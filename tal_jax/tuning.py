@@ -1,0 +1,161 @@
+"""Chooses localization settings by the points of held-out training recordings alone.
+
+The criterion is `pipeline.point_criterion`: over the points, the mean score of the best proposal
+that contains that point and no other. No start and no end enters it, so that nothing is learnt of
+test recordings, nor of what training is not told. It compares two settings honestly only if they
+
+1. score the same segment the same. `video_weight`, `delta` and `min_outer` are part of the score,
+   and `soft_sigma` lowers it: they would move the criterion without moving one segment.
+2. propose from equally many thresholds. The criterion sees the best proposal of each point and no
+   wrong one. More thresholds, a lower `class_threshold` or a higher `iou_threshold` give more
+   proposals, which it could only reward: at `iou_threshold=1`, where every duplicate is kept, it is
+   highest. The other way, the strictest value that loses no held-out point says nothing of those
+   that it loses elsewhere.
+
+What is left is where the thresholds lie: `thresholds` and then `foreground_thresholds` are tried as
+evenly spaced levels between two bounds, as many as there were. What is chosen must be better than
+what there was by more than the standard error of the difference over the points.
+"""
+
+import dataclasses
+import itertools
+from collections.abc import Mapping, Sequence
+
+import ml_collections
+import numpy as np
+
+from tal_jax import pipeline
+from tal_jax.data.recordings import Recording
+from tal_jax.data.score_files import RecordingScores
+
+# The settings that are chosen, in this order.
+_TUNED = ("thresholds", "foreground_thresholds")
+# Confidences between which levels are spaced.
+_BOUNDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial:
+    """One value of a setting, tried with the settings that were chosen before it.
+
+    Attributes:
+      setting: its key in the section `localization`.
+      value: the levels.
+      criterion: the point criterion.
+      gain: what it adds to the criterion of the value that there was.
+      gain_error: standard error of the gain over the points.
+      proposals: how many there are in a recording, on average.
+      chosen: whether the value was chosen.
+    """
+
+    setting: str
+    value: tuple[float, ...]
+    criterion: float
+    gain: float
+    gain_error: float
+    proposals: float
+    chosen: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Tuned:
+    """What was chosen, and what it was chosen from.
+
+    Attributes:
+      options: the section `localization` of a config.
+      criterion: the point criterion with these options.
+      criterion_before: with those that the search began with.
+      trials: all values that were tried; each setting's first one is what there was.
+    """
+
+    options: ml_collections.FrozenConfigDict
+    criterion: float
+    criterion_before: float
+    trials: tuple[Trial, ...]
+
+
+def tune(
+    scores: Mapping[str, RecordingScores],
+    recordings: Sequence[Recording],
+    options: ml_collections.FrozenConfigDict,
+    classes: Sequence[str],
+) -> Tuned:
+    """Chooses thresholds, one setting after the other.
+
+    Args:
+      scores: what a network that never saw the recordings says of them, from `pipeline.predict`.
+      recordings: held-out recordings with points.
+      options: the section `localization` of a config, to begin with.
+      classes: names of the classes.
+
+    Returns:
+      The settings with everything that was tried; the same each time.
+
+    Raises:
+      ValueError: if no recording has a point.
+    """
+    if not any(recording.points for recording in recordings):
+        raise ValueError("tuning: the held-out recordings have no points, expected at least one")
+    trials: list[Trial] = []
+    for setting in _TUNED:
+        if not options[setting]:
+            continue
+        tried = _try_values(setting, scores, recordings, options, classes)
+        best = _choose(tried)
+        trials += [dataclasses.replace(trial, chosen=trial is best) for trial in tried]
+        options = _replace(options, setting, best.value)
+    return Tuned(options, best.criterion, trials[0].criterion, tuple(trials))
+
+
+def format_table(tuned: Tuned) -> str:
+    """A line for each value that was tried; what was chosen is marked."""
+    lines = [f"{'setting':22}{'levels':>18}{'criterion':>11}{'gain':>18}{'proposals':>11}"]
+    for trial in tuned.trials:
+        levels = f"{len(trial.value)}: {min(trial.value):g} to {max(trial.value):g}"
+        gain = f"{trial.gain:+.4f} ± {trial.gain_error:.4f}"
+        lines.append(
+            f"{trial.setting:22}{levels:>18}{trial.criterion:11.4f}{gain:>18}"
+            f"{trial.proposals:11.1f}{'  chosen' if trial.chosen else ''}"
+        )
+    return "\n".join(lines)
+
+
+def _try_values(setting, scores, recordings, options, classes) -> list[Trial]:
+    """A trial of the value that there is, then of every other."""
+    trials, before = [], None
+    for value in dict.fromkeys([tuple(options[setting]), *_level_sets(len(options[setting]))]):
+        found = pipeline.relocalize(scores, _replace(options, setting, value), classes)
+        values = pipeline.point_scores(found, recordings, classes)
+        before = values if before is None else before
+        gains = values - before
+        trials.append(
+            Trial(
+                setting=setting,
+                value=value,
+                criterion=float(values.mean()),
+                gain=float(gains.mean()),
+                gain_error=float(gains.std() / np.sqrt(len(gains))),
+                proposals=float(np.mean([len(entries) for entries in found.values()])),
+            )
+        )
+    return trials
+
+
+def _level_sets(count: int) -> list[tuple[float, ...]]:
+    """Sets of `count` levels, evenly spaced between two bounds."""
+    return [
+        tuple(np.linspace(low, high, count).round(6).tolist())
+        for low, high in itertools.combinations(_BOUNDS, 2)
+    ]
+
+
+def _choose(trials: Sequence[Trial]) -> Trial:
+    """The best trial, or the first one where that is no better than chance would have it."""
+    best = max(trials, key=lambda trial: trial.criterion)
+    return best if best.gain > best.gain_error else trials[0]
+
+
+def _replace(
+    options: ml_collections.FrozenConfigDict, setting: str, value: tuple[float, ...]
+) -> ml_collections.FrozenConfigDict:
+    return ml_collections.FrozenConfigDict(options.to_dict() | {setting: value})
