@@ -15,9 +15,6 @@ from absl import logging
 from tal_jax import cli, pipeline
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
-from tal_jax.training import checkpoints
-
-
 from tal_jax.data.score_files import read_scores, write_scores
 from tal_jax.training import checkpoints, rsmp
 
