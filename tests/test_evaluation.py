@@ -573,3 +573,20 @@ def test_error_counts_add_up(seed):
         best = sorted(found.get(label, []), key=lambda d: -d[1])[: len(rows)]
         matched += len(_slow_match(rows, best, 0.3)[1])
     assert counts["matched"] == matched
+
+
+def test_detections_that_touch_ambiguous_segments_are_left_out():
+    """As W-TALC's evaluation does; touching ends share no time."""
+    found = _results(
+        {
+            "a": [("x", 0.9, 0, 2), ("y", 0.8, 3, 4), ("x", 0.7, 4, 9)],
+            "b": [("x", 1, 0, 9)],
+            "c": [],
+        }
+    )["results"]
+    kept = evaluation.without_ambiguous(
+        found, {"a": [[2, 3], [5, 6]], "c": [[0, 1]], "d": [[0, 1]]}
+    )
+    assert [one["segment"] for one in kept["a"]] == [[0, 2], [3, 4]]
+    assert kept["b"] == found["b"] and kept["c"] == []
+    assert evaluation.without_ambiguous(found, {}) == found

@@ -442,3 +442,17 @@ def test_odd_recordings_train(toy_run, tmp_path):
     assert any("12 of them beyond train.length" in line for line in lines)
     proposals = _read(tmp_path / "round_1" / "proposals_train.json")["results"]
     assert list(proposals) == [one.name for one in train] and proposals["silent"] == []
+
+
+def test_ambiguous_segments_are_dropped_where_that_is_asked_for():
+    segment = {"label": "bump", "segment": [1.0, 2.0]}
+    truth = {
+        "database": {"a": {"subset": "test", "annotations": [segment]}},
+        "ambiguous": {"a": [[5.0, 6.0]]},
+    }
+    wrong = {"label": "bump", "score": 0.9, "segment": [5.5, 7.0]}
+    found = {"a": [wrong, segment | {"score": 0.5}]}
+    config = toy.config()
+    assert pipeline.evaluate(found, truth, config).average_map == 0.5
+    config.evaluation.drop_ambiguous = True
+    assert pipeline.evaluate(found, truth, config).average_map == 1.0

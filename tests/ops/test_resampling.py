@@ -225,6 +225,19 @@ def test_interpolation_keeps_the_type():
     assert _interpolate(np.arange(5)[:, None], np.array([0.5])).tolist() == [[0.5]]
 
 
+def test_interpolation_among_other_recordings():
+    """Several recordings one after another: each is read as if it were alone."""
+    features = np.random.default_rng(0).normal(size=(30, 3)).astype(np.float32)
+    where = np.arange(16) < 9
+    positions = np.linspace(-2, 20, 40).astype(np.float32)
+    for first in (0, 7, 21):
+        alone = _interpolate(features[first : first + 9], positions)
+        among = _interpolate(features, positions, where=where, first=first)
+        np.testing.assert_array_equal(among, alone)
+    nothing = _interpolate(features * np.nan, positions, where=where & False, first=3)
+    assert not np.any(nothing)
+
+
 def test_interpolation_gradient():
     features = _random_features(3, 6, 1)
     positions = jnp.array([-1.0, 0.25, 3.5, 9.0])
