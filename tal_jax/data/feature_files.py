@@ -1,12 +1,19 @@
 """Features that stay in their files until they are needed."""
 
+import contextlib
 import dataclasses
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+# How NumPy begins the file of a matrix of floats, padded with spaces to 128 bytes.
+_USUAL_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00v\x00\{'descr': '<f(?P<bytes>[248])', 'fortran_order': False, "
+    rb"'shape': \((?P<T>\d+), (?P<D>\d+)\), \} *\n$"
+)
 # Streams of one recording that were extracted apart differ by the window at the end.
 _MAX_STREAM_DRIFT = 2
 
@@ -54,16 +61,32 @@ def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:
       ValueError: if a file cannot be read, does not hold `[T, D]`, or the streams differ in length
         by more than two snippets.
     """
-    arrays = [load_npy(path) for path in paths]
-    for path, array in zip(paths, arrays, strict=True):
-        if array.ndim != 2:
-            raise ValueError(f"{path}: shape {list(array.shape)}, expected [T, D]")
-    lengths = [len(array) for array in arrays]
+    shapes, dtypes = zip(*map(_read_header, paths), strict=True)
+    for path, shape in zip(paths, shapes, strict=True):
+        if len(shape) != 2:
+            raise ValueError(f"{path}: shape {list(shape)}, expected [T, D]")
+    lengths = [length for length, _ in shapes]
     if max(lengths) - min(lengths) > _MAX_STREAM_DRIFT:
         files = " and ".join(f"{path} ({size})" for path, size in zip(paths, lengths, strict=True))
         raise ValueError(f"{files}: streams of one recording, expected equal lengths")
-    shape = (min(lengths), sum(array.shape[1] for array in arrays))
-    return FeatureFiles(tuple(map(Path, paths)), shape, np.result_type(*arrays))
+    shape = (min(lengths), sum(width for _, width in shapes))
+    return FeatureFiles(tuple(map(Path, paths)), shape, np.result_type(*dtypes))
+
+
+def _read_header(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype]:
+    """Returns what an `.npy` file says of its array, which mapping it would take much longer for."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        header, size = file.read(128), os.fstat(file.fileno()).st_size
+        match = _USUAL_HEADER.match(header)
+        if match is not None:
+            dtype, shape = (
+                np.dtype(f"<f{match['bytes'].decode()}"),
+                (int(match["T"]), int(match["D"])),
+            )
+            if size == len(header) + dtype.itemsize * shape[0] * shape[1]:
+                return shape, dtype
+    array = load_npy(path)  # anything else: tells what is wrong with it, or is merely unusual
+    return array.shape, array.dtype
 
 
 def load_npy(path: str | os.PathLike) -> np.ndarray:

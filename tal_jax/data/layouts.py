@@ -271,9 +271,14 @@ def _walk(folder: Path) -> Iterator[Path]:
         for parent in level:
             with os.scandir(parent) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
-            below += [Path(e.path) for e in found if e.is_dir() and not e.name.startswith(".")]
+            # What is named like a file of ours is taken for one: asking each takes long.
             endings = (".npy", ".json", ".csv", ".txt")
-            yield from (Path(e.path) for e in found if e.is_file() and e.name.endswith(endings))
+            yield from (parent / e.name for e in found if e.name.endswith(endings))
+            below += [
+                parent / e.name
+                for e in found
+                if not e.name.endswith(endings) and not e.name.startswith(".") and e.is_dir()
+            ]
         level = below
 
 

@@ -52,3 +52,20 @@ def test_what_is_no_recording(tmp_path):
         open_features([tmp_path / "flat.npy"])
     with pytest.raises(ValueError, match="cannot read .*none.npy: No such file"):
         open_features([tmp_path / "none.npy"])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32, ">f4"])
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("shape", [(0, 4), (1, 1), (12345, 3), (7, 2048)])
+def test_headers_of_every_kind(tmp_path, dtype, order, shape):
+    np.save(tmp_path / "a.npy", np.ones(shape, dtype, order=order))
+    found = open_features([tmp_path / "a.npy"])
+    assert (found.shape, found.dtype) == (shape, np.dtype(dtype))
+
+
+def test_a_file_cut_short_is_found_by_its_size(tmp_path):
+    write(tmp_path / "a.npy", 9, 3)
+    content = (tmp_path / "a.npy").read_bytes()
+    (tmp_path / "a.npy").write_bytes(content[:-1])
+    with pytest.raises(ValueError, match=r"cannot read .*a.npy: .* expected an .npy file"):
+        open_features([tmp_path / "a.npy"])
