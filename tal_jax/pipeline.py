@@ -19,7 +19,13 @@ import numpy as np
 from tal_jax import evaluation, localization, run_card
 from tal_jax.config import check_config
 from tal_jax.data import batches, files
-from tal_jax.data.recordings import Dataset, Recording, check_dataset, check_recording
+from tal_jax.data.recordings import (
+    Dataset,
+    Recording,
+    check_dataset,
+    check_recording,
+    read_features,
+)
 from tal_jax.data.score_files import RecordingScores, write_scores
 from tal_jax.localization import Results
 from tal_jax.training import checkpoints, methods, metrics_log, rounds, steps
@@ -73,6 +79,9 @@ def fit(
     """
     config = check_config(config)
     check_dataset(dataset)
+    for recording in (*dataset.train, *dataset.test):
+        # Once, before anything is trained: a broken test file would show only after a round.
+        read_features(recording)
     workdir = Path(workdir)
     run_card.start(workdir, config, dataset)
     for note in dataset.notes:

@@ -592,7 +592,7 @@ def test_work_directory_without_a_run(capsys, tmp_path, command):
         ("config.json", "null", "config.json: missing all; expected a file that this version"),
         ("config.json", '{"train": {"steps": 60}}', "config.json: missing method"),
         ("config.json", '{"method": "sft"}', "config.json: unknown method 'sft'"),
-        ("config.json", '{"method": "rsmp"}', "config.json: missing evaluation.tious"),
+        ("config.json", '{"method": "rsmp"}', "config.json: missing evaluation.drop_ambiguous"),
         ("run.json", '{"data": {"classes": []}}', "run.json: missing data.dim"),
     ],
 )

@@ -11,6 +11,10 @@ from tal_jax import configs as shipped
 
 NAMES = (
     "activitynet12_hamnet",
+    "activitynet12_rsmp",
+    "activitynet13_rsmp",
+    "beoid_rsmp",
+    "gtea_rsmp",
     "hapt_hamnet",
     "hapt_rsmp",
     "quickstart",

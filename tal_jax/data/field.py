@@ -201,7 +201,7 @@ def _recordings(
             f"{grid.fps:g} fps and {grid.stride_frames:g} frames a snippet: {first} has "
             f"{len(features[first])} snippets for "
             f"{layout.annotations.recordings[first].duration_s:g} s; `tal-jax doctor` tells which "
-            "clock fits, data.fps and data.stride_frames set it"
+            "clock fits; grid.json, or data.fps and data.stride_frames, set it"
         )
     if odd:
         notes.append(f"duration taken from the features, not the annotations: {count(odd)}")
