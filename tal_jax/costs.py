@@ -86,7 +86,8 @@ def training_costs(
     chunks = math.ceil(recordings / min(config.train.batch_size, recordings))
 
     def of_an_update(name: str) -> float:
-        whole, part = _costs(block)[name], searching[name]
+        # A method without a search compiles to nothing, which costs nothing.
+        whole, part = _costs(block)[name], searching.get(name, 0.0)
         return whole - part + part * chunks / config.train.search_every
 
     memory = block.memory_analysis()

@@ -5,7 +5,7 @@ import pytest
 import toy
 
 from tal_jax import costs, pipeline
-from tal_jax.config import check_config
+from tal_jax.config import check_config, hamnet_config
 from tal_jax.training import timeline as timelines
 
 
@@ -46,6 +46,19 @@ def test_costs_by_hand(toy_run):
     features = timeline.recordings.features.nbytes
     assert features < found.peak_bytes < 1e8
     assert found.bytes_accessed > 3 * features * 4 / 6
+
+
+def test_a_method_without_a_search_has_costs(toy_run):
+    config = hamnet_config("document")
+    config.model.widths, config.train.length = (16,), 224
+    dataset = toy.dataset(toy_run.data)
+    config = check_config(config)
+    timeline = pipeline.pack_training(dataset, config, None).timeline
+    found = costs.training_costs(config, timeline, 2)
+    assert found.parameters == (3 * toy.DIM + 1) * 16 + 17 * 3
+    # Three passes through both layers, forward and twice as much backward, but none to the input.
+    products = 2 * 20 * 224 * 3 * (3 * toy.DIM * 16 * 2 + 16 * 3 * 3)
+    assert 0.5 * products < found.flops < 10 * products
 
 
 def test_default_sizes_can_be_shown():
