@@ -91,8 +91,8 @@ prints the result; nothing in the run changes.
 
 _TUNE = """\
 For runs that were trained with `--set train.holdout=5` or so. Chooses the thresholds of
-localization by the points of those training recordings, never by a start or an end, prints all
-that was tried, and writes tuned.json.
+localization by the points of those training recordings, never by a start or an end, where that
+gains more than twice its standard error; prints all that was tried, and writes tuned.json.
 
   tal-jax tune --workdir runs/hapt --data ~/data
   tal-jax tune --workdir runs/hapt --data ~/data --set localization.iou_threshold=0.5

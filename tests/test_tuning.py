@@ -75,9 +75,9 @@ def test_the_only_levels_that_part_the_actions_are_chosen(problem):
     ]
 
 
-@pytest.mark.parametrize(("loss", "stays"), [(0.05, False), (0.25, True)])
+@pytest.mark.parametrize(("loss", "stays"), [(-0.25, False), (0.05, True), (0.25, True)])
 def test_a_gain_within_chance_changes_nothing(problem, monkeypatch, loss, stays):
-    """One point gains 0.3, the other loses; all other levels are worse."""
+    """One point gains 0.3, the other gains as well or loses; all other levels are worse."""
     recordings, scores = problem
     monkeypatch.setattr(pipeline, "relocalize", lambda _, options, classes: {"a": [options]})
 
