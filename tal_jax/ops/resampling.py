@@ -185,11 +185,7 @@ def unwarp(values: jax.Array, cumulative: jax.Array) -> jax.Array:
 
 
 def interpolate(
-    features: jax.Array,
-    positions: jax.Array,
-    *,
-    where: jax.Array | None = None,
-    first: jax.typing.ArrayLike | None = None,
+    features: jax.Array, positions: jax.Array, *, where: jax.Array | None = None
 ) -> jax.Array:
     """Returns the features at positions between snippets, by linear interpolation.
 
@@ -203,11 +199,34 @@ def interpolate(
       positions: `[N]` times minus one half, in snippets; clamped to the centres of the first and
         last valid snippet.
       where: `[T]` bool, a prefix: True for valid snippets.
-      first: the row of the recording's first snippet, where `features` holds several recordings
-        one after another, `[S, D]`; `where` then says how many snippets this one has.
 
     Returns:
       `[N, D]` in the floating type of `features`; 0 if no snippet is valid.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    where = prefix.mask_or_all(where, jnp.shape(features)[0])
+    return interpolate_among(features, 0, positions, where=where)
+
+
+def interpolate_among(
+    features: jax.Array, first: jax.typing.ArrayLike, positions: jax.Array, *, where: jax.Array
+) -> jax.Array:
+    """`interpolate` for a recording that lies among others, one after another.
+
+    >>> features = jnp.array([[9.0], [0.0], [4.0], [9.0]])
+    >>> interpolate_among(features, 1, jnp.array([0.25, 2.0]), where=jnp.ones(2, bool))[:, 0]
+    Array([1., 4.], dtype=float32)
+
+    Args:
+      features: `[S, D]` of all recordings.
+      first: the row of this one's first snippet.
+      positions: `[N]` as in `interpolate`, counted from that row.
+      where: `[T]` bool, a prefix: the valid snippets of this one.
+
+    Returns:
+      `[N, D]` as from `interpolate`.
 
     Raises:
       ValueError: if the shapes do not fit.
@@ -218,9 +237,7 @@ def interpolate(
             "features must have shape [T, D], T at least 1, and positions [N], "
             f"got {features.shape} and {positions.shape}"
         )
-    if first is None or where is None:
-        where = prefix.mask_or_all(where, features.shape[0])
-    first = jnp.asarray(0 if first is None else first, jnp.int32)
+    first = jnp.asarray(first, jnp.int32)
     last = jnp.maximum(jnp.sum(where, dtype=jnp.int32) - 1, 0)
     positions = jnp.clip(positions, 0.0, last.astype(jnp.float32))
     snippet = jnp.floor(positions)

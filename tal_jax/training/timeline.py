@@ -256,8 +256,8 @@ def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | Non
             where=recordings.where,
             key=key,
         )
-        read = resampling.interpolate(
-            features, resampled.positions, where=recordings.where, first=recordings.first
+        read = resampling.interpolate_among(
+            features, recordings.first, resampled.positions, where=recordings.where
         )
         num_slots = recordings.slot_labels.shape[0]
         slots = jnp.arange(num_slots, dtype=jnp.int32)

@@ -21,6 +21,7 @@ _cumulative_weights = jax.jit(ops.cumulative_weights)
 _warp = jax.jit(ops.warp)
 _unwarp = jax.jit(ops.unwarp)
 _interpolate = jax.jit(ops.interpolate)
+_interpolate_among = jax.jit(ops.interpolate_among)
 _resample_points = jax.jit(ops.resample_points)
 _new_times = jax.jit(ops.new_times)
 _old_times = jax.jit(ops.old_times)
@@ -232,9 +233,9 @@ def test_interpolation_among_other_recordings():
     positions = np.linspace(-2, 20, 40).astype(np.float32)
     for first in (0, 7, 21):
         alone = _interpolate(features[first : first + 9], positions)
-        among = _interpolate(features, positions, where=where, first=first)
+        among = _interpolate_among(features, first, positions, where=where)
         np.testing.assert_array_equal(among, alone)
-    nothing = _interpolate(features * np.nan, positions, where=where & False, first=3)
+    nothing = _interpolate_among(features * np.nan, 3, positions, where=where & False)
     assert not np.any(nothing)
 
 
