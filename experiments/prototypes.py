@@ -22,6 +22,7 @@ from absl import app, flags, logging
 from tal_jax import pipeline
 from tal_jax.data import files
 from tal_jax.data.datasets import load_dataset
+from tal_jax.data.recordings import read_features
 from tal_jax.ops import reassignment
 from tal_jax.training.methods import method_of
 
@@ -57,7 +58,7 @@ def measure_run(workdir: Path):
     shares_of = assignments(fitted)
     for recording in load_dataset(fitted.config, _DATA.value).test:
         labels = snippet_labels(recording, truth[recording.name]["annotations"])
-        shares = np.asarray(shares_of(recording.features), np.float64)
+        shares = np.asarray(shares_of(read_features(recording)), np.float64)
         means = shares / np.maximum(shares.sum(axis=0), 1e-9)
         spread = np.exp(-(shares * np.log(np.maximum(shares, 1e-9))).sum(axis=1))
         for label in np.unique(labels):

@@ -15,8 +15,9 @@ hypothesis.settings.load_profile("tal_jax")
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_programs(tmp_path_factory):
-    """Keeps compiled programs for the processes that tests start, and nowhere else."""
-    folder = str(tmp_path_factory.mktemp("compiled"))
+    """Keeps compiled programs for the workers and the processes that tests start."""
+    own = tmp_path_factory.getbasetemp()
+    folder = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
     jax.config.update("jax_compilation_cache_dir", folder)
 

@@ -1,6 +1,7 @@
-"""The demonstration, from the command to the numbers."""
+"""The demonstration, from the command to the numbers, and the notebook that shows it."""
 
 import json
+from pathlib import Path
 
 import jax
 import pytest
@@ -8,6 +9,7 @@ from absl import logging
 
 from tal_jax import cli
 
+NOTEBOOK = Path(__file__).parents[1] / "experiments" / "quickstart.ipynb"
 # mAP at tIoU .5 of the last round, in the README.
 README_MAP = 0.692
 
@@ -34,3 +36,29 @@ def test_quickstart(capsys, tmp_path):
     last = [line for line in lines if "step" in line][-1]
     assert all(last[f"loss_{part}"] > 0 for part in ("vid", "point", "score", "feat", "ins"))
     assert (tmp_path / "report.html").exists() and (tmp_path / "report.png").exists()
+
+
+def test_notebook_has_no_outputs():
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    for cell in cells:
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == [] and cell["execution_count"] is None
+
+
+@pytest.mark.slow
+def test_notebook_runs(tmp_path, monkeypatch):
+    """After the test above, in the same worker: it finds the same programs compiled."""
+    import nbclient
+    import nbformat
+
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    resources = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=500, resources=resources).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    pictures = [output for output in outputs if "image/png" in output.get("data", {})]
+    assert len(pictures) == 6
+    printed = "".join(output.get("text", "") for output in outputs)
+    assert "round 1 of 1" in printed
+    assert not [output for output in outputs if output.get("name") == "stderr"]
