@@ -109,7 +109,7 @@ def parse_annotations(values: Mapping[str, Any], *, source: str = "annotations")
     >>> annotations.recordings["r"].instances[0]
     Instance(label='jump', start_s=3.0, end_s=4.0, point_s=3.5)
     """
-    database = _get(values, "database", Mapping, source)
+    database = files.get_value(values, "database", Mapping, source)
     recordings = {
         name: _parse_recording(entry, f"{source}: {name}") for name, entry in database.items()
     }
@@ -120,7 +120,7 @@ def parse_annotations(values: Mapping[str, Any], *, source: str = "annotations")
     for name, recording in recordings.items():
         for instance in recording.instances:
             _check_label(instance.label, classes, f"{source}: {name}")
-    point_law = _get(values, "points", Mapping, source) if "points" in values else None
+    point_law = files.get_value(values, "points", Mapping, source) if "points" in values else None
     return Annotations(
         classes=classes,
         recordings=recordings,
@@ -196,12 +196,12 @@ def _parse_recording(entry: Any, source: str) -> RecordingAnnotation:
     key = (
         "duration_second" if "duration" not in entry and "duration_second" in entry else "duration"
     )
-    duration_s = _number(_get(entry, key, object, source), f"{source}: {key}")
+    duration_s = _number(files.get_value(entry, key, object, source), f"{source}: {key}")
     if duration_s <= 0:
         raise ValueError(f"{source}: {key} is {duration_s!r}, expected seconds above 0")
-    instances = _get(entry, "annotations", list, source)
+    instances = files.get_value(entry, "annotations", list, source)
     return RecordingAnnotation(
-        subset=_get(entry, "subset", str, source),
+        subset=files.get_value(entry, "subset", str, source),
         duration_s=duration_s,
         instances=tuple(_parse_instance(instance, duration_s, source) for instance in instances),
     )
@@ -213,7 +213,7 @@ def _parse_instance(values: Any, duration_s: float, source: str) -> Instance:
             f"{source}: annotation {values!r}, expected an object with 'label', 'segment' and "
             "'point'"
         )
-    label = _get(values, "label", str, source)
+    label = files.get_value(values, "label", str, source)
     segment, point = values.get("segment"), values.get("point")
     start_s = end_s = point_s = None
     if segment is not None:
@@ -246,7 +246,7 @@ def _parse_segment(segment: Any, duration_s: float, source: str) -> tuple[float,
 def _parse_classes(values: Mapping[str, Any], labels: set[str], source: str) -> tuple[str, ...]:
     if "classes" not in values:
         return tuple(sorted(labels))
-    classes = tuple(_get(values, "classes", list, source))
+    classes = tuple(files.get_value(values, "classes", list, source))
     if not all(isinstance(label, str) for label in classes) or len(set(classes)) < len(classes):
         raise ValueError(f"{source}: classes are {list(classes)}, expected different strings")
     return classes
@@ -255,7 +255,7 @@ def _parse_classes(values: Mapping[str, Any], labels: set[str], source: str) -> 
 def _parse_overlapping(
     values: Mapping[str, Any], classes: tuple[str, ...], source: str
 ) -> tuple[tuple[str, str], ...]:
-    pairs = _get(values, "overlapping", list, source) if "overlapping" in values else []
+    pairs = files.get_value(values, "overlapping", list, source) if "overlapping" in values else []
     for pair in pairs:
         if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
             raise ValueError(
@@ -269,15 +269,6 @@ def _parse_overlapping(
 def _check_label(label: Any, classes: tuple[str, ...], source: str) -> None:
     if label not in classes:
         raise ValueError(f"{source}: unknown class {label!r}, expected one of {', '.join(classes)}")
-
-
-def _get(values: Any, key: str, kind: type, source: str) -> Any:
-    names = {Mapping: "an object", list: "a list", str: "a string"}
-    if not isinstance(values, Mapping) or key not in values:
-        raise ValueError(f"{source}: missing key {key!r}")
-    if not isinstance(values[key], kind):
-        raise ValueError(f"{source}: {key} is {values[key]!r}, expected {names[kind]}")
-    return values[key]
 
 
 def _number(value: Any, what: str) -> float:

@@ -71,6 +71,26 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path}: {error}") from error
 
 
+def get_value(values: Any, key: str, kind: type, source: str) -> Any:
+    """Returns the value of a key in what was read from JSON.
+
+    Args:
+      values: what should be an object.
+      key: that it should have.
+      kind: `Mapping`, `list`, `str`, or `object` for any.
+      source: where the values come from, for messages.
+
+    Raises:
+      ValueError: if the values are no object, the key is missing or its value of another kind.
+    """
+    names = {Mapping: "an object", list: "a list", str: "a string"}
+    if not isinstance(values, Mapping) or key not in values:
+        raise ValueError(f"{source}: missing key {key!r}")
+    if not isinstance(values[key], kind):
+        raise ValueError(f"{source}: {key} is {values[key]!r}, expected {names[kind]}")
+    return values[key]
+
+
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a value as JSON.
 

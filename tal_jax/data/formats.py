@@ -153,7 +153,7 @@ def read_ambiguous(path: str | os.PathLike) -> dict[str, tuple[tuple[float, floa
 
 
 def _read_activitynet(values: Mapping[str, Any], source: str) -> RawAnnotations:
-    database = _get(values, "database", Mapping, source)
+    database = files.get_value(values, "database", Mapping, source)
     recordings = {name: _recording(entry, f"{source}: {name}") for name, entry in database.items()}
     # The keys beside the database have one parser, which may as well believe that it is empty.
     beside = {"classes": _labels(recordings), **values, "database": {}}
@@ -170,11 +170,11 @@ def _read_activitynet(values: Mapping[str, Any], source: str) -> RawAnnotations:
 
 
 def _recording(entry: Any, source: str) -> RawRecording:
-    instances = _get(entry, "annotations", list, source)
+    instances = files.get_value(entry, "annotations", list, source)
     duration_s = entry.get("duration", entry.get("duration_second"))
     rate = entry.get("fps")
     return RawRecording(
-        subset=_get(entry, "subset", str, source) if "subset" in entry else "",
+        subset=files.get_value(entry, "subset", str, source) if "subset" in entry else "",
         duration_s=None if duration_s is None else _number(duration_s, f"{source}: duration"),
         frame_rate=None if rate is None else _rate(rate, f"{source}: fps"),
         instances=tuple(_instance(instance, source) for instance in instances),
@@ -182,7 +182,7 @@ def _recording(entry: Any, source: str) -> RawRecording:
 
 
 def _instance(values: Any, source: str) -> Instance:
-    label = _get(values, "label", str, source)
+    label = files.get_value(values, "label", str, source)
     segment, point = values.get("segment"), values.get("point")
     start_s, end_s = (None, None) if segment is None else _segment(segment, source)
     point_s = None if point is None else _number(point, f"{source}: point of {label!r}")
@@ -204,8 +204,12 @@ def _read_bmn(values: Mapping[str, Any], path: Path) -> RawAnnotations:
         source = f"{path}: {name}"
         if name not in subsets:
             raise ValueError(f"{source}: not in {table}, expected a line that tells its subset")
-        duration_s = _number(_get(entry, "duration_second", object, source), f"{source}: duration")
-        frames = _number(_get(entry, "duration_frame", object, source), f"{source}: duration_frame")
+        duration_s = _number(
+            files.get_value(entry, "duration_second", object, source), f"{source}: duration"
+        )
+        frames = _number(
+            files.get_value(entry, "duration_frame", object, source), f"{source}: duration_frame"
+        )
         recordings[name] = dataclasses.replace(
             _recording(entry, source),
             subset=subsets[name],
@@ -333,15 +337,6 @@ def _lines(path: str | os.PathLike) -> list[tuple[int, str]]:
     """Returns the lines that are not empty, with their numbers."""
     lines = enumerate(files.read_text(path).split("\n"), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
-
-
-def _get(values: Any, key: str, kind: type, source: str) -> Any:
-    names = {Mapping: "an object", list: "a list", str: "a string"}
-    if not isinstance(values, Mapping) or key not in values:
-        raise ValueError(f"{source}: missing key {key!r}")
-    if not isinstance(values[key], kind):
-        raise ValueError(f"{source}: {key} is {values[key]!r}, expected {names[kind]}")
-    return values[key]
 
 
 def _segment(segment: Any, source: str) -> tuple[float, float]:
