@@ -1,12 +1,12 @@
 """HAM-Net on HAPT: which classes 30 to 45 s of a recording hold, and nothing else.
 
-Command:   tal-jax train --config hapt_hamnet --data DIR --workdir runs/hapt_hamnet
+Command:   tal-jax train --config hapt_hamnet:document --data DIR --workdir runs/hapt_hamnet
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
-Time:      to be measured
-Result:    to be measured
+Time:      65 s of updates a seed on one core
+Result:    average mAP (.1-.7) 46.4 +- 4.8 over 5 seeds; the published variant 32.7 +- 5.8
 
 DIR as for `hapt_rsmp`. Whole recordings hold nearly every class, so that their labels would teach
-nothing; training recordings are cut into windows. `hapt_hamnet:document` is the document's variant,
+nothing; training recordings are cut into windows. `hapt_hamnet` is the published variant,
 `hapt_hamnet:quick` a short run that only shows that everything works.
 """
 

@@ -254,7 +254,8 @@ def guide_loss(
     Args:
       attention: `[T]`.
       background: `[T]` probability of the background. It guides and is not guided: no gradient
-        reaches it, else the classifier could follow an attention that is still untrained.
+        reaches it, else the classifier follows an attention that is still untrained, and finds
+        less than half (docs/results.md).
       where: `[T]` True on the valid snippets; default all.
 
     Returns:
