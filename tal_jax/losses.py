@@ -254,8 +254,7 @@ def guide_loss(
     Args:
       attention: `[T]`.
       background: `[T]` probability of the background. It guides and is not guided: no gradient
-        reaches it, else the classifier follows an attention that is still untrained, and finds
-        less than half (docs/results.md).
+        reaches it, else the classifier follows an attention that is still untrained.
       where: `[T]` True on the valid snippets; default all.
 
     Returns:
