@@ -110,6 +110,7 @@ def fit(
         if not (folder / "proposals_train.json").exists():
             found, _ = _locate(fitted, dataset.train, packed, own=True)
             files.write_json(folder / "proposals_train.json", activitynet(found))
+        del packed  # neither the test recordings nor the next round need room beside it
         # Read back from the file even when just written: it is the only way to the next round.
         proposals = files.read_json(folder / "proposals_train.json")["results"]
         if dataset.test and not (folder / "evaluation.json").exists():
