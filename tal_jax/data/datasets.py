@@ -137,9 +137,16 @@ def examine(
     """Examines the folder of features that a config would train on, see `doctor.diagnose`.
 
     Raises:
-      ValueError: as `open_layout`.
+      ValueError: if the config's data set is no folder, or the folder is not there.
     """
-    layout, settings = open_layout(config, data), config.data
+    settings = config.data
+    try:
+        layout = open_layout(config, data)
+    except ValueError as error:
+        # A folder that is there, and cannot be made sense of, is what a doctor is for.
+        if settings.name != "folder" or not _folder_of(config, data).is_dir():
+            raise
+        return doctor.Diagnosis("", {}, "", "", (doctor.Finding("error", str(error)),))
     return doctor.diagnose(
         layout,
         grid=clock_of(settings),
@@ -167,10 +174,14 @@ def open_layout(
             f"config: data.name={settings.name!r}; expected 'folder', to look into one"
         )
     return layouts.find_layout(
-        folder_path(data or os.environ.get(DATA_VARIABLE), settings.folder),
+        _folder_of(config, data),
         annotations=settings.annotations,
         allow_pickle=settings.allow_pickle,
     )
+
+
+def _folder_of(config, data: str | os.PathLike | None) -> Path:
+    return folder_path(data or os.environ.get(DATA_VARIABLE), config.data.folder)
 
 
 def clock_of(settings: ml_collections.ConfigDict | ml_collections.FrozenConfigDict) -> Grid:

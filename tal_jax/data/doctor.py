@@ -129,8 +129,8 @@ def diagnose(
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:
     """A screen of text."""
-    lines = [f"layout    {diagnosis.layout}"]
-    lines += [f"features  {diagnosis.features}", f"clock     {diagnosis.clock}"]
+    told = ("layout", "features", "clock")
+    lines = [f"{name:10}{getattr(diagnosis, name)}" for name in told if getattr(diagnosis, name)]
     columns = ("recordings", "hours", "segments", "points", "classes")
     if diagnosis.counts:
         lines.append(f"{'':10}" + "".join(f"{column:>12}" for column in columns))

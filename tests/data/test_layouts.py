@@ -396,6 +396,10 @@ PLANTED = {
     "is both trained and tested on": lambda folder: (folder / "split_test.txt").write_text(
         "video_1\n"
     ),
+    "no annotations, expected gt_full.json": lambda folder: (folder / "gt_full.json").unlink(),
+    "unknown class 'Diving', expected one of Golf": lambda folder: _replace(
+        folder / "gt_full.json", '"database"', '"classes": ["Golf"], "database"'
+    ),
     "no points": lambda folder: shutil.rmtree(folder / "point_labels"),
 }
 
