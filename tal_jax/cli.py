@@ -39,9 +39,9 @@ _EPILOG = """\
 a first run, on recordings that come with tal_jax[demo]:
   tal-jax quickstart --workdir runs/quickstart
 
-a data set of your own, a folder of <recording>.npy, grid.json and annotations.json:
-  tal-jax train --config thumos14_rsmp --data my_folder --workdir runs/mine \\
-      --set data.train_subset=train --set data.test_subset=test --set data.points=file
+a data set of your own, or one of the field's as it lies on your disk:
+  tal-jax doctor my_folder
+  tal-jax train --config thumos14_rsmp --data my_folder --workdir runs/mine
 
 then, with the network of that run:
   tal-jax predict new_recording.npy --workdir runs/mine
