@@ -13,7 +13,7 @@ from tal_jax.data.annotations import (
     RecordingAnnotation,
     annotations_to_dict,
 )
-from tal_jax.data.clock import Grid
+from tal_jax.data.datasets import clock_of
 from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, feature_path
 from tal_jax.data.layouts import Layout
 from tal_jax.data.point_sets import join_clicks
@@ -48,8 +48,7 @@ def to_own_layout(
     output = Path(output)
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output}: not empty, expected a new folder to write into")
-    clock = Grid(settings.fps, settings.stride_frames, settings.window_frames)
-    grid = layout.grid or clock
+    grid = layout.grid or clock_of(settings)
     train, test, notes = field.open_recordings(
         layout,
         grid=grid,

@@ -12,7 +12,7 @@ Features stay on disk until they are needed.
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ from tal_jax.data.recordings import (
     Recording,
     check_dataset,
     class_notes,
+    count_names,
     label_pairs,
     points_of,
 )
@@ -162,7 +163,8 @@ def _split(
             )
         if missing:
             notes.append(
-                f"{subset}: left out {_count(missing)}: annotated, but without features in {folder}"
+                f"{subset}: left out {count_names(missing)}: annotated, but without features in "
+                f"{folder}"
             )
     subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
     if not chosen[train_subset]:
@@ -189,10 +191,12 @@ def _unused(
         if recording.subset not in (train_subset, test_subset) and name in present
     ]
     if others:
-        notes.append(f"left out {_count(others)}: neither {train_subset!r} nor {test_subset!r}")
+        notes.append(
+            f"left out {count_names(others)}: neither {train_subset!r} nor {test_subset!r}"
+        )
     unknown = sorted(present - set(annotations.recordings))
     if unknown:
-        notes.append(f"left out {_count(unknown)}: features without annotations")
+        notes.append(f"left out {count_names(unknown)}: features without annotations")
     return notes
 
 
@@ -210,9 +214,3 @@ def _load_labelled(folder: Path, name: str, grid: Grid, annotations: Annotations
     held = {instance.label for instance in annotations.recordings[name].instances}
     labels = tuple(sorted(annotations.classes.index(label) for label in held))
     return dataclasses.replace(_load(folder, name, grid, annotations), labels=labels)
-
-
-def _count(names: Sequence[str], most: int = 5) -> str:
-    plural = "recording" if len(names) == 1 else "recordings"
-    more = ", ..." if len(names) > most else ""
-    return f"{len(names)} {plural} ({', '.join(names[:most])}{more})"

@@ -22,13 +22,14 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.feature_files import FeatureFiles, open_features
 from tal_jax.data.formats import RawAnnotations, RawRecording
 from tal_jax.data.layouts import Layout
-from tal_jax.data.point_sets import make_points
+from tal_jax.data.point_sets import cut_instance, make_points
 from tal_jax.data.recordings import (
     MAX_DRIFT_SNIPPETS,
     Dataset,
     Recording,
     check_dataset,
     class_notes,
+    count_names,
     label_pairs,
     points_of,
 )
@@ -185,13 +186,13 @@ def _recordings(
     recordings, odd, silent = {}, [], 0
     for name in (*names["train"], *names["test"]):
         length = len(features[name])
-        duration_s = layout.annotations.recordings[name].duration_s
-        if duration_s is None:
+        told_s = layout.annotations.recordings[name].duration_s
+        fits = told_s is not None and told_s > 0 and is_on_clock(length, told_s, grid)
+        if told_s is None:
             silent += 1
-        elif not (duration_s > 0 and is_on_clock(length, duration_s, grid)):
+        elif not fits:
             odd.append(name)
-        if duration_s is None or name in odd[-1:]:
-            duration_s = grid.to_seconds(float(length))
+        duration_s = told_s if fits else grid.to_seconds(float(length))
         recordings[name] = Recording(name, features[name], grid, duration_s)
     notes = []
     if len(odd) > MAX_ODD_SHARE * len(recordings):
@@ -264,10 +265,9 @@ def _drawn(
 def fit_instance(instance: Instance, duration_s: float) -> Instance | None:
     """The part of an instance that lies in its recording; None where nothing does."""
     if instance.start_s is not None:
-        start_s, end_s = max(instance.start_s, 0.0), min(instance.end_s, duration_s)
-        if not start_s < end_s:
+        instance = cut_instance(instance, duration_s)
+        if instance is None:
             return None
-        instance = dataclasses.replace(instance, start_s=start_s, end_s=end_s)
     if instance.point_s is not None and not 0 <= instance.point_s < duration_s:
         return None
     return instance
@@ -402,8 +402,6 @@ def _without_points(recording: RawRecording) -> list[Instance]:
     return [one for one in bare if one.start_s is not None]
 
 
-def count(names: Sequence[str], most: int = 3) -> str:
-    """A number of recordings, and the first of them by name."""
-    plural = "recording" if len(names) == 1 else "recordings"
-    more = ", ..." if len(names) > most else ""
-    return f"{len(names)} {plural} ({', '.join(names[:most])}{more})"
+def count(names: Sequence[str]) -> str:
+    """`count_names` in few words, since a folder's notes are many."""
+    return count_names(names, most=3)

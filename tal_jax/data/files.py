@@ -7,7 +7,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,6 +110,13 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Writes bytes; raises OSError as `write_json` does."""
     _write(path, lambda file: file.write(content))
+
+
+def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
+    """Writes rows of comma-separated values; raises OSError as `write_json` does."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_bytes(path, text.getvalue().encode())
 
 
 def write_npy(path: str | os.PathLike, array: np.ndarray, *, allow_pickle: bool = False) -> None:

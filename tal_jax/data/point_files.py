@@ -141,7 +141,7 @@ def write_point_csv(
         start, stop, point = (_frames(time_s, frame_rates[name]) for time_s in times)
         index = annotations.classes.index(instance.label)
         rows.append((instance.label, index, start, stop, name, point))
-    files.write_bytes(path, _csv(rows))
+    files.write_csv(path, rows)
 
 
 def write_click_list(path: str | os.PathLike, annotations: Annotations) -> None:
@@ -150,7 +150,7 @@ def write_click_list(path: str | os.PathLike, annotations: Annotations) -> None:
     Raises OSError if the file cannot be written. Instances without a point have no line.
     """
     rows = [(name, instance.point_s, instance.label) for name, instance in _pointed(annotations)]
-    files.write_bytes(path, _csv(rows))
+    files.write_csv(path, rows)
 
 
 # --- comparing ---
@@ -354,9 +354,3 @@ def _pointed(annotations: Annotations) -> list[tuple[str, Instance]]:
         for instance in recording.instances
         if instance.point_s is not None
     ]
-
-
-def _csv(rows: Iterable[Sequence]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()

@@ -287,7 +287,7 @@ def _last_time(instances: Sequence[Instance]) -> float | None:
 def _draw(name: str, recording: RecordingAnnotation, *, law: str, seed: int) -> list[float | None]:
     points = []
     for index, instance in enumerate(recording.instances):
-        inside = _inside(instance, recording.duration_s)
+        inside = cut_instance(instance, recording.duration_s)
         # The index is that of the file, so that an instance without a point moves no other's.
         points.append(
             None if inside is None else draw_point(name, index, inside, law=law, seed=seed)
@@ -295,7 +295,7 @@ def _draw(name: str, recording: RecordingAnnotation, *, law: str, seed: int) -> 
     return points
 
 
-def _inside(instance: Instance, duration_s: float) -> Instance | None:
+def cut_instance(instance: Instance, duration_s: float) -> Instance | None:
     """Returns the instance cut to its recording, or None where nothing is left of it."""
     if instance.start_s is None:
         return None

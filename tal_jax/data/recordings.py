@@ -210,6 +210,13 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def count_names(names: Sequence[str], most: int = 5) -> str:
+    """A number of recordings, and the first of them by name, for notes and messages."""
+    plural = "recording" if len(names) == 1 else "recordings"
+    more = ", ..." if len(names) > most else ""
+    return f"{len(names)} {plural} ({', '.join(names[:most])}{more})"
+
+
 def standardize(dataset: Dataset) -> Dataset:
     """Standardises every feature by its mean and deviation over the training snippets.
 

@@ -26,9 +26,7 @@ What the layouts hold, with `<v>` for a recording's name::
                    point_labels/point_gaussian.csv                                as for HR-Pro
 """
 
-import csv
 import hashlib
-import io
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -374,7 +372,7 @@ def _write_streams(
         )
         for name, instance in _train_instances(annotations, split)
     ]
-    _write_csv(folder / "point_gaussian" / "point_labels.csv", header, rows)
+    files.write_csv(folder / "point_gaussian" / "point_labels.csv", [header, *rows])
 
 
 def _write_joined(
@@ -449,7 +447,7 @@ def _write_activitynet(
         rows.append((name, frames, recording.duration_s, _FPS, _FPS, subset, whole))
     files.write_json(folder / "anet_anno_action.json", values)
     header = ("video", "numFrame", "seconds", "fps", "rfps", "subset", "featureFrame")
-    _write_csv(folder / "video_info_new.csv", header, rows)
+    files.write_csv(folder / "video_info_new.csv", [header, *rows])
     _write_points(folder, annotations, split)
 
 
@@ -476,7 +474,7 @@ def _write_points(folder: Path, annotations: Annotations, split: Mapping[str, st
         )
         for name, instance in _train_instances(annotations, split)
     ]
-    _write_csv(folder / "point_labels" / "point_gaussian.csv", header, rows)
+    files.write_csv(folder / "point_labels" / "point_gaussian.csv", [header, *rows])
 
 
 def _train_instances(
@@ -492,12 +490,6 @@ def _point_frame(instance: Instance) -> float:
     exact = _FRAMES.to_snippets(instance.point_s)
     whole = math.floor(exact)
     return whole if _FRAMES.to_seconds(whole) >= instance.start_s else exact
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    files.write_bytes(path, text.getvalue().encode())
 
 
 def _object_array(values: Sequence[Any]) -> np.ndarray:
