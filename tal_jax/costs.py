@@ -74,23 +74,30 @@ def training_costs(
     model = method.make_model(config, num_classes)
     timeline = jax.eval_shape(lambda values: values, timeline)
     state = jax.eval_shape(
-        lambda timeline, key: steps.init_state(model, config, timeline, length, key), timeline, key
+        lambda key: steps.init_state(model, config, timeline.recordings.features.shape[-1], key),
+        key,
     )
-    block = steps.make_block(model, compiled, length)
-    block = block.lower(state, timeline, steps.loss_weights(config), key).compile()
-    search = jax.jit(
-        lambda params, timeline: method.search(model, compiled, params, timeline, length)
-    )
-    searching = _costs(search.lower(state.params, timeline).compile())
-    recordings = timeline.counts.shape[0]
-    chunks = math.ceil(recordings / min(config.train.batch_size, recordings))
+    run = steps.make_run(model, compiled, length)
+    run = run.lower(state, timeline, steps.settings_of(config), key, jnp.int32(1)).compile()
+
+    def search_chunk(params, timeline):
+        batch = timelines.resample_batch(timeline, length)
+        return method.search(model, compiled, params, batch)
+
+    recordings, updates = timeline.counts.shape[0], config.train.search_every
+    batch = min(config.train.batch_size, recordings)
+    rows = jax.eval_shape(lambda t: timelines.take(t, jnp.zeros(batch, jnp.int32)), timeline)
+    searching = _costs(jax.jit(search_chunk).lower(state.params, rows).compile())
+    # As many different recordings as the updates between two searches visit on average.
+    visited = recordings * (1 - (1 - batch / recordings) ** updates)
+    chunks = math.ceil(visited / batch)
 
     def of_an_update(name: str) -> float:
         # A method without a search compiles to nothing, which costs nothing.
-        whole, part = _costs(block)[name], searching.get(name, 0.0)
-        return whole - part + part * chunks / config.train.search_every
+        whole, part = _costs(run)[name], searching.get(name, 0.0)
+        return whole - part + part * chunks / updates
 
-    memory = block.memory_analysis()
+    memory = run.memory_analysis()
     return Costs(
         parameters=sum(leaf.size for leaf in jax.tree.leaves(state.params)),
         flops=of_an_update("flops"),

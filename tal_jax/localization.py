@@ -191,7 +191,7 @@ def read(
       params: of the network.
       timeline: B recordings.
       model: the network (static).
-      config: the run's config (static).
+      config: from `steps.compiled_config` (static).
       num_samples: N (static).
     """
     batch = timelines.resample_batch(timeline, num_samples)
@@ -267,6 +267,7 @@ def locate_recordings(
     *,
     model: Any,
     config: ml_collections.FrozenConfigDict,
+    options: ml_collections.FrozenConfigDict,
     classes: Sequence[str],
     num_samples: int,
     own: bool = False,
@@ -278,7 +279,8 @@ def locate_recordings(
       recordings: R recordings.
       timeline: the same R recordings, packed.
       model: the network.
-      config: the run's config.
+      config: from `steps.compiled_config`.
+      options: the section `localization` of the run's config.
       classes: names of the classes.
       num_samples: padded length of the timeline that the network sees.
       own: look for exactly the recordings' labelled classes.
@@ -303,7 +305,7 @@ def locate_recordings(
             num_samples=num_samples,
         )
         wanted = jnp.asarray(labelled[rows]) if own else None
-        found, max_runs = _locate_all(reading, config.localization, wanted, max_runs)
+        found, max_runs = _locate_all(reading, options, wanted, max_runs)
         reading = jax.tree.map(np.asarray, reading)
         for row, recording in enumerate(recordings[first : first + _CHUNK]):
             results[recording.name] = _as_results(_row(found, row), recording, classes)

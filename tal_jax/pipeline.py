@@ -406,6 +406,7 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
         packed.timeline,
         model=methods.method_of(fitted.config).make_model(fitted.config, len(fitted.classes)),
         config=steps.compiled_config(fitted.config),
+        options=fitted.config.localization,
         classes=fitted.classes,
         num_samples=packed.num_samples,
         own=own,

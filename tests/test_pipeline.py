@@ -118,7 +118,7 @@ def test_saved_scores_give_the_saved_detections(toy_run, number):
 
 def test_every_program_is_compiled_once(toy_run):
     counts = collections.Counter(toy_run.compiled)
-    assert counts["jit(block)"] == 1  # for both rounds, none inside the loop over steps
+    assert counts["jit(run)"] == 1  # for both rounds, none inside the loop over steps
     # One for the shape of the training recordings, one for that of the test recordings.
     assert counts["jit(read)"] == counts["jit(locate)"] == 2
     assert counts["jit(compensate)"] == 1
@@ -128,7 +128,7 @@ def test_every_program_is_compiled_once(toy_run):
 def test_a_second_run_compiles_nothing_large(toy_run, tmp_path):
     with toy.compilations() as compiled:
         _fit(toy_run, tmp_path, steps=15, rounds=1)
-    assert not {"jit(block)", "jit(read)", "jit(locate)"} & set(compiled)
+    assert not {"jit(run)", "jit(read)", "jit(locate)"} & set(compiled)
 
 
 # --- stopping and going on ---

@@ -48,15 +48,15 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> hamnet.HA
     )
 
 
-def no_pseudo_labels(timeline: timelines.Timeline, num_samples: int) -> tuple:
+def no_pseudo_labels(timeline: timelines.Timeline, num_recordings: int, num_samples: int) -> tuple:
     """There are none."""
-    del timeline, num_samples
+    del timeline, num_recordings, num_samples
     return ()
 
 
-def search(model, config, params, timeline, num_samples) -> tuple:
+def search(model, config, params, batch) -> tuple:
     """There is nothing to search for."""
-    del model, config, params, timeline, num_samples
+    del model, config, params, batch
     return ()
 
 

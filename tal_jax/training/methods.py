@@ -6,8 +6,8 @@ A method is a module with
     WEIGHTS           names of the values in `config.loss` that weigh the loss's parts
     SHOWN             parts of the loss that the line of progress shows, with their names there
     make_model        (config, num_classes) -> network
-    no_pseudo_labels  (timeline, num_samples) -> pseudo labels before the first search
-    search            (model, config, params, timeline, num_samples) -> pseudo labels
+    no_pseudo_labels  (timeline, num_recordings, num_samples) -> those before the first search
+    search            (model, config, params, batch) -> pseudo labels, a row for each recording
     loss              (model, config, params, batch, pseudo, weights, key) -> parts, and "loss"
     read_scores       (model, config, params, batch) -> `state.Scores`
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from tal_jax.training import checkpoints, methods, metrics_log, steps
@@ -49,9 +50,10 @@ def train_round(
       ValueError: if the loss is no longer finite; the last checkpoint stays.
     """
     key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
-    state = steps.init_state(model, config, timeline, num_samples, init_key, params)
-    block = steps.make_block(model, steps.compiled_config(config), num_samples)
-    weights = steps.loss_weights(config)
+    dim = timeline.recordings.features.shape[-1]
+    state = steps.init_state(model, config, dim, init_key, params)
+    run = steps.make_run(model, steps.compiled_config(config), num_samples)
+    settings = steps.settings_of(config)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
     folder = workdir / f"round_{number}" / "checkpoints"
@@ -67,14 +69,15 @@ def train_round(
         if goes_on():
             log.rewind(number, step)
         while goes_on():
-            state, metrics = block(state, timeline, weights, key)
-            step += train.search_every
+            begun, step = step, _next_stop(step, train)
+            num_blocks = jnp.int32((step - begun) // train.search_every)
+            state, metrics = run(state, timeline, settings, key, num_blocks)
             values = {name: float(value) for name, value in metrics.items()}
             if not math.isfinite(values["loss"]):
                 raise ValueError(
                     f"round {number}: the loss became {values['loss']} within updates "
-                    f"{step - train.search_every}–{step}; the last good state is in {folder}. A "
-                    f"lower train.learning_rate (now {train.learning_rate:g}) usually helps"
+                    f"{begun}–{step}; the last good state is in {folder}. A lower "
+                    f"train.learning_rate (now {train.learning_rate:g}) usually helps"
                 )
             if step % train.log_every == 0 or step >= train.steps:
                 rate = (step - first) / (time.monotonic() - begin)
@@ -99,6 +102,14 @@ def train_round(
         if train.patience:
             state = saved.restore(state, which=checkpoints.BEST)
     return state
+
+
+def _next_stop(step: int, train: ml_collections.FrozenConfigDict) -> int:
+    """Up to which update the device goes on by itself: where there is something to write."""
+    return min(
+        train.steps,
+        *((step // every + 1) * every for every in (train.log_every, train.checkpoint_every)),
+    )
 
 
 def _logged(values: dict[str, float]) -> dict[str, float]:

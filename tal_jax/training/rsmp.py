@@ -46,10 +46,11 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> rsmp.RSMP
     )
 
 
-def no_pseudo_labels(timeline: timelines.Timeline, num_samples: int) -> PseudoLabels:
-    """The state before the first search."""
-    slots = timeline.recordings.slot_labels.shape[1]
-    return PseudoLabels.empty(timeline.counts.shape[0], slots, num_samples)
+def no_pseudo_labels(
+    timeline: timelines.Timeline, num_recordings: int, num_samples: int
+) -> PseudoLabels:
+    """Those of so many recordings of a timeline before the first search."""
+    return PseudoLabels.empty(num_recordings, timeline.recordings.slot_labels.shape[1], num_samples)
 
 
 def loss(
@@ -115,8 +116,8 @@ def batch_losses(
 
 
 def _branch_losses(embedding, logits, batch, pseudo, *, config) -> Metrics:
-    parts = jax.vmap(functools.partial(_recording_losses, config=config, ready=pseudo.ready))(
-        embedding, logits, batch, pseudo.background, pseudo.sequences, pseudo.best
+    parts = jax.vmap(functools.partial(_recording_losses, config=config))(
+        embedding, logits, batch, pseudo
     )
     segments = parts.pop("segments")
     overflow = parts.pop("segment_overflow").sum()
@@ -128,9 +129,7 @@ def _branch_losses(embedding, logits, batch, pseudo, *, config) -> Metrics:
     return means | {"feat": feature, "segment_overflow": overflow.astype(jnp.float32)}
 
 
-def _recording_losses(
-    embedding, logits, batch, background, sequences, best, *, config, ready
-) -> dict[str, Any]:
+def _recording_losses(embedding, logits, batch, pseudo, *, config) -> dict[str, Any]:
     loss = config.loss
     num_classes = logits.shape[-1] - 1
     # One row a slot; empty slots have no class, so their rows are zero.
@@ -143,8 +142,8 @@ def _recording_losses(
         lambda labels: pseudo_labels.sequence_segments(
             labels, num_segments=loss.max_segments, where=batch.where
         )
-    )(sequences)
-    searched = ready & batch.slot_where
+    )(pseudo.sequences)
+    searched = pseudo.ready & batch.slot_where
     found_where = found.where & searched[:, None]
     return {
         "vid": losses.video_loss(
@@ -159,9 +158,9 @@ def _recording_losses(
         "point_background": losses.focal_loss(
             logits,
             jax.nn.one_hot(jnp.full(logits.shape[0], num_classes), num_classes + 1),
-            where=background & ready,
+            where=pseudo.background & pseudo.ready,
         ),
-        "score": _score_loss(scores, found, found_where, best, searched, batch, config),
+        "score": _score_loss(scores, found, found_where, pseudo.best, searched, batch, config),
         "ins": losses.dense_loss(
             logits,
             _instance_targets(batch.instances @ classes),
@@ -247,30 +246,12 @@ def total_loss(parts: Metrics, weights: Metrics) -> Metrics:
 
 
 def search(
-    model: rsmp.RSMP,
-    config: ml_collections.ConfigDict,
-    params: Any,
-    timeline: timelines.Timeline,
-    num_samples: int,
+    model: rsmp.RSMP, config: ml_collections.ConfigDict, params: Any, batch: timelines.Batch
 ) -> PseudoLabels:
-    """Seeds, optimal sequences and best segments of all recordings from the network's scores."""
-
-    def one_chunk(rows):
-        batch = timelines.resample_batch(timelines.take(timeline, rows), num_samples)
-        scores, background = _fused_scores(model, config, params, batch)
-        return jax.vmap(functools.partial(search_recording, config=config))(
-            scores, background, batch
-        )
-
-    # Whole chunks only, the last one filled up with repeats, so that one program serves all.
-    total = timeline.counts.shape[0]
-    size = min(config.train.batch_size, total)
-    rows = jnp.minimum(jnp.arange(-(-total // size) * size), total - 1).reshape(-1, size)
-    found = jax.lax.map(one_chunk, rows)
-    background, sequences, best = jax.tree.map(
-        lambda values: values.reshape(-1, *values.shape[2:])[:total], found
-    )
-    return PseudoLabels(background, sequences, best, jnp.ones((), bool))
+    """Seeds, optimal sequences and best segments of a batch from the network's scores."""
+    scores, background = _fused_scores(model, config, params, batch)
+    found = jax.vmap(functools.partial(search_recording, config=config))(scores, background, batch)
+    return PseudoLabels(*found, ready=jnp.ones(len(batch.where), bool))
 
 
 def search_recording(

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class PseudoLabels:
-    """Labels that the network's own scores and the points give, for R training recordings."""
+    """Labels that the network's own scores and the points give, for B recordings."""
 
-    background: jax.Array  # [R, N] bool, background seeds
-    sequences: jax.Array  # [R, L, N] bool, optimal sequence of each slot
-    best: jax.Array  # [R, L, 2] int32, best segment of each slot
-    ready: jax.Array  # [] bool, False until the first search
+    background: jax.Array  # [B, N] bool, background seeds
+    sequences: jax.Array  # [B, L, N] bool, optimal sequence of each slot
+    best: jax.Array  # [B, L, 2] int32, best segment of each slot
+    ready: jax.Array  # [B] bool, False until the first search
 
     @classmethod
     def empty(cls, num_recordings: int, num_slots: int, length: int) -> "PseudoLabels":
@@ -24,7 +24,7 @@ class PseudoLabels:
             background=jnp.zeros((num_recordings, length), bool),
             sequences=jnp.zeros((num_recordings, num_slots, length), bool),
             best=jnp.zeros((num_recordings, num_slots, 2), jnp.int32),
-            ready=jnp.zeros((), bool),
+            ready=jnp.zeros(num_recordings, bool),
         )
 
 
@@ -41,9 +41,8 @@ class Scores:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class TrainState:
-    """Parameters, optimiser, the number of updates made, and the pseudo labels in force."""
+    """Parameters, optimiser, and the number of updates made."""
 
     params: Any
     opt_state: Any
     step: jax.Array  # [] int32
-    pseudo: Any  # a method's pseudo labels, `PseudoLabels` or none

@@ -15,60 +15,85 @@ from tal_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
 
+# Settings of `config.train` that are traced, like the weights of the loss's parts.
+_RATES = ("learning_rate", "l2")
 
-def make_optimizer(config: ml_collections.ConfigDict) -> optax.GradientTransformation:
+
+def make_optimizer(settings: Metrics) -> optax.GradientTransformation:
     """Adam with L2 added to the gradient, before the moments."""
     return optax.chain(
-        optax.add_decayed_weights(config.train.l2), optax.adam(config.train.learning_rate)
+        optax.add_decayed_weights(settings["l2"]), optax.adam(settings["learning_rate"])
     )
 
 
 def init_state(
-    model: Any,
-    config: ml_collections.ConfigDict,
-    timeline: timelines.Timeline,
-    num_samples: int,
-    key: jax.Array,
-    params: Any = None,
+    model: Any, config: ml_collections.ConfigDict, dim: int, key: jax.Array, params: Any = None
 ) -> TrainState:
-    """A fresh state for a round; `params` are given for a warm start."""
+    """A fresh state for a round, on features of `dim`; `params` are given for a warm start."""
     if params is None:
-        features = jnp.zeros((1, 1, timeline.recordings.features.shape[-1]), jnp.float32)
+        features = jnp.zeros((1, 1, dim), jnp.float32)
         params = jax.jit(model.init)(key, features, where=jnp.ones((1, 1), bool))["params"]
-    return TrainState(
-        params=params,
-        opt_state=make_optimizer(config).init(params),
-        step=jnp.zeros((), jnp.int32),
-        pseudo=methods.method_of(config).no_pseudo_labels(timeline, num_samples),
-    )
+    opt_state = make_optimizer(settings_of(config)).init(params)
+    return TrainState(params, opt_state, step=jnp.zeros((), jnp.int32))
 
 
-def loss_weights(config: ml_collections.ConfigDict) -> Metrics:
-    """The weights of the loss parts as arrays, which change without another compilation."""
+def settings_of(config: ml_collections.ConfigDict) -> Metrics:
+    """The numbers that may change without another compilation, as arrays."""
     names = methods.method_of(config).WEIGHTS
-    return {name: jnp.asarray(config.loss[name], jnp.float32) for name in names}
+    numbers = {name: config.loss[name] for name in names}
+    numbers |= {name: config.train[name] for name in _RATES}
+    return {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
 
 
 def compiled_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
     """What compiled programs depend on: runs that differ elsewhere share them."""
     values = config.to_dict()
-    sections = ("method", "model", "seeds", "loss", "localization")
+    sections = ("method", "model", "seeds", "loss")
     kept = {name: values[name] for name in sections if name in values}
     for name in methods.method_of(config).WEIGHTS:
         del kept["loss"][name]
-    train = ("batch_size", "learning_rate", "l2", "search_every", "jitter")
+    train = ("batch_size", "search_every", "jitter")
     kept["train"] = {name: values["train"][name] for name in train}
     return ml_collections.FrozenConfigDict(kept)
 
 
-# --- the compiled block ---
+def choose_rows(
+    key: jax.Array, step: jax.Array, num_recordings: int, config: ml_collections.FrozenConfigDict
+) -> jax.Array:
+    """The recordings that each update of a block learns from, drawn without replacement.
+
+    Args:
+      key: of the round.
+      step: number of updates before the block.
+      num_recordings: R.
+      config: from `compiled_config`.
+
+    Returns:
+      `[U, B]` int32, U being `search_every`.
+    """
+
+    def one_update(step):
+        choose_key = _keys(key, step)[0]
+        return jax.random.permutation(choose_key, num_recordings)[: config.train.batch_size]
+
+    return jax.vmap(one_update)(step + jnp.arange(config.train.search_every))
+
+
+def _keys(key: jax.Array, step: jax.Array) -> jax.Array:
+    """An update's own keys: to choose recordings, to move samples, for dropout."""
+    return jax.random.split(jax.random.fold_in(key, step), 3)
+
+
+# --- the compiled programs ---
 
 
 @functools.lru_cache(maxsize=8)
-def make_block(
+def make_run(
     model: Any, config: ml_collections.FrozenConfigDict, num_samples: int
-) -> Callable[[TrainState, timelines.Timeline, Metrics, jax.Array], tuple[TrainState, Metrics]]:
-    """Compiles `search_every` updates followed by one search.
+) -> Callable[
+    [TrainState, timelines.Timeline, Metrics, jax.Array, jax.Array], tuple[TrainState, Metrics]
+]:
+    """Compiles training on recordings that all lie on the device.
 
     Args:
       model: the network.
@@ -76,41 +101,105 @@ def make_block(
       num_samples: padded length of the timeline.
 
     Returns:
-      `block(state, timeline, weights, key) -> (state, metrics)` with the weights from
-      `loss_weights`; the state is donated, the metrics are means over the block's updates.
+      `run(state, timeline, settings, key, num_blocks) -> (state, metrics)`: `num_blocks` (traced)
+      times a search and `search_every` updates, with the numbers from `settings_of` and the key of
+      the round. The state is donated; the metrics are means over all these updates.
     """
-    method, optimizer = methods.method_of(config), make_optimizer(config)
+    block = make_block(model, config, num_samples)
 
-    def loss_fn(params, batch, pseudo, weights, key):
-        parts = method.loss(model, config, params, batch, pseudo, weights, key)
+    def run(state, timeline, settings, key, num_blocks):
+        def add_block(_, carry):
+            state, totals = carry
+            rows = choose_rows(key, state.step, timeline.counts.shape[0], config)
+            state, metrics = block(state, timeline, rows, settings, key)
+            return state, jax.tree.map(jnp.add, totals, metrics)
+
+        def first_metrics(state):
+            rows = choose_rows(key, state.step, timeline.counts.shape[0], config)
+            return block(state, timeline, rows, settings, key)[1]
+
+        zeros = jax.tree.map(
+            lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(first_metrics, state)
+        )
+        state, totals = jax.lax.fori_loop(0, num_blocks, add_block, (state, zeros))
+        return state, jax.tree.map(lambda total: total / num_blocks, totals)
+
+    return jax.jit(run, donate_argnums=0)
+
+
+def make_block(
+    model: Any, config: ml_collections.FrozenConfigDict, num_samples: int
+) -> Callable[
+    [TrainState, timelines.Timeline, jax.Array, Metrics, jax.Array], tuple[TrainState, Metrics]
+]:
+    """A block of training: one search for pseudo labels, then `search_every` updates.
+
+    Only the recordings that these updates visit are searched, each once: what is found in others
+    would be found anew before it is read. So the cost of a search does not grow with the data set.
+
+    Args:
+      model: the network.
+      config: from `compiled_config`.
+      num_samples: padded length of the timeline.
+
+    Returns:
+      `block(state, timeline, rows, settings, key) -> (state, metrics)`, to be compiled, with `rows`
+      from `choose_rows`; the metrics are means over the updates.
+    """
+    method = methods.method_of(config)
+
+    def loss_fn(params, batch, pseudo, settings, key):
+        parts = method.loss(model, config, params, batch, pseudo, settings, key)
         return parts["loss"], parts
 
-    def update(state, timeline, weights, key):
-        key = jax.random.fold_in(key, state.step)
-        choose_key, sample_key, dropout_key = jax.random.split(key, 3)
-        num_recordings = timeline.counts.shape[0]
-        rows = jax.random.permutation(choose_key, num_recordings)[: config.train.batch_size]
+    def update(state, timeline, rows, pseudo, settings, key):
+        _, sample_key, dropout_key = _keys(key, state.step)
         batch = timelines.resample_batch(
             timelines.take(timeline, rows),
             num_samples,
             key=sample_key if config.train.jitter else None,
         )
-        pseudo = jax.tree.map(lambda x: x[rows] if x.ndim else x, state.pseudo)
         gradients, parts = jax.grad(loss_fn, has_aux=True)(
-            state.params, batch, pseudo, weights, dropout_key
+            state.params, batch, pseudo, settings, dropout_key
         )
+        optimizer = make_optimizer(settings)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return TrainState(params, opt_state, state.step + 1, state.pseudo), parts
+        return TrainState(
+            optax.apply_updates(state.params, updates), opt_state, state.step + 1
+        ), parts
 
-    def block(state, timeline, weights, key):
-        state, metrics = jax.lax.scan(
-            lambda state, _: update(state, timeline, weights, key),
-            state,
-            length=config.train.search_every,
+    def block(state, timeline, rows, settings, key):
+        found, places = search(state.params, timeline, rows, state.step > 0)
+
+        def one_update(state, given):
+            rows, places = given
+            pseudo = jax.tree.map(lambda values: values[places], found)
+            return update(state, timeline, rows, pseudo, settings, key)
+
+        state, metrics = jax.lax.scan(one_update, state, (rows, places))
+        return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+
+    def search(params, timeline, rows, wanted):
+        """Pseudo labels of the recordings among `rows`, and where among them each row's are."""
+        num_chunks = -(-min(rows.size, timeline.counts.shape[0]) // rows.shape[1])
+        chosen, places = jnp.unique(
+            rows, size=num_chunks * rows.shape[1], fill_value=rows[0, 0], return_inverse=True
         )
-        pseudo = method.search(model, config, state.params, timeline, num_samples)
-        state = TrainState(state.params, state.opt_state, state.step, pseudo)
-        return state, jax.tree.map(jnp.mean, metrics)
+        found = method.no_pseudo_labels(timeline, chosen.size, num_samples)
 
-    return jax.jit(block, donate_argnums=0)
+        def search_chunk(index, found):
+            first = index * rows.shape[1]
+            chunk = jax.lax.dynamic_slice_in_dim(chosen, first, rows.shape[1])
+            batch = timelines.resample_batch(timelines.take(timeline, chunk), num_samples)
+            new = method.search(model, config, params, batch)
+            return jax.tree.map(
+                lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, first, 0),
+                found,
+                new,
+            )
+
+        num_chosen = places.max() + 1
+        needed = jnp.where(wanted, -(-num_chosen // rows.shape[1]), 0)
+        return jax.lax.fori_loop(0, needed, search_chunk, found), places
+
+    return block
