@@ -122,7 +122,7 @@ class Classifier(nn.Module):
         """Maps `[B, T, D]` to logits `[B, T, C + 1]`."""
         hidden = _convolve(features, where, self.widths)
         hidden = embedding.Dropout(self.dropout)(hidden, deterministic=deterministic)
-        return nn.Dense(self.num_classes + 1)(hidden).swapaxes(0, 1)
+        return nn.Dense(self.num_classes + 1)(hidden)
 
 
 class AttentionBranch(nn.Module):
@@ -134,14 +134,14 @@ class AttentionBranch(nn.Module):
     def __call__(self, features: jax.Array, *, where: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T]` in [0, 1]; 0 where masked."""
         hidden = _convolve(features, where, (self.width, self.width))
-        attention = jax.nn.sigmoid(nn.Dense(1)(hidden)[..., 0].swapaxes(0, 1))
+        attention = jax.nn.sigmoid(nn.Dense(1)(hidden)[..., 0])
         return jnp.where(where, attention, 0)
 
 
 def _convolve(features: jax.Array, where: jax.Array, widths: Sequence[int]) -> jax.Array:
-    """Convolutions with leaky ReLU, `[B, T, D]` to `[T, B, W]`, inside a module's `__call__`."""
-    valid = where.T[..., None]
-    hidden = jnp.where(valid, features.swapaxes(0, 1), 0)
+    """Convolutions with leaky ReLU, `[B, T, D]` to `[B, T, W]`, inside a module's `__call__`."""
+    valid = where[..., None]
+    hidden = jnp.where(valid, features, 0)
     for width in widths:
         hidden = nn.leaky_relu(embedding.TemporalConv(width)(hidden), 0.2)
         hidden = jnp.where(valid, hidden, 0)

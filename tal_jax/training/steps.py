@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
-from tal_jax.training import methods
+from tal_jax.training import devices, methods
 from tal_jax.training import timeline as timelines
 from tal_jax.training.state import TrainState
 
@@ -89,23 +91,27 @@ def _keys(key: jax.Array, step: jax.Array) -> jax.Array:
 
 @functools.lru_cache(maxsize=8)
 def make_run(
-    model: Any, config: ml_collections.FrozenConfigDict, num_samples: int
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    num_samples: int,
+    mesh: Mesh | None = None,
 ) -> Callable[
     [TrainState, timelines.Timeline, Metrics, jax.Array, jax.Array], tuple[TrainState, Metrics]
 ]:
-    """Compiles training on recordings that all lie on the device.
+    """Compiles training on recordings that all lie on every device.
 
     Args:
       model: the network.
       config: from `compiled_config`.
       num_samples: padded length of the timeline.
+      mesh: from `devices.make_mesh`; the results do not depend on it but for rounding.
 
     Returns:
       `run(state, timeline, settings, key, num_blocks) -> (state, metrics)`: `num_blocks` (traced)
       times a search and `search_every` updates, with the numbers from `settings_of` and the key of
       the round. The state is donated; the metrics are means over all these updates.
     """
-    block = make_block(model, config, num_samples)
+    block = make_block(model, config, num_samples, mesh)
 
     def run(state, timeline, settings, key, num_blocks):
         def add_block(_, carry):
@@ -128,7 +134,10 @@ def make_run(
 
 
 def make_block(
-    model: Any, config: ml_collections.FrozenConfigDict, num_samples: int
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    num_samples: int,
+    mesh: Mesh | None = None,
 ) -> Callable[
     [TrainState, timelines.Timeline, jax.Array, Metrics, jax.Array], tuple[TrainState, Metrics]
 ]:
@@ -141,6 +150,7 @@ def make_block(
       model: the network.
       config: from `compiled_config`.
       num_samples: padded length of the timeline.
+      mesh: see `make_run`.
 
     Returns:
       `block(state, timeline, rows, settings, key) -> (state, metrics)`, to be compiled, with `rows`
@@ -152,54 +162,61 @@ def make_block(
         parts = method.loss(model, config, params, batch, pseudo, settings, key)
         return parts["loss"], parts
 
-    def update(state, timeline, rows, pseudo, settings, key):
-        _, sample_key, dropout_key = _keys(key, state.step)
-        batch = timelines.resample_batch(
-            timelines.take(timeline, rows),
-            num_samples,
-            key=sample_key if config.train.jitter else None,
-        )
+    def update(state, batch, pseudo, settings, key):
         gradients, parts = jax.grad(loss_fn, has_aux=True)(
-            state.params, batch, pseudo, settings, dropout_key
+            state.params, batch, pseudo, settings, key
         )
         optimizer = make_optimizer(settings)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        return TrainState(
-            optax.apply_updates(state.params, updates), opt_state, state.step + 1
-        ), parts
+        params = optax.apply_updates(state.params, updates)
+        state = TrainState(params, opt_state, state.step + 1)
+        return devices.constrain_layers(state, mesh), parts
+
+    def search(params, timeline, rows, wanted):
+        """Pseudo labels of the recordings among `rows`, and where among them each row's are."""
+        size = rows.shape[1]
+        num_chunks = -(-min(rows.size, timeline.counts.shape[0]) // size)
+        chosen, places = jnp.unique(
+            rows, size=num_chunks * size, fill_value=rows[0, 0], return_inverse=True
+        )
+        found = method.no_pseudo_labels(timeline, chosen.size, num_samples)
+
+        def search_chunk(index, found):
+            chunk = jax.lax.dynamic_slice_in_dim(chosen, index * size, size)
+            batch = timelines.resample_batch(timelines.take(timeline, chunk), num_samples)
+            new = method.search(model, config, params, batch)
+            return jax.tree.map(
+                lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
+                    whole, part, index * size, axis=0
+                ),
+                found,
+                new,
+            )
+
+        num_chosen = places.max() + 1
+        needed = jnp.where(wanted, -(-num_chosen // size), 0)
+        return jax.lax.fori_loop(0, needed, search_chunk, found), places
+
+    def read(timeline, rows, keys, found, places):
+        """A batch, and what was found in its recordings."""
+        batch = timelines.resample_batch(timelines.take(timeline, rows), num_samples, keys=keys)
+        return batch, jax.tree.map(lambda values: values[places], found)
+
+    lane, lanes = P(devices.DATA), P(None, devices.DATA)
+    search = devices.per_lane(search, mesh, (P(), P(), lanes, P()), (lane, lanes))
+    read = devices.per_lane(read, mesh, (P(), lane, lane, lane, lane), lane)
 
     def block(state, timeline, rows, settings, key):
         found, places = search(state.params, timeline, rows, state.step > 0)
 
         def one_update(state, given):
             rows, places = given
-            pseudo = jax.tree.map(lambda values: values[places], found)
-            return update(state, timeline, rows, pseudo, settings, key)
+            _, sample_key, dropout_key = _keys(key, state.step)
+            keys = jax.random.split(sample_key, rows.size) if config.train.jitter else None
+            batch, pseudo = read(timeline, rows, keys, found, places)
+            return update(state, batch, pseudo, settings, dropout_key)
 
         state, metrics = jax.lax.scan(one_update, state, (rows, places))
         return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
-
-    def search(params, timeline, rows, wanted):
-        """Pseudo labels of the recordings among `rows`, and where among them each row's are."""
-        num_chunks = -(-min(rows.size, timeline.counts.shape[0]) // rows.shape[1])
-        chosen, places = jnp.unique(
-            rows, size=num_chunks * rows.shape[1], fill_value=rows[0, 0], return_inverse=True
-        )
-        found = method.no_pseudo_labels(timeline, chosen.size, num_samples)
-
-        def search_chunk(index, found):
-            first = index * rows.shape[1]
-            chunk = jax.lax.dynamic_slice_in_dim(chosen, first, rows.shape[1])
-            batch = timelines.resample_batch(timelines.take(timeline, chunk), num_samples)
-            new = method.search(model, config, params, batch)
-            return jax.tree.map(
-                lambda whole, part: jax.lax.dynamic_update_slice_in_dim(whole, part, first, 0),
-                found,
-                new,
-            )
-
-        num_chosen = places.max() + 1
-        needed = jnp.where(wanted, -(-num_chosen // rows.shape[1]), 0)
-        return jax.lax.fori_loop(0, needed, search_chunk, found), places
 
     return block

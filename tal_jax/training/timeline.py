@@ -236,15 +236,14 @@ def with_features(timeline: Timeline, features: jax.Array | None) -> Timeline:
     return dataclasses.replace(timeline, recordings=recordings)
 
 
-def resample_batch(timeline: Timeline, num_samples: int, *, key: jax.Array | None = None) -> Batch:
+def resample_batch(timeline: Timeline, num_samples: int, *, keys: jax.Array | None = None) -> Batch:
     """Reads recordings on their new timeline.
 
     Args:
       timeline: B recordings.
       num_samples: N, the padded length of the new timeline (static).
-      key: moves every sample within its own cell; None reads the centres.
+      keys: `[B]` move every sample within its own cell; None reads the centres.
     """
-    keys = None if key is None else jax.random.split(key, timeline.counts.shape[0])
     features = timeline.recordings.features
 
     def one(row: Timeline, key):

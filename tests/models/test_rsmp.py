@@ -30,7 +30,7 @@ def _where(*lengths, size):
 
 @pytest.mark.parametrize("kernel_size, dilation", [(1, 1), (3, 1), (3, 4), (5, 2)])
 def test_convolution_is_that_of_jax(kernel_size, dilation):
-    inputs = _random(0, 7, 2, 3)
+    inputs = _random(0, 2, 7, 3)
     layer = embedding.TemporalConv(4, kernel_size, dilation)
     kernel, bias = _random(1, kernel_size * 3, 4), _random(2, 4)
     got = jax.jit(layer.apply)({"params": {"Dense_0": {"kernel": kernel, "bias": bias}}}, inputs)
@@ -40,7 +40,7 @@ def test_convolution_is_that_of_jax(kernel_size, dilation):
         window_strides=(1,),
         padding="SAME",
         rhs_dilation=(dilation,),
-        dimension_numbers=("WNC", "WIO", "WNC"),
+        dimension_numbers=("NWC", "WIO", "NWC"),
     )
     np.testing.assert_allclose(got, np.asarray(want) + bias, rtol=1e-4, atol=1e-5)
 
@@ -49,7 +49,7 @@ def test_convolution_by_hand():
     layer = embedding.TemporalConv(1, 3, 2)
     kernel = np.array([[1], [10], [100]], np.float32)
     params = {"Dense_0": {"kernel": kernel, "bias": np.ones(1, np.float32)}}
-    inputs = np.arange(1, 5, dtype=np.float32)[:, None, None]
+    inputs = np.arange(1, 5, dtype=np.float32)[None, :, None]
     got = jax.jit(layer.apply)({"params": params}, inputs)
     # Two before, itself, two after; zeros outside; the bias.
     np.testing.assert_allclose(np.ravel(got), [311, 421, 32, 43])

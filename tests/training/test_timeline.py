@@ -190,7 +190,11 @@ def test_too_few_samples_still_span_the_recording():
 def test_jitter_moves_samples_within_their_cells_but_no_point():
     timeline = _numpy(timelines.take(_numpy(_compensated()), np.array([0, 1, 1])))
     centred = _numpy(_resample_batch(timeline, 18))
-    jitter = jax.jit(lambda key: timelines.resample_batch(timeline, 18, key=key))
+    jitter = jax.jit(
+        lambda key: timelines.resample_batch(
+            timeline, 18, keys=jax.random.split(key, len(timeline.counts))
+        )
+    )
     one, same, other = (_numpy(jitter(jax.random.key(seed))) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one.features, same.features)
     assert np.abs(one.features - other.features).max() > 0.01

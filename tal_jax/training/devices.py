@@ -1,0 +1,157 @@
+"""One program over all devices: of this machine, or of several processes.
+
+Devices form a mesh of two axes. Over `DATA` the recordings of a batch are split; over `LAYER` the
+widths of the layers, where a config asks for it. On a single device there is no mesh.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+DATA, LAYER = "data", "layer"
+
+
+def make_mesh(batch_size: int, *, layer_shards: int = 1) -> Mesh | None:
+    """The mesh of a training run, None for a single device.
+
+    Of one process's devices as many are used as split a batch evenly; of several processes all have
+    to be.
+
+    Args:
+      batch_size: recordings of an update.
+      layer_shards: devices that the widths of the layers are split over.
+
+    Raises:
+      ValueError: if the devices cannot be shared out like that.
+    """
+    devices = jax.devices()
+    if len(devices) % layer_shards:
+        raise ValueError(
+            f"train.layer_shards={layer_shards}; expected a divisor of the {len(devices)} devices"
+        )
+    lanes = len(devices) // layer_shards
+    fitting = max(size for size in range(1, lanes + 1) if batch_size % size == 0)
+    if jax.process_count() > 1 and fitting < lanes:
+        raise ValueError(
+            f"train.batch_size={batch_size}; expected a multiple of {lanes}, over which "
+            f"{len(devices)} devices of {jax.process_count()} processes split a batch"
+        )
+    size = fitting * layer_shards
+    return None if size == 1 else _mesh((fitting, layer_shards), devices[:size])
+
+
+def local_mesh() -> Mesh | None:
+    """All devices of this process on the axis `DATA`, None for a single one."""
+    devices = jax.local_devices()
+    return None if len(devices) == 1 else _mesh((len(devices), 1), devices)
+
+
+def _mesh(shape: tuple[int, int], devices: list[jax.Device]) -> Mesh:
+    # Auto axes: under the newer default, gathers and scatters on sharded batches fail.
+    return jax.make_mesh(shape, (DATA, LAYER), axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def num_lanes(mesh: Mesh | None) -> int:
+    """Over how many devices the recordings of a batch are split."""
+    return 1 if mesh is None else mesh.shape[DATA]
+
+
+def per_lane(function: Callable, mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable:
+    """Runs a function on each lane's own recordings, without a word between the devices.
+
+    What has loops of a length that depends on the data needs this: split by the compiler, every
+    iteration would wait for all devices.
+    """
+    if mesh is None:
+        return function
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False
+    )
+
+
+def layer_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
+    """How a parameter is split: the width of a layer, which is its last axis or else its first.
+
+    >>> mesh = jax.make_mesh((1, 1), (DATA, LAYER))
+    >>> layer_spec((6144, 2048), mesh), layer_spec((), mesh)
+    (PartitionSpec(), PartitionSpec())
+    """
+    shards = mesh.shape[LAYER]
+    # Narrower pieces than this cost more in messages than they save.
+    splits = [size % shards == 0 and size >= 128 * shards for size in shape]
+    if shards == 1 or not any(splits):
+        return P()
+    if splits[-1]:
+        return P(*[None] * (len(shape) - 1), LAYER)
+    return P(LAYER) if splits[0] else P()
+
+
+def constrain_layers(tree: Any, mesh: Mesh | None) -> Any:
+    """Keeps parameters, inside a compiled program, split as `place_layers` puts them."""
+    if mesh is None:
+        return tree
+
+    def one(leaf):
+        return jax.lax.with_sharding_constraint(
+            leaf, NamedSharding(mesh, layer_spec(leaf.shape, mesh))
+        )
+
+    return jax.tree.map(one, tree)
+
+
+def place_layers(tree: Any, mesh: Mesh | None) -> Any:
+    """Puts parameters, the same in every process, onto the mesh."""
+    return _place(tree, mesh, lambda leaf: P() if mesh is None else layer_spec(leaf.shape, mesh))
+
+
+def replicate(tree: Any, mesh: Mesh | None) -> Any:
+    """Puts arrays, the same in every process, onto every device."""
+    return _place(tree, mesh, lambda leaf: P())
+
+
+def _place(tree: Any, mesh: Mesh | None, spec_of: Callable) -> Any:
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+
+    def one(leaf):
+        leaf = np.asarray(leaf)
+        sharding = NamedSharding(mesh, spec_of(leaf))
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
+
+    return jax.tree.map(one, tree)
+
+
+def make_key(mesh: Mesh | None, *numbers: int) -> jax.Array:
+    """The random key of a seed, folded with further numbers, known to every device."""
+    sharding = None if mesh is None else NamedSharding(mesh, P())
+    return _make_key(sharding)(np.array(numbers, np.uint32))
+
+
+@functools.lru_cache(maxsize=8)
+def _make_key(sharding):
+    def make(numbers):
+        key = jax.random.key(numbers[0])
+        for number in numbers[1:]:
+            key = jax.random.fold_in(key, number)
+        return key
+
+    return jax.jit(make, out_shardings=sharding)
+
+
+def fetch(tree: Any, mesh: Mesh | None) -> Any:
+    """Host arrays of what lies on a mesh, the whole in every process."""
+    if mesh is not None:
+        tree = _gather(NamedSharding(mesh, P()))(tree)
+        tree = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)
+    return jax.device_get(tree)
+
+
+@functools.lru_cache(maxsize=8)
+def _gather(sharding):
+    return jax.jit(lambda tree: tree, out_shardings=sharding)
