@@ -130,6 +130,7 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
     config.train.jitter = False
     config.train.warm_start = False
     config.train.length = 750
+    config.train.layer_shards = 1
     config.train.log_every = 50
     config.train.checkpoint_every = 500
     config.train.holdout = 0
@@ -363,7 +364,7 @@ def check_config(
 
     expect("method", config.method in DEFAULTS, f"one of {', '.join(DEFAULTS)}")
     train, sampling, localization = config.train, config.sampling, config.localization
-    for key in ("steps", "rounds", "batch_size", "search_every", "length"):
+    for key in ("steps", "rounds", "batch_size", "search_every", "length", "layer_shards"):
         expect(f"train.{key}", train[key] >= 1, "at least 1")
     for key in ("steps", "log_every", "checkpoint_every"):
         multiple = train[key] >= 1 and train[key] % train.search_every == 0

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 from tal_jax.data.recordings import Recording, labels_of
 from tal_jax.data.score_files import RecordingScores, ScoreSequence
 from tal_jax.ops import contrast, resampling
 from tal_jax.ops import segments as segment_ops
-from tal_jax.training import methods
+from tal_jax.training import devices, methods
 from tal_jax.training import timeline as timelines
 from tal_jax.training.state import Scores
 
@@ -176,7 +178,7 @@ class Reading:
     resampled: resampling.Resampled  # without features and positions: leads times back
 
 
-@functools.partial(jax.jit, static_argnames=("model", "config", "num_samples"))
+@functools.partial(jax.jit, static_argnames=("model", "config", "num_samples", "mesh"))
 def read(
     params: Any,
     timeline: timelines.Timeline,
@@ -184,6 +186,7 @@ def read(
     model: Any,
     config: ml_collections.FrozenConfigDict,
     num_samples: int,
+    mesh: Mesh | None = None,
 ) -> Reading:
     """Runs the network on B recordings.
 
@@ -193,10 +196,18 @@ def read(
       model: the network (static).
       config: from `steps.compiled_config` (static).
       num_samples: N (static).
+      mesh: devices that share the recordings out (static).
     """
-    batch = timelines.resample_batch(timeline, num_samples)
-    said = methods.method_of(config).read_scores(model, config, params, batch)
-    return Reading(said, dataclasses.replace(batch.resampled, features=None, positions=None))
+
+    def one_lane(params, features, rows):
+        batch = timelines.resample_batch(timelines.with_features(rows, features), num_samples)
+        said = methods.method_of(config).read_scores(model, config, params, batch)
+        return Reading(said, dataclasses.replace(batch.resampled, features=None, positions=None))
+
+    lane = P(devices.DATA)
+    read_lanes = devices.per_lane(one_lane, mesh, (P(), P(), lane), lane)
+    rows = timelines.with_features(timeline, None)
+    return read_lanes(params, timeline.recordings.features, rows)
 
 
 def settings_of(options: ml_collections.ConfigDict) -> dict[str, jax.Array]:
@@ -208,7 +219,7 @@ def settings_of(options: ml_collections.ConfigDict) -> dict[str, jax.Array]:
     }
 
 
-@functools.partial(jax.jit, static_argnames=("soft_sigma", "max_runs"))
+@functools.partial(jax.jit, static_argnames=("soft_sigma", "max_runs", "mesh"))
 def locate(
     reading: Reading,
     settings: dict[str, jax.Array],
@@ -216,6 +227,7 @@ def locate(
     *,
     soft_sigma: float,
     max_runs: int,
+    mesh: Mesh | None = None,
 ) -> Detections:
     """Localizes in what the network says: all that happens after it.
 
@@ -225,17 +237,17 @@ def locate(
       classes: `[B, C]` bool, the classes to look for; None: those that seem present.
       soft_sigma: see `localize` (static).
       max_runs: see `localize` (static).
+      mesh: devices that share the recordings out (static).
 
     Returns:
       Detections `[B, C, …]`, times in snippets of the recordings' original timeline.
     """
-    options = dict(settings)
-    class_threshold = options.pop("class_threshold")
 
-    def one(said, resampled, classes):
+    def one(said, resampled, classes, options):
         where = resampled.where
         if classes is None:
-            classes = present_classes(said.video, threshold=class_threshold) & where.any()
+            threshold = options["class_threshold"]
+            classes = present_classes(said.video, threshold=threshold) & where.any()
         found = localize(
             said.scores,
             said.foreground,
@@ -244,17 +256,21 @@ def locate(
             soft_sigma=soft_sigma,
             max_runs=max_runs,
             where=where,
-            **options,
+            **{name: value for name, value in options.items() if name != "class_threshold"},
         )
         old = resampling.old_times(found.segments, resampled)
         return dataclasses.replace(found, segments=old)
 
-    return jax.vmap(one)(reading.scores, reading.resampled, classes)
+    lane = P(devices.DATA)
+    locate_lanes = devices.per_lane(
+        jax.vmap(one, in_axes=(0, 0, 0, None)), mesh, (lane, lane, lane, P()), lane
+    )
+    return locate_lanes(reading.scores, reading.resampled, classes, settings)
 
 
 # How many runs of a class `locate_recordings` makes room for at first.
 _MAX_RUNS = 512
-# Recordings of one compiled call.
+# Recordings of one compiled call, on each device.
 _CHUNK = 16
 
 Results = dict[str, list[dict[str, Any]]]  # ActivityNet: {recording: [{label, score, segment}]}
@@ -290,24 +306,27 @@ def locate_recordings(
       it.
     """
     results, scores, max_runs = {}, {}, _MAX_RUNS
-    total = len(recordings)
+    total, mesh = len(recordings), devices.local_mesh()
+    params, timeline = devices.replicate((params, timeline), mesh)
+    size = _chunk_size(total, devices.num_lanes(mesh))
     labelled = np.zeros((total, len(classes)), bool)
     for row, recording in enumerate(recordings):
         labelled[row, list(labels_of(recording))] = True
-    for first in range(0, total, _CHUNK):
+    for first in range(0, total, size):
         # The last chunk is filled up with repeats, so that one program serves all.
-        rows = np.minimum(np.arange(first, first + min(_CHUNK, total)), total - 1)
+        rows = np.minimum(np.arange(first, first + size), total - 1)
         reading = read(
             params,
             timelines.take(timeline, rows),
             model=model,
             config=config,
             num_samples=num_samples,
+            mesh=mesh,
         )
         wanted = jnp.asarray(labelled[rows]) if own else None
-        found, max_runs = _locate_all(reading, options, wanted, max_runs)
+        found, max_runs = _locate_all(reading, options, wanted, max_runs, mesh)
         reading = jax.tree.map(np.asarray, reading)
-        for row, recording in enumerate(recordings[first : first + _CHUNK]):
+        for row, recording in enumerate(recordings[first : first + size]):
             results[recording.name] = _as_results(_row(found, row), recording, classes)
             scores[recording.name] = _as_sequence(_row(reading, row), len(recording.features))
     return results, scores
@@ -347,14 +366,22 @@ def _locate_all(
     options: ml_collections.ConfigDict,
     classes: jax.Array | None,
     max_runs: int,
+    mesh: Mesh | None = None,
 ) -> tuple[Detections, int]:
     """Detections on the host, and the room for runs that they needed, at least `max_runs`."""
     settings, soft_sigma = settings_of(options), options.soft_sigma
     while True:
-        found = locate(reading, settings, classes, soft_sigma=soft_sigma, max_runs=max_runs)
+        found = locate(
+            reading, settings, classes, soft_sigma=soft_sigma, max_runs=max_runs, mesh=mesh
+        )
         if not found.overflow.any():
             return jax.tree.map(np.asarray, found), max_runs
         max_runs *= 2
+
+
+def _chunk_size(total: int, lanes: int) -> int:
+    """Recordings of a compiled call: as many on each device, no more than there are."""
+    return lanes * min(_CHUNK, -(-total // lanes))
 
 
 def _row(values: Any, row: int) -> Any:

@@ -6,6 +6,7 @@ in the work directory that a person can read, edit or replace.
 """
 
 import dataclasses
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax import evaluation, localization, run_card
+from tal_jax import evaluation, localization, processes, run_card
 from tal_jax.config import check_config
 from tal_jax.data import batches, files
 from tal_jax.data.recordings import (
@@ -26,9 +27,9 @@ from tal_jax.data.recordings import (
     check_recording,
     read_features,
 )
-from tal_jax.data.score_files import RecordingScores, write_scores
+from tal_jax.data.score_files import RecordingScores, read_scores, write_scores
 from tal_jax.localization import Results
-from tal_jax.training import checkpoints, methods, metrics_log, rounds, steps
+from tal_jax.training import checkpoints, devices, methods, metrics_log, rounds, steps
 from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -79,19 +80,20 @@ def fit(
     """
     config = check_config(config)
     check_dataset(dataset)
-    for recording in (*dataset.train, *dataset.test):
+    for recording in processes.mine((*dataset.train, *dataset.test)):
         # Once, before anything is trained: a broken test file would show only after a round.
         read_features(recording)
     workdir = Path(workdir)
-    run_card.start(workdir, config, dataset)
+    processes.once(run_card.start, workdir, config, dataset)
+    report = report if processes.is_first() else _say_nothing
     for note in dataset.notes:
         report(f"note: {note}")
     dataset, held_out = hold_out(dataset, config)
-    proposals, params = None, None
+    proposals, state = None, None
     for number in range(config.train.rounds):
         began = time.monotonic()
         folder = workdir / f"round_{number}"
-        _refuse_orphans(workdir, number)
+        processes.once(_refuse_orphans, workdir, number)
         packed = pack_training(dataset, config, proposals)
         report(_describe_round(number, packed))
         state = rounds.train_round(
@@ -101,19 +103,18 @@ def fit(
             number=number,
             num_samples=packed.num_samples,
             workdir=workdir,
-            params=params if config.train.warm_start else None,
+            params=state.params if state and config.train.warm_start else None,
             criterion=_criterion(held_out, config, dataset, number),
             report=report,
         )
-        params = state.params
-        fitted = _fitted(params, config, dataset, number)
-        if not (folder / "proposals_train.json").exists():
-            found, _ = _locate(fitted, dataset.train, packed, own=True)
-            files.write_json(folder / "proposals_train.json", activitynet(found))
+        fitted = _fitted(state.params, config, dataset, number)
+        if not processes.once((folder / "proposals_train.json").exists):
+            found = _propose(fitted, dataset.train, packed)
+            processes.once(files.write_json, folder / "proposals_train.json", activitynet(found))
         del packed  # neither the test recordings nor the next round need room beside it
         # Read back from the file even when just written: it is the only way to the next round.
-        proposals = files.read_json(folder / "proposals_train.json")["results"]
-        if dataset.test and not (folder / "evaluation.json").exists():
+        proposals = processes.once(files.read_json, folder / "proposals_train.json")["results"]
+        if dataset.test and not processes.once((folder / "evaluation.json").exists):
             _test_round(fitted, dataset, workdir, number, report)
             report(f"round {number}: {time.monotonic() - began:.0f} s")
     return fitted
@@ -142,7 +143,8 @@ def predict(
         check_recording(recording, dim=fitted.dim)
     bare = [dataclasses.replace(recording, points=()) for recording in recordings]
     results, said = {}, {}
-    for length, group in _groups(bare, lambda recording: len(recording.features)):
+    groups = _groups(bare, lambda recording: len(recording.features))
+    for length, group in processes.mine(groups):
         packed = _pack_plain(group, length, fitted)
         found, original = _locate(fitted, group, packed)
         last = original
@@ -154,7 +156,9 @@ def predict(
             for one in group:
                 sequences = original[one.name], last[one.name]
                 said[one.name] = RecordingScores(one.grid, one.duration_s, *sequences)
+    results = processes.gather(results)
     if scores is not None:
+        said = _gather_scores(said)
         scores |= {recording.name: said[recording.name] for recording in recordings}
     return {recording.name: results[recording.name] for recording in recordings}
 
@@ -215,6 +219,7 @@ def load_run(workdir: str | Path) -> Fitted:
         params = saved.restore_params(which=which)
     if params is None:
         raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
+    params = devices.replicate(params, devices.local_mesh())
     overlapping = tuple(tuple(pair) for pair in data["overlapping"])
     classes = tuple(data["classes"])
     return Fitted(params, config, classes, data["dim"], overlapping, finished[-1])
@@ -391,6 +396,7 @@ def _fitted(
 ) -> Fitted:
     dim = dataset.train[0].features.shape[1]
     overlapping = tuple(dataset.overlapping)
+    params = devices.replicate(params, devices.local_mesh())
     return Fitted(params, config, tuple(dataset.classes), dim, overlapping, number)
 
 
@@ -411,6 +417,17 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
         num_samples=packed.num_samples,
         own=own,
     )
+
+
+def _propose(fitted: Fitted, recordings: Sequence[Recording], packed: Packed) -> Results:
+    """Detections of the recordings' own classes, for the next round."""
+    rows = processes.mine(range(len(recordings)))
+    if len(rows) < len(recordings):
+        timeline = timelines.take(packed.timeline, jnp.array(rows, jnp.int32))
+        packed = Packed(timeline, packed.num_samples)
+    found, _ = _locate(fitted, [recordings[row] for row in rows], packed, own=True)
+    found = processes.gather(found)
+    return {recording.name: found[recording.name] for recording in recordings}
 
 
 def hold_out(
@@ -478,8 +495,21 @@ def _test_round(
     report: Callable[[str], None],
 ) -> None:
     """Writes what the round's network finds in the test recordings, and how good that is."""
-    folder, scores = workdir / f"round_{number}", {}
+    scores: dict[str, RecordingScores] = {}
     found = predict(fitted, dataset.test, scores=scores)
+    processes.once(_write_test_round, fitted, found, scores, dataset, workdir, number, report)
+
+
+def _write_test_round(
+    fitted: Fitted,
+    found: Results,
+    scores: dict[str, RecordingScores],
+    dataset: Dataset,
+    workdir: Path,
+    number: int,
+    report: Callable[[str], None],
+) -> None:
+    folder = workdir / f"round_{number}"
     files.write_json(folder / "detections_test.json", activitynet(found))
     write_scores(folder / "scores_test.npz", scores)
     metrics = evaluate(found, dataset.ground_truth, fitted.config)
@@ -502,6 +532,20 @@ def _test_round(
     files.write_json(folder / "evaluation.json", metrics.to_dict())
 
 
+def _gather_scores(said: dict[str, RecordingScores]) -> dict[str, RecordingScores]:
+    """The union of what the processes hold."""
+    if processes.count() == 1:
+        return said
+    merged = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "scores.npz"
+        write_scores(path, said)
+        for payload in processes.gather_bytes(path.read_bytes()):
+            path.write_bytes(payload)
+            merged |= read_scores(path)
+    return merged
+
+
 def evaluate(
     results: Results,
     ground_truth: dict[str, Any],
@@ -521,6 +565,10 @@ def evaluate(
 def activitynet(results: Results) -> dict[str, Any]:
     """Detections as ActivityNet's JSON has them."""
     return {"version": "tal_jax", "results": results, "external_data": {"used": False}}
+
+
+def _say_nothing(line: str) -> None:
+    del line
 
 
 def _number(value: float) -> float | None:

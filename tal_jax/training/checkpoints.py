@@ -31,7 +31,13 @@ def open_checkpoints(folder: Path, *, keep_best: bool = False):
         best_fn=_criterion_of if keep_best else None,
         enable_async_checkpointing=False,
         cleanup_tmp_directories=True,
+        create=False,
+        # Of several processes only this one writes and reads.
+        multiprocessing_options=ocp.options.MultiprocessingOptions(
+            primary_host=jax.process_index(), active_processes={jax.process_index()}
+        ),
     )
+    folder.mkdir(parents=True, exist_ok=True)
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         yield Checkpoints(manager, ocp, folder)
 
@@ -42,7 +48,7 @@ class Checkpoints:
     def __init__(self, manager: Any, ocp: Any, folder: Path):
         self._manager, self._ocp, self._folder = manager, ocp, folder
 
-    def save(self, step: int, state: Any, *, metrics: dict[str, float] | None = None) -> None:
+    def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
         """Writes a state; the highest `metrics["criterion"]` decides which one is best.
 
         Raises:

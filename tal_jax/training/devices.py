@@ -120,28 +120,19 @@ def _place(tree: Any, mesh: Mesh | None, spec_of: Callable) -> Any:
         return jax.tree.map(jnp.asarray, tree)
 
     def one(leaf):
-        leaf = np.asarray(leaf)
         sharding = NamedSharding(mesh, spec_of(leaf))
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        leaf = np.asarray(leaf)
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.tree.map(one, tree)
 
 
-def make_key(mesh: Mesh | None, *numbers: int) -> jax.Array:
-    """The random key of a seed, folded with further numbers, known to every device."""
-    sharding = None if mesh is None else NamedSharding(mesh, P())
-    return _make_key(sharding)(np.array(numbers, np.uint32))
-
-
-@functools.lru_cache(maxsize=8)
-def _make_key(sharding):
-    def make(numbers):
-        key = jax.random.key(numbers[0])
-        for number in numbers[1:]:
-            key = jax.random.fold_in(key, number)
-        return key
-
-    return jax.jit(make, out_shardings=sharding)
+def replicate_key(key: jax.Array, mesh: Mesh | None) -> jax.Array:
+    """A random key, the same in every process, on every device."""
+    data = np.asarray(jax.random.key_data(key))
+    return key if mesh is None else jax.random.wrap_key_data(replicate(data, mesh))
 
 
 def fetch(tree: Any, mesh: Mesh | None) -> Any:

@@ -1,5 +1,6 @@
 """One round of training: compiled blocks in a plain loop that can be stopped anywhere."""
 
+import contextlib
 import math
 import time
 from collections.abc import Callable
@@ -7,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
-from tal_jax.training import checkpoints, methods, metrics_log, steps
+from tal_jax import processes
+from tal_jax.training import checkpoints, devices, methods, metrics_log, steps
 from tal_jax.training.state import TrainState
 from tal_jax.training.timeline import Timeline
 
@@ -44,33 +46,46 @@ def train_round(
       report: prints a line.
 
     Returns:
-      The state after the last update, or the best one if `config.train.patience` is set.
+      On the host, the state after the last update, or the best one if `config.train.patience` is
+      set.
 
     Raises:
       ValueError: if the loss is no longer finite; the last checkpoint stays.
     """
     key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
     dim = timeline.recordings.features.shape[-1]
-    state = steps.init_state(model, config, dim, init_key, params)
-    run = steps.make_run(model, steps.compiled_config(config), num_samples)
-    settings = steps.settings_of(config)
+    state = jax.device_get(steps.init_state(model, config, dim, init_key, params))
+    mesh = devices.make_mesh(config.train.batch_size, layer_shards=config.train.layer_shards)
+    timeline = devices.replicate(timeline, mesh)
+    settings = devices.replicate(steps.settings_of(config), mesh)
+    key = devices.replicate_key(key, mesh)
+    run = steps.make_run(model, steps.compiled_config(config), num_samples, mesh)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
     folder = workdir / f"round_{number}" / "checkpoints"
-    with checkpoints.open_checkpoints(folder, keep_best=criterion is not None) as saved:
-        state = saved.restore(state) or state
-        step = first = int(state.step)
-        begin, measured = time.monotonic(), saved.latest_metrics()
+    with contextlib.ExitStack() as stack:
+        if processes.is_first():
+            keep_best = criterion is not None
+            saved = stack.enter_context(checkpoints.open_checkpoints(folder, keep_best=keep_best))
+
+        def restore(which=checkpoints.LATEST):
+            nonlocal state
+            state = saved.restore(state, which=which) or state
+            return int(state.step), saved.latest_metrics()
+
+        step, measured = processes.once(restore)
+        state = devices.place_layers(processes.share_arrays(state), mesh)
+        first, begin = step, time.monotonic()
         best, waited = measured.get("best", -math.inf), measured.get("waited", 0)
 
         def goes_on():
             return step < train.steps and not 0 < train.patience <= waited
 
         if goes_on():
-            log.rewind(number, step)
+            processes.once(log.rewind, number, step)
         while goes_on():
             begun, step = step, _next_stop(step, train)
-            num_blocks = jnp.int32((step - begun) // train.search_every)
+            num_blocks = devices.replicate(np.int32((step - begun) // train.search_every), mesh)
             state, metrics = run(state, timeline, settings, key, num_blocks)
             values = {name: float(value) for name, value in metrics.items()}
             if not math.isfinite(values["loss"]):
@@ -85,23 +100,27 @@ def train_round(
                     "steps_per_s": rate,
                     "eta_s": (train.steps - step) / rate,
                 }
-                log.append(round=number, step=step, **values)
+                line = {"round": number, "step": step, **values}
+                processes.once(lambda line=line: log.append(**line))
                 place = dict(round_number=number, rounds=train.rounds, step=step, steps=train.steps)
                 shown = methods.method_of(config).SHOWN
                 report(metrics_log.progress_line(values, shown, **place))
             if step % train.checkpoint_every == 0 or step >= train.steps:
                 measured = None
+                host = devices.fetch(state, mesh)
                 if criterion is not None:
-                    score = criterion(state.params)
+                    score = criterion(host.params)
                     best, waited = max(best, score), 0 if score > best else waited + 1
                     # All that stopping depends on, so that a resumed round stops at the same step.
                     measured = {"criterion": score, "best": best, "waited": waited}
-                saved.save(step, state, metrics=measured)
+                processes.once(lambda *given: saved.save(*given), step, host, measured)
         if step < train.steps:
             report(f"round {number}: no better on the held-out points; stopped early")
         if train.patience:
-            state = saved.restore(state, which=checkpoints.BEST)
-    return state
+            state = devices.fetch(state, mesh)
+            processes.once(restore, checkpoints.BEST)
+            return processes.share_arrays(state)
+    return devices.fetch(state, mesh)
 
 
 def _next_stop(step: int, train: ml_collections.FrozenConfigDict) -> int:

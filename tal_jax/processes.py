@@ -1,0 +1,115 @@
+"""What several processes of one run tell each other.
+
+Each process of `jax.distributed` holds its own devices and reads what it needs of the data. Only
+the first one touches the work directory; here all learn what it found there. With a single process
+everything here is a plain call.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+_T = TypeVar("_T")
+_ERRORS = {error.__name__: error for error in (ValueError, OSError)}
+
+
+def start(coordinator: str | None, count: int | None, index: int | None) -> None:
+    """Joins the other processes; to be called before anything touches a device.
+
+    Args:
+      coordinator: `host:port` of the first process; None where the cluster tells (Slurm, TPU pods).
+      count: how many processes there are; None where the cluster tells.
+      index: which one this is; None where the cluster tells.
+
+    Raises:
+      ValueError: if they cannot be found.
+    """
+    if jax.config.jax_platforms == "cpu":
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    try:
+        jax.distributed.initialize(coordinator, count, index)
+    except (RuntimeError, ValueError) as error:
+        line = str(error).splitlines()[0]
+        raise ValueError(
+            f"cannot join the other processes: {line}; expected --coordinator HOST:PORT, "
+            "--processes and --process, or a cluster that JAX knows (Slurm, TPU)"
+        ) from error
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes."""
+    return jax.process_index() == 0
+
+
+def count() -> int:
+    """How many processes there are."""
+    return jax.process_count()
+
+
+def mine(items: Iterable[_T]) -> list[_T]:
+    """This process's share of some work: every n-th piece, for n processes."""
+    return list(items)[jax.process_index() :: jax.process_count()]
+
+
+def once(function: Callable[..., _T], *args: Any) -> _T:
+    """Calls a function in the first process and returns its result in all of them.
+
+    Args:
+      function: may read and write files; returns values that JSON can hold.
+      *args: its arguments.
+
+    Raises:
+      ValueError: in every process, if the function raised it in the first.
+      OSError: likewise.
+    """
+    if jax.process_count() == 1:
+        return function(*args)
+    told, error = {}, None
+    if is_first():
+        try:
+            told = {"result": function(*args)}
+        except (ValueError, OSError) as raised:
+            kind = "ValueError" if isinstance(raised, ValueError) else "OSError"
+            told, error = {"error": [kind, str(raised)]}, raised
+    told = json.loads(_gather_bytes(json.dumps(told).encode())[0])
+    if "error" in told:
+        kind, message = told["error"]
+        raise error or _ERRORS[kind](message)
+    return told["result"]
+
+
+def gather(parts: dict[str, Any]) -> dict[str, Any]:
+    """The union of what the processes hold, dictionaries of values that JSON can hold."""
+    if jax.process_count() == 1:
+        return parts
+    merged = {}
+    for part in _gather_bytes(json.dumps(parts).encode()):
+        merged |= json.loads(part)
+    return merged
+
+
+def gather_bytes(payload: bytes) -> list[bytes]:
+    """What every process holds, in their order."""
+    return [payload] if jax.process_count() == 1 else _gather_bytes(payload)
+
+
+def share_arrays(tree: _T) -> _T:
+    """The first process's host arrays, in all processes."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(tree)
+
+
+def _gather_bytes(payload: bytes) -> list[bytes]:
+    from jax.experimental import multihost_utils
+
+    sizes = multihost_utils.process_allgather(np.array([len(payload)], np.int32)).ravel()
+    padded = np.zeros(max(sizes), np.uint8)
+    padded[: len(payload)] = np.frombuffer(payload, np.uint8)
+    rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
+    return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
