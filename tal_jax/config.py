@@ -31,6 +31,7 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.model.num_iters = 2
     config.model.closed_form = False
     config.model.branch = "mean"
+    config.model.precision = "float32"
 
     config.seeds = ml_collections.ConfigDict()
     config.seeds.action_threshold = 0.1
@@ -72,6 +73,7 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
     config.model.drop_rate = 0.8
     config.model.smoothing = 1
     config.model.branch = "attended"
+    config.model.precision = "float32"
 
     published = variant == "published"
     config.loss = ml_collections.ConfigDict()
@@ -375,6 +377,8 @@ def check_config(
     needs = train.patience == 0 or (train.patience > 0 and train.holdout > 0)
     expect("train.patience", needs, "0, or more than 0 together with train.holdout > 0")
     expect("model.dropout", 0 <= config.model.dropout < 1, "at least 0 and below 1")
+    precise = config.model.precision in ("float32", "bfloat16")
+    expect("model.precision", precise, "'float32' or 'bfloat16'")
     expect("loss.topk_ratio", config.loss.topk_ratio >= 1, "at least 1")
     expect("sampling.tau_s", sampling.tau_s > 0, "more than 0 seconds")
     expect("sampling.delta", sampling.delta >= 0, "at least 0")

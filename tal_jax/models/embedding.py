@@ -1,6 +1,8 @@
 """Temporal convolutions that embed snippet features."""
 
+import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,11 +19,13 @@ class TemporalConv(nn.Module):
       features: number of output features.
       kernel_size: number of taps, odd.
       dilation: snippets between taps.
+      dtype: of the product and the outputs; it is summed in float32.
     """
 
     features: int
     kernel_size: int = 3
     dilation: int = 1
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, inputs: jax.Array) -> jax.Array:
@@ -34,7 +38,8 @@ class TemporalConv(nn.Module):
             for first in range(0, 2 * reach + 1, self.dilation)
         ]
         gathered = jnp.concatenate(taps, axis=-1)
-        return nn.Dense(self.features, kernel_init=nn.initializers.he_normal())(gathered)
+        kernel_init = nn.initializers.he_normal()
+        return nn.Dense(self.features, dtype=self.dtype, kernel_init=kernel_init)(gathered)
 
 
 class Dropout(nn.Module):
@@ -82,12 +87,14 @@ class Embedding(nn.Module):
       dilations: snippets between the taps of each layer; one entry a layer.
       kernel_size: taps of every layer.
       dropout: rate after every layer.
+      dtype: of the products and of what is embedded.
     """
 
     widths: Sequence[int] = (2048,)
     dilations: Sequence[int] = (1,)
     kernel_size: int = 3
     dropout: float = 0.7
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, *, where: jax.Array, deterministic: bool) -> jax.Array:
@@ -102,9 +109,15 @@ class Embedding(nn.Module):
                 "length; expected one dilation a layer"
             )
         valid = where[..., None]
-        hidden = jnp.where(valid, features, 0)
+        hidden = jnp.where(valid, features, 0).astype(self.dtype)
         for width, dilation in zip(self.widths, self.dilations, strict=True):
-            hidden = TemporalConv(width, self.kernel_size, dilation)(hidden)
+            hidden = TemporalConv(width, self.kernel_size, dilation, self.dtype)(hidden)
             hidden = jnp.where(valid, nn.relu(hidden), 0)
             hidden = Dropout(self.dropout)(hidden, deterministic=deterministic)
         return hidden
+
+
+def classifier(num_outputs: int, *, dtype: Any, **options: Any) -> nn.Dense:
+    """A linear layer whose logits are float32, whatever its products are in."""
+    product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
+    return nn.Dense(num_outputs, dtype=dtype, dot_general=product, **options)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -41,6 +42,7 @@ class HAMNet(nn.Module):
       high: of the document's attentions.
       drop_rate: of the document's hard attention.
       smoothing: snippets over which attention and logits are averaged, odd; 1 leaves them.
+      dtype: of the convolutions; parameters, logits and attentions are float32.
     """
 
     num_classes: int
@@ -53,6 +55,7 @@ class HAMNet(nn.Module):
     high: float = 0.8
     drop_rate: float = 0.8
     smoothing: int = 1
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -68,7 +71,9 @@ class HAMNet(nn.Module):
         """
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}; expected one of {', '.join(VARIANTS)}")
-        classifier = Classifier(self.num_classes, self.widths, self.dropout, name="classifier")
+        classifier = Classifier(
+            self.num_classes, self.widths, self.dropout, self.dtype, name="classifier"
+        )
 
         def classify(features):
             logits = classifier(features, where=where, deterministic=deterministic)
@@ -95,7 +100,8 @@ class HAMNet(nn.Module):
         return Attended(soft, semi, base, classify(features * semi[..., None]), None, hard)
 
     def _published(self, features, base, where) -> Attended:
-        soft = AttentionBranch(self.attention_width, name="attention")(features, where=where)
+        attend = AttentionBranch(self.attention_width, self.dtype, name="attention")
+        soft = attend(features, where=where)
         soft = smooth(soft[..., None], where, self.smoothing)[..., 0]
         semi, hard = (
             jax.vmap(_masked(functools.partial(function, gamma=self.gamma)))(soft, where)
@@ -104,9 +110,9 @@ class HAMNet(nn.Module):
                 attention_ops.published_hard_attention,
             )
         )
-        attend = jax.vmap(attention_ops.attend)
+        weigh = jax.vmap(attention_ops.attend)
         return Attended(
-            soft, semi, base, attend(base, semi), soft[..., None] * base, attend(base, hard)
+            soft, semi, base, weigh(base, semi), soft[..., None] * base, weigh(base, hard)
         )
 
 
@@ -116,34 +122,38 @@ class Classifier(nn.Module):
     num_classes: int
     widths: Sequence[int]
     dropout: float
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, *, where: jax.Array, deterministic: bool) -> jax.Array:
         """Maps `[B, T, D]` to logits `[B, T, C + 1]`."""
-        hidden = _convolve(features, where, self.widths)
+        hidden = _convolve(features, where, self.widths, self.dtype)
         hidden = embedding.Dropout(self.dropout)(hidden, deterministic=deterministic)
-        return nn.Dense(self.num_classes + 1)(hidden)
+        return embedding.classifier(self.num_classes + 1, dtype=self.dtype)(hidden)
 
 
 class AttentionBranch(nn.Module):
     """Two temporal convolutions and a sigmoid."""
 
     width: int
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, features: jax.Array, *, where: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T]` in [0, 1]; 0 where masked."""
-        hidden = _convolve(features, where, (self.width, self.width))
-        attention = jax.nn.sigmoid(nn.Dense(1)(hidden)[..., 0])
+        hidden = _convolve(features, where, (self.width, self.width), self.dtype)
+        attention = jax.nn.sigmoid(embedding.classifier(1, dtype=self.dtype)(hidden)[..., 0])
         return jnp.where(where, attention, 0)
 
 
-def _convolve(features: jax.Array, where: jax.Array, widths: Sequence[int]) -> jax.Array:
+def _convolve(
+    features: jax.Array, where: jax.Array, widths: Sequence[int], dtype: Any
+) -> jax.Array:
     """Convolutions with leaky ReLU, `[B, T, D]` to `[B, T, W]`, inside a module's `__call__`."""
     valid = where[..., None]
-    hidden = jnp.where(valid, features, 0)
+    hidden = jnp.where(valid, features, 0).astype(dtype)
     for width in widths:
-        hidden = nn.leaky_relu(embedding.TemporalConv(width)(hidden), 0.2)
+        hidden = nn.leaky_relu(embedding.TemporalConv(width, dtype=dtype)(hidden), 0.2)
         hidden = jnp.where(valid, hidden, 0)
     return hidden
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -34,6 +35,7 @@ class RSMP(nn.Module):
       omega: weight of the new against the old in both steps of the reassignment.
       num_iters: E/M iterations.
       closed_form: whether to iterate to the fixed point, see `ops.reassign`.
+      dtype: of the products and the embedding; parameters and logits are float32.
     """
 
     num_classes: int
@@ -45,6 +47,7 @@ class RSMP(nn.Module):
     omega: float = 0.5
     num_iters: int = 2
     closed_form: bool = False
+    dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(
@@ -60,8 +63,12 @@ class RSMP(nn.Module):
         Returns:
           The original and the reassigned branch; with `num_prototypes=0` the original one alone.
         """
-        embed = embedding.Embedding(self.widths, self.dilations, dropout=self.dropout)
-        classify = nn.Dense(self.num_classes + 1, use_bias=False, name="classifier")
+        embed = embedding.Embedding(
+            self.widths, self.dilations, dropout=self.dropout, dtype=self.dtype
+        )
+        classify = embedding.classifier(
+            self.num_classes + 1, dtype=self.dtype, use_bias=False, name="classifier"
+        )
         hidden = embed(features, where=where, deterministic=deterministic)
         branches = [hidden]
         if self.num_prototypes:

@@ -6,6 +6,7 @@ What a method is made of is told in `tal_jax.training.methods`.
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 
 from tal_jax import losses
@@ -45,6 +46,7 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> hamnet.HA
         high=model.high,
         drop_rate=model.drop_rate,
         smoothing=model.smoothing,
+        dtype=jnp.dtype(model.precision),
     )
 
 

@@ -43,6 +43,7 @@ def make_model(config: ml_collections.ConfigDict, num_classes: int) -> rsmp.RSMP
         omega=model.omega,
         num_iters=model.num_iters,
         closed_form=model.closed_form,
+        dtype=jnp.dtype(model.precision),
     )
 
 
