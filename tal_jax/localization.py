@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -263,7 +263,7 @@ Results = dict[str, list[dict[str, Any]]]  # ActivityNet: {recording: [{label, s
 def locate_recordings(
     params: Any,
     recordings: Sequence[Recording],
-    timeline: timelines.Timeline,
+    chunk_of: Callable[[np.ndarray], timelines.Timeline],
     *,
     model: Any,
     config: ml_collections.FrozenConfigDict,
@@ -277,7 +277,7 @@ def locate_recordings(
     Args:
       params: of the network.
       recordings: R recordings.
-      timeline: the same R recordings, packed.
+      chunk_of: gives the timeline of some of them, packed, by their rows `[B]`.
       model: the network.
       config: from `steps.compiled_config`.
       options: the section `localization` of the run's config.
@@ -299,7 +299,7 @@ def locate_recordings(
         rows = np.minimum(np.arange(first, first + min(_CHUNK, total)), total - 1)
         reading = read(
             params,
-            timelines.take(timeline, rows),
+            chunk_of(rows),
             model=model,
             config=config,
             num_samples=num_samples,

@@ -2,15 +2,15 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 
-from tal_jax.training import checkpoints, methods, metrics_log, steps
+from tal_jax.data.recordings import Recording
+from tal_jax.training import checkpoints, feeding, methods, metrics_log, steps
 from tal_jax.training.state import TrainState
 from tal_jax.training.timeline import Timeline
 
@@ -19,6 +19,7 @@ def train_round(
     model: Any,
     config: ml_collections.FrozenConfigDict,
     timeline: Timeline,
+    recordings: Sequence[Recording],
     *,
     number: int,
     num_samples: int,
@@ -35,7 +36,8 @@ def train_round(
     Args:
       model: the network.
       config: the run's config.
-      timeline: the round's training data.
+      timeline: the round's training data; without features where these do not fit on the device.
+      recordings: that it is made of.
       number: of the round, from 0.
       num_samples: padded length of the new timeline.
       workdir: the run's work directory.
@@ -50,14 +52,15 @@ def train_round(
       ValueError: if the loss is no longer finite; the last checkpoint stays.
     """
     key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
-    dim = timeline.recordings.features.shape[-1]
+    dim = recordings[0].features.shape[1]
     state = steps.init_state(model, config, dim, init_key, params)
-    run = steps.make_run(model, steps.compiled_config(config), num_samples)
-    settings = steps.settings_of(config)
+    feed = feeding.streamed if timeline.recordings.features is None else feeding.resident
+    fed = feed(model, config, timeline, recordings, num_samples=num_samples, key=key)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
     folder = workdir / f"round_{number}" / "checkpoints"
-    with checkpoints.open_checkpoints(folder, keep_best=criterion is not None) as saved:
+    saving = checkpoints.open_checkpoints(folder, keep_best=criterion is not None)
+    with fed as advance, saving as saved:
         state = saved.restore(state) or state
         step = first = int(state.step)
         begin, measured = time.monotonic(), saved.latest_metrics()
@@ -70,8 +73,7 @@ def train_round(
             log.rewind(number, step)
         while goes_on():
             begun, step = step, _next_stop(step, train)
-            num_blocks = jnp.int32((step - begun) // train.search_every)
-            state, metrics = run(state, timeline, settings, key, num_blocks)
+            state, metrics = advance(state, begun, (step - begun) // train.search_every)
             values = {name: float(value) for name, value in metrics.items()}
             if not math.isfinite(values["loss"]):
                 raise ValueError(
