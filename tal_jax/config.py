@@ -133,6 +133,8 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
     config.train.warm_start = False
     config.train.length = 750
     config.train.layer_shards = 1
+    # "resident" on the device, "streamed" from their files, or "auto": by their size.
+    config.train.features = "auto"
     config.train.log_every = 50
     config.train.checkpoint_every = 500
     config.train.holdout = 0
@@ -373,6 +375,8 @@ def check_config(
         expect(f"train.{key}", multiple, f"a multiple of train.search_every={train.search_every}")
     expect("train.learning_rate", train.learning_rate > 0, "more than 0")
     expect("train.l2", train.l2 >= 0, "at least 0")
+    modes = ("auto", "resident", "streamed")
+    expect("train.features", train.features in modes, f"one of {', '.join(modes)}")
     expect("train.holdout", train.holdout >= 0, "at least 0")
     needs = train.patience == 0 or (train.patience > 0 and train.holdout > 0)
     expect("train.patience", needs, "0, or more than 0 together with train.holdout > 0")

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -279,7 +279,7 @@ Results = dict[str, list[dict[str, Any]]]  # ActivityNet: {recording: [{label, s
 def locate_recordings(
     params: Any,
     recordings: Sequence[Recording],
-    timeline: timelines.Timeline,
+    chunk_of: Callable[[np.ndarray], timelines.Timeline],
     *,
     model: Any,
     config: ml_collections.FrozenConfigDict,
@@ -293,7 +293,7 @@ def locate_recordings(
     Args:
       params: of the network.
       recordings: R recordings.
-      timeline: the same R recordings, packed.
+      chunk_of: gives the timeline of some of them, packed, by their rows `[B]`.
       model: the network.
       config: from `steps.compiled_config`.
       options: the section `localization` of the run's config.
@@ -307,7 +307,7 @@ def locate_recordings(
     """
     results, scores, max_runs = {}, {}, _MAX_RUNS
     total, mesh = len(recordings), devices.local_mesh()
-    params, timeline = devices.replicate((params, timeline), mesh)
+    params = devices.replicate(params, mesh)
     size = _chunk_size(total, devices.num_lanes(mesh))
     labelled = np.zeros((total, len(classes)), bool)
     for row, recording in enumerate(recordings):
@@ -317,7 +317,7 @@ def locate_recordings(
         rows = np.minimum(np.arange(first, first + size), total - 1)
         reading = read(
             params,
-            timelines.take(timeline, rows),
+            chunk_of(rows),
             model=model,
             config=config,
             num_samples=num_samples,

@@ -29,7 +29,7 @@ from tal_jax.data.recordings import (
 )
 from tal_jax.data.score_files import RecordingScores, read_scores, write_scores
 from tal_jax.localization import Results
-from tal_jax.training import checkpoints, devices, methods, metrics_log, rounds, steps
+from tal_jax.training import checkpoints, devices, feeding, methods, metrics_log, rounds, steps
 from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -95,11 +95,12 @@ def fit(
         folder = workdir / f"round_{number}"
         processes.once(_refuse_orphans, workdir, number)
         packed = pack_training(dataset, config, proposals)
-        report(_describe_round(number, packed))
+        report(_describe_round(number, packed, dataset.train))
         state = rounds.train_round(
             methods.method_of(config).make_model(config, len(dataset.classes)),
             config,
             packed.timeline,
+            dataset.train,
             number=number,
             num_samples=packed.num_samples,
             workdir=workdir,
@@ -251,17 +252,13 @@ def pack_training(
 ) -> Packed:
     """The timeline of a round: compensated by the proposals of the previous one, if there is one.
 
+    Where the features are to be streamed it lies on the host, without them.
+
     With `sampling.keep_original` every recording follows once more as it is, so that the network
     meets actions at the speed that they have in test recordings, too.
     """
     length = _bucket_of(dataset.train)
-    plain = _identity(
-        dataset.train,
-        length,
-        dataset.overlapping,
-        len(dataset.classes),
-        num_rows=batches.spacious(sum(len(recording.features) for recording in dataset.train)),
-    )
+    plain = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
     if proposals is not None:
         found, plain = _with_instances(plain, proposals, dataset)
     timeline = plain
@@ -270,7 +267,10 @@ def pack_training(
     if config.sampling.keep_original:
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
         timeline = timelines.join(timeline, plain)
-    return Packed(timeline, config.train.length)
+    if feeding.streams(config, dataset.train):
+        return Packed(jax.device_get(timeline), config.train.length)
+    num_rows = batches.spacious(sum(batches.snippet_counts(dataset.train)))
+    return Packed(_with_features(timeline, dataset.train, num_rows), config.train.length)
 
 
 def _with_instances(
@@ -290,14 +290,8 @@ def _with_instances(
 
 def _pack_plain(recordings: Sequence[Recording], length: int, fitted: Fitted) -> Packed:
     """The recordings as they are, padded to `length`."""
-    timeline = _identity(
-        recordings,
-        length,
-        fitted.overlapping,
-        len(fitted.classes),
-        num_rows=length * len(recordings),
-    )
-    return Packed(timeline, length)
+    timeline = _identity(recordings, length, fitted.overlapping, len(fitted.classes))
+    return Packed(_with_features(timeline, recordings, length * len(recordings)), length)
 
 
 def _compensate_by(
@@ -341,15 +335,21 @@ def _identity(
     length: int,
     overlapping: Sequence[tuple[int, int]],
     num_classes: int,
-    *,
-    num_rows: int,
 ) -> timelines.Timeline:
+    """The untouched timeline, without features."""
     pairs = np.zeros((num_classes, num_classes), bool)
     for first, second in overlapping:
         pairs[first, second] = pairs[second, first] = True
-    packed = batches.pack(recordings, length=length, num_rows=num_rows)
-    packed = jax.tree.map(jnp.asarray, packed)
+    packed = jax.tree.map(jnp.asarray, batches.pack_labels(recordings, length=length))
     return timelines.identity_timeline(packed, jnp.asarray(pairs))
+
+
+def _with_features(
+    timeline: timelines.Timeline, recordings: Sequence[Recording], num_rows: int
+) -> timelines.Timeline:
+    """The timeline with all features of its recordings, on the device."""
+    features = batches.pack_features(recordings, num_rows=num_rows)
+    return timelines.with_features(timeline, jnp.asarray(features))
 
 
 def _compensate(timeline, proposals, recordings, config):
@@ -409,7 +409,7 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
     return localization.locate_recordings(
         fitted.params,
         recordings,
-        packed.timeline,
+        feeding.chunks(packed.timeline, recordings),
         model=methods.method_of(fitted.config).make_model(fitted.config, len(fitted.classes)),
         config=steps.compiled_config(fitted.config),
         options=fitted.config.localization,
@@ -575,7 +575,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _describe_round(number: int, packed: Packed) -> str:
+def _describe_round(number: int, packed: Packed, recordings: Sequence[Recording]) -> str:
     timeline = packed.timeline
     before = int(timeline.recordings.where.sum())
     after = int(timeline.counts.sum())
@@ -586,4 +586,6 @@ def _describe_round(number: int, packed: Packed) -> str:
     if kept < after:
         line += f", {after - kept} of them beyond train.length: those recordings are thinned"
     points = int(timeline.instance_where.sum())
-    return line + (f", {points} pseudo instances" if points else "")
+    line += f", {points} pseudo instances" if points else ""
+    place = "streamed" if timeline.recordings.features is None else "on the device"
+    return f"{line}; features {place} ({feeding.num_bytes(recordings) / 1e6:,.1f} MB)"

@@ -206,6 +206,10 @@ def test_config_of_a_file(tmp_path):
         ("train.checkpoint_every=0", "train.checkpoint_every=0; expected a multiple"),
         ("train.length=0", "train.length=0; expected at least 1"),
         ("train.learning_rate=0", "train.learning_rate=0.0; expected more than 0"),
+        (
+            "train.features=disk",
+            "train.features='disk'; expected one of auto, resident, streamed",
+        ),
         ("train.l2=-1", "train.l2=-1.0; expected at least 0"),
         ("train.patience=2", "together with train.holdout"),
         ("model.widths=(8, 8)", r"one entry for each of model.widths=\(8, 8\)"),

@@ -22,7 +22,7 @@ class PackedRecordings:
     class (its pseudo labels, say) does not grow with the number of classes of the data set.
     """
 
-    features: jax.Array  # [S, D] float16 or float32, one recording after another, then zeros
+    features: jax.Array | None  # [S, D] float16 or float32, one after another, then zeros
     first: jax.Array  # [R] int32, the row of each recording's first snippet
     where: jax.Array  # [R, T] bool, True on the valid snippets
     point_times: jax.Array  # [R, P] float32, in snippets
@@ -70,15 +70,37 @@ def pack(
       ValueError: if a recording is longer than `length`, or features that come from a file hold
         NaN or infinity.
     """
+    packed = pack_labels(recordings, length=length, num_points=num_points, num_slots=num_slots)
+    return dataclasses.replace(packed, features=pack_features(recordings, num_rows=num_rows))
+
+
+def pack_features(recordings: Sequence[Recording], *, num_rows: int = 0) -> np.ndarray:
+    """The features alone: `[S, D]` as in `pack`, S being `num_rows` or all snippets together.
+
+    Raises:
+      ValueError: if features that come from a file hold NaN or infinity.
+    """
+    total, dim = sum(snippet_counts(recordings)), recordings[0].features.shape[1]
+    dtype = np.result_type(*{recording.features.dtype for recording in recordings})
+    features = np.zeros((max(num_rows, total), dim), dtype)
+    first = 0
+    for recording in recordings:
+        size = len(recording.features)
+        features[first : first + size] = read_features(recording)
+        first += size
+    return features
+
+
+def pack_labels(
+    recordings: Sequence[Recording], *, length: int, num_points: int = 0, num_slots: int = 0
+) -> PackedRecordings:
+    """All but the features, which stay where they are: see `pack`."""
     labels = [labels_of(recording) for recording in recordings]
     num_points = max([1, num_points, *(len(r.points) for r in recordings)])
     num_slots = max([1, num_slots, *map(len, labels)])
-    count, dim = len(recordings), recordings[0].features.shape[1]
-    sizes = [len(recording.features) for recording in recordings]
-    num_rows = max(num_rows, sum(sizes))
-    dtype = np.result_type(*{recording.features.dtype for recording in recordings})
+    count, sizes = len(recordings), snippet_counts(recordings)
     packed = PackedRecordings(
-        features=np.zeros((num_rows, dim), dtype),
+        features=None,
         first=np.cumsum([0, *sizes[:-1]], dtype=np.int32),
         where=np.zeros((count, length), bool),
         point_times=np.zeros((count, num_points), np.float32),
@@ -88,10 +110,9 @@ def pack(
         slot_where=np.zeros((count, num_slots), bool),
     )
     for row, recording in enumerate(recordings):
-        size, first = sizes[row], packed.first[row]
+        size = sizes[row]
         if size > length:
             raise ValueError(f"{recording.name}: {size} snippets; expected at most {length}")
-        packed.features[first : first + size] = read_features(recording)
         packed.where[row, :size] = True
         points = recording.points
         times_s = np.array([point.time_s for point in points], np.float64)
@@ -101,3 +122,8 @@ def pack(
         packed.slot_labels[row, : len(labels[row])] = labels[row]
         packed.slot_where[row, : len(labels[row])] = True
     return packed
+
+
+def snippet_counts(recordings: Sequence[Recording]) -> list[int]:
+    """T of each recording."""
+    return [len(recording.features) for recording in recordings]

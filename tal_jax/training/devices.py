@@ -62,6 +62,30 @@ def num_lanes(mesh: Mesh | None) -> int:
     return 1 if mesh is None else mesh.shape[DATA]
 
 
+def own_lanes(mesh: Mesh | None) -> list[int]:
+    """The lanes that this process's devices are."""
+    if mesh is None:
+        return [0]
+    first = mesh.devices[:, 0]
+    return [lane for lane, one in enumerate(first) if one.process_index == jax.process_index()]
+
+
+def split(tree: Any, mesh: Mesh | None, *, axis: int = 0) -> Any:
+    """Puts arrays onto the devices, the equal parts of an axis onto one lane each.
+
+    Args:
+      tree: host arrays with the parts of `own_lanes` one after another.
+      mesh: from `make_mesh`.
+      axis: that is split.
+    """
+    if mesh is None:
+        return jax.device_put(tree)
+    sharding = NamedSharding(mesh, P(*[None] * axis, DATA))
+    return jax.tree.map(
+        lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
+    )
+
+
 def per_lane(function: Callable, mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable:
     """Runs a function on each lane's own recordings, without a word between the devices.
 

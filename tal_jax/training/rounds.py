@@ -3,16 +3,16 @@
 import contextlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 from tal_jax import processes
-from tal_jax.training import checkpoints, devices, methods, metrics_log, steps
+from tal_jax.data.recordings import Recording
+from tal_jax.training import checkpoints, devices, feeding, methods, metrics_log, steps
 from tal_jax.training.state import TrainState
 from tal_jax.training.timeline import Timeline
 
@@ -21,6 +21,7 @@ def train_round(
     model: Any,
     config: ml_collections.FrozenConfigDict,
     timeline: Timeline,
+    recordings: Sequence[Recording],
     *,
     number: int,
     num_samples: int,
@@ -37,7 +38,8 @@ def train_round(
     Args:
       model: the network.
       config: the run's config.
-      timeline: the round's training data.
+      timeline: the round's training data; without features where these do not fit on the device.
+      recordings: that it is made of.
       number: of the round, from 0.
       num_samples: padded length of the new timeline.
       workdir: the run's work directory.
@@ -53,17 +55,16 @@ def train_round(
       ValueError: if the loss is no longer finite; the last checkpoint stays.
     """
     key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
-    dim = timeline.recordings.features.shape[-1]
+    dim = recordings[0].features.shape[1]
     state = jax.device_get(steps.init_state(model, config, dim, init_key, params))
     mesh = devices.make_mesh(config.train.batch_size, layer_shards=config.train.layer_shards)
-    timeline = devices.replicate(timeline, mesh)
-    settings = devices.replicate(steps.settings_of(config), mesh)
-    key = devices.replicate_key(key, mesh)
-    run = steps.make_run(model, steps.compiled_config(config), num_samples, mesh)
+    feed = feeding.streamed if timeline.recordings.features is None else feeding.resident
+    fed = feed(model, config, timeline, recordings, num_samples=num_samples, key=key, mesh=mesh)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
     folder = workdir / f"round_{number}" / "checkpoints"
     with contextlib.ExitStack() as stack:
+        advance = stack.enter_context(fed)
         if processes.is_first():
             keep_best = criterion is not None
             saved = stack.enter_context(checkpoints.open_checkpoints(folder, keep_best=keep_best))
@@ -85,8 +86,7 @@ def train_round(
             processes.once(log.rewind, number, step)
         while goes_on():
             begun, step = step, _next_stop(step, train)
-            num_blocks = devices.replicate(np.int32((step - begun) // train.search_every), mesh)
-            state, metrics = run(state, timeline, settings, key, num_blocks)
+            state, metrics = advance(state, begun, (step - begun) // train.search_every)
             values = {name: float(value) for name, value in metrics.items()}
             if not math.isfinite(values["loss"]):
                 raise ValueError(

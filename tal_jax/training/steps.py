@@ -138,6 +138,8 @@ def make_block(
     config: ml_collections.FrozenConfigDict,
     num_samples: int,
     mesh: Mesh | None = None,
+    *,
+    split: bool = False,
 ) -> Callable[
     [TrainState, timelines.Timeline, jax.Array, Metrics, jax.Array], tuple[TrainState, Metrics]
 ]:
@@ -151,6 +153,7 @@ def make_block(
       config: from `compiled_config`.
       num_samples: padded length of the timeline.
       mesh: see `make_run`.
+      split: each lane of the mesh has a timeline of its own, which its part of `rows` counts in.
 
     Returns:
       `block(state, timeline, rows, settings, key) -> (state, metrics)`, to be compiled, with `rows`
@@ -203,8 +206,9 @@ def make_block(
         return batch, jax.tree.map(lambda values: values[places], found)
 
     lane, lanes = P(devices.DATA), P(None, devices.DATA)
-    search = devices.per_lane(search, mesh, (P(), P(), lanes, P()), (lane, lanes))
-    read = devices.per_lane(read, mesh, (P(), lane, lane, lane, lane), lane)
+    known = lane if split else P()
+    search = devices.per_lane(search, mesh, (P(), known, lanes, P()), (lane, lanes))
+    read = devices.per_lane(read, mesh, (known, lane, lane, lane, lane), lane)
 
     def block(state, timeline, rows, settings, key):
         found, places = search(state.params, timeline, rows, state.step > 0)

@@ -1,0 +1,234 @@
+"""How training data reach the device: all at once, or block by block where they do not fit.
+
+Both ways give bitwise the same network. A block of training visits few recordings, and which ones
+is known before, so what is streamed is read from its files while the block before it computes.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from tal_jax.data import batches
+from tal_jax.data.recordings import Recording
+from tal_jax.training import devices, steps
+from tal_jax.training import timeline as timelines
+from tal_jax.training.state import TrainState
+
+# (state, number of updates made, blocks to make) -> state and the means over the new updates.
+Advance = Callable[[TrainState, int, int], tuple[TrainState, steps.Metrics]]
+
+# Features that need more of the device's memory are streamed: the rest is for the network.
+_RESIDENT_SHARE = 0.6
+
+
+# --- which way ---
+
+
+def streams(config: ml_collections.FrozenConfigDict, recordings: Sequence[Recording]) -> bool:
+    """Whether the features of training recordings are to be streamed.
+
+    Args:
+      config: of the run; `train.features` decides, or leaves it to the size of the features.
+      recordings: to train on.
+    """
+    if config.train.features == "auto":
+        return num_bytes(recordings) > _RESIDENT_SHARE * _device_bytes()
+    return config.train.features == "streamed"
+
+
+def num_bytes(recordings: Sequence[Recording]) -> int:
+    """Memory that the features of recordings take as they are packed."""
+    dtype = np.result_type(*{recording.features.dtype for recording in recordings})
+    dim = recordings[0].features.shape[1]
+    return sum(batches.snippet_counts(recordings)) * dim * dtype.itemsize
+
+
+def _device_bytes() -> int:
+    """Memory of the device, or of the machine where the device has none of its own."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit") or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+# --- training ---
+
+
+@contextlib.contextmanager
+def resident(
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    timeline: timelines.Timeline,
+    recordings: Sequence[Recording],
+    *,
+    num_samples: int,
+    key: jax.Array,
+    mesh: Mesh | None = None,
+) -> Iterator[Advance]:
+    """Trains on a timeline that lies on the device: one dispatch for any number of blocks.
+
+    Args:
+      model: the network.
+      config: of the run.
+      timeline: with features.
+      recordings: that it is made of; not needed here.
+      num_samples: padded length of the new timeline.
+      key: of the round.
+      mesh: of the devices, each of which gets the whole timeline.
+    """
+    del recordings
+    run = steps.make_run(model, steps.compiled_config(config), num_samples, mesh)
+    timeline, settings = devices.replicate((timeline, steps.settings_of(config)), mesh)
+    key = devices.replicate_key(key, mesh)
+
+    def advance(state, step, num_blocks):
+        del step  # the state knows
+        num_blocks = devices.replicate(np.int32(num_blocks), mesh)
+        return run(state, timeline, settings, key, num_blocks)
+
+    yield advance
+
+
+@contextlib.contextmanager
+def streamed(
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    timeline: timelines.Timeline,
+    recordings: Sequence[Recording],
+    *,
+    num_samples: int,
+    key: jax.Array,
+    mesh: Mesh | None = None,
+) -> Iterator[Advance]:
+    """Trains on features that stay in their files: those of two blocks at most are on the device.
+
+    A thread reads the next block's while a block computes. It ends with the context.
+
+    Args:
+      model: the network.
+      config: of the run.
+      timeline: on the host, without features.
+      recordings: that it is made of, once or several times one after the other.
+      num_samples: padded length of the new timeline.
+      key: of the round.
+      mesh: of the devices; each reads the recordings of its own part of the batches alone.
+
+    Raises:
+      ValueError: from `Advance`, if features hold NaN or infinity, or cannot be read any more.
+    """
+    compiled, every = steps.compiled_config(config), config.train.search_every
+    run = _make_block(model, compiled, num_samples, mesh)
+    starts = jnp.arange(0, config.train.steps, every, dtype=jnp.int32)
+    rows = np.asarray(_rows_of_blocks(key, starts, len(timeline.counts), compiled))
+    # [blocks, U, B] as [blocks, lanes, U, B of a lane]: each lane reads what it visits.
+    rows = np.stack(np.split(rows, devices.num_lanes(mesh), axis=-1), axis=1)
+    # One shape for all blocks of the round, so that they share a program.
+    num_chosen = min(len(timeline.counts), rows[0, 0].size)
+    num_rows = batches.spacious(
+        max(_num_snippets(recordings, lane) for block in rows for lane in block)
+    )
+    settings = devices.replicate(steps.settings_of(config), mesh)
+    key = devices.replicate_key(key, mesh)
+
+    def load_lane(rows):
+        chosen, places = np.unique(rows, return_inverse=True)
+        chosen = np.pad(chosen, (0, num_chosen - chosen.size), mode="edge")
+        block = _read_rows(timeline, recordings, chosen, num_rows)
+        return block, places.reshape(rows.shape).astype(np.int32)
+
+    def load(start, before):
+        lanes = [load_lane(rows[start // every, lane]) for lane in devices.own_lanes(mesh)]
+        block = jax.tree.map(lambda *parts: np.concatenate(parts), *(lane[0] for lane in lanes))
+        places = np.concatenate([lane[1] for lane in lanes], axis=1)
+        # Only now is there room for it: a block computes, and this one is the next.
+        jax.block_until_ready(before)
+        return devices.split(block, mesh), devices.split(places, mesh, axis=1)
+
+    with futures.ThreadPoolExecutor(max_workers=1) as reader:
+        awaited: dict[int, futures.Future] = {}  # by the block's first update; at most one
+        before = None  # metrics of the last block, which tell when it is done
+
+        def advance(state, step, num_blocks):
+            nonlocal before
+            totals = None
+            for start in range(step, step + num_blocks * every, every):
+                if start not in awaited:
+                    awaited[start] = reader.submit(load, start, before)
+                block, places = awaited.pop(start).result()
+                if start + every < config.train.steps:
+                    awaited[start + every] = reader.submit(load, start + every, before)
+                state, before = run(state, block, places, settings, key)
+                totals = before if totals is None else jax.tree.map(jnp.add, totals, before)
+            return state, jax.tree.map(lambda total: total / num_blocks, totals)
+
+        yield advance
+
+
+@functools.lru_cache(maxsize=8)
+def _make_block(model, config, num_samples, mesh):
+    """The compiled block; the state is donated."""
+    block = steps.make_block(model, config, num_samples, mesh, split=True)
+    return jax.jit(block, donate_argnums=0)
+
+
+@functools.partial(jax.jit, static_argnames=("num_timelines", "config"))
+def _rows_of_blocks(key, starts, num_timelines, config):
+    """`[len(starts), U, B]`, what `choose_rows` gives for each block."""
+    return jax.lax.map(lambda step: steps.choose_rows(key, step, num_timelines, config), starts)
+
+
+# --- features of some recordings ---
+
+
+def chunks(
+    timeline: timelines.Timeline, recordings: Sequence[Recording]
+) -> Callable[[np.ndarray], timelines.Timeline]:
+    """Gives some rows of a timeline with their features, wherever these lie.
+
+    Args:
+      timeline: of R recordings, with features or without.
+      recordings: that it is made of.
+
+    Returns:
+      `chunk_of(rows) -> Timeline` for `rows` `[B]`. If it has to read files it raises a
+      `ValueError` as `read_features` does, and as many rows make as large a chunk.
+    """
+    mesh = devices.local_mesh()
+    if timeline.recordings.features is not None:
+        return functools.partial(timelines.take, devices.replicate(timeline, mesh))
+    longest_first = sorted(batches.snippet_counts(recordings), reverse=True)
+
+    def chunk_of(rows):
+        num_rows = batches.spacious(sum(longest_first[: len(rows)]))
+        return devices.replicate(_read_rows(timeline, recordings, rows, num_rows), mesh)
+
+    return chunk_of
+
+
+def _read_rows(timeline, recordings, rows, num_rows):
+    """The rows of a timeline without features, on the host, with features `[num_rows, D]`."""
+    # Timelines of the same recordings may follow each other; they share its features.
+    own, places = np.unique(rows % len(recordings), return_inverse=True)
+    wanted = [recordings[index] for index in own]
+    ends = np.cumsum(batches.snippet_counts(wanted), dtype=np.int32)
+    chunk = timelines.take(timeline, rows)
+    packed = dataclasses.replace(
+        chunk.recordings,
+        features=batches.pack_features(wanted, num_rows=num_rows),
+        first=np.concatenate([[0], ends[:-1]]).astype(np.int32)[places],
+    )
+    return dataclasses.replace(chunk, recordings=packed)
+
+
+def _num_snippets(recordings, rows):
+    """Snippets of the recordings among the rows of their timelines, each counted once."""
+    own = np.unique(rows % len(recordings))
+    return sum(len(recordings[index].features) for index in own)
