@@ -19,7 +19,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import pipeline, runs
+from tal_jax import pipeline, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import convert, files, point_sets
@@ -198,21 +198,30 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _quickstart(arguments: argparse.Namespace) -> None:
     arguments.config, arguments.data = _QUICKSTARTS[arguments.method], None
+    arguments.processes = None
     _train(arguments)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     config = _load_config(arguments)
+    if arguments.processes is not None:
+        processes.start(arguments.processes)
     dataset = load_dataset(config, arguments.data)
-    _say(
+    say = _say if processes.is_first() else _say_nothing
+    say(
         f"{config.data.name}: {len(dataset.train)} recordings to train on with "
         f"{_taught(config, dataset)}, "
         f"{len(dataset.test)} to test on, {len(dataset.classes)} classes"
     )
-    pipeline.fit(dataset, config, workdir=arguments.workdir, report=_say)
-    _show(arguments.workdir)
-    _say(f"{time.monotonic() - began:.0f} s in all")
+    pipeline.fit(dataset, config, workdir=arguments.workdir, report=say)
+    if processes.is_first():
+        _show(arguments.workdir)
+    say(f"{time.monotonic() - began:.0f} s in all")
+
+
+def _say_nothing(line: str) -> None:
+    del line
 
 
 def _taught(config: ml_collections.ConfigDict, dataset: Dataset) -> str:
@@ -413,6 +422,12 @@ def _parser() -> argparse.ArgumentParser:
     train = command(_train, "train all rounds of a config", known)
     _add_config(train)
     _add_workdir(train)
+    train.add_argument(
+        "--processes",
+        metavar="WHERE",
+        help="one of several processes of this run: HOST:PORT,COUNT,INDEX, or auto on a cluster "
+        "that JAX knows (Slurm, TPU)",
+    )
 
     evaluate = command(_evaluate, "score the detections of a run again", _EVALUATE)
     source = evaluate.add_mutually_exclusive_group(required=True)

@@ -95,7 +95,7 @@ def fit(
         folder = workdir / f"round_{number}"
         processes.once(_refuse_orphans, workdir, number)
         packed = pack_training(dataset, config, proposals)
-        report(_describe_round(number, packed, dataset.train))
+        report(_describe_round(number, packed, dataset.train, config))
         state = rounds.train_round(
             methods.method_of(config).make_model(config, len(dataset.classes)),
             config,
@@ -270,7 +270,7 @@ def pack_training(
     if feeding.streams(config, dataset.train):
         return Packed(jax.device_get(timeline), config.train.length)
     num_rows = batches.spacious(sum(batches.snippet_counts(dataset.train)))
-    return Packed(_with_features(timeline, dataset.train, num_rows), config.train.length)
+    return Packed(_with_features(timeline, dataset.train, num_rows, config), config.train.length)
 
 
 def _with_instances(
@@ -291,7 +291,8 @@ def _with_instances(
 def _pack_plain(recordings: Sequence[Recording], length: int, fitted: Fitted) -> Packed:
     """The recordings as they are, padded to `length`."""
     timeline = _identity(recordings, length, fitted.overlapping, len(fitted.classes))
-    return Packed(_with_features(timeline, recordings, length * len(recordings)), length)
+    num_rows = length * len(recordings)
+    return Packed(_with_features(timeline, recordings, num_rows, fitted.config), length)
 
 
 def _compensate_by(
@@ -345,10 +346,14 @@ def _identity(
 
 
 def _with_features(
-    timeline: timelines.Timeline, recordings: Sequence[Recording], num_rows: int
+    timeline: timelines.Timeline,
+    recordings: Sequence[Recording],
+    num_rows: int,
+    config: ml_collections.FrozenConfigDict,
 ) -> timelines.Timeline:
     """The timeline with all features of its recordings, on the device."""
-    features = batches.pack_features(recordings, num_rows=num_rows)
+    precision = config.model.precision
+    features = batches.pack_features(recordings, num_rows=num_rows, precision=precision)
     return timelines.with_features(timeline, jnp.asarray(features))
 
 
@@ -409,7 +414,7 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
     return localization.locate_recordings(
         fitted.params,
         recordings,
-        feeding.chunks(packed.timeline, recordings),
+        feeding.chunks(packed.timeline, recordings, fitted.config.model.precision),
         model=methods.method_of(fitted.config).make_model(fitted.config, len(fitted.classes)),
         config=steps.compiled_config(fitted.config),
         options=fitted.config.localization,
@@ -575,7 +580,12 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _describe_round(number: int, packed: Packed, recordings: Sequence[Recording]) -> str:
+def _describe_round(
+    number: int,
+    packed: Packed,
+    recordings: Sequence[Recording],
+    config: ml_collections.FrozenConfigDict,
+) -> str:
     timeline = packed.timeline
     before = int(timeline.recordings.where.sum())
     after = int(timeline.counts.sum())
@@ -588,4 +598,4 @@ def _describe_round(number: int, packed: Packed, recordings: Sequence[Recording]
     points = int(timeline.instance_where.sum())
     line += f", {points} pseudo instances" if points else ""
     place = "streamed" if timeline.recordings.features is None else "on the device"
-    return f"{line}; features {place} ({feeding.num_bytes(recordings) / 1e6:,.1f} MB)"
+    return f"{line}; features {place} ({feeding.num_bytes(config, recordings) / 1e6:,.1f} MB)"

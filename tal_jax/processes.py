@@ -16,27 +16,29 @@ _T = TypeVar("_T")
 _ERRORS = {error.__name__: error for error in (ValueError, OSError)}
 
 
-def start(coordinator: str | None, count: int | None, index: int | None) -> None:
+def start(where: str) -> None:
     """Joins the other processes; to be called before anything touches a device.
 
     Args:
-      coordinator: `host:port` of the first process; None where the cluster tells (Slurm, TPU pods).
-      count: how many processes there are; None where the cluster tells.
-      index: which one this is; None where the cluster tells.
+      where: `"HOST:PORT,COUNT,INDEX"`, the address of the first process, how many there are and
+        which one this is; or `"auto"` on a cluster that tells (Slurm, TPU).
 
     Raises:
-      ValueError: if they cannot be found.
+      ValueError: if it is neither, or they cannot be reached.
     """
-    if jax.config.jax_platforms == "cpu":
-        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+    parts = where.split(",")
+    known = where == "auto" or (len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit())
+    if not known or (where != "auto" and not int(parts[2]) < int(parts[1])):
+        raise ValueError(f"processes {where!r}; expected auto, or such as 10.0.0.1:1234,4,0")
+    jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
-        jax.distributed.initialize(coordinator, count, index)
+        if where == "auto":
+            jax.distributed.initialize()
+        else:
+            jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
-        raise ValueError(
-            f"cannot join the other processes: {line}; expected --coordinator HOST:PORT, "
-            "--processes and --process, or a cluster that JAX knows (Slurm, TPU)"
-        ) from error
+        raise ValueError(f"processes {where!r}: they cannot be joined ({line})") from error
 
 
 def is_first() -> bool:

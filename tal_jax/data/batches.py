@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from tal_jax.data.recordings import Recording, labels_of, read_features
@@ -22,7 +23,7 @@ class PackedRecordings:
     class (its pseudo labels, say) does not grow with the number of classes of the data set.
     """
 
-    features: jax.Array | None  # [S, D] float16 or float32, one after another, then zeros
+    features: jax.Array | None  # [S, D] floating, one recording after another, then zeros
     first: jax.Array  # [R] int32, the row of each recording's first snippet
     where: jax.Array  # [R, T] bool, True on the valid snippets
     point_times: jax.Array  # [R, P] float32, in snippets
@@ -74,14 +75,28 @@ def pack(
     return dataclasses.replace(packed, features=pack_features(recordings, num_rows=num_rows))
 
 
-def pack_features(recordings: Sequence[Recording], *, num_rows: int = 0) -> np.ndarray:
+def feature_dtype(recordings: Sequence[Recording], precision: str = "float32") -> np.dtype:
+    """What features are packed in: their own type, or bfloat16 where products are in that."""
+    if precision == "bfloat16":
+        return np.dtype(jnp.bfloat16)
+    return np.result_type(*{recording.features.dtype for recording in recordings})
+
+
+def pack_features(
+    recordings: Sequence[Recording], *, num_rows: int = 0, precision: str = "float32"
+) -> np.ndarray:
     """The features alone: `[S, D]` as in `pack`, S being `num_rows` or all snippets together.
+
+    Args:
+      recordings: to read.
+      num_rows: S at least.
+      precision: of the products, see `feature_dtype`.
 
     Raises:
       ValueError: if features that come from a file hold NaN or infinity.
     """
     total, dim = sum(snippet_counts(recordings)), recordings[0].features.shape[1]
-    dtype = np.result_type(*{recording.features.dtype for recording in recordings})
+    dtype = feature_dtype(recordings, precision)
     features = np.zeros((max(num_rows, total), dim), dtype)
     first = 0
     for recording in recordings:

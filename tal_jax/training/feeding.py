@@ -42,13 +42,13 @@ def streams(config: ml_collections.FrozenConfigDict, recordings: Sequence[Record
       recordings: to train on.
     """
     if config.train.features == "auto":
-        return num_bytes(recordings) > _RESIDENT_SHARE * _device_bytes()
+        return num_bytes(config, recordings) > _RESIDENT_SHARE * _device_bytes()
     return config.train.features == "streamed"
 
 
-def num_bytes(recordings: Sequence[Recording]) -> int:
+def num_bytes(config: ml_collections.FrozenConfigDict, recordings: Sequence[Recording]) -> int:
     """Memory that the features of recordings take as they are packed."""
-    dtype = np.result_type(*{recording.features.dtype for recording in recordings})
+    dtype = batches.feature_dtype(recordings, config.model.precision)
     dim = recordings[0].features.shape[1]
     return sum(batches.snippet_counts(recordings)) * dim * dtype.itemsize
 
@@ -125,6 +125,7 @@ def streamed(
       ValueError: from `Advance`, if features hold NaN or infinity, or cannot be read any more.
     """
     compiled, every = steps.compiled_config(config), config.train.search_every
+    precision = config.model.precision
     run = _make_block(model, compiled, num_samples, mesh)
     starts = jnp.arange(0, config.train.steps, every, dtype=jnp.int32)
     rows = np.asarray(_rows_of_blocks(key, starts, len(timeline.counts), compiled))
@@ -141,7 +142,7 @@ def streamed(
     def load_lane(rows):
         chosen, places = np.unique(rows, return_inverse=True)
         chosen = np.pad(chosen, (0, num_chosen - chosen.size), mode="edge")
-        block = _read_rows(timeline, recordings, chosen, num_rows)
+        block = _read_rows(timeline, recordings, chosen, num_rows, precision)
         return block, places.reshape(rows.shape).astype(np.int32)
 
     def load(start, before):
@@ -189,13 +190,14 @@ def _rows_of_blocks(key, starts, num_timelines, config):
 
 
 def chunks(
-    timeline: timelines.Timeline, recordings: Sequence[Recording]
+    timeline: timelines.Timeline, recordings: Sequence[Recording], precision: str
 ) -> Callable[[np.ndarray], timelines.Timeline]:
     """Gives some rows of a timeline with their features, wherever these lie.
 
     Args:
       timeline: of R recordings, with features or without.
       recordings: that it is made of.
+      precision: of the products.
 
     Returns:
       `chunk_of(rows) -> Timeline` for `rows` `[B]`. If it has to read files it raises a
@@ -208,12 +210,12 @@ def chunks(
 
     def chunk_of(rows):
         num_rows = batches.spacious(sum(longest_first[: len(rows)]))
-        return devices.replicate(_read_rows(timeline, recordings, rows, num_rows), mesh)
+        return devices.replicate(_read_rows(timeline, recordings, rows, num_rows, precision), mesh)
 
     return chunk_of
 
 
-def _read_rows(timeline, recordings, rows, num_rows):
+def _read_rows(timeline, recordings, rows, num_rows, precision):
     """The rows of a timeline without features, on the host, with features `[num_rows, D]`."""
     # Timelines of the same recordings may follow each other; they share its features.
     own, places = np.unique(rows % len(recordings), return_inverse=True)
@@ -222,7 +224,7 @@ def _read_rows(timeline, recordings, rows, num_rows):
     chunk = timelines.take(timeline, rows)
     packed = dataclasses.replace(
         chunk.recordings,
-        features=batches.pack_features(wanted, num_rows=num_rows),
+        features=batches.pack_features(wanted, num_rows=num_rows, precision=precision),
         first=np.concatenate([[0], ends[:-1]]).astype(np.int32)[places],
     )
     return dataclasses.replace(chunk, recordings=packed)

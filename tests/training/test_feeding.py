@@ -287,7 +287,7 @@ def test_a_file_that_breaks_meanwhile(tmp_path, monkeypatch, broken):
 def test_large_features_are_streamed(tmp_path, monkeypatch):
     dataset = _dataset(tmp_path)
     size = sum(LENGTHS) * DIM * 2  # float16
-    assert feeding.num_bytes(dataset.train) == size
+    assert feeding.num_bytes(_config("auto"), dataset.train) == size
     for device_bytes, expected in ((size / 0.61, True), (size / 0.59, False)):
         monkeypatch.setattr(feeding, "_device_bytes", lambda answer=device_bytes: answer)
         assert feeding.streams(_config("auto"), dataset.train) == expected
