@@ -1,0 +1,120 @@
+"""One run over several processes, each with a device of its own."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from tal_jax import pipeline, processes
+from tal_jax.data import files
+
+
+def test_a_single_process_is_told_nothing():
+    assert processes.is_first() and processes.mine("abc") == ["a", "b", "c"]
+    assert processes.once(lambda value: value + 1, 1) == 2
+    assert processes.gather({"a": 1}) == {"a": 1}
+    assert processes.gather_bytes(b"x") == [b"x"]
+
+
+@pytest.mark.parametrize(
+    "where", ["", "localhost:1", "localhost:1,2", "localhost:1,2,x", "h:1,2,2"]
+)
+def test_wrong_addresses_are_refused(where):
+    with pytest.raises(ValueError, match="expected auto, or such as 10.0.0.1:1234,4,0"):
+        processes.start(where)
+
+
+_SCRIPT = """
+import sys
+from tal_jax import cli, processes
+sys.path.insert(0, sys.argv.pop(1))
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+_CONFIG = """
+import toy
+def get_config(arg=None):
+    config = toy.config({data!r})
+    config.train.rounds, config.train.steps = 1, 30
+    return config
+"""
+
+
+def _free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _begin(folder, workdir, *, count):
+    """Starts the processes of a run; their output goes to files beside the work directory."""
+    address = f"127.0.0.1:{_free_port()}"
+    started = []
+    for index in range(count):
+        arguments = ["train", "--config", str(folder / "config.py"), "--workdir", str(workdir)]
+        arguments += ["--processes", f"{address},{count},{index}"] if count > 1 else []
+        log = open(f"{workdir}.{index}.log", "ab")  # noqa: SIM115 (the child's)
+        started.append(
+            subprocess.Popen(
+                [sys.executable, "-c", _SCRIPT, os.path.dirname(toy.__file__), *arguments],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        )
+        log.close()
+    return started
+
+
+def _end(started, workdir):
+    for index, process in enumerate(started):
+        assert process.wait(300) == 0, open(f"{workdir}.{index}.log").read()[-3000:]
+
+
+def _results(workdir):
+    proposals = files.read_json(workdir / "round_0" / "proposals_train.json")["results"]
+    detections = files.read_json(workdir / "detections.json")["results"]
+    return pipeline.load_run(workdir).params, proposals, detections
+
+
+def _assert_close(got, want):
+    """The same but for rounding, which depends on how a sum is shared out."""
+    for first, second in zip(got[1:], want[1:], strict=True):
+        assert first.keys() == second.keys()
+        for name in first:
+            scores, expected = ([one["score"] for one in r[name]] for r in (first, second))
+            np.testing.assert_allclose(scores, expected, rtol=1e-3, atol=1e-4)
+    for ours, theirs in zip(jax.tree.leaves(got[0]), jax.tree.leaves(want[0]), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_two_processes_and_a_kill(toy_run, tmp_path):
+    """Two processes find what one finds; killed in the middle and begun again they do, too."""
+    (tmp_path / "config.py").write_text(_CONFIG.format(data=str(toy_run.data)))
+    whole, killed, alone = (tmp_path / name for name in ("whole", "killed", "alone"))
+    _end(_begin(tmp_path, whole, count=2), whole)
+    started = _begin(tmp_path, killed, count=2)
+    while not (killed / "round_0" / "checkpoints" / "15").exists():
+        assert all(process.poll() is None for process in started)
+        time.sleep(0.05)
+    for process in reversed(started):  # the second one first: the other cannot go on without it
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "evaluation.json").exists()
+    _end(_begin(tmp_path, killed, count=2), killed)
+    _end(_begin(tmp_path, alone, count=1), alone)
+    first, again, single = map(_results, (whole, killed, alone))
+    assert again[1:] == first[1:]
+    for ours, theirs in zip(jax.tree.leaves(again[0]), jax.tree.leaves(first[0]), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    _assert_close(first, single)
+    assert set(p.name for p in whole.iterdir()) == set(p.name for p in alone.iterdir())
+    lines = (whole / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == len((alone / "metrics.jsonl").read_text().splitlines())
