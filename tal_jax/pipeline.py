@@ -24,11 +24,12 @@ from tal_jax.data.recordings import (
     Recording,
     check_dataset,
     check_recording,
+    labels_of,
     read_features,
 )
 from tal_jax.data.score_files import RecordingScores, write_scores
 from tal_jax.localization import Results
-from tal_jax.training import checkpoints, methods, metrics_log, rounds, steps
+from tal_jax.training import checkpoints, methods, metrics_log, rounds, steps, together
 from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -77,20 +78,13 @@ def fit(
         run, or a loss that is no longer finite.
       OSError: if the work directory cannot be written.
     """
-    config = check_config(config)
-    check_dataset(dataset)
-    for recording in (*dataset.train, *dataset.test):
-        # Once, before anything is trained: a broken test file would show only after a round.
-        read_features(recording)
-    workdir = Path(workdir)
-    run_card.start(workdir, config, dataset)
-    for note in dataset.notes:
-        report(f"note: {note}")
+    config, workdir = check_config(config), Path(workdir)
+    _check_data(dataset)
+    _start(dataset, config, workdir, report)
     dataset, held_out = hold_out(dataset, config)
     proposals, params = None, None
     for number in range(config.train.rounds):
         began = time.monotonic()
-        folder = workdir / f"round_{number}"
         _refuse_orphans(workdir, number)
         packed = pack_training(dataset, config, proposals)
         report(_describe_round(number, packed))
@@ -107,15 +101,85 @@ def fit(
         )
         params = state.params
         fitted = _fitted(params, config, dataset, number)
-        if not (folder / "proposals_train.json").exists():
-            found, _ = _locate(fitted, dataset.train, packed, own=True)
-            files.write_json(folder / "proposals_train.json", activitynet(found))
+        proposals = _propose(fitted, dataset, packed, workdir)
         del packed  # neither the test recordings nor the next round need room beside it
-        # Read back from the file even when just written: it is the only way to the next round.
-        proposals = files.read_json(folder / "proposals_train.json")["results"]
-        if dataset.test and not (folder / "evaluation.json").exists():
-            _test_round(fitted, dataset, workdir, number, report)
+        if _test_round(fitted, dataset, workdir, report):
             report(f"round {number}: {time.monotonic() - began:.0f} s")
+    return fitted
+
+
+def fit_many(
+    datasets: Sequence[Dataset],
+    configs: Sequence[ml_collections.ConfigDict],
+    *,
+    workdirs: Sequence[str | Path],
+    report: Callable[[str], None] = print,
+) -> list[Fitted]:
+    """Trains several runs at once, in one compiled program: what `fit` does, for each of them.
+
+    The runs may differ in their seeds, their points, the weights of the loss's parts, the rates of
+    `config.train`, and all that comes after the network. Features that are the same for all lie on
+    the device once. Every work directory is that of a single run, which `fit` may end, and which
+    may have been begun by it; the numbers differ from those of `fit` by rounding alone.
+
+    Args:
+      datasets: M data sets, one a run, since points depend on the seed.
+      configs: M configs, without `train.holdout`.
+      workdirs: M work directories.
+      report: prints a line.
+
+    Returns:
+      The M networks of the last round.
+
+    Raises:
+      ValueError: as `fit` does, or if runs differ in what is compiled or in the shape of their
+        data, naming what differs.
+      OSError: if a work directory cannot be written.
+    """
+    configs, workdirs = [check_config(config) for config in configs], list(map(Path, workdirs))
+    together.check_members(configs, workdirs)
+    for dataset in datasets:
+        _check_data(dataset)
+    together.check_datasets(datasets, workdirs)
+    for dataset, config, workdir in zip(datasets, configs, workdirs, strict=True):
+        _start(dataset, config, workdir, report)
+    share, sizes = together.same_features(datasets), _common_sizes(datasets)
+    config, num_classes = configs[0], len(datasets[0].classes)
+    proposals, params = [None] * len(configs), [None] * len(configs)
+    for number in range(config.train.rounds):
+        began = time.monotonic()
+        packed = []
+        for row, (dataset, own) in enumerate(zip(datasets, configs, strict=True)):
+            _refuse_orphans(workdirs[row], number)
+            features = packed[0].timeline.recordings.features if share and packed else None
+            packed.append(
+                pack_training(dataset, own, proposals[row], sizes=sizes, features=features)
+            )
+            report(f"{workdirs[row].name}: {_describe_round(number, packed[-1])}")
+        states = together.train_round(
+            methods.method_of(config).make_model(config, num_classes),
+            configs,
+            [one.timeline for one in packed],
+            number=number,
+            num_samples=config.train.length,
+            workdirs=workdirs,
+            params=[
+                start if own.train.warm_start else None
+                for start, own in zip(params, configs, strict=True)
+            ],
+            report=report,
+        )
+        params = [state.params for state in states]
+        fitted = [
+            _fitted(state.params, own, dataset, number)
+            for state, own, dataset in zip(states, configs, datasets, strict=True)
+        ]
+        proposals = list(map(_propose, fitted, datasets, packed, workdirs))
+        del packed
+        for one, dataset, workdir in zip(fitted, datasets, workdirs, strict=True):
+            report(f"{workdir}:")
+            _test_round(one, dataset, workdir, report)
+        report(f"round {number}: {time.monotonic() - began:.0f} s")
     return fitted
 
 
@@ -220,6 +284,25 @@ def load_run(workdir: str | Path) -> Fitted:
     return Fitted(params, config, classes, data["dim"], overlapping, finished[-1])
 
 
+def _check_data(dataset: Dataset) -> None:
+    """Checks all, once, before anything is trained: a broken test file would show only later."""
+    check_dataset(dataset)
+    for recording in (*dataset.train, *dataset.test):
+        read_features(recording)
+
+
+def _start(
+    dataset: Dataset,
+    config: ml_collections.FrozenConfigDict,
+    workdir: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Writes what the run is, and tells what is odd about its data."""
+    run_card.start(workdir, config, dataset)
+    for note in dataset.notes:
+        report(f"note: {note}")
+
+
 def _refuse_orphans(workdir: Path, number: int) -> None:
     """Refuses rounds that came from proposals that are gone: they would be taken for new ones."""
     later = workdir / f"round_{number + 1}"
@@ -242,20 +325,31 @@ class Packed:
 
 
 def pack_training(
-    dataset: Dataset, config: ml_collections.FrozenConfigDict, proposals: Results | None
+    dataset: Dataset,
+    config: ml_collections.FrozenConfigDict,
+    proposals: Results | None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    features: jax.Array | None = None,
 ) -> Packed:
     """The timeline of a round: compensated by the proposals of the previous one, if there is one.
 
     With `sampling.keep_original` every recording follows once more as it is, so that the network
     meets actions at the speed that they have in test recordings, too.
+
+    Args:
+      dataset: the data set.
+      config: of the run.
+      proposals: of the previous round.
+      sizes: see `batches.pack`; those that the data set itself needs by default.
+      features: the features that `batches.pack` would make, where they are on the device already.
     """
-    length = _bucket_of(dataset.train)
     plain = _identity(
         dataset.train,
-        length,
         dataset.overlapping,
         len(dataset.classes),
-        num_rows=batches.spacious(sum(len(recording.features) for recording in dataset.train)),
+        features=features,
+        **(sizes or _common_sizes([dataset])),
     )
     if proposals is not None:
         found, plain = _with_instances(plain, proposals, dataset)
@@ -287,9 +381,9 @@ def _pack_plain(recordings: Sequence[Recording], length: int, fitted: Fitted) ->
     """The recordings as they are, padded to `length`."""
     timeline = _identity(
         recordings,
-        length,
         fitted.overlapping,
         len(fitted.classes),
+        length=length,
         num_rows=length * len(recordings),
     )
     return Packed(timeline, length)
@@ -333,16 +427,16 @@ def _num_samples(longest: int, length: int) -> int:
 
 def _identity(
     recordings: Sequence[Recording],
-    length: int,
     overlapping: Sequence[tuple[int, int]],
     num_classes: int,
     *,
-    num_rows: int,
+    features: jax.Array | None = None,
+    **sizes: int,
 ) -> timelines.Timeline:
     pairs = np.zeros((num_classes, num_classes), bool)
     for first, second in overlapping:
         pairs[first, second] = pairs[second, first] = True
-    packed = batches.pack(recordings, length=length, num_rows=num_rows)
+    packed = batches.pack(recordings, features=features, **sizes)
     packed = jax.tree.map(jnp.asarray, packed)
     return timelines.identity_timeline(packed, jnp.asarray(pairs))
 
@@ -356,6 +450,19 @@ def _compensate(timeline, proposals, recordings, config):
         delta=config.sampling.delta,
         alpha=config.sampling.alpha,
     )
+
+
+def _common_sizes(datasets: Sequence[Dataset]) -> dict[str, int]:
+    """Sizes that the training recordings of each of the data sets fit in, see `batches.pack`."""
+    trains = [dataset.train for dataset in datasets]
+    recordings = [recording for train in trains for recording in train]
+    snippets = max(sum(len(recording.features) for recording in train) for train in trains)
+    return {
+        "length": _bucket_of(recordings),
+        "num_rows": batches.spacious(snippets),
+        "num_points": max(len(recording.points) for recording in recordings),
+        "num_slots": max(len(labels_of(recording)) for recording in recordings),
+    }
 
 
 def _bucket_of(recordings: Sequence[Recording]) -> int:
@@ -470,14 +577,26 @@ def _criterion(
     return criterion
 
 
+def _propose(fitted: Fitted, dataset: Dataset, packed: Packed, workdir: Path) -> Results:
+    """What the round's network proposes on the training recordings, found once."""
+    path = workdir / f"round_{fitted.round_number}" / "proposals_train.json"
+    if not path.exists():
+        found, _ = _locate(fitted, dataset.train, packed, own=True)
+        files.write_json(path, activitynet(found))
+    # Read back from the file even when just written: it is the only way to the next round.
+    return files.read_json(path)["results"]
+
+
 def _test_round(
-    fitted: Fitted,
-    dataset: Dataset,
-    workdir: Path,
-    number: int,
-    report: Callable[[str], None],
-) -> None:
-    """Writes what the round's network finds in the test recordings, and how good that is."""
+    fitted: Fitted, dataset: Dataset, workdir: Path, report: Callable[[str], None]
+) -> bool:
+    """Writes what the round's network finds in the test recordings, and how good that is.
+
+    False where there is nothing to do.
+    """
+    number = fitted.round_number
+    if not dataset.test or (workdir / f"round_{number}" / "evaluation.json").exists():
+        return False
     folder, scores = workdir / f"round_{number}", {}
     found = predict(fitted, dataset.test, scores=scores)
     files.write_json(folder / "detections_test.json", activitynet(found))
@@ -500,6 +619,7 @@ def _test_round(
     files.write_json(workdir / "evaluation.json", metrics.to_dict())
     # Last, since it marks the round as done.
     files.write_json(folder / "evaluation.json", metrics.to_dict())
+    return True
 
 
 def evaluate(

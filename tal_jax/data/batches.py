@@ -53,6 +53,7 @@ def pack(
     num_rows: int = 0,
     num_points: int = 0,
     num_slots: int = 0,
+    features: jax.Array | None = None,
 ) -> PackedRecordings:
     """Puts recordings into arrays, reading each once.
 
@@ -62,9 +63,10 @@ def pack(
       num_rows: S at least; grows to all snippets together.
       num_points: P at least; grows to the largest number of points.
       num_slots: L at least; grows to the largest number of labelled classes.
+      features: what this would make of the features, where it is there already; none is read.
 
     Returns:
-      Host arrays.
+      Host arrays, but for `features` if given.
 
     Raises:
       ValueError: if a recording is longer than `length`, or features that come from a file hold
@@ -78,7 +80,7 @@ def pack(
     num_rows = max(num_rows, sum(sizes))
     dtype = np.result_type(*{recording.features.dtype for recording in recordings})
     packed = PackedRecordings(
-        features=np.zeros((num_rows, dim), dtype),
+        features=np.zeros((num_rows, dim), dtype) if features is None else features,
         first=np.cumsum([0, *sizes[:-1]], dtype=np.int32),
         where=np.zeros((count, length), bool),
         point_times=np.zeros((count, num_points), np.float32),
@@ -91,7 +93,8 @@ def pack(
         size, first = sizes[row], packed.first[row]
         if size > length:
             raise ValueError(f"{recording.name}: {size} snippets; expected at most {length}")
-        packed.features[first : first + size] = read_features(recording)
+        if features is None:
+            packed.features[first : first + size] = read_features(recording)
         packed.where[row, :size] = True
         points = recording.points
         times_s = np.array([point.time_s for point in points], np.float64)
