@@ -167,6 +167,7 @@ def fit_many(
                 start if own.train.warm_start else None
                 for start, own in zip(params, configs, strict=True)
             ],
+            share_features=share,
             report=report,
         )
         params = [state.params for state in states]

@@ -32,9 +32,15 @@ def init_state(
     """A fresh state for a round, on features of `dim`; `params` are given for a warm start."""
     if params is None:
         features = jnp.zeros((1, 1, dim), jnp.float32)
-        params = jax.jit(model.init)(key, features, where=jnp.ones((1, 1), bool))["params"]
+        params = _make_init(model)(key, features, where=jnp.ones((1, 1), bool))["params"]
     opt_state = make_optimizer(settings_of(config)).init(params)
     return TrainState(params, opt_state, step=jnp.zeros((), jnp.int32))
+
+
+@functools.lru_cache(maxsize=8)
+def _make_init(model: Any) -> Callable:
+    """The compiled initialisation, kept, since every round and every seed begins with it."""
+    return jax.jit(model.init)
 
 
 def settings_of(config: ml_collections.ConfigDict) -> Metrics:

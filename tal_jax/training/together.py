@@ -125,6 +125,7 @@ def train_round(
     num_samples: int,
     workdirs: Sequence[Path],
     params: Sequence[Any],
+    share_features: bool,
     report: Callable[[str], None] = print,
 ) -> list[TrainState]:
     """Trains one round of M runs, or what is left of it.
@@ -135,12 +136,12 @@ def train_round(
     Args:
       model: the network.
       configs: M configs, accepted by `check_members`.
-      timelines: M timelines of the same shapes; the features are either one array that all have, or
-        one of each.
+      timelines: M timelines of the same shapes.
       number: of the round, from 0.
       num_samples: padded length of the new timelines.
       workdirs: M work directories.
       params: M parameters to start from; None starts fresh.
+      share_features: whether all members' features are those of the first, see `same_features`.
       report: prints a line.
 
     Returns:
@@ -167,7 +168,14 @@ def train_round(
             group = [one for one in behind if one.step == begun]
             ahead = [one.step for one in behind if one.step > begun]
             end = min(ahead, default=group[0].config.train.steps)
-            _advance(model, group, end, number=number, num_samples=num_samples, report=report)
+            timeline = _stack_timelines([one.timeline for one in group], share=share_features)
+            run = steps.make_many_runs(
+                model,
+                steps.compiled_config(configs[0]),
+                num_samples,
+                share_features=share_features,
+            )
+            _advance(run, group, timeline, end, number=number, report=report)
         return [one.state for one in members]
 
 
@@ -189,12 +197,12 @@ class _Member:
 
 
 def _advance(
-    model: Any,
+    run: Callable,
     group: Sequence[_Member],
+    timeline: Timeline,
     end: int,
     *,
     number: int,
-    num_samples: int,
     report: Callable[[str], None],
 ) -> None:
     """Trains members that are at the same update up to update `end`, where checkpoints are due."""
@@ -202,12 +210,8 @@ def _advance(
     for member in group:
         member.log.rewind(number, step)
     train, rate = config.train, rounds.Rate(step)
-    timeline, share = _stack_timelines([member.timeline for member in group])
-    run = steps.make_many_runs(
-        model, steps.compiled_config(config), num_samples, share_features=share
-    )
     settings = _stack([steps.settings_of(member.config) for member in group])
-    keys = jnp.stack([member.key for member in group])
+    keys = _stack([member.key for member in group])
     state = _stack([member.state for member in group])
     while step < end:
         begun, step = step, rounds.next_stop(step, train)
@@ -238,14 +242,14 @@ def _advance(
                 member.saved.save(step, own)
 
 
-def _stack_timelines(timelines: Sequence[Timeline]) -> tuple[Timeline, bool]:
-    """One timeline with a leading axis of members; True if its features are one array for all."""
-    features = [timeline.recordings.features for timeline in timelines]
-    share = all(one is features[0] for one in features)
+def _stack_timelines(timelines: Sequence[Timeline], *, share: bool) -> Timeline:
+    """One timeline with a leading axis of members; shared features stay where they are."""
     stacked = _stack([with_features(timeline, None) for timeline in timelines])
-    return with_features(stacked, features[0] if share else jnp.stack(features)), share
+    features = [timeline.recordings.features for timeline in timelines]
+    return with_features(stacked, features[0] if share else _stack(features))
 
 
+@jax.jit
 def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
