@@ -1,4 +1,4 @@
-"""One round of several runs at once: their updates are one program over an axis of members.
+"""One round of several runs together: one compiled program serves them all.
 
 Members differ in their seeds, their points and the settings that need no compilation of their own.
 Each keeps its own work directory, as if it were alone.
@@ -6,6 +6,7 @@ Each keeps its own work directory, as if it were alone.
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,6 +127,7 @@ def train_round(
     workdirs: Sequence[Path],
     params: Sequence[Any],
     share_features: bool,
+    side_by_side: bool | None = None,
     report: Callable[[str], None] = print,
 ) -> list[TrainState]:
     """Trains one round of M runs, or what is left of it.
@@ -142,6 +144,9 @@ def train_round(
       workdirs: M work directories.
       params: M parameters to start from; None starts fresh.
       share_features: whether all members' features are those of the first, see `same_features`.
+      side_by_side: make each update of all members at once; else they take turns in the program of
+        a single run. By default wherever there is an accelerator: a single member does not fill it,
+        but it does fill a CPU, where batched updates are slower.
       report: prints a line.
 
     Returns:
@@ -152,6 +157,8 @@ def train_round(
         checkpoints stay.
     """
     dim = timelines[0].recordings.features.shape[-1]
+    if side_by_side is None:
+        side_by_side = jax.default_backend() != "cpu"
     with contextlib.ExitStack() as stack:
         members = []
         for config, timeline, workdir, start in zip(
@@ -168,14 +175,11 @@ def train_round(
             group = [one for one in behind if one.step == begun]
             ahead = [one.step for one in behind if one.step > begun]
             end = min(ahead, default=group[0].config.train.steps)
-            timeline = _stack_timelines([one.timeline for one in group], share=share_features)
-            run = steps.make_many_runs(
-                model,
-                steps.compiled_config(configs[0]),
-                num_samples,
-                share_features=share_features,
-            )
-            _advance(run, group, timeline, end, number=number, report=report)
+            if side_by_side:
+                run = _side_by_side(model, group, num_samples, share_features)
+            else:
+                run = _in_turns(model, group, num_samples)
+            _advance(run, group, end, number=number, report=report)
         return [one.state for one in members]
 
 
@@ -196,10 +200,46 @@ class _Member:
         return int(self.state.step)
 
 
+# Trains the members of a group: `(states, num_blocks) -> (states, metrics)`, a list each.
+_Run = Callable[[Sequence[TrainState], jax.Array], tuple[Sequence[TrainState], Sequence[Any]]]
+
+
+def _side_by_side(
+    model: Any, group: Sequence[_Member], num_samples: int, share_features: bool
+) -> _Run:
+    """Every update of all members at once."""
+    config = steps.compiled_config(group[0].config)
+    run = steps.make_many_runs(model, config, num_samples, share_features=share_features)
+    features = [one.timeline.recordings.features for one in group]
+    timeline = with_features(
+        _stack([with_features(one.timeline, None) for one in group]),
+        features[0] if share_features else _stack(features),
+    )
+    settings = _stack([steps.settings_of(one.config) for one in group])
+    keys = _stack([one.key for one in group])
+
+    def train(states, num_blocks):
+        results = run(_stack(states), timeline, settings, keys, num_blocks)
+        return tuple(_unstack(result, len(group)) for result in results)
+
+    return train
+
+
+def _in_turns(model: Any, group: Sequence[_Member], num_samples: int) -> _Run:
+    """One member after another, in the program of a single run."""
+    run = steps.make_run(model, steps.compiled_config(group[0].config), num_samples)
+    given = [(one.timeline, steps.settings_of(one.config), one.key) for one in group]
+
+    def train(states, num_blocks):
+        results = [run(state, *one, num_blocks) for state, one in zip(states, given, strict=True)]
+        return tuple(zip(*results, strict=True))
+
+    return train
+
+
 def _advance(
-    run: Callable,
+    run: _Run,
     group: Sequence[_Member],
-    timeline: Timeline,
     end: int,
     *,
     number: int,
@@ -210,43 +250,26 @@ def _advance(
     for member in group:
         member.log.rewind(number, step)
     train, rate = config.train, rounds.Rate(step)
-    settings = _stack([steps.settings_of(member.config) for member in group])
-    keys = _stack([member.key for member in group])
-    state = _stack([member.state for member in group])
     while step < end:
         begun, step = step, rounds.next_stop(step, train)
         num_blocks = jnp.int32((step - begun) // train.search_every)
-        state, metrics = run(state, timeline, settings, keys, num_blocks)
-        metrics = {name: np.asarray(values) for name, values in metrics.items()}
-        said = [
-            {name: float(values[row]) for name, values in metrics.items()}
-            for row in range(len(group))
-        ]
-        for member, values in zip(group, said, strict=True):
-            updates = (begun, step)
-            rounds.check_loss(
-                values, member.config, number=number, updates=updates, folder=member.folder
-            )
+        states, metrics = run([member.state for member in group], num_blocks)
+        said = [{name: float(value) for name, value in one.items()} for one in metrics]
+        for member, state, values in zip(group, states, said, strict=True):
+            member.state = state
+            place = dict(number=number, updates=(begun, step), folder=member.folder)
+            rounds.check_loss(values, member.config, **place)
         if step % train.log_every == 0 or step >= train.steps:
             speed = rate.at(step, train.steps)
             for member, values in zip(group, said, strict=True):
                 member.log.append(round=number, step=step, **rounds.logged(values), **speed)
-            mean = {name: float(values.mean()) for name, values in metrics.items()}
-            line = rounds.progress_line(
-                rounds.logged(mean) | speed, config, number=number, step=step
-            )
+            mean = {name: sum(one[name] for one in said) / len(said) for name in said[0]}
+            shown = rounds.logged(mean) | speed
+            line = rounds.progress_line(shown, config, number=number, step=step)
             report(f"{len(group)} runs, their mean: {line}")
         if step % train.checkpoint_every == 0 or step >= train.steps:
-            for member, own in zip(group, _unstack(state, len(group)), strict=True):
-                member.state = own
-                member.saved.save(step, own)
-
-
-def _stack_timelines(timelines: Sequence[Timeline], *, share: bool) -> Timeline:
-    """One timeline with a leading axis of members; shared features stay where they are."""
-    stacked = _stack([with_features(timeline, None) for timeline in timelines])
-    features = [timeline.recordings.features for timeline in timelines]
-    return with_features(stacked, features[0] if share else _stack(features))
+            for member in group:
+                member.saved.save(step, member.state)
 
 
 @jax.jit
@@ -254,10 +277,8 @@ def _stack(trees: Sequence[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def _unstack(tree: Any, count: int) -> list[Any]:
-    """The members of a stacked tree, through the host, where taking a row compiles nothing."""
-    leaves, structure = jax.tree.flatten(jax.device_get(tree))
-    return [
-        jax.tree.unflatten(structure, [jnp.asarray(leaf[row]) for leaf in leaves])
-        for row in range(count)
-    ]
+    leaves, structure = jax.tree.flatten(tree)
+    rows = [[leaf[row] for leaf in leaves] for row in range(count)]
+    return [jax.tree.unflatten(structure, row) for row in rows]
