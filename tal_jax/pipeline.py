@@ -352,6 +352,8 @@ def pack_training(
         features=features,
         **(sizes or _common_sizes([dataset])),
     )
+    # Set aside, since compiled functions would return a copy of them.
+    features, plain = plain.recordings.features, timelines.with_features(plain, None)
     if proposals is not None:
         found, plain = _with_instances(plain, proposals, dataset)
     timeline = plain
@@ -360,7 +362,7 @@ def pack_training(
     if config.sampling.keep_original:
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
         timeline = timelines.join(timeline, plain)
-    return Packed(timeline, config.train.length)
+    return Packed(timelines.with_features(timeline, features), config.train.length)
 
 
 def _with_instances(

@@ -107,9 +107,10 @@ def same_features(datasets: Sequence[Dataset]) -> bool:
     def same(one, other):
         if (one.name, one.grid, one.duration_s) != (other.name, other.grid, other.duration_s):
             return False
-        pair = (one.features, other.features)
-        in_memory = all(isinstance(features, np.ndarray) for features in pair)
-        return pair[0] is pair[1] or (np.array_equal(*pair) if in_memory else pair[0] == pair[1])
+        ours, theirs = one.features, other.features
+        if isinstance(ours, np.ndarray) and isinstance(theirs, np.ndarray):
+            return ours is theirs or np.array_equal(ours, theirs)
+        return type(ours) is type(theirs) and ours == theirs  # files, told apart by their paths
 
     first = datasets[0].train
     return all(
@@ -266,7 +267,7 @@ def _advance(
             mean = {name: sum(one[name] for one in said) / len(said) for name in said[0]}
             shown = rounds.logged(mean) | speed
             line = rounds.progress_line(shown, config, number=number, step=step)
-            report(f"{len(group)} runs, their mean: {line}")
+            report(f"mean of {len(group)}  {line}")
         if step % train.checkpoint_every == 0 or step >= train.steps:
             for member in group:
                 member.saved.save(step, member.state)

@@ -85,7 +85,9 @@ def _without_clocks(workdir: Path):
 
 def test_work_directories_have_the_same_files(runs):
     def contents(workdir):
-        return {str(path.relative_to(workdir)) for path in workdir.rglob("*")}
+        paths = (path.relative_to(workdir) for path in workdir.rglob("*"))
+        # Checkpoints name their chunks at random.
+        return {str(path) for path in paths if "d" not in path.parts}
 
     def shape(values):
         if isinstance(values, dict):
@@ -117,38 +119,56 @@ def test_no_program_of_their_own(runs):
     assert not {"jit(run)", "jit(read)", "jit(locate)", "jit(init)"} & set(runs.compiled)
 
 
-@pytest.mark.parametrize("share_features", [False, True])
+@pytest.mark.parametrize("share_features", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_side_by_side_is_the_same(runs, tmp_path, share_features):
-    """As accelerators train them: all of an update at once, the first searches included."""
-    configs, given = [check_config(config) for config in runs.configs], []
+    """As accelerators train them: each update of all at once, in one program for all rounds."""
+    configs = [check_config(config) for config in runs.configs]
     datasets = [load_dataset(config) for config in configs]
     model = methods.method_of(configs[0]).make_model(configs[0], len(toy.CLASSES))
-    for config, dataset in zip(configs, datasets, strict=True):
-        given.append(pipeline.pack_training(dataset, config, None).timeline)
+    workdirs = [tmp_path / path.name for path in runs.together]
+    proposals = [
+        json.loads((path / "round_0" / "proposals_train.json").read_text())["results"]
+        for path in runs.alone
+    ]
 
     def stop(line):
         if "update    15/30" in line:
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt), toy.compilations() as compiled:
-        together.train_round(
-            model,
-            configs,
-            given,
-            number=0,
-            num_samples=configs[0].train.length,
-            workdirs=[tmp_path / path.name for path in runs.together],
-            params=[None] * len(configs),
-            share_features=share_features,
-            side_by_side=True,
-            report=stop,
-        )
+    with toy.compilations() as compiled:
+        for number, found in ((0, [None] * len(configs)), (1, proposals)):
+            packed = map(pipeline.pack_training, datasets, configs, found)
+            with pytest.raises(KeyboardInterrupt):
+                together.train_round(
+                    model,
+                    configs,
+                    [one.timeline for one in packed],
+                    number=number,
+                    num_samples=configs[0].train.length,
+                    workdirs=workdirs,
+                    params=[None] * len(configs),
+                    share_features=share_features,
+                    side_by_side=True,
+                    report=stop,
+                )
     assert compiled.count("jit(many)") == 1
-    for path in runs.alone:
-        ours, theirs = _log(tmp_path / path.name), _log(path)[:3]
-        for one, other in zip(ours, theirs, strict=True):
+    for workdir, alone in zip(workdirs, runs.alone, strict=True):
+        theirs = [line for line in _log(alone) if line.get("step", 99) <= 15]
+        for one, other in zip(_log(workdir), theirs, strict=True):
             for name in (key for key in one if key.startswith("loss")):
-                np.testing.assert_allclose(one[name], other[name], rtol=1e-4, atol=1e-6)
+                np.testing.assert_allclose(one[name], other[name], rtol=1e-3, atol=1e-6)
+
+
+def test_features_lie_on_the_device_once(runs, toy_run):
+    dataset, config = toy.dataset(toy_run.data), check_config(runs.configs[0])
+    path = runs.alone[0] / "round_0" / "proposals_train.json"
+    proposals = json.loads(path.read_text())["results"]
+    first = pipeline.pack_training(dataset, config, None).timeline
+    features = first.recordings.features
+    later = pipeline.pack_training(dataset, config, proposals, features=features).timeline
+    assert later.recordings.features is features
+    own = pipeline.pack_training(dataset, config, proposals).timeline
+    _assert_same(own, later)
 
 
 def test_stopped_runs_go_on(runs, tmp_path):
