@@ -1,8 +1,8 @@
 r"""What each module of a method adds, what is lost without it, and how settings compare.
 
-Every setting is trained with several seeds; a table gives mean ± standard deviation of the last
-round's scores. Settings that begin with the same rounds share them, and a stopped run goes on where
-it was.
+Every setting is trained with several seeds at once; a table gives mean ± standard deviation of the
+last round's scores. Settings that begin with the same rounds share them, and a stopped run goes on
+where it was.
 
     python experiments/ablate.py --config configs/hapt_rsmp.py --workdir /tmp/ablate
     python experiments/ablate.py --config configs/hapt_hamnet.py:document --workdir /tmp/sweep \
@@ -19,13 +19,13 @@ import shutil
 from pathlib import Path
 
 import ml_collections
-import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tal_jax import evaluation, pipeline
+from tal_jax import pipeline, runs
 from tal_jax.config import override
-from tal_jax.data import datasets, files
+from tal_jax.data import files
+from tal_jax.data.datasets import load_dataset
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The full system's config.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and tables are kept.", required=True)
@@ -92,12 +92,10 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.WARNING)  # below, Orbax tells of every file that it writes
     root = Path(_WORKDIR.value)
     settings = chosen_settings(_CONFIG.value, _SETTINGS.value, _VARY.value)
-    for seed in map(int, filter(None, _SEEDS.value)):
-        config = ml_collections.ConfigDict(_CONFIG.value.to_dict())
-        config.seed = seed
-        dataset = datasets.load_dataset(config, _DATA.value)
-        for name, setting in settings.items():
-            run_cell(root, name, setting, config, dataset)
+    configs = [_with_seed(_CONFIG.value, int(seed)) for seed in _SEEDS.value if seed]
+    datasets = [load_dataset(config, _DATA.value) for config in configs]
+    for name, setting in settings.items():
+        run_setting(root, name, setting, configs, datasets)
     table = format_table(root, settings, _CONFIG.value.train.rounds)
     files.write_bytes(root / "table.md", table.encode())
     print(table, flush=True)
@@ -138,17 +136,29 @@ def _value(config, key: str):
     return config
 
 
-def run_cell(root: Path, name: str, setting: Setting, config, dataset) -> None:
-    """Trains one setting with one seed, or what is left of it."""
-    workdir = root / name / f"seed_{config.seed}"
-    if last_evaluation(workdir, setting, config.train.rounds).exists():
-        return
-    print(f"== {setting.title}, seed {config.seed}", flush=True)
+def _with_seed(config, seed: int) -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict(config.to_dict())
-    config.update_from_flattened_dict(setting.overrides)
-    if setting.shares is not None:
-        copy_round(root / setting.shares / workdir.name / "round_0", workdir / "round_0")
-    pipeline.fit(dataset, config, workdir=workdir)
+    config.seed = seed
+    return config
+
+
+def run_setting(root: Path, name: str, setting: Setting, configs, datasets) -> None:
+    """Trains one setting with all seeds at once, or what is left of that."""
+    left = []
+    for config, dataset in zip(configs, datasets, strict=True):
+        workdir = root / name / f"seed_{config.seed}"
+        if last_evaluation(workdir, setting, config.train.rounds).exists():
+            continue
+        if setting.shares is not None:
+            copy_round(root / setting.shares / workdir.name / "round_0", workdir / "round_0")
+        config = _with_seed(config, config.seed)
+        config.update_from_flattened_dict(setting.overrides)
+        left.append((dataset, config, workdir))
+    if left:
+        seeds = ", ".join(str(config.seed) for _, config, _ in left)
+        print(f"== {setting.title}, seeds {seeds}", flush=True)
+        datasets, configs, workdirs = zip(*left, strict=True)
+        pipeline.fit_many(datasets, configs, workdirs=workdirs)
 
 
 def last_evaluation(workdir: Path, setting: Setting, rounds: int) -> Path:
@@ -167,31 +177,14 @@ def copy_round(source: Path, target: Path) -> None:
 
 
 def format_table(root: Path, settings: dict[str, Setting], rounds: int) -> str:
-    """A Markdown table of the last rounds, in percent, over the seeds that are finished."""
-    lines = [
-        "mAP in %, mean ± standard deviation over the seeds, last update of all rounds",
-        "",
-        "| setting | seeds | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name, setting in settings.items():
-        paths = [last_evaluation(path, setting, rounds) for path in (root / name).glob("seed_*")]
-        rows = np.array([_cell(path) for path in paths if path.exists()])
-        if not len(rows):
-            continue
-        deviations = rows.std(axis=0, ddof=min(1, len(rows) - 1))
-        cells = [
-            f"{100 * mean:.1f} ± {100 * deviation:.1f}"
-            for mean, deviation in zip(rows.mean(axis=0), deviations, strict=True)
+    """The table of the last rounds over the seeds that are finished."""
+    rows = {
+        setting.title: [
+            last_evaluation(path, setting, rounds) for path in sorted((root / name).glob("seed_*"))
         ]
-        lines.append(f"| {setting.title} | {len(rows)} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _cell(path: Path) -> list[float]:
-    metrics = evaluation.DetectionMetrics.from_dict(files.read_json(path))
-    columns = [int(np.argmin(np.abs(metrics.tious - tiou))) for tiou in (0.1, 0.3, 0.5, 0.7)]
-    return [*metrics.map[columns], metrics.average_map, metrics.short_recall[columns[2]]]
+        for name, setting in settings.items()
+    }
+    return runs.format_seeds(rows)
 
 
 if __name__ == "__main__":

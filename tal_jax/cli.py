@@ -70,6 +70,7 @@ is its argument: `hapt_rsmp:quick` is a short run that only shows that everythin
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt1 --set seed=1
   tal-jax train --config configs/hapt_rsmp.py:quick --data ~/data --workdir runs/try \\
       --set "model.widths=(64, 64)" --set model.dilations=1,2
+  tal-jax train --config hapt_rsmp --data ~/data --workdir runs/seeds --seeds 0,1,2,3,4
 
 The work directory gets config.json, run.json, metrics.jsonl, one folder a round (proposals,
 detections, checkpoints), and report.html. Give the same command again to go on where it stopped.
@@ -197,8 +198,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
-    arguments.config, arguments.data = _QUICKSTARTS[arguments.method], None
-    arguments.processes = None
+    arguments.config = _QUICKSTARTS[arguments.method]
+    arguments.data = arguments.seeds = arguments.processes = None
     _train(arguments)
 
 
@@ -207,17 +208,54 @@ def _train(arguments: argparse.Namespace) -> None:
     config = _load_config(arguments)
     if arguments.processes is not None:
         processes.start(arguments.processes)
-    dataset = load_dataset(config, arguments.data)
     say = _say if processes.is_first() else _say_nothing
+    if arguments.seeds is None:
+        dataset = _load_data(config, arguments, say)
+        pipeline.fit(dataset, config, workdir=arguments.workdir, report=say)
+        if processes.is_first():
+            _show(arguments.workdir)
+    else:
+        _train_seeds(config, arguments)
+    say(f"{time.monotonic() - began:.0f} s in all")
+
+
+def _train_seeds(config: ml_collections.ConfigDict, arguments: argparse.Namespace) -> None:
+    """Trains all seeds at once, each into a folder of its own."""
+    configs = []
+    for seed in _parse_seeds(arguments.seeds):
+        configs.append(ml_collections.ConfigDict(config.to_dict()))
+        configs[-1].seed = seed
+    datasets = [_load_data(config, arguments, _say) for config in configs]
+    workdirs = [arguments.workdir / f"seed_{config.seed}" for config in configs]
+    pipeline.fit_many(datasets, configs, workdirs=workdirs, report=_say)
+    for workdir in workdirs:
+        _say(f"{workdir}:")
+        _show(workdir)
+    last = f"round_{config.train.rounds - 1}/evaluation.json"
+    table = runs.format_seeds({arguments.config: [workdir / last for workdir in workdirs]})
+    files.write_bytes(arguments.workdir / "table.md", table.encode())
+    _say(table)
+
+
+def _parse_seeds(text: str) -> list[int]:
+    seeds = [int(seed) if seed.strip().isdecimal() else None for seed in text.split(",")]
+    if None in seeds or len(set(seeds)) < len(seeds):
+        raise ValueError(f"--seeds {text}; expected different whole numbers, such as 0,1,2")
+    return seeds
+
+
+def _load_data(
+    config: ml_collections.ConfigDict,
+    arguments: argparse.Namespace,
+    say: Callable[[str], None],
+) -> Dataset:
+    dataset = load_dataset(config, arguments.data)
     say(
         f"{config.data.name}: {len(dataset.train)} recordings to train on with "
         f"{_taught(config, dataset)}, "
         f"{len(dataset.test)} to test on, {len(dataset.classes)} classes"
     )
-    pipeline.fit(dataset, config, workdir=arguments.workdir, report=say)
-    if processes.is_first():
-        _show(arguments.workdir)
-    say(f"{time.monotonic() - began:.0f} s in all")
+    return dataset
 
 
 def _say_nothing(line: str) -> None:
@@ -427,6 +465,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WHERE",
         help="one of several processes of this run: HOST:PORT,COUNT,INDEX, or auto on a cluster "
         "that JAX knows (Slurm, TPU)",
+    )
+    train.add_argument(
+        "--seeds",
+        metavar="N,N,...",
+        help="train these seeds at once, each into its own folder W/seed_N",
     )
 
     evaluate = command(_evaluate, "score the detections of a run again", _EVALUATE)

@@ -25,11 +25,21 @@ from tal_jax.data.recordings import (
     Recording,
     check_dataset,
     check_recording,
+    labels_of,
     read_features,
 )
 from tal_jax.data.score_files import RecordingScores, read_scores, write_scores
 from tal_jax.localization import Results
-from tal_jax.training import checkpoints, devices, feeding, methods, metrics_log, rounds, steps
+from tal_jax.training import (
+    checkpoints,
+    devices,
+    feeding,
+    methods,
+    metrics_log,
+    rounds,
+    steps,
+    together,
+)
 from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -78,21 +88,14 @@ def fit(
         run, or a loss that is no longer finite.
       OSError: if the work directory cannot be written.
     """
-    config = check_config(config)
-    check_dataset(dataset)
-    for recording in processes.mine((*dataset.train, *dataset.test)):
-        # Once, before anything is trained: a broken test file would show only after a round.
-        read_features(recording)
-    workdir = Path(workdir)
-    processes.once(run_card.start, workdir, config, dataset)
+    config, workdir = check_config(config), Path(workdir)
+    _check_data(dataset)
     report = report if processes.is_first() else _say_nothing
-    for note in dataset.notes:
-        report(f"note: {note}")
+    _start(dataset, config, workdir, report)
     dataset, held_out = hold_out(dataset, config)
     proposals, state = None, None
     for number in range(config.train.rounds):
         began = time.monotonic()
-        folder = workdir / f"round_{number}"
         processes.once(_refuse_orphans, workdir, number)
         packed = pack_training(dataset, config, proposals)
         report(_describe_round(number, packed, dataset.train, config))
@@ -109,15 +112,93 @@ def fit(
             report=report,
         )
         fitted = _fitted(state.params, config, dataset, number)
-        if not processes.once((folder / "proposals_train.json").exists):
-            found = _propose(fitted, dataset.train, packed)
-            processes.once(files.write_json, folder / "proposals_train.json", activitynet(found))
+        proposals = _propose(fitted, dataset, packed, workdir)
         del packed  # neither the test recordings nor the next round need room beside it
-        # Read back from the file even when just written: it is the only way to the next round.
-        proposals = processes.once(files.read_json, folder / "proposals_train.json")["results"]
-        if dataset.test and not processes.once((folder / "evaluation.json").exists):
-            _test_round(fitted, dataset, workdir, number, report)
+        if _test_round(fitted, dataset, workdir, report):
             report(f"round {number}: {time.monotonic() - began:.0f} s")
+    return fitted
+
+
+def fit_many(
+    datasets: Sequence[Dataset],
+    configs: Sequence[ml_collections.ConfigDict],
+    *,
+    workdirs: Sequence[str | Path],
+    report: Callable[[str], None] = print,
+) -> list[Fitted]:
+    """Trains several runs at once, in one compiled program: what `fit` does, for each of them.
+
+    The runs may differ in their seeds, their points, the weights of the loss's parts, the rates of
+    `config.train`, and all that comes after the network. Features that are the same for all lie on
+    the device once. Every work directory is that of a single run, which `fit` may end, and which
+    may have been begun by it; the numbers differ from those of `fit` by rounding alone.
+
+    Args:
+      datasets: M data sets, one a run, since points depend on the seed.
+      configs: M configs, without `train.holdout`.
+      workdirs: M work directories.
+      report: prints a line.
+
+    Returns:
+      The M networks of the last round.
+
+    Raises:
+      ValueError: as `fit` does, or if runs differ in what is compiled or in the shape of their
+        data, naming what differs.
+      OSError: if a work directory cannot be written.
+    """
+    configs, workdirs = [check_config(config) for config in configs], list(map(Path, workdirs))
+    together.check_members(configs, workdirs)
+    for dataset in datasets:
+        _check_data(dataset)
+    together.check_datasets(datasets, workdirs)
+    if processes.count() > 1 or any(map(feeding.streams, configs, [d.train for d in datasets])):
+        raise ValueError(
+            "runs are trained together in one process, on features that fit on its device; train "
+            "them one after another instead"
+        )
+    for dataset, config, workdir in zip(datasets, configs, workdirs, strict=True):
+        _start(dataset, config, workdir, report)
+    share, sizes = together.same_features(datasets), _common_sizes(datasets)
+    config, num_classes = configs[0], len(datasets[0].classes)
+    proposals, params = [None] * len(configs), [None] * len(configs)
+    for number in range(config.train.rounds):
+        began = time.monotonic()
+        packed = []
+        for row, (dataset, own) in enumerate(zip(datasets, configs, strict=True)):
+            _refuse_orphans(workdirs[row], number)
+            features = packed[0].timeline.recordings.features if share and packed else None
+            packed.append(
+                pack_training(dataset, own, proposals[row], sizes=sizes, features=features)
+            )
+            report(
+                f"{workdirs[row].name}: {_describe_round(number, packed[-1], dataset.train, own)}"
+            )
+        states = together.train_round(
+            methods.method_of(config).make_model(config, num_classes),
+            configs,
+            [one.timeline for one in packed],
+            number=number,
+            num_samples=config.train.length,
+            workdirs=workdirs,
+            params=[
+                start if own.train.warm_start else None
+                for start, own in zip(params, configs, strict=True)
+            ],
+            share_features=share,
+            report=report,
+        )
+        params = [state.params for state in states]
+        fitted = [
+            _fitted(state.params, own, dataset, number)
+            for state, own, dataset in zip(states, configs, datasets, strict=True)
+        ]
+        proposals = list(map(_propose, fitted, datasets, packed, workdirs))
+        del packed
+        for one, dataset, workdir in zip(fitted, datasets, workdirs, strict=True):
+            report(f"{workdir}:")
+            _test_round(one, dataset, workdir, report)
+        report(f"round {number}: {time.monotonic() - began:.0f} s")
     return fitted
 
 
@@ -226,6 +307,25 @@ def load_run(workdir: str | Path) -> Fitted:
     return Fitted(params, config, classes, data["dim"], overlapping, finished[-1])
 
 
+def _check_data(dataset: Dataset) -> None:
+    """Checks all, once, before anything is trained: a broken test file would show only later."""
+    check_dataset(dataset)
+    for recording in processes.mine((*dataset.train, *dataset.test)):
+        read_features(recording)
+
+
+def _start(
+    dataset: Dataset,
+    config: ml_collections.FrozenConfigDict,
+    workdir: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Writes what the run is, and tells what is odd about its data."""
+    processes.once(run_card.start, workdir, config, dataset)
+    for note in dataset.notes:
+        report(f"note: {note}")
+
+
 def _refuse_orphans(workdir: Path, number: int) -> None:
     """Refuses rounds that came from proposals that are gone: they would be taken for new ones."""
     later = workdir / f"round_{number + 1}"
@@ -248,7 +348,12 @@ class Packed:
 
 
 def pack_training(
-    dataset: Dataset, config: ml_collections.FrozenConfigDict, proposals: Results | None
+    dataset: Dataset,
+    config: ml_collections.FrozenConfigDict,
+    proposals: Results | None,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    features: jax.Array | None = None,
 ) -> Packed:
     """The timeline of a round: compensated by the proposals of the previous one, if there is one.
 
@@ -256,9 +361,16 @@ def pack_training(
 
     With `sampling.keep_original` every recording follows once more as it is, so that the network
     meets actions at the speed that they have in test recordings, too.
+
+    Args:
+      dataset: the data set.
+      config: of the run.
+      proposals: of the previous round.
+      sizes: see `batches.pack`; those that the data set itself needs by default.
+      features: the features that `batches.pack` would make, where they are on the device already.
     """
-    length = _bucket_of(dataset.train)
-    plain = _identity(dataset.train, length, dataset.overlapping, len(dataset.classes))
+    sizes = sizes or _common_sizes([dataset])
+    plain = _identity(dataset.train, dataset.overlapping, len(dataset.classes), **sizes)
     if proposals is not None:
         found, plain = _with_instances(plain, proposals, dataset)
     timeline = plain
@@ -269,8 +381,10 @@ def pack_training(
         timeline = timelines.join(timeline, plain)
     if feeding.streams(config, dataset.train):
         return Packed(jax.device_get(timeline), config.train.length)
-    num_rows = batches.spacious(sum(batches.snippet_counts(dataset.train)))
-    return Packed(_with_features(timeline, dataset.train, num_rows, config), config.train.length)
+    if features is None:
+        num_rows = batches.spacious(sum(batches.snippet_counts(dataset.train)))
+        features = _read_features(dataset.train, num_rows, config)
+    return Packed(timelines.with_features(timeline, features), config.train.length)
 
 
 def _with_instances(
@@ -290,9 +404,9 @@ def _with_instances(
 
 def _pack_plain(recordings: Sequence[Recording], length: int, fitted: Fitted) -> Packed:
     """The recordings as they are, padded to `length`."""
-    timeline = _identity(recordings, length, fitted.overlapping, len(fitted.classes))
-    num_rows = length * len(recordings)
-    return Packed(_with_features(timeline, recordings, num_rows, fitted.config), length)
+    timeline = _identity(recordings, fitted.overlapping, len(fitted.classes), length=length)
+    features = _read_features(recordings, length * len(recordings), fitted.config)
+    return Packed(timelines.with_features(timeline, features), length)
 
 
 def _compensate_by(
@@ -333,28 +447,24 @@ def _num_samples(longest: int, length: int) -> int:
 
 def _identity(
     recordings: Sequence[Recording],
-    length: int,
     overlapping: Sequence[tuple[int, int]],
     num_classes: int,
+    **sizes: int,
 ) -> timelines.Timeline:
     """The untouched timeline, without features."""
     pairs = np.zeros((num_classes, num_classes), bool)
     for first, second in overlapping:
         pairs[first, second] = pairs[second, first] = True
-    packed = jax.tree.map(jnp.asarray, batches.pack_labels(recordings, length=length))
+    packed = jax.tree.map(jnp.asarray, batches.pack_labels(recordings, **sizes))
     return timelines.identity_timeline(packed, jnp.asarray(pairs))
 
 
-def _with_features(
-    timeline: timelines.Timeline,
-    recordings: Sequence[Recording],
-    num_rows: int,
-    config: ml_collections.FrozenConfigDict,
-) -> timelines.Timeline:
-    """The timeline with all features of its recordings, on the device."""
+def _read_features(
+    recordings: Sequence[Recording], num_rows: int, config: ml_collections.FrozenConfigDict
+) -> jax.Array:
+    """All features of recordings, on the device."""
     precision = config.model.precision
-    features = batches.pack_features(recordings, num_rows=num_rows, precision=precision)
-    return timelines.with_features(timeline, jnp.asarray(features))
+    return jnp.asarray(batches.pack_features(recordings, num_rows=num_rows, precision=precision))
 
 
 def _compensate(timeline, proposals, recordings, config):
@@ -366,6 +476,16 @@ def _compensate(timeline, proposals, recordings, config):
         delta=config.sampling.delta,
         alpha=config.sampling.alpha,
     )
+
+
+def _common_sizes(datasets: Sequence[Dataset]) -> dict[str, int]:
+    """Sizes that the training recordings of each of the data sets fit in, see `batches.pack`."""
+    recordings = [recording for dataset in datasets for recording in dataset.train]
+    return {
+        "length": _bucket_of(recordings),
+        "num_points": max(len(recording.points) for recording in recordings),
+        "num_slots": max(len(labels_of(recording)) for recording in recordings),
+    }
 
 
 def _bucket_of(recordings: Sequence[Recording]) -> int:
@@ -422,17 +542,6 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
         num_samples=packed.num_samples,
         own=own,
     )
-
-
-def _propose(fitted: Fitted, recordings: Sequence[Recording], packed: Packed) -> Results:
-    """Detections of the recordings' own classes, for the next round."""
-    rows = processes.mine(range(len(recordings)))
-    if len(rows) < len(recordings):
-        timeline = timelines.take(packed.timeline, jnp.array(rows, jnp.int32))
-        packed = Packed(timeline, packed.num_samples)
-    found, _ = _locate(fitted, [recordings[row] for row in rows], packed, own=True)
-    found = processes.gather(found)
-    return {recording.name: found[recording.name] for recording in recordings}
 
 
 def hold_out(
@@ -492,17 +601,36 @@ def _criterion(
     return criterion
 
 
+def _propose(fitted: Fitted, dataset: Dataset, packed: Packed, workdir: Path) -> Results:
+    """What the round's network proposes on the training recordings, found once."""
+    path = workdir / f"round_{fitted.round_number}" / "proposals_train.json"
+    if not processes.once(path.exists):
+        rows = processes.mine(range(len(dataset.train)))
+        if len(rows) < len(dataset.train):
+            timeline = timelines.take(packed.timeline, np.array(rows, np.int32))
+            packed = Packed(timeline, packed.num_samples)
+        found, _ = _locate(fitted, [dataset.train[row] for row in rows], packed, own=True)
+        found = processes.gather(found)
+        found = {recording.name: found[recording.name] for recording in dataset.train}
+        processes.once(files.write_json, path, activitynet(found))
+    # Read back from the file even when just written: it is the only way to the next round.
+    return processes.once(files.read_json, path)["results"]
+
+
 def _test_round(
-    fitted: Fitted,
-    dataset: Dataset,
-    workdir: Path,
-    number: int,
-    report: Callable[[str], None],
-) -> None:
-    """Writes what the round's network finds in the test recordings, and how good that is."""
+    fitted: Fitted, dataset: Dataset, workdir: Path, report: Callable[[str], None]
+) -> bool:
+    """Writes what the round's network finds in the test recordings, and how good that is.
+
+    False where there is nothing to do.
+    """
+    done = workdir / f"round_{fitted.round_number}" / "evaluation.json"
+    if not dataset.test or processes.once(done.exists):
+        return False
     scores: dict[str, RecordingScores] = {}
     found = predict(fitted, dataset.test, scores=scores)
-    processes.once(_write_test_round, fitted, found, scores, dataset, workdir, number, report)
+    processes.once(_write_test_round, fitted, found, scores, dataset, workdir, report)
+    return True
 
 
 def _write_test_round(
@@ -511,9 +639,9 @@ def _write_test_round(
     scores: dict[str, RecordingScores],
     dataset: Dataset,
     workdir: Path,
-    number: int,
     report: Callable[[str], None],
 ) -> None:
+    number = fitted.round_number
     folder = workdir / f"round_{number}"
     files.write_json(folder / "detections_test.json", activitynet(found))
     write_scores(folder / "scores_test.npz", scores)

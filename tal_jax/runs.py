@@ -3,11 +3,12 @@
 import importlib.util
 import os
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from tal_jax import evaluation, pipeline, report, run_card, tuning
 from tal_jax.config import check_config, override
@@ -158,6 +159,41 @@ def compare_rounds(workdir: str | Path) -> str:
         values = "".join(f"{100 * value:7.1f}" for value in metrics.map)
         rows.append(f"{_title(folder):10}{values}{100 * metrics.average_map:10.1f}")
     return "\n".join(rows)
+
+
+def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
+    """A Markdown table of scores in percent, mean ± standard deviation over seeds.
+
+    Args:
+      rows: titles, and the `evaluation.json` of each seed; those that are not there are left out,
+        and so are rows without any.
+
+    Raises:
+      ValueError: if a file cannot be read.
+    """
+    lines = [
+        "mAP in %, mean ± standard deviation over the seeds, last update of all rounds",
+        "",
+        "| setting | seeds | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for title, paths in rows.items():
+        scores = np.array([_scores_in(path) for path in paths if path.exists()])
+        if not len(scores):
+            continue
+        deviations = scores.std(axis=0, ddof=min(1, len(scores) - 1))
+        cells = [
+            f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+            for mean, deviation in zip(scores.mean(axis=0), deviations, strict=True)
+        ]
+        lines.append(f"| {title} | {len(scores)} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _scores_in(path: Path) -> list[float]:
+    metrics = evaluation.DetectionMetrics.from_dict(files.read_json(path))
+    columns = [int(np.argmin(np.abs(metrics.tious - tiou))) for tiou in (0.1, 0.3, 0.5, 0.7)]
+    return [*metrics.map[columns], metrics.average_map, metrics.short_recall[columns[2]]]
 
 
 def write_reports(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:

@@ -84,6 +84,19 @@ def test_train_goes_on(capsys, config, workdir):
     assert "updates/s" not in out and "round 1" in out.split("mAP in %")[-1]
 
 
+def test_train_seeds(capsys, config, toy_run, tmp_path):
+    """One seed was trained alone before; the table is over both."""
+    shutil.copytree(toy_run.workdir, tmp_path / "runs" / "seed_0")
+    arguments = ["--config", config, "--workdir", tmp_path / "runs", "--seeds", "0,1"]
+    out = _succeed(capsys, "train", *arguments)
+    assert "mean of 1  round 1 of 1  update    60/60" in out
+    for seed in (0, 1):
+        assert f"report: {tmp_path}/runs/seed_{seed}/report.html" in out
+        assert (tmp_path / "runs" / f"seed_{seed}" / "round_1" / "evaluation.json").exists()
+    table = (tmp_path / "runs" / "table.md").read_text()
+    assert table in out and f"| {config} | 2 | " in table
+
+
 def test_quickstart(capsys, monkeypatch, tmp_path):
     """Is `train` with its own config; what it reaches is another test's matter."""
     configs = []
@@ -413,6 +426,9 @@ def test_a_fault_of_ours_keeps_its_traceback(config, tmp_path, monkeypatch):
         (["--config", "hapt_rsmp"], "hapt: where is it?"),
         (["--config", "hapt_rsmp", "--data", "."], "no acc_exp*_user*.txt"),
         (["--set", "data.folder=/nowhere"], "/nowhere: no such folder"),
+        (["--seeds", "0,1,0"], "--seeds 0,1,0; expected different whole numbers, such as 0,1,2"),
+        (["--seeds", "0,-1"], "--seeds 0,-1; expected different whole numbers"),
+        (["--seeds", "0,1", "--set", "train.holdout=1"], "train.holdout=1; expected 0, since runs"),
     ],
 )
 def test_train_refuses(capsys, config, tmp_path, arguments, message):

@@ -54,15 +54,15 @@ def train_round(
     Raises:
       ValueError: if the loss is no longer finite; the last checkpoint stays.
     """
-    key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
     dim = recordings[0].features.shape[1]
-    state = jax.device_get(steps.init_state(model, config, dim, init_key, params))
+    key, state = begin_round(model, config, dim, number=number, params=params)
+    state = jax.device_get(state)
     mesh = devices.make_mesh(config.train.batch_size, layer_shards=config.train.layer_shards)
     feed = feeding.streamed if timeline.recordings.features is None else feeding.resident
     fed = feed(model, config, timeline, recordings, num_samples=num_samples, key=key, mesh=mesh)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
-    folder = workdir / f"round_{number}" / "checkpoints"
+    folder = checkpoint_folder(workdir, number)
     with contextlib.ExitStack() as stack:
         advance = stack.enter_context(fed)
         if processes.is_first():
@@ -76,7 +76,7 @@ def train_round(
 
         step, measured = processes.once(restore)
         state = devices.place_layers(processes.share_arrays(state), mesh)
-        first, begin = step, time.monotonic()
+        rate = Rate(step)
         best, waited = measured.get("best", -math.inf), measured.get("waited", 0)
 
         def goes_on():
@@ -85,26 +85,15 @@ def train_round(
         if goes_on():
             processes.once(log.rewind, number, step)
         while goes_on():
-            begun, step = step, _next_stop(step, train)
+            begun, step = step, next_stop(step, train)
             state, metrics = advance(state, begun, (step - begun) // train.search_every)
             values = {name: float(value) for name, value in metrics.items()}
-            if not math.isfinite(values["loss"]):
-                raise ValueError(
-                    f"round {number}: the loss became {values['loss']} within updates "
-                    f"{begun}–{step}; the last good state is in {folder}. A lower "
-                    f"train.learning_rate (now {train.learning_rate:g}) usually helps"
-                )
+            check_loss(values, config, number=number, updates=(begun, step), folder=folder)
             if step % train.log_every == 0 or step >= train.steps:
-                rate = (step - first) / (time.monotonic() - begin)
-                values = _logged(values) | {
-                    "steps_per_s": rate,
-                    "eta_s": (train.steps - step) / rate,
-                }
+                values = logged(values) | rate.at(step, train.steps)
                 line = {"round": number, "step": step, **values}
                 processes.once(lambda line=line: log.append(**line))
-                place = dict(round_number=number, rounds=train.rounds, step=step, steps=train.steps)
-                shown = methods.method_of(config).SHOWN
-                report(metrics_log.progress_line(values, shown, **place))
+                report(progress_line(values, config, number=number, step=step))
             if step % train.checkpoint_every == 0 or step >= train.steps:
                 measured = None
                 host = devices.fetch(state, mesh)
@@ -123,7 +112,25 @@ def train_round(
     return devices.fetch(state, mesh)
 
 
-def _next_stop(step: int, train: ml_collections.FrozenConfigDict) -> int:
+def begin_round(
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    dim: int,
+    *,
+    number: int,
+    params: Any = None,
+) -> tuple[jax.Array, TrainState]:
+    """The key of a round, and the state that it starts from on features of `dim`."""
+    key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
+    return key, steps.init_state(model, config, dim, init_key, params)
+
+
+def checkpoint_folder(workdir: Path, number: int) -> Path:
+    """Where a round keeps its checkpoints."""
+    return workdir / f"round_{number}" / "checkpoints"
+
+
+def next_stop(step: int, train: ml_collections.FrozenConfigDict) -> int:
     """Up to which update the device goes on by itself: where there is something to write."""
     return min(
         train.steps,
@@ -131,7 +138,51 @@ def _next_stop(step: int, train: ml_collections.FrozenConfigDict) -> int:
     )
 
 
-def _logged(values: dict[str, float]) -> dict[str, float]:
+def check_loss(
+    values: dict[str, float],
+    config: ml_collections.FrozenConfigDict,
+    *,
+    number: int,
+    updates: tuple[int, int],
+    folder: Path,
+) -> None:
+    """Raises a ValueError that tells where to go on from, unless the loss is finite."""
+    if not math.isfinite(values["loss"]):
+        begun, step = updates
+        raise ValueError(
+            f"round {number}: the loss became {values['loss']} within updates "
+            f"{begun}–{step}; the last good state is in {folder}. A lower "
+            f"train.learning_rate (now {config.train.learning_rate:g}) usually helps"
+        )
+
+
+class Rate:
+    """How fast training is, from now on."""
+
+    def __init__(self, step: int):
+        self._first, self._begin = step, time.monotonic()
+
+    def at(self, step: int, steps: int) -> dict[str, float]:
+        """Updates a second so far, and the seconds that are left, as they are logged."""
+        rate = (step - self._first) / (time.monotonic() - self._begin)
+        return {"steps_per_s": rate, "eta_s": (steps - step) / rate}
+
+
+def progress_line(
+    values: dict[str, float], config: ml_collections.FrozenConfigDict, *, number: int, step: int
+) -> str:
+    """A line of progress from what `logged` and `Rate.at` give."""
+    return metrics_log.progress_line(
+        values,
+        methods.method_of(config).SHOWN,
+        round_number=number,
+        rounds=config.train.rounds,
+        step=step,
+        steps=config.train.steps,
+    )
+
+
+def logged(values: dict[str, float]) -> dict[str, float]:
     """Names of the log: `loss` for the total, `loss_…` for its parts; counts keep their names."""
     plain = {name for name in values if name == "loss" or name.endswith("overflow")}
     return {name if name in plain else f"loss_{name}": value for name, value in values.items()}

@@ -34,9 +34,15 @@ def init_state(
     """A fresh state for a round, on features of `dim`; `params` are given for a warm start."""
     if params is None:
         features = jnp.zeros((1, 1, dim), jnp.float32)
-        params = jax.jit(model.init)(key, features, where=jnp.ones((1, 1), bool))["params"]
+        params = _make_init(model)(key, features, where=jnp.ones((1, 1), bool))["params"]
     opt_state = make_optimizer(settings_of(config)).init(params)
     return TrainState(params, opt_state, step=jnp.zeros((), jnp.int32))
+
+
+@functools.lru_cache(maxsize=8)
+def _make_init(model: Any) -> Callable:
+    """The compiled initialisation, kept, since every round and every seed begins with it."""
+    return jax.jit(model.init)
 
 
 def settings_of(config: ml_collections.ConfigDict) -> Metrics:
@@ -111,6 +117,43 @@ def make_run(
       times a search and `search_every` updates, with the numbers from `settings_of` and the key of
       the round. The state is donated; the metrics are means over all these updates.
     """
+    return jax.jit(_run_of(model, config, num_samples, mesh), donate_argnums=0)
+
+
+@functools.lru_cache(maxsize=8)
+def make_many_runs(
+    model: Any, config: ml_collections.FrozenConfigDict, num_samples: int, *, share_features: bool
+) -> Callable[
+    [TrainState, timelines.Timeline, Metrics, jax.Array, jax.Array], tuple[TrainState, Metrics]
+]:
+    """Compiles training of several members at once, each with its own seed, points and settings.
+
+    Args:
+      model: the network.
+      config: from `compiled_config`, the same for all members.
+      num_samples: padded length of the timelines.
+      share_features: whether all members read the same features.
+
+    Returns:
+      What `make_run` returns, with a leading axis of members on every argument and result but
+      `num_blocks`, and but the timeline's features if they are shared.
+    """
+    run = _run_of(model, config, num_samples)
+
+    def one(state, rows, features, settings, key, num_blocks):
+        return run(state, timelines.with_features(rows, features), settings, key, num_blocks)
+
+    members = jax.vmap(one, in_axes=(0, 0, None if share_features else 0, 0, 0, None))
+
+    def many(state, timeline, settings, key, num_blocks):
+        rows, features = timelines.with_features(timeline, None), timeline.recordings.features
+        return members(state, rows, features, settings, key, num_blocks)
+
+    return jax.jit(many, donate_argnums=0)
+
+
+def _run_of(model, config, num_samples, mesh=None):
+    """The function that `make_run` compiles."""
     block = make_block(model, config, num_samples, mesh)
 
     def run(state, timeline, settings, key, num_blocks):
@@ -130,7 +173,7 @@ def make_run(
         state, totals = jax.lax.fori_loop(0, num_blocks, add_block, (state, zeros))
         return state, jax.tree.map(lambda total: total / num_blocks, totals)
 
-    return jax.jit(run, donate_argnums=0)
+    return run
 
 
 def make_block(
