@@ -12,7 +12,7 @@ import numpy as np
 
 from tal_jax.data.recordings import Recording, labels_of
 from tal_jax.data.score_files import RecordingScores, ScoreSequence
-from tal_jax.ops import contrast, resampling
+from tal_jax.ops import contrast, prefix, resampling
 from tal_jax.ops import segments as segment_ops
 from tal_jax.training import methods
 from tal_jax.training import timeline as timelines
@@ -67,13 +67,11 @@ def threshold_runs(
     length = where.sum(dtype=curve.dtype)
     above = curve[None, :] > thresholds[:, None]
     edge = jnp.zeros((thresholds.shape[0], 1), bool)
-    number = jnp.arange(1, max_runs + 1, dtype=jnp.int32)
 
     def listed(flags):
         """Threshold and snippet of the flags, one a run, and how many there are."""
-        count = jnp.cumsum(flags.ravel(), dtype=jnp.int32)
-        index = jnp.minimum(jnp.searchsorted(count, number), flags.size - 1)
-        return index // size, index % size, count[-1]
+        place, count = prefix.first_flags(flags.ravel(), max_runs)
+        return *jnp.divmod(jnp.minimum(place, flags.size - 1), size), count
 
     def crossing(row, snippet, step):
         """How far from each snippet's centre towards its neighbour the curve meets the threshold.
@@ -93,7 +91,7 @@ def threshold_runs(
     start = first.astype(curve.dtype) + 0.5 - crossing(row, first, -1)
     row, last, _ = listed(above & ~jnp.concatenate([above[:, 1:], edge], axis=1))
     end = jnp.minimum(last.astype(curve.dtype) + 0.5 + crossing(row, last, 1), length)
-    exists = number <= total
+    exists = jnp.arange(max_runs, dtype=jnp.int32) < total
     runs = jnp.where(exists[:, None], jnp.stack([start, end], axis=-1), 0)
     return runs, exists, jnp.maximum(total - max_runs, 0)
 
