@@ -127,7 +127,7 @@ def first_flags(flags: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """
     (length,) = flags.shape
     words = jnp.pad(flags, (0, -length % 32)).reshape(-1, 32).astype(jnp.uint32)
-    words = jnp.sum(words << jnp.arange(32, dtype=jnp.uint32), axis=1, dtype=jnp.uint32)
+    words = jnp.sum(words << jnp.arange(32, dtype=jnp.uint32)[None, :], axis=1, dtype=jnp.uint32)
     counts = jnp.cumsum(jax.lax.population_count(words).astype(jnp.int32))
     number = jnp.arange(1, size + 1, dtype=jnp.int32)
     index = jnp.minimum(jnp.searchsorted(counts, number), len(words) - 1).astype(jnp.int32)
