@@ -109,6 +109,28 @@ def range_sum(prefix: Prefix, start: jax.Array, end: jax.Array) -> jax.Array:
     return total
 
 
+def seen_from(prefix: Prefix, place: jax.Array) -> Prefix:
+    """Returns the same sums counted from one place, for the ranges around it.
+
+    A sum then takes one difference instead of one a level, with an error of a few roundings of the
+    sums between its ends and that place: for ranges that hold the place, or lie beside it, none
+    worse than before.
+
+    >>> prefix = seen_from(prefix_sum(jnp.array([0.5, 2.0, 4.0])), jnp.int32(1))
+    >>> prefix.rest
+    Array([-0.5,  0. ,  2. ,  6. ], dtype=float32)
+
+    Args:
+      prefix: the cumulative sums, from `prefix_sum`.
+      place: `[]` integer in `[0, T]`.
+    """
+    total = prefix.rest - prefix.rest[place]
+    for level in reversed(range(prefix.unit.shape[0])):
+        whole = prefix.whole[level]
+        total = total + (whole - whole[place]).astype(jnp.float32) * prefix.unit[level]
+    return Prefix(whole=prefix.whole[:0], unit=prefix.unit[:0], rest=total)
+
+
 def first_flags(flags: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
     """Returns where the first True flags are, and how many there are.
 

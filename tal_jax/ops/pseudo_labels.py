@@ -10,7 +10,7 @@ from tal_jax.ops import contrast, prefix
 
 # Ends × starts that one iteration of the segment searches scores at once: enough to amortise the
 # loop's overhead, small enough that the usual stretch between two points wastes little.
-_TILE = (16, 32)
+_TILE = (16, 16)
 
 
 @jax.tree_util.register_dataclass
@@ -246,16 +246,18 @@ def best_segment(
     )
     rectangles = _Rectangles(
         exists=points,
-        bounds=jnp.stack(
-            [jnp.maximum(after_wall, after_point), at, at + 1, before_wall], axis=-1
-        ),
+        bounds=jnp.stack([jnp.maximum(after_wall, after_point), at, at + 1, before_wall], axis=-1),
     )
     sums = prefix.prefix_sum(jax.lax.stop_gradient(scores), where=where)
     length = where.sum(dtype=jnp.int32)
 
-    def keep_best(best, _, starts, ends, valid):
+    def keep_best(best, point, starts, ends, valid):
         values = contrast.contrast_between(
-            sums, starts[None, :], ends[:, None], delta=delta, length=length
+            prefix.seen_from(sums, point),
+            starts[None, :],
+            ends[:, None],
+            delta=delta,
+            length=length,
         )
         values = jnp.where(valid, values, -jnp.inf).ravel()
         winner = _first_highest(values)
@@ -391,7 +393,7 @@ def _best_labels(sums, action, background, delta, where):
 
     def totals(value, place, starts, ends, valid):
         contrasts = contrast.contrast_between(
-            sums,
+            prefix.seen_from(sums, place),  # the first seed of the run, which all candidates hold
             starts[None, :],
             ends[:, None],
             delta=delta,
@@ -421,7 +423,10 @@ def _best_labels(sums, action, background, delta, where):
         values = values[0]
         winner = _first_highest(values)
         better = values[winner] > best
-        best, start = jnp.where(better, values[winner], best), jnp.where(better, starts[winner], start)
+        best, start = (
+            jnp.where(better, values[winner], best),
+            jnp.where(better, starts[winner], start),
+        )
         done = starts[-1] >= last
         kind = jnp.where(action[place], 1, 0)
         marks = marks.at[jnp.where(done, start, size)].set(2 * start + kind, mode="drop")
@@ -477,7 +482,10 @@ def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
     def body(carry):
         place, past_ends, past_starts, state = carry
         first_start, last_start, first_end, last_end = rectangles.bounds[place]
-        starts, ends = first_start + past_starts + within_starts, first_end + past_ends + within_ends
+        starts, ends = (
+            first_start + past_starts + within_starts,
+            first_end + past_ends + within_ends,
+        )
         valid = (starts <= last_start)[None, :] & (ends <= last_end)[:, None]
         state = visit(
             state, place, jnp.minimum(starts, last_start), jnp.minimum(ends, last_end), valid
