@@ -215,11 +215,57 @@ def _average_precision(truth, found, tious):
                     taken[video][level, candidate] = True
                     hits[level, rank] = 1
                     break
-    total = sum(len(of) for of in truth.values())
-    positives = hits.cumsum(axis=1)
-    precision = positives / (np.arange(len(found)) + 1)
-    recall = positives / total
-    return [_interpolated(precision[level], recall[level]) for level in range(len(tious))]
+    return _interpolated_of_hits(hits, sum(len(of) for of in truth.values()))
+
+
+def mean_average_precision_in_tables(
+    pandas, ground_truth: dict, predictions: dict, tious: np.ndarray, subset: str
+) -> np.ndarray:
+    """The same on tables of pandas, as the challenge's own toolkit keeps its detections."""
+    truth = pandas.DataFrame(
+        [
+            (video, one["label"], *one["segment"])
+            for video, entry in ground_truth["database"].items()
+            if entry["subset"] == subset
+            for one in entry["annotations"]
+        ],
+        columns=["video", "label", "start", "end"],
+    )
+    found = pandas.DataFrame(
+        [
+            (video, one["label"], *one["segment"], one["score"])
+            for video, listed in predictions["results"].items()
+            for one in listed
+        ],
+        columns=["video", "label", "start", "end", "score"],
+    )
+    aps = []
+    for label in sorted(set(truth["label"])):
+        own = truth[truth["label"] == label].reset_index(drop=True)
+        by_video = own.groupby("video")
+        ranked = found[found["label"] == label].sort_values(
+            "score", ascending=False, kind="stable", ignore_index=True
+        )
+        taken = np.zeros((len(tious), len(own)), bool)
+        hits = np.zeros((len(tious), len(ranked)))
+        for rank, one in ranked.iterrows():
+            try:
+                listed = by_video.get_group(one["video"]).reset_index()
+            except KeyError:
+                continue
+            segment = one[["start", "end"]].values.astype(float)
+            overlap = segment_iou(segment, listed[["start", "end"]].values)
+            by_overlap = overlap.argsort(kind="stable")[::-1]
+            for level, tiou in enumerate(tious):
+                for candidate in by_overlap:
+                    if overlap[candidate] < tiou:
+                        break
+                    if not taken[level, listed.loc[candidate]["index"]]:
+                        taken[level, listed.loc[candidate]["index"]] = True
+                        hits[level, rank] = 1
+                        break
+        aps.append(_interpolated_of_hits(hits, len(own)))
+    return np.mean(aps, axis=0)
 
 
 def segment_iou(segment: np.ndarray, others: np.ndarray) -> np.ndarray:
@@ -227,6 +273,13 @@ def segment_iou(segment: np.ndarray, others: np.ndarray) -> np.ndarray:
     shared = np.minimum(segment[1], others[:, 1]) - np.maximum(segment[0], others[:, 0])
     shared = shared.clip(0)
     return shared / (others[:, 1] - others[:, 0] + segment[1] - segment[0] - shared)
+
+
+def _interpolated_of_hits(hits, total):
+    positives = hits.cumsum(axis=1)
+    precision = positives / (np.arange(hits.shape[1]) + 1)
+    recall = positives / total
+    return [_interpolated(precision[level], recall[level]) for level in range(len(hits))]
 
 
 def _interpolated(precision, recall):
