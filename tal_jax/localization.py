@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 
 from tal_jax.data.recordings import Recording, labels_of
 from tal_jax.data.score_files import RecordingScores, ScoreSequence
-from tal_jax.ops import contrast, resampling
+from tal_jax.ops import contrast, prefix, resampling
 from tal_jax.ops import segments as segment_ops
 from tal_jax.training import devices, methods
 from tal_jax.training import timeline as timelines
@@ -60,37 +60,42 @@ def threshold_runs(
       Runs `[N, 2]` in snippets (threshold by threshold, then by time), `[N]` True for those that
       exist, and `[]` how many did not fit.
     """
+    curve, thresholds = jnp.asarray(curve), jnp.asarray(thresholds)
     size = curve.shape[0]
     if not thresholds.size:
         return jnp.zeros((max_runs, 2), curve.dtype), jnp.zeros(max_runs, bool), jnp.int32(0)
     where = jnp.ones(size, bool) if where is None else where
     curve = jnp.where(where, curve, -jnp.inf)
     length = where.sum(dtype=curve.dtype)
-    level = thresholds[:, None]
-    above = curve[None, :] > level
-    outside = jnp.full(1, -jnp.inf, curve.dtype)
-    before = jnp.concatenate([outside, curve[:-1]])
-    after = jnp.concatenate([curve[1:], outside])
-    centre = jnp.arange(size, dtype=curve.dtype)[None, :] + 0.5
+    above = curve[None, :] > thresholds[:, None]
+    edge = jnp.zeros((thresholds.shape[0], 1), bool)
 
-    def crossing(neighbour):
-        """How far from each centre towards its neighbour the curve meets the threshold."""
-        inside = jnp.isfinite(neighbour)[None, :] & above
-        rise = jnp.where(inside, curve[None, :] - neighbour[None, :], 1)
-        return jnp.where(inside, (curve[None, :] - level) / jnp.where(rise > 0, rise, 1), 0.5)
+    def listed(flags):
+        """Threshold and snippet of the flags, one a run, and how many there are."""
+        place, count = prefix.first_flags(flags.ravel(), max_runs)
+        return *jnp.divmod(jnp.minimum(place, flags.size - 1), size), count
 
-    begins = above & ~(before[None, :] > level)
-    ends = above & ~(after[None, :] > level)
-    start_times = centre - crossing(before)
-    end_times = jnp.minimum(centre + crossing(after), length)
-    total = begins.sum(dtype=jnp.int32)
+    def crossing(row, snippet, step):
+        """How far from each snippet's centre towards its neighbour the curve meets the threshold.
 
-    def compact(flags, times):
-        return times.ravel()[jnp.nonzero(flags.ravel(), size=max_runs, fill_value=0)[0]]
+        Where it has no neighbour, half a snippet.
+        """
+        neighbour = snippet + step
+        level, height = thresholds[row], curve[snippet]
+        beside = jnp.where(
+            (neighbour >= 0) & (neighbour < size), curve.at[neighbour].get(mode="clip"), -jnp.inf
+        )
+        crosses = (height > beside) & jnp.isfinite(beside)
+        rise = jnp.where(crosses, height - beside, 1)
+        return jnp.where(crosses, (height - level) / rise, 0.5)
 
+    row, first, total = listed(above & ~jnp.concatenate([edge, above[:, :-1]], axis=1))
+    start = first.astype(curve.dtype) + 0.5 - crossing(row, first, -1)
+    row, last, _ = listed(above & ~jnp.concatenate([above[:, 1:], edge], axis=1))
+    end = jnp.minimum(last.astype(curve.dtype) + 0.5 + crossing(row, last, 1), length)
     exists = jnp.arange(max_runs, dtype=jnp.int32) < total
-    runs = jnp.stack([compact(begins, start_times), compact(ends, end_times)], axis=-1)
-    return jnp.where(exists[:, None], runs, 0), exists, jnp.maximum(total - max_runs, 0)
+    runs = jnp.where(exists[:, None], jnp.stack([start, end], axis=-1), 0)
+    return runs, exists, jnp.maximum(total - max_runs, 0)
 
 
 def localize(
@@ -135,27 +140,109 @@ def localize(
       `Detections` with `N = 2 · max_runs`.
     """
     where = jnp.ones(scores.shape[0], bool) if where is None else where
-    shared, shared_exists, shared_overflow = threshold_runs(
-        foreground, foreground_thresholds, max_runs=max_runs, where=where
+    batch = (scores, foreground, video, classes, where)
+    found = _localize_batch(
+        *(jnp.asarray(array)[None] for array in batch),
+        thresholds=thresholds,
+        foreground_thresholds=foreground_thresholds,
+        max_runs=max_runs,
+        video_weight=video_weight,
+        delta=delta,
+        min_outer=min_outer,
+        iou_threshold=iou_threshold,
+        soft_sigma=soft_sigma,
+    )
+    return _row(found, 0)
+
+
+# Classes, of any recordings, that are localized at once.
+_TOGETHER = 32
+
+
+def _localize_batch(
+    scores,
+    foreground,
+    video,
+    classes,
+    where,
+    *,
+    thresholds,
+    foreground_thresholds,
+    max_runs,
+    video_weight,
+    delta,
+    min_outer,
+    iou_threshold,
+    soft_sigma,
+    resampled=None,
+) -> Detections:
+    """`localize` for B recordings, and back to the old timeline if they are resampled.
+
+    Only the classes to look for cost time or memory, apart from their places in the result: these
+    pairs of a recording and a class are taken up some at a time, whichever recordings they are of.
+    """
+    num_recordings, num_classes = classes.shape
+    num_pairs = num_recordings * num_classes
+    # Without thresholds of a kind there is nothing to compute in its half of the result.
+    empty = [0 if kind.size else max_runs for kind in (thresholds, foreground_thresholds)]
+    runs_of = functools.partial(threshold_runs, max_runs=max_runs)
+    shared = jax.vmap(lambda curve, where: runs_of(curve, foreground_thresholds, where=where))(
+        foreground, where
     )
 
-    def one_class(curve, video_score, present):
-        runs, exists, overflow = threshold_runs(curve, thresholds, max_runs=max_runs, where=where)
-        candidates = jnp.concatenate([runs, shared])
-        exists = jnp.concatenate([exists, shared_exists]) & present
+    def one_pair(pair):
+        exists = pair < num_pairs
+        row, column = jnp.divmod(jnp.minimum(pair, num_pairs - 1), num_classes)
+        curve, valid = scores[row, :, column], where[row]
+        own = runs_of(curve, thresholds, where=valid)
+        halves = [
+            runs
+            for runs, nothing in zip((own, _row(shared, row)), empty, strict=True)
+            if not nothing
+        ]
+        candidates = jnp.concatenate([runs for runs, _, _ in halves])
+        exists = exists & jnp.concatenate([exists for _, exists, _ in halves])
         values = contrast.curve_contrast(
-            curve, candidates, delta=delta, min_outer=min_outer, where=where
+            curve, candidates, delta=delta, min_outer=min_outer, where=valid
         )
-        values = values + video_weight * video_score
+        values = values + video_weight * video[row, column]
         if soft_sigma:
             values = segment_ops.soft_nms(candidates, values, sigma=soft_sigma, where=exists)
             keep = exists
         else:
             keep = segment_ops.nms(candidates, values, iou_threshold=iou_threshold, where=exists)
-        return candidates, values, keep, jnp.where(present, overflow, 0)
+        if resampled is not None:
+            candidates = resampling.old_times(candidates, _row(resampled, row))
+        return Detections(
+            jnp.pad(candidates, (empty, (0, 0))),
+            jnp.pad(values, empty),
+            jnp.pad(keep, empty),
+            own[2],
+        )
 
-    found, values, keep, overflow = jax.vmap(one_class, in_axes=(1, 0, 0))(scores, video, classes)
-    return Detections(found, values, keep, overflow.sum() + shared_overflow)
+    together = min(_TOGETHER, num_pairs)
+    pairs = jnp.nonzero(classes.ravel(), size=num_pairs + together, fill_value=num_pairs)[0]
+
+    def next_pairs(state):
+        done, found = state
+        some = jax.lax.dynamic_slice(pairs, (done,), (together,))
+        new = jax.vmap(one_pair)(some)
+        found = jax.tree.map(lambda old, new: old.at[some].set(new, mode="drop"), found, new)
+        return done + together, found
+
+    size = (num_pairs, 2 * max_runs)
+    nothing = Detections(
+        jnp.zeros((*size, 2), scores.dtype),
+        jnp.zeros(size, scores.dtype),
+        jnp.zeros(size, bool),
+        jnp.zeros(num_pairs, jnp.int32),
+    )
+    total = classes.sum(dtype=jnp.int32)
+    _, found = jax.lax.while_loop(
+        lambda state: state[0] < total, next_pairs, (jnp.int32(0), nothing)
+    )
+    found = jax.tree.map(lambda x: x.reshape(num_recordings, num_classes, *x.shape[1:]), found)
+    return dataclasses.replace(found, overflow=found.overflow.sum(axis=1) + shared[2])
 
 
 def present_classes(video: jax.Array, *, threshold: jax.typing.ArrayLike = 0.5) -> jax.Array:
@@ -243,28 +330,26 @@ def locate(
       Detections `[B, C, …]`, times in snippets of the recordings' original timeline.
     """
 
-    def one(said, resampled, classes, options):
+    def one_lane(said, resampled, classes, settings):
+        options = {name: value for name, value in settings.items() if name != "class_threshold"}
         where = resampled.where
         if classes is None:
-            threshold = options["class_threshold"]
-            classes = present_classes(said.video, threshold=threshold) & where.any()
-        found = localize(
+            present = functools.partial(present_classes, threshold=settings["class_threshold"])
+            classes = jax.vmap(present)(said.video) & where.any(axis=1, keepdims=True)
+        return _localize_batch(
             said.scores,
             said.foreground,
             said.video,
-            classes=classes,
-            soft_sigma=soft_sigma,
+            classes,
+            where,
             max_runs=max_runs,
-            where=where,
-            **{name: value for name, value in options.items() if name != "class_threshold"},
+            soft_sigma=soft_sigma,
+            resampled=resampled,
+            **options,
         )
-        old = resampling.old_times(found.segments, resampled)
-        return dataclasses.replace(found, segments=old)
 
     lane = P(devices.DATA)
-    locate_lanes = devices.per_lane(
-        jax.vmap(one, in_axes=(0, 0, 0, None)), mesh, (lane, lane, lane, P()), lane
-    )
+    locate_lanes = devices.per_lane(one_lane, mesh, (lane, lane, lane, P()), lane)
     return locate_lanes(reading.scores, reading.resampled, classes, settings)
 
 

@@ -10,7 +10,7 @@ from tal_jax.ops import contrast, prefix
 
 # Ends × starts that one iteration of the segment searches scores at once: enough to amortise the
 # loop's overhead, small enough that the usual stretch between two points wastes little.
-_TILE = (16, 32)
+_TILE = (16, 16)
 
 
 @jax.tree_util.register_dataclass
@@ -150,21 +150,26 @@ def optimal_sequence(
         )
     size = scores.shape[0]
     where = jnp.ones(size, bool) if where is None else where
-    runs = _seed_runs(action_seeds & where, background_seeds & where, where)
-    boundaries = _best_boundaries(jax.lax.stop_gradient(scores), runs, delta, where)
-    any_action = (action_seeds & where).any()
-    labels = _labels_between(boundaries, runs) & where & any_action
-    found = sequence_segments(labels, num_segments=size, where=where)
-    contrasts = contrast.contrast_between(
-        prefix.prefix_sum(scores, where=where),
-        found.segments[:, 0],
-        found.segments[:, 1],
-        delta=delta,
-        length=where.sum(dtype=jnp.int32),
-        inverted=~found.action,
+    length = where.sum(dtype=jnp.int32)
+    action_seeds = action_seeds & where
+    sums = prefix.prefix_sum(scores, where=where)
+    labels = _best_labels(
+        jax.lax.stop_gradient(sums), action_seeds, background_seeds & where, delta, where
     )
-    count = jnp.maximum(found.where.sum(dtype=scores.dtype), 1)
-    score = jnp.where(found.where & any_action, contrasts, 0).sum() / count
+    # Every snippet that begins a segment speaks for it.
+    begins = where & jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
+    at = jnp.arange(size, dtype=jnp.int32)
+    ends = jnp.minimum(_first_after(begins), length)
+    contrasts = contrast.contrast_between(
+        sums,
+        jnp.where(begins, at, 0),
+        jnp.where(begins, ends, 0),
+        delta=delta,
+        length=length,
+        inverted=~labels,
+    )
+    count = jnp.maximum(begins.sum(dtype=scores.dtype), 1)
+    score = jnp.where(begins & action_seeds.any(), contrasts, 0).sum() / count
     return Sequence(labels, score)
 
 
@@ -239,25 +244,24 @@ def best_segment(
     after_point = jnp.concatenate(
         [jnp.zeros(1, jnp.int32), jax.lax.cummax(jnp.where(points, at + 1, 0))[:-1]]
     )
-    which = jnp.nonzero(points, size=size, fill_value=0)[0]
-    first_start = jnp.maximum(after_wall, after_point)[which]
     rectangles = _Rectangles(
-        first_start=first_start,
-        last_start=at[which],
-        first_end=at[which] + 1,
-        last_end=before_wall[which],
-        count=points.sum(dtype=jnp.int32),
+        exists=points,
+        bounds=jnp.stack([jnp.maximum(after_wall, after_point), at, at + 1, before_wall], axis=-1),
     )
     sums = prefix.prefix_sum(jax.lax.stop_gradient(scores), where=where)
     length = where.sum(dtype=jnp.int32)
 
-    def keep_best(best, _, starts, ends, valid):
+    def keep_best(best, point, starts, ends, valid):
         values = contrast.contrast_between(
-            sums, starts[None, :], ends[:, None], delta=delta, length=length
+            prefix.seen_from(sums, point),
+            starts[None, :],
+            ends[:, None],
+            delta=delta,
+            length=length,
         )
         values = jnp.where(valid, values, -jnp.inf).ravel()
-        winner = values.argmax()
-        row, column = winner // len(starts), winner % len(starts)
+        winner = _first_highest(values)
+        row, column = jnp.divmod(winner, len(starts))
         segment = jnp.stack([starts[column], ends[row]])
         better = values[winner] > best[1]
         return jnp.where(better, segment, best[0]), jnp.where(better, values[winner], best[1])
@@ -349,122 +353,156 @@ def _grow(points, open_, stretches):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Rectangles:
-    """Segment candidates: all pairs of a start and an end range, one pair of ranges a row."""
+    """Segment candidates: all pairs of a start and an end range, some pairs of ranges.
 
-    first_start: jax.Array  # [M] int32
-    last_start: jax.Array  # [M] int32, inclusive
-    first_end: jax.Array  # [M] int32
-    last_end: jax.Array  # [M] int32, inclusive
-    count: jax.Array  # [] int32: how many rows exist
+    Each stands at one snippet, and they are visited in the order of time.
+    """
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Runs:
-    """Runs of like seeds, and for each of the runs' boundaries where it may lie."""
-
-    action: jax.Array  # [T + 1] bool: the run is action
-    low: jax.Array  # [T + 2] int32: first place of boundary j, which is where run j begins
-    high: jax.Array  # [T + 2] int32: last place, inclusive
-    count: jax.Array  # [] int32: number of runs
+    exists: jax.Array  # [T] bool
+    bounds: jax.Array  # [T, 4] int32: first and last start, first and last end, inclusive
 
 
-def _seed_runs(action: jax.Array, background: jax.Array, where: jax.Array) -> _Runs:
+def _best_labels(sums, action, background, delta, where):
+    """`[T]` bool: the labels of the best segmentation, False without any action seed.
+
+    Boundaries lie after the last seed of one run of like seeds and not after the first seed of the
+    next one; the first run begins where the recording does, and the last one ends where it ends.
+    """
     size = action.shape[0]
     at = jnp.arange(size, dtype=jnp.int32)
+    length = where.sum(dtype=jnp.int32)
     seeded = action | background
-    latest = jax.lax.cummax(jnp.where(seeded, at, -1))
-    previous = jnp.concatenate([jnp.full(1, -1, jnp.int32), latest[:-1]])
-    begins = seeded & ((previous < 0) | (action != action[jnp.maximum(previous, 0)]))
-    count = begins.sum(dtype=jnp.int32)
-    first = jnp.nonzero(begins, size=size + 1, fill_value=size)[0].astype(jnp.int32)
-    index = jnp.arange(size + 2, dtype=jnp.int32)
-    length = where.sum(dtype=jnp.int32)
-    # Boundary j lies after the last seed of run j − 1 and not after the first seed of run j; the
-    # first run begins where the recording does and the last one ends where it ends.
-    low = jnp.append(previous[jnp.minimum(first, size - 1)] + 1, size)
-    high = jnp.append(first, size).at[0].set(0)
-    low = jnp.where(index >= count, length, low)
-    high = jnp.where(index >= count, length, high)
-    return _Runs(action[jnp.minimum(first, size - 1)], low, high, count)
+    previous = jnp.pad(jax.lax.cummax(jnp.where(seeded, at, -1)), (1, 0), constant_values=-1)[:-1]
+    begins = seeded & ((previous < 0) | (action != action[previous]))
+    low, high = jnp.where(previous < 0, 0, previous + 1), jnp.where(previous < 0, 0, at)
+    following = _first_after(begins)
+    is_last = following >= size
+    after = jnp.minimum(following, size - 1)
+    rectangles = _Rectangles(
+        exists=begins,
+        bounds=jnp.stack(
+            [
+                low,
+                high,
+                jnp.where(is_last, length, low[after]),
+                jnp.where(is_last, length, high[after]),
+            ],
+            axis=-1,
+        ),
+    )
 
-
-def _best_boundaries(scores, runs, delta, where):
-    """Marks the boundaries of the best segmentation: `[T + 2]` places, boundary j first at j."""
-    size = scores.shape[0]
-    sums = prefix.prefix_sum(scores, where=where)
-    length = where.sum(dtype=jnp.int32)
-    rectangles = _Rectangles(runs.low[:-1], runs.high[:-1], runs.low[1:], runs.high[1:], runs.count)
-
-    def relax(state, run, starts, ends, valid):
-        value, origin = state
+    def totals(value, place, starts, ends, valid):
         contrasts = contrast.contrast_between(
-            sums,
+            prefix.seen_from(sums, place),  # the first seed of the run, which all candidates hold
             starts[None, :],
             ends[:, None],
             delta=delta,
             length=length,
-            inverted=~runs.action[run],
+            inverted=~action[place],
         )
-        total = jnp.where(valid, value[starts][None, :] + contrasts, -jnp.inf)
-        column = total.argmax(axis=1)
-        best = total.max(axis=1)
+        return jnp.where(valid, value[starts][None, :] + contrasts, -jnp.inf)
+
+    def relax(value, place, starts, ends, valid):
+        best = totals(value, place, starts, ends, valid).max(axis=1)
         # Ranges of different boundaries are disjoint, so `value` is final once it is read.
-        better = best > value[ends]
-        places = jnp.where(better & valid.any(axis=1), ends, size + 1)
-        value = value.at[places].set(best, mode="drop")
-        origin = origin.at[places].set(starts[column], mode="drop")
-        return value, origin
+        places = jnp.where(valid.any(axis=1), ends, size + 1)
+        return value.at[places].set(jnp.maximum(best, value[ends]), mode="drop")
 
-    value = jnp.full(size + 1, -jnp.inf, scores.dtype).at[0].set(0)
-    origin = jnp.zeros(size + 1, jnp.int32)
-    _, origin = _for_each_tile(rectangles, relax, (value, origin))
+    value = jnp.full(size + 1, -jnp.inf, sums.rest.dtype).at[0].set(0)
+    value = _for_each_tile(rectangles, relax, value)
 
-    def step_back(state):
-        index, place, boundaries = state
-        place = origin[place]
-        return index - 1, place, boundaries.at[index - 1].set(place)
+    # Backwards, each run looks again for the start that its end came from: so only the values need
+    # to be kept, and an iteration needs no argmax, which is slow.
+    within = jnp.arange(_TILE[1], dtype=jnp.int32)
 
-    boundaries = jnp.full(size + 2, size + 1, jnp.int32)
-    start = (runs.count, length, boundaries)
-    return jax.lax.while_loop(lambda state: state[0] > 0, step_back, start)[2]
+    def look_back(state):
+        place, first, end, best, start, marks = state
+        starts = rectangles.bounds[place, 0] + first + within
+        last = rectangles.bounds[place, 1]
+        values = totals(value, place, jnp.minimum(starts, last), end[None], (starts <= last)[None])
+        values = values[0]
+        winner = _first_highest(values)
+        better = values[winner] > best
+        best, start = (
+            jnp.where(better, values[winner], best),
+            jnp.where(better, starts[winner], start),
+        )
+        done = starts[-1] >= last
+        kind = jnp.where(action[place], 1, 0)
+        marks = marks.at[jnp.where(done, start, size)].set(2 * start + kind, mode="drop")
+        return (
+            jnp.where(done, earlier[place], place),
+            jnp.where(done, 0, first + len(within)),
+            jnp.where(done, start, end),
+            jnp.where(done, -jnp.inf, best),
+            start,
+            marks,
+        )
+
+    earlier = jnp.pad(jax.lax.cummax(jnp.where(begins, at, -1)), (1, 0), constant_values=-1)[:-1]
+    state = (
+        jnp.where(action.any(), jnp.max(jnp.where(begins, at, -1)), -1),
+        jnp.zeros((), jnp.int32),
+        length,
+        jnp.asarray(-jnp.inf, value.dtype),
+        jnp.zeros((), jnp.int32),
+        jnp.zeros(size, jnp.int32),
+    )
+    marks = jax.lax.while_loop(lambda state: state[0] >= 0, look_back, state)[-1]
+    # A mark holds where a segment begins and its kind; the latest one counts.
+    return (jax.lax.cummax(marks) % 2 == 1) & where
 
 
-def _labels_between(boundaries, runs):
-    """`[T]` bool: the kind of the run whose segment covers the snippet."""
-    size = boundaries.shape[0] - 2
-    kinds = runs.action.astype(jnp.int32)
-    change = kinds - jnp.concatenate([jnp.zeros(1, jnp.int32), kinds[:-1]])
-    steps = jnp.zeros(size, jnp.int32).at[boundaries[:-1]].add(change, mode="drop")
-    return jnp.cumsum(steps) > 0
+def _first_after(flags):
+    """`[T]` int32: the first True flag behind each place, T if there is none."""
+    size = flags.shape[0]
+    here = jnp.where(flags, jnp.arange(size, dtype=jnp.int32), size)
+    return jnp.append(jax.lax.cummin(here, reverse=True), size)[1:].astype(jnp.int32)
+
+
+def _first_highest(values):
+    """Index of the highest of some values, as argmax, but many times as fast on a CPU."""
+    size = values.shape[0]
+    at = jnp.arange(size, dtype=jnp.int32)
+    return jnp.minimum(jnp.min(jnp.where(values == values.max(), at, size)), size - 1)
 
 
 def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
-    """Calls `state = visit(state, row, starts, ends, valid)` on tiles covering every rectangle.
+    """Calls `state = visit(state, place, starts, ends, valid)` on tiles covering every rectangle.
 
-    Rows in order, so that a row may read what earlier rows wrote. The number of iterations follows
+    In order, so that a rectangle may read what earlier ones wrote. The number of iterations follows
     the sizes of the rectangles, not the length of the recording.
     """
+    size = rectangles.exists.shape[0]
     num_ends, num_starts = _TILE
     within_starts = jnp.arange(num_starts, dtype=jnp.int32)
     within_ends = jnp.arange(num_ends, dtype=jnp.int32)
+    following = _first_after(rectangles.exists)
 
     def body(carry):
-        row, first_end, first_start, state = carry
-        starts = rectangles.first_start[row] + first_start + within_starts
-        ends = rectangles.first_end[row] + first_end + within_ends
-        valid = (starts <= rectangles.last_start[row])[None, :]
-        valid = valid & (ends <= rectangles.last_end[row])[:, None]
-        starts = jnp.minimum(starts, rectangles.last_start[row])
-        ends = jnp.minimum(ends, rectangles.last_end[row])
-        state = visit(state, row, starts, ends, valid)
-        first_start = first_start + num_starts
-        row_done = rectangles.first_start[row] + first_start > rectangles.last_start[row]
-        first_start = jnp.where(row_done, 0, first_start)
-        first_end = first_end + jnp.where(row_done, num_ends, 0)
-        done = rectangles.first_end[row] + first_end > rectangles.last_end[row]
-        return row + done.astype(jnp.int32), jnp.where(done, 0, first_end), first_start, state
+        place, past_ends, past_starts, state = carry
+        first_start, last_start, first_end, last_end = rectangles.bounds[place]
+        starts, ends = (
+            first_start + past_starts + within_starts,
+            first_end + past_ends + within_ends,
+        )
+        valid = (starts <= last_start)[None, :] & (ends <= last_end)[:, None]
+        state = visit(
+            state, place, jnp.minimum(starts, last_start), jnp.minimum(ends, last_end), valid
+        )
+        past_starts = past_starts + num_starts
+        row_done = first_start + past_starts > last_start
+        past_starts = jnp.where(row_done, 0, past_starts)
+        past_ends = past_ends + jnp.where(row_done, num_ends, 0)
+        done = first_end + past_ends > last_end
+        return (
+            jnp.where(done, following[place], place),
+            jnp.where(done, 0, past_ends),
+            past_starts,
+            state,
+        )
 
     zero = jnp.zeros((), jnp.int32)
-    carry = (zero, zero, zero, state)
-    return jax.lax.while_loop(lambda carry: carry[0] < rectangles.count, body, carry)[3]
+    first = jnp.min(jnp.where(rectangles.exists, jnp.arange(size, dtype=jnp.int32), size))
+    carry = (first, zero, zero, state)
+    return jax.lax.while_loop(lambda carry: carry[0] < size, body, carry)[3]

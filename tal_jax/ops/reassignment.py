@@ -59,11 +59,7 @@ def assign_prototypes(
     Source: the E-step of expectation-maximisation attention.
     """
     features, prototypes, where = _checked(features, prototypes, where)
-    # The norms are divided out after the product, which saves a normalised copy of the features.
-    products = _product("td,kd->tk", features, prototypes, features.dtype)
-    cosines = products * _inverse_norms(features)[:, None] * _inverse_norms(prototypes)[None, :]
-    shares = jax.nn.softmax(jnp.asarray(gamma, jnp.float32) * cosines, axis=1)
-    return jnp.where(where[:, None], shares, 0.0)
+    return _assign(features, _inverse_norms(features), prototypes, gamma, where)
 
 
 def update_prototypes(
@@ -101,10 +97,8 @@ def update_prototypes(
     assignments = jnp.asarray(assignments, jnp.float32)
     if assignments.shape != expected:
         raise ValueError(f"assignments must have shape {expected}, got {assignments.shape}")
-    omega = jnp.asarray(omega, jnp.float32)
-    shares = _normalise_over_time(jnp.where(where[:, None], assignments, 0.0))
-    mean = _product("tk,td->kd", shares, features, features.dtype)
-    return omega * mean + (1.0 - omega) * prototypes.astype(jnp.float32)
+    assignments = jnp.where(where[:, None], assignments, 0.0)
+    return _update(features, assignments, prototypes, jnp.asarray(omega, jnp.float32))
 
 
 def reassign(
@@ -160,17 +154,36 @@ def reassign(
         raise ValueError(f"closed_form needs omega < 1, got {omega}")
     omega = jnp.asarray(omega, jnp.float32)
 
+    # The features are large beside all else: they are masked and measured once.
+    inverse_norms = _inverse_norms(features)
     prototypes = prototypes.astype(jnp.float32)
     for _ in range(num_iters):
-        assignments = assign_prototypes(features, prototypes, gamma=gamma, where=where)
-        prototypes = update_prototypes(features, assignments, prototypes, omega=omega, where=where)
+        assignments = _assign(features, inverse_norms, prototypes, gamma, where)
+        prototypes = _update(features, assignments, prototypes, omega)
     if num_iters == 0 or closed_form:
-        assignments = assign_prototypes(features, prototypes, gamma=gamma, where=where)
+        assignments = _assign(features, inverse_norms, prototypes, gamma, where)
     if closed_form:
         prototypes = _fixed_point(features, assignments, prototypes, omega)
-    mixed = _product("tk,kd->td", assignments, prototypes, features.dtype)
-    mixed = omega * mixed + (1.0 - omega) * features.astype(jnp.float32)
+    # The factor goes to the small side of the product, whose gradient then needs no copy of [T, D].
+    mixed = _product("tk,kd->td", omega * assignments, prototypes, features.dtype)
+    mixed = mixed + (1.0 - omega) * features.astype(jnp.float32)
     return Reassigned(mixed.astype(features.dtype), prototypes, assignments)
+
+
+def _assign(features, inverse_norms, prototypes, gamma, where):
+    """`assign_prototypes` of masked features with known norms."""
+    # The norms are divided out after the product, which saves a normalised copy of the features.
+    products = _product("td,kd->tk", features, prototypes, features.dtype)
+    cosines = products * inverse_norms[:, None] * _inverse_norms(prototypes)[None, :]
+    shares = jax.nn.softmax(jnp.asarray(gamma, jnp.float32) * cosines, axis=1)
+    return jnp.where(where[:, None], shares, 0.0)
+
+
+def _update(features, assignments, prototypes, omega):
+    """`update_prototypes` with masked assignments."""
+    shares = _normalise_over_time(assignments)
+    mean = _product("tk,td->kd", shares, features, features.dtype)
+    return omega * mean + (1.0 - omega) * prototypes.astype(jnp.float32)
 
 
 def _fixed_point(

@@ -64,7 +64,7 @@ def nms(
     if isinstance(iou_threshold, int | float) and not 0 <= iou_threshold <= 1:
         raise ValueError(f"iou_threshold must be from 0 to 1, got {iou_threshold}")
     return _keep_greedily(
-        segments, scores, where, lambda best: _iou(best, segments) < iou_threshold
+        segments, scores, where, lambda best, others: _iou(best, others) < iou_threshold
     )
 
 
@@ -100,32 +100,37 @@ def disjoint_segments(
     segments, scores, where = _checked(segments, scores, where)
     if isinstance(max_share, int | float) and not 0 <= max_share <= 1:
         raise ValueError(f"max_share must be from 0 to 1, got {max_share}")
-    lengths = jnp.maximum(segments[:, 1] - segments[:, 0], 0.0)
 
-    def fits(best):
+    def fits(best, others):
+        lengths = jnp.maximum(others[:, 1] - others[:, 0], 0.0)
         shorter = jnp.minimum(jnp.maximum(best[1] - best[0], 0.0), lengths)
-        return _shared(best, segments) <= max_share * shorter
+        return _shared(best, others) <= max_share * shorter
 
     return _keep_greedily(segments, scores, where, fits)
 
 
 def _keep_greedily(segments, scores, where, fits):
-    """Keeps the best segment left and those that `fits(best)` says fit beside it, and so on."""
-    if scores.shape[0] == 0:
+    """Keeps the best segment left and those that `fits(best, others)` says fit beside it, etc."""
+    size = scores.shape[0]
+    if size == 0:
         return where
     segments, scores = jax.lax.stop_gradient((segments, scores))
     order = jnp.argsort(scores, descending=True, stable=True)
-    rank = jnp.zeros_like(order).at[order].set(jnp.arange(order.shape[0], dtype=order.dtype))
+    # From here on in falling order, so that the best is the first one left: a plain minimum, where
+    # an argmax takes many times as long on a CPU.
+    segments, left = segments[order], where[order]
+    at = jnp.arange(size, dtype=jnp.int32)
 
     def keep_next(state):
         kept, left = state
-        best = jnp.argmin(jnp.where(left, rank, scores.shape[0]))
-        return kept.at[best].set(True), (left & fits(segments[best])).at[best].set(False)
+        best = jnp.min(jnp.where(left, at, size - 1))
+        is_best = at == best
+        return kept | is_best, left & fits(segments[best], segments) & ~is_best
 
     kept, _ = jax.lax.while_loop(
-        lambda state: jnp.any(state[1]), keep_next, (jnp.zeros_like(where), where)
+        lambda state: jnp.any(state[1]), keep_next, (jnp.zeros_like(left), left)
     )
-    return kept
+    return jnp.zeros_like(where).at[order].set(kept, unique_indices=True)
 
 
 def soft_nms(

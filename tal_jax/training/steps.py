@@ -87,6 +87,15 @@ def choose_rows(
     return jax.vmap(one_update)(step + jnp.arange(config.train.search_every))
 
 
+def _search_batches() -> int:
+    """How many batches are searched side by side.
+
+    The search runs through loops as long as its longest recording needs. On a CPU they cost by
+    their contents, so few recordings should wait for the longest; on an accelerator by their steps.
+    """
+    return 1 if jax.default_backend() == "cpu" else 8
+
+
 def _keys(key: jax.Array, step: jax.Array) -> jax.Array:
     """An update's own keys: to choose recordings, to move samples, for dropout."""
     return jax.random.split(jax.random.fold_in(key, step), 3)
@@ -220,7 +229,7 @@ def make_block(
 
     def search(params, timeline, rows, wanted):
         """Pseudo labels of the recordings among `rows`, and where among them each row's are."""
-        size = rows.shape[1]
+        size = min(rows.shape[1] * _search_batches(), rows.size)
         num_chunks = -(-min(rows.size, timeline.counts.shape[0]) // size)
         chosen, places = jnp.unique(
             rows, size=num_chunks * size, fill_value=rows[0, 0], return_inverse=True
