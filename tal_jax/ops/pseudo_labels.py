@@ -8,10 +8,6 @@ import jax.numpy as jnp
 
 from tal_jax.ops import contrast, prefix
 
-# Ends × starts that one iteration of the segment searches scores at once: enough to amortise the
-# loop's overhead, small enough that the usual stretch between two points wastes little.
-_TILE = (16, 16)
-
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
@@ -362,6 +358,15 @@ class _Rectangles:
     bounds: jax.Array  # [T, 4] int32: first and last start, first and last end, inclusive
 
 
+def _tile() -> tuple[int, int]:
+    """Ends × starts that one iteration of the segment searches scores at once.
+
+    On a CPU enough to amortise the loop's overhead, and so few that the usual stretch between two
+    points wastes little; an accelerator takes as long for many as for few.
+    """
+    return (16, 16) if jax.default_backend() == "cpu" else (128, 128)
+
+
 def _best_labels(sums, action, background, delta, where):
     """`[T]` bool: the labels of the best segmentation, False without any action seed.
 
@@ -413,7 +418,7 @@ def _best_labels(sums, action, background, delta, where):
 
     # Backwards, each run looks again for the start that its end came from: so only the values need
     # to be kept, and an iteration needs no argmax, which is slow.
-    within = jnp.arange(_TILE[1], dtype=jnp.int32)
+    within = jnp.arange(_tile()[1], dtype=jnp.int32)
 
     def look_back(state):
         place, first, end, best, start, marks = state
@@ -474,7 +479,7 @@ def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
     the sizes of the rectangles, not the length of the recording.
     """
     size = rectangles.exists.shape[0]
-    num_ends, num_starts = _TILE
+    num_ends, num_starts = _tile()
     within_starts = jnp.arange(num_starts, dtype=jnp.int32)
     within_ends = jnp.arange(num_ends, dtype=jnp.int32)
     following = _first_after(rectangles.exists)
