@@ -2,14 +2,21 @@ r"""Where the time of a training update goes, by default at the size of THUMOS14
 
     python experiments/benchmarks/step_time.py --json step_time.json
 
-Every part is compiled and timed on its own inside a compiled loop, as it runs in training; the
-median of several runs is printed, with each part's share of the whole update.
+An update with all losses, with and without a search, is held against the matrix products of its
+embedding alone (features times weights, and the gradient of the weights: the input needs none), in
+two ways of writing them, and against PyTorch's forward and backward pass through the bare network,
+where PyTorch is installed. Everything runs inside compiled loops, as it does in training; medians
+of runs that take turns. The last row is the memory that it takes to train on a recording of 10,000
+snippets.
 """
 
 import argparse
-import functools
+import dataclasses
+import importlib.util
 import json
+import os
 import platform
+import statistics
 import time
 
 import jax
@@ -23,159 +30,166 @@ from tal_jax.data.recordings import Point, Recording
 from tal_jax.training import rsmp, steps
 from tal_jax.training import timeline as timelines
 
+REPEATS = 2  # updates of a compiled loop
+
 
 def main() -> None:
-    """Parses the sizes, times the parts, prints a table."""
+    """Parses the sizes, times everything in turns, prints a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name, default in (("length", 750), ("batch", 16), ("dim", 2048), ("classes", 20)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--width", type=int, default=2048)
-    parser.add_argument("--points", type=int, default=15, help="points a recording")
-    parser.add_argument("--recordings", type=int, default=200, help="that a search covers")
-    parser.add_argument("--runs", type=int, default=3)
+        parser.add_argument(f"--{name}", type=int, default=default, help="%(default)s")
+    parser.add_argument("--width", type=int, default=2048, help="%(default)s")
+    parser.add_argument("--points", type=int, default=15, help="a recording; %(default)s")
+    parser.add_argument("--recordings", type=int, default=48, help="at hand; %(default)s")
+    parser.add_argument("--precision", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--runs", type=int, default=3, help="%(default)s")
     parser.add_argument("--json", help="where to write the figures")
     options = parser.parse_args()
-    seconds = time_parts(options)
-    update = seconds["one update, with its share of a search"]
+    seconds = time_all(options)
+    update = seconds["one update, all losses"]
     for name, value in seconds.items():
-        print(f"{name:45s} {1000 * value:10.1f} ms {100 * value / update:6.1f} %")
+        print(f"{name:48s} {1000 * value:10.1f} ms {100 * value / update:6.1f} %")
+    size = memory(options, length=10_000, batch=1)
+    print(f"{'memory at batch 1 and 10,000 snippets':48s} {size / 2**30:10.2f} GiB")
     if options.json:
-        figures = {"seconds": seconds, "sizes": vars(options), "machine": machine()}
+        figures = {"seconds": seconds, "bytes_of_10000": size, "machine": machine()}
         with open(options.json, "w", encoding="utf-8") as file:
-            json.dump(figures, file, indent=1)
+            json.dump(figures | {"sizes": vars(options)}, file, indent=1)
 
 
-def time_parts(options) -> dict[str, float]:
-    """Median seconds of each part of an update."""
-    config = rsmp_config()
-    config.model.widths = (options.width,)
-    config.train.batch_size, config.train.length = options.batch, options.length
-    fixed = steps.compiled_config(config)
-    model = rsmp.make_model(config, options.classes)
-    timeline = made_up(options)
-    key = jax.random.key(0)
-    state = steps.init_state(model, config, timeline, options.length, key)
-    weights = steps.loss_weights(config)
-    batch = jax.jit(functools.partial(timelines.resample_batch, num_samples=options.length))(
-        timeline
-    )
+def time_all(options) -> dict[str, float]:
+    """Median seconds of an update and of what it is held against."""
+    things = {f"products alone, {name}": fn for name, fn in products(options).items()}
+    without, within = updates(options)
+    things |= {"one update, all losses": without, "one update and a search": within}
+    if importlib.util.find_spec("torch") is not None:
+        things["PyTorch, bare network, both directions"] = torch_network(options)
+    times = {name: [] for name in things}
+    for run in range(options.runs + 1):
+        for name, function in things.items():
+            begin = time.perf_counter()
+            function()
+            if run:  # the first one compiles
+                times[name].append((time.perf_counter() - begin) / REPEATS)
+    return {name: statistics.median(values) for name, values in times.items()}
 
-    def apply(model, params, features):
-        return model.apply(
-            {"params": params},
-            features,
-            where=batch.where,
-            deterministic=False,
-            rngs={"dropout": key},
+
+def products(options) -> dict:
+    """The embedding's matrix products, forward and for the weights' gradient, nothing else."""
+    rng = np.random.default_rng(0)
+    batch, length, dim, width = options.batch, options.length, options.dim, options.width
+    dtype = jnp.dtype(options.precision)
+
+    def noise(*shape):
+        return jnp.asarray(rng.standard_normal(shape, np.float32), dtype)
+
+    taps, outer = noise(batch * length, 3 * dim), noise(batch * length, width)
+    weights, padded = noise(3 * dim, width), noise(batch, length + 2, dim)
+
+    def gathered(weights):
+        return taps @ weights, taps.T @ outer
+
+    def shifted(weights):
+        kernels = weights.reshape(3, dim, width)
+        views = [padded[:, tap : tap + length].reshape(-1, dim) for tap in range(3)]
+        out = sum(view @ kernel for view, kernel in zip(views, kernels, strict=True))
+        return out, jnp.concatenate([view.T @ outer for view in views])
+
+    def looped(function):
+        @jax.jit
+        def run(weights):
+            def body(carry, _):
+                # Each pass depends on the one before, so none can be left out or moved.
+                results = function(weights + carry.astype(dtype))
+                return 1e-30 * sum(x.astype(jnp.float32).sum() for x in results), None
+
+            return jax.lax.scan(body, jnp.zeros(()), length=REPEATS)[0]
+
+        return lambda: jax.block_until_ready(run(weights))
+
+    return {"one gathered product": looped(gathered), "three shifted products": looped(shifted)}
+
+
+def updates(options):
+    """Runs a block of updates before the first search, and one that begins with a search."""
+    config, model, timeline = setting(options, options.length, options.batch)
+    run = steps.make_run(model, steps.compiled_config(config), options.length)
+    settings, key = steps.settings_of(config), jax.random.key(0)
+    fresh = steps.init_state(model, config, options.dim, key)
+
+    def block(step):
+        state = dataclasses.replace(jax.tree.map(jnp.copy, fresh), step=jnp.int32(step))
+        return lambda: jax.block_until_ready(
+            run(jax.tree.map(jnp.copy, state), timeline, settings, key, jnp.int32(1))
         )
 
-    def network(model):
-        def gradient(params):
-            return jax.grad(lambda p: (apply(model, p, batch.features).logits ** 2).sum())(params)
-
-        return gradient
-
-    pseudo = rsmp.search(model, fixed, state.params, timeline, options.length)
-    branches = jax.jit(functools.partial(apply, model))(state.params, batch.features)
-
-    def losses(branches):
-        def total(branches):
-            parts = rsmp.batch_losses(branches, batch, pseudo, fixed)
-            return rsmp.total_loss(parts, weights)["loss"]
-
-        return jax.grad(total)(branches)
-
-    def search(scores):
-        return jax.vmap(functools.partial(rsmp.search_recording, config=fixed))(*scores, batch)
-
-    def adam(params):
-        return steps.make_optimizer(config).update(params, state.opt_state, params)
-
-    config_plain = rsmp_config()
-    config_plain.model.widths, config_plain.model.num_prototypes = (options.width,), 0
-    plain = rsmp.make_model(config_plain, options.classes)
-    bare = {name: value for name, value in state.params.items() if name != "prototypes"}
-    scores = rsmp.fuse(branches.logits[0])
-    timed = functools.partial(median_seconds, runs=options.runs)
-    seconds = {
-        "① resampling of a batch": timed(
-            lambda t: timelines.resample_batch(t, options.length).features, timeline
-        ),
-        "embedding and classifier, both directions": timed(network(plain), bare),
-        "② reassignment, both directions": timed(network(model), state.params),
-        "losses, both directions": timed(losses, branches),
-        "③ search": timed(search, scores),
-        "③ network's scores for the search": timed(
-            lambda p: rsmp.read_scores(model, fixed, p, batch), state.params
-        ),
-        "Adam": timed(adam, state.params),
-    }
-    seconds["② reassignment, both directions"] -= seconds[
-        "embedding and classifier, both directions"
-    ]
-    # Timed on a batch; a search covers all recordings, once in `search_every` updates.
-    one_batch = sum(seconds[name] for name in seconds if name.startswith("③"))
-    for name in seconds:
-        if name.startswith("③"):
-            seconds[name] *= options.recordings / options.batch / config.train.search_every
-    block = steps.make_block(model, fixed, options.length)
-    state, _ = block(state, timeline, weights, key)
-    times = []
-    for _ in range(options.runs):
-        begin = time.perf_counter()
-        state, _ = jax.block_until_ready(block(state, timeline, weights, key))
-        times.append((time.perf_counter() - begin) / config.train.search_every)
-    # The block's own search covers a batch as well.
-    beyond = (options.recordings / options.batch - 1) * one_batch / config.train.search_every
-    return seconds | {"one update, with its share of a search": float(np.median(times)) + beyond}
+    return block(0), block(REPEATS)
 
 
-def median_seconds(function, argument, *, runs: int, repeats: int = 2) -> float:
-    """Median time of one call inside a compiled loop, which keeps dispatch out of it."""
-
-    @jax.jit
-    def loop(argument):
-        def body(carry, _):
-            # Each call depends on the one before, so none can be left out or moved.
-            shifted = jax.tree.map(
-                lambda x: x + carry.astype(x.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x,
-                argument,
-            )
-            result = function(shifted)
-            total = sum(leaf.astype(jnp.float32).sum() for leaf in jax.tree.leaves(result))
-            return 1e-30 * total, None
-
-        return jax.lax.scan(body, jnp.zeros(()), length=repeats)[0]
-
-    jax.block_until_ready(loop(argument))
-    times = []
-    for _ in range(runs):
-        begin = time.perf_counter()
-        jax.block_until_ready(loop(argument))
-        times.append((time.perf_counter() - begin) / repeats)
-    return float(np.median(times))
+def setting(options, length: int, batch: int):
+    """A config, its network and a timeline of made-up recordings."""
+    config = rsmp_config()
+    config.model.widths, config.model.precision = (options.width,), options.precision
+    config.train.update(batch_size=batch, length=length, search_every=REPEATS)
+    model = rsmp.make_model(config, options.classes)
+    return config, model, made_up(options, length, max(options.recordings, batch))
 
 
-def made_up(options) -> timelines.Timeline:
+def memory(options, *, length: int, batch: int) -> int:
+    """Bytes of the compiled training program: parameters, optimiser, features, everything."""
+    config, model, timeline = setting(
+        argparse.Namespace(**(vars(options) | {"recordings": batch})), length, batch
+    )
+    state = steps.init_state(model, config, options.dim, jax.random.key(0))
+    run = steps.make_run(model, steps.compiled_config(config), length)
+    arguments = state, timeline, steps.settings_of(config), jax.random.key(0), jnp.int32(1)
+    used = run.lower(*arguments).compile().memory_analysis()
+    total = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
+    return total - used.alias_size_in_bytes
+
+
+def torch_network(options):
+    """The bare network in PyTorch: convolution, ReLU, classifier; forward and backward."""
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.manual_seed(0)
+    inputs = torch.randn(options.batch, options.dim, options.length)
+    network = torch.nn.Sequential(
+        torch.nn.Conv1d(options.dim, options.width, 3, padding=1),
+        torch.nn.ReLU(),
+        torch.nn.Conv1d(options.width, options.classes + 1, 1, bias=False),
+    )
+
+    def run():
+        for _ in range(REPEATS):
+            network.zero_grad()
+            network(inputs).square().mean().backward()
+
+    return run
+
+
+def made_up(options, length: int, recordings: int) -> timelines.Timeline:
     """Noise of the wanted size with evenly spread points; the time is that of any values."""
     rng = np.random.default_rng(0)
     grid = Grid(fps=25, stride_frames=16, window_frames=16)
-    recordings = []
-    for number in range(options.batch):
-        features = rng.normal(size=(options.length, options.dim)).astype(np.float32)
-        times = grid.to_seconds(np.linspace(0, options.length, options.points + 2)[1:-1])
+    made = []
+    for number in range(recordings):
+        features = rng.standard_normal((length, options.dim), np.float32)
+        times = grid.to_seconds(np.linspace(0, length, options.points + 2)[1:-1])
         labels = [number % options.classes, (number + 1) % options.classes]
         points = tuple(Point(float(t), labels[i % 2]) for i, t in enumerate(times))
-        duration_s = float(grid.to_seconds(options.length))
-        recordings.append(Recording(f"noise_{number}", features, grid, duration_s, points))
-    packed = jax.tree.map(jnp.asarray, batches.pack(recordings, length=options.length))
+        duration_s = float(grid.to_seconds(length))
+        made.append(Recording(f"noise_{number}", features, grid, duration_s, points))
+    packed = jax.tree.map(jnp.asarray, batches.pack(made, length=length))
     return timelines.identity_timeline(packed, jnp.zeros((options.classes,) * 2, bool))
 
 
 def machine() -> str:
     """What the figures were measured on."""
     kinds = sorted({device.device_kind for device in jax.devices()})
-    return f"{platform.machine()}, {', '.join(kinds)}, jax {jax.__version__}"
+    cores = len(os.sched_getaffinity(0))
+    return f"{platform.machine()}, {cores} cores, {', '.join(kinds)}, jax {jax.__version__}"
 
 
 if __name__ == "__main__":
