@@ -80,7 +80,9 @@ def fit(
     """
     config, workdir = check_config(config), Path(workdir)
     _check_data(dataset)
-    _start(dataset, config, workdir, report)
+    run_card.start(workdir, config, dataset)
+    for note in dataset.notes:
+        report(f"note: {note}")
     dataset, held_out = hold_out(dataset, config)
     proposals, params = None, None
     for number in range(config.train.rounds):
@@ -142,7 +144,9 @@ def fit_many(
         _check_data(dataset)
     together.check_datasets(datasets, workdirs)
     for dataset, config, workdir in zip(datasets, configs, workdirs, strict=True):
-        _start(dataset, config, workdir, report)
+        run_card.start(workdir, config, dataset)
+    for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
+        report(f"note: {note}")
     share, sizes = together.same_features(datasets), _common_sizes(datasets)
     config, num_classes = configs[0], len(datasets[0].classes)
     proposals, params = [None] * len(configs), [None] * len(configs)
@@ -290,18 +294,6 @@ def _check_data(dataset: Dataset) -> None:
     check_dataset(dataset)
     for recording in (*dataset.train, *dataset.test):
         read_features(recording)
-
-
-def _start(
-    dataset: Dataset,
-    config: ml_collections.FrozenConfigDict,
-    workdir: Path,
-    report: Callable[[str], None],
-) -> None:
-    """Writes what the run is, and tells what is odd about its data."""
-    run_card.start(workdir, config, dataset)
-    for note in dataset.notes:
-        report(f"note: {note}")
 
 
 def _refuse_orphans(workdir: Path, number: int) -> None:
