@@ -117,12 +117,16 @@ def fit_many(
     workdirs: Sequence[str | Path],
     report: Callable[[str], None] = print,
 ) -> list[Fitted]:
-    """Trains several runs at once, in one compiled program: what `fit` does, for each of them.
+    """Trains several runs together, in one compiled program: what `fit` does, for each of them.
 
     The runs may differ in their seeds, their points, the weights of the loss's parts, the rates of
     `config.train`, and all that comes after the network. Features that are the same for all lie on
     the device once. Every work directory is that of a single run, which `fit` may end, and which
-    may have been begun by it; the numbers differ from those of `fit` by rounding alone.
+    may have been begun by it.
+
+    An accelerator makes each update of all runs at once, and its numbers differ from those of `fit`
+    by rounding. On a CPU, which one run fills, they take turns, and the numbers are the same where
+    the runs' data need no more padding together than alone.
 
     Args:
       datasets: M data sets, one a run, since points depend on the seed.
