@@ -96,9 +96,21 @@ def test_work_directories_have_the_same_files(runs):
                 assert path.read_bytes() == (alone / path.relative_to(workdir)).read_bytes()
 
 
-def test_notes_are_told_once(runs, toy_run):
-    notes = [line for line in runs.lines if line.startswith("note: ")]
-    assert notes == [line for line in toy_run.lines if line.startswith("note: ")] != []
+def test_notes_are_told_once(runs, tmp_path):
+    datasets = [
+        dataclasses.replace(load_dataset(config), notes=("odd", f"of seed {config.seed}"))
+        for config in runs.configs
+    ]
+    lines, workdirs = [], [tmp_path / path.name for path in runs.together]
+
+    def report(line):
+        lines.append(line)
+        if "timelines" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.fit_many(datasets, runs.configs, workdirs=workdirs, report=report)
+    assert lines[:-1] == ["note: odd", *(f"note: of seed {seed}" for seed in range(3))]
 
 
 def test_networks_are_those_in_the_work_directories(runs, toy_run):
