@@ -91,7 +91,9 @@ def fit(
     config, workdir = check_config(config), Path(workdir)
     _check_data(dataset)
     report = report if processes.is_first() else _say_nothing
-    _start(dataset, config, workdir, report)
+    processes.once(run_card.start, workdir, config, dataset)
+    for note in dataset.notes:
+        report(f"note: {note}")
     dataset, held_out = hold_out(dataset, config)
     proposals, state = None, None
     for number in range(config.train.rounds):
@@ -126,12 +128,16 @@ def fit_many(
     workdirs: Sequence[str | Path],
     report: Callable[[str], None] = print,
 ) -> list[Fitted]:
-    """Trains several runs at once, in one compiled program: what `fit` does, for each of them.
+    """Trains several runs together, in one compiled program: what `fit` does, for each of them.
 
     The runs may differ in their seeds, their points, the weights of the loss's parts, the rates of
     `config.train`, and all that comes after the network. Features that are the same for all lie on
     the device once. Every work directory is that of a single run, which `fit` may end, and which
-    may have been begun by it; the numbers differ from those of `fit` by rounding alone.
+    may have been begun by it.
+
+    An accelerator makes each update of all runs at once, and its numbers differ from those of `fit`
+    by rounding. On a CPU, which one run fills, they take turns, and the numbers are the same where
+    the runs' data need no more padding together than alone.
 
     Args:
       datasets: M data sets, one a run, since points depend on the seed.
@@ -158,7 +164,9 @@ def fit_many(
             "them one after another instead"
         )
     for dataset, config, workdir in zip(datasets, configs, workdirs, strict=True):
-        _start(dataset, config, workdir, report)
+        run_card.start(workdir, config, dataset)
+    for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
+        report(f"note: {note}")
     share, sizes = together.same_features(datasets), _common_sizes(datasets)
     config, num_classes = configs[0], len(datasets[0].classes)
     proposals, params = [None] * len(configs), [None] * len(configs)
@@ -312,18 +320,6 @@ def _check_data(dataset: Dataset) -> None:
     check_dataset(dataset)
     for recording in processes.mine((*dataset.train, *dataset.test)):
         read_features(recording)
-
-
-def _start(
-    dataset: Dataset,
-    config: ml_collections.FrozenConfigDict,
-    workdir: Path,
-    report: Callable[[str], None],
-) -> None:
-    """Writes what the run is, and tells what is odd about its data."""
-    processes.once(run_card.start, workdir, config, dataset)
-    for note in dataset.notes:
-        report(f"note: {note}")
 
 
 def _refuse_orphans(workdir: Path, number: int) -> None:
