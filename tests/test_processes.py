@@ -95,9 +95,10 @@ def _assert_close(got, want):
 
 
 @pytest.mark.slow
-def test_two_processes_and_a_kill(toy_run, tmp_path):
+def test_two_processes_and_a_kill(tmp_path):
     """Two processes find what one finds; killed in the middle and begun again they do, too."""
-    (tmp_path / "config.py").write_text(_CONFIG.format(data=str(toy_run.data)))
+    data = toy.write(tmp_path / "data")
+    (tmp_path / "config.py").write_text(_CONFIG.format(data=str(data)))
     whole, killed, alone = (tmp_path / name for name in ("whole", "killed", "alone"))
     _end(_begin(tmp_path, whole, count=2), whole)
     started = _begin(tmp_path, killed, count=2)

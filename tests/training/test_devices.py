@@ -8,6 +8,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+import toy
 
 from tal_jax.training import devices
 
@@ -67,26 +68,30 @@ def _assert_close(got, want):
 
 
 @pytest.fixture(scope="module")
-def single(toy_run):
-    return _train(toy_run.data, count=1)
+def data(tmp_path_factory):
+    return toy.write(tmp_path_factory.mktemp("toy") / "data")
+
+
+@pytest.fixture(scope="module")
+def single(data):
+    return _train(data, count=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4, 8])
-def test_devices_share_a_batch(toy_run, single, count):
-    _assert_close(_train(toy_run.data, count=count), single)
+def test_devices_share_a_batch(data, single):
+    _assert_close(_train(data, count=8), single)
 
 
 @pytest.mark.slow
-def test_devices_share_layers(toy_run, single):
-    got = _train(toy_run.data, count=4, layer_shards=2)
+def test_devices_share_layers(data, single):
+    got = _train(data, count=4, layer_shards=2)
     _assert_close(got, single)
     assert "PartitionSpec(None, 'layer')" in got["specs"]
 
 
 @pytest.mark.slow
-def test_devices_read_their_own_recordings(toy_run, single):
-    _assert_close(_train(toy_run.data, count=2, features="streamed"), single)
+def test_devices_read_their_own_recordings(data, single):
+    _assert_close(_train(data, count=2, features="streamed"), single)
 
 
 def _mesh_of(monkeypatch, count, *, batch_size=8, layer_shards=1):
