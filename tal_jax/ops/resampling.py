@@ -119,14 +119,15 @@ def cumulative_weights(weights: jax.Array, *, where: jax.Array | None = None) ->
       ValueError: if the shapes do not fit.
     """
     weights = jnp.asarray(weights, jnp.float32)
-    sums = prefix.prefix_sum(weights, where=where)
     (length,) = weights.shape
+    weights = jnp.where(prefix.mask_or_all(where, length), weights, 0.0)
+    sums = prefix.prefix_sum(weights)
     cumulative = prefix.range_sum(sums, 0, jnp.arange(length + 1, dtype=jnp.int32))
 
     # Rounding can leave neighbours one unit in the last place out of order, and a flat part one
     # unit off itself.
-    weighs = prefix.mask_or_all(where, length) & (weights > 0)
-    steps = jnp.where(jnp.pad(weighs, (1, 0)), jax.lax.stop_gradient(cumulative), 0.0)
+    weighs = jnp.pad(weights > 0, (1, 0))
+    steps = jnp.where(weighs, jax.lax.stop_gradient(cumulative), 0.0)
     ordered = jax.lax.cummax(steps)
     return cumulative + jax.lax.stop_gradient(ordered - cumulative)
 

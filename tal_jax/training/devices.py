@@ -36,13 +36,10 @@ def make_mesh(batch_size: int, *, layer_shards: int = 1) -> Mesh | None:
             f"train.layer_shards={layer_shards}; expected a divisor of the {len(devices)} devices"
         )
     lanes = len(devices) // layer_shards
-    # With a single recording on a lane, XLA's compiler for CPUs makes programs that crash.
-    least = 2 if jax.default_backend() == "cpu" else 1
-    parts = [size for size in range(2, lanes + 1) if batch_size % (size * least) == 0]
-    fitting = max(parts, default=1)
+    fitting = max(size for size in range(1, lanes + 1) if batch_size % size == 0)
     if jax.process_count() > 1 and fitting < lanes:
         raise ValueError(
-            f"train.batch_size={batch_size}; expected a multiple of {lanes * least}, since "
+            f"train.batch_size={batch_size}; expected a multiple of {lanes}, since "
             f"{len(devices)} devices of {jax.process_count()} processes split a batch"
         )
     size = fitting * layer_shards

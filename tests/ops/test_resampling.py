@@ -445,3 +445,16 @@ def test_errors():
         ops.resample(features, weights, 4, where=jnp.ones(3, bool))
     with pytest.raises(ValueError, match=r"times must have shape \[P\], got \(\)"):
         ops.resample_points(1.0, ops.resample(features, weights, 4))
+
+
+def test_a_batch_of_one():
+    """Which XLA's compiler for CPUs made a crash of, where the row was gathered in the program."""
+    weights = np.repeat(np.arange(6, dtype=np.float32)[None], 3, axis=0)
+
+    @jax.jit
+    def gathered(weights, where, rows):
+        cumulative = jax.vmap(lambda w, where: ops.cumulative_weights(w, where=where))
+        return cumulative(weights[rows], where[rows])
+
+    got = gathered(weights, weights < 5, np.array([1]))
+    np.testing.assert_array_equal(got[0], [0, 0, 1, 3, 6, 10, 10])

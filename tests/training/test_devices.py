@@ -23,12 +23,12 @@ from tal_jax.training import devices, feeding, methods, steps
 
 data, layer_shards, features = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 config = toy.config(data)
-config.train.update(batch_size=16, rounds=1, steps=10, jitter=True, features=features)
+config.train.update(batch_size=8, rounds=1, steps=10, jitter=True, features=features)
 config.train.layer_shards = layer_shards
 config.model.widths = (256,)
 dataset, config = toy.dataset(data), check_config(config)
 packed = pipeline.pack_training(dataset, config, None)
-mesh = devices.make_mesh(16, layer_shards=layer_shards)
+mesh = devices.make_mesh(8, layer_shards=layer_shards)
 model = methods.method_of(config).make_model(config, 2)
 state = jax.device_get(steps.init_state(model, config, toy.DIM, jax.random.key(1)))
 state = devices.place_layers(state, mesh)
@@ -69,7 +69,7 @@ def _assert_close(got, want):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    return toy.write(tmp_path_factory.mktemp("toy") / "data", num_train=8)
+    return toy.write(tmp_path_factory.mktemp("toy") / "data")
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,6 @@ def test_devices_are_shared_out(monkeypatch):
     assert _mesh_of(monkeypatch, 1) is None
     assert _mesh_of(monkeypatch, 4) == ((4, 1), 4)
     assert _mesh_of(monkeypatch, 6) == ((4, 1), 4)  # what splits a batch of eight evenly
-    assert _mesh_of(monkeypatch, 8) == ((4, 1), 4)  # and leaves two recordings to each
     assert _mesh_of(monkeypatch, 8, layer_shards=2) == ((4, 2), 8)
     with pytest.raises(ValueError, match="train.layer_shards=3; expected a divisor of the 4"):
         _mesh_of(monkeypatch, 4, layer_shards=3)
@@ -114,7 +113,7 @@ def test_devices_are_shared_out(monkeypatch):
 
 def test_a_batch_that_processes_cannot_share(monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 3)
-    with pytest.raises(ValueError, match="train.batch_size=8; expected a multiple of 12"):
+    with pytest.raises(ValueError, match="train.batch_size=8; expected a multiple of 6"):
         _mesh_of(monkeypatch, 6)
 
 
