@@ -1,0 +1,116 @@
+"""A block of training against the same block written as plain loops."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import toy
+
+from tal_jax import pipeline
+from tal_jax.config import check_config
+from tal_jax.training import methods, steps
+from tal_jax.training import timeline as timelines
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """All that a block takes, after five updates, when there is something to search with."""
+    dataset = toy.dataset(toy.write(tmp_path_factory.mktemp("toy") / "data"))
+    config = check_config(toy.config())
+    packed = pipeline.pack_training(dataset, config, None)
+    model = methods.method_of(config).make_model(config, 2)
+    run = steps.make_run(model, steps.compiled_config(config), packed.num_samples)
+    key, settings = jax.random.key(3), steps.settings_of(config)
+    state = steps.init_state(model, config, toy.DIM, jax.random.key(4))
+    state, _ = run(state, packed.timeline, settings, key, jnp.int32(1))
+    return config, model, run, state, packed, settings, key
+
+
+def _copy(state):
+    return jax.tree.map(jnp.copy, state)  # a run takes its state's memory
+
+
+def _plain_block(config, model, state, packed, settings, key):
+    """Searches all recordings, one batch of them all, then makes the updates one by one."""
+    method, compiled = methods.method_of(config), steps.compiled_config(config)
+    timeline, length = packed.timeline, packed.num_samples
+
+    @jax.jit
+    def read(rows):
+        return timelines.resample_batch(timelines.take(timeline, rows), length)
+
+    @jax.jit
+    def gradient(params, batch, pseudo, key):
+        def loss(params):
+            return method.loss(model, compiled, params, batch, pseudo, settings, key)["loss"]
+
+        return jax.value_and_grad(loss)(params)
+
+    everything = read(jnp.arange(len(timeline.counts)))
+    found = jax.jit(lambda p, b: method.search(model, compiled, p, b))(state.params, everything)
+    params, opt_state, losses = state.params, state.opt_state, []
+    optimizer = optax.chain(
+        optax.add_decayed_weights(config.train.l2), optax.adam(config.train.learning_rate)
+    )
+    for step in range(int(state.step), int(state.step) + config.train.search_every):
+        choose_key, _, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
+        rows = jax.random.permutation(choose_key, len(timeline.counts))[: config.train.batch_size]
+        pseudo = jax.tree.map(lambda values, rows=rows: values[rows], found)
+        value, gradients = gradient(params, read(rows), pseudo, dropout_key)
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        params = optax.apply_updates(params, updates)
+        losses.append(float(value))
+    return params, np.mean(losses)
+
+
+@pytest.mark.slow
+def test_a_block_is_a_search_of_everything_and_its_updates(given):
+    config, model, run, state, packed, settings, key = given
+    params, loss = _plain_block(config, model, state, packed, settings, key)
+    got, metrics = run(_copy(state), packed.timeline, settings, key, jnp.int32(1))
+    assert metrics["loss"] == pytest.approx(loss, rel=1e-4)
+    assert int(got.step) == int(state.step) + config.train.search_every
+    for ours, theirs in zip(jax.tree.leaves(got.params), jax.tree.leaves(params), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+def test_blocks_follow_each_other(given):
+    """Two in one dispatch are two dispatches of one; metrics are means over all updates."""
+    _, _, run, state, packed, settings, key = given
+    first, metrics_a = run(_copy(state), packed.timeline, settings, key, jnp.int32(1))
+    second, metrics_b = run(first, packed.timeline, settings, key, jnp.int32(1))
+    both, metrics = run(_copy(state), packed.timeline, settings, key, jnp.int32(2))
+    jax.tree.map(np.testing.assert_array_equal, both, second)
+    for name, value in metrics.items():
+        mean = (metrics_a[name] + metrics_b[name]) / 2
+        np.testing.assert_allclose(value, mean, rtol=1e-5, atol=1e-7)
+
+
+def test_nothing_crosses_to_the_host_in_a_block(given):
+    _, _, run, state, packed, settings, key = given
+    state, num_blocks = _copy(state), jnp.int32(3)
+    with jax.transfer_guard("disallow"):
+        state, metrics = run(state, packed.timeline, settings, key, num_blocks)
+        jax.block_until_ready((state, metrics))
+
+
+def test_rows_are_drawn_without_replacement():
+    config = steps.compiled_config(check_config(toy.config()))
+    rows = steps.choose_rows(jax.random.key(0), jnp.int32(0), 9, config)
+    assert rows.shape == (config.train.search_every, config.train.batch_size)
+    assert all(len(set(row)) == len(row) for row in rows.tolist())
+    assert rows.min() >= 0 and rows.max() < 9 and len(np.unique(rows)) > config.train.batch_size
+    later = steps.choose_rows(jax.random.key(0), jnp.int32(3), 9, config)
+    np.testing.assert_array_equal(later[0], rows[3])
+
+
+def test_settings_are_traced_and_shapes_are_not():
+    config = toy.config()
+    before = steps.compiled_config(check_config(config))
+    config.train.update(learning_rate=0.5, l2=0.1, steps=120)
+    config.loss.lambda_vid, config.localization.delta, config.seed = 3.0, 0.1, 7
+    assert steps.compiled_config(check_config(config)) == before
+    assert float(steps.settings_of(config)["learning_rate"]) == 0.5
+    config.train.batch_size = 3
+    assert steps.compiled_config(check_config(config)) != before
