@@ -83,15 +83,10 @@ def test_devices_share_a_batch(data, single):
 
 
 @pytest.mark.slow
-def test_devices_share_layers(data, single):
-    got = _train(data, count=4, layer_shards=2)
+def test_devices_share_layers_and_read_their_own_recordings(data, single):
+    got = _train(data, count=4, layer_shards=2, features="streamed")
     _assert_close(got, single)
     assert "(None, 'layer')" in got["specs"]
-
-
-@pytest.mark.slow
-def test_devices_read_their_own_recordings(data, single):
-    _assert_close(_train(data, count=2, features="streamed"), single)
 
 
 def _mesh_of(monkeypatch, count, *, batch_size=8, layer_shards=1):
