@@ -104,7 +104,6 @@ def _keys(key: jax.Array, step: jax.Array) -> jax.Array:
 # --- the compiled programs ---
 
 
-@functools.lru_cache(maxsize=8)
 def make_run(
     model: Any,
     config: ml_collections.FrozenConfigDict,
@@ -126,6 +125,11 @@ def make_run(
       times a search and `search_every` updates, with the numbers from `settings_of` and the key of
       the round. The state is donated; the metrics are means over all these updates.
     """
+    return _compiled_run(model, config, num_samples, mesh)
+
+
+@functools.lru_cache(maxsize=8)
+def _compiled_run(model, config, num_samples, mesh):
     return jax.jit(_run_of(model, config, num_samples, mesh), donate_argnums=0)
 
 
