@@ -48,7 +48,7 @@ class Checkpoints:
     def __init__(self, manager: Any, ocp: Any, folder: Path):
         self._manager, self._ocp, self._folder = manager, ocp, folder
 
-    def save(self, step: int, state: Any, metrics: dict[str, float] | None = None) -> None:
+    def save(self, step: int, state: Any, *, metrics: dict[str, float] | None = None) -> None:
         """Writes a state; the highest `metrics["criterion"]` decides which one is best.
 
         Raises:

@@ -74,6 +74,9 @@ def train_round(
             state = saved.restore(state, which=which) or state
             return int(state.step), saved.latest_metrics()
 
+        def save(step, state, measured):
+            saved.save(step, state, metrics=measured)
+
         step, measured = processes.once(restore)
         state = devices.place_layers(processes.share_arrays(state), mesh)
         rate = Rate(step)
@@ -102,7 +105,7 @@ def train_round(
                     best, waited = max(best, score), 0 if score > best else waited + 1
                     # All that stopping depends on, so that a resumed round stops at the same step.
                     measured = {"criterion": score, "best": best, "waited": waited}
-                processes.once(lambda *given: saved.save(*given), step, host, measured)
+                processes.once(save, step, host, measured)
         if step < train.steps:
             report(f"round {number}: no better on the held-out points; stopped early")
         if train.patience:

@@ -16,7 +16,7 @@ from tal_jax.data import batches
 from tal_jax.data.clock import Grid
 from tal_jax.data.feature_files import open_features
 from tal_jax.data.recordings import Dataset, Point, Recording
-from tal_jax.training import feeding, hamnet, steps
+from tal_jax.training import devices, feeding, hamnet, steps
 from tal_jax.training import timeline as timelines
 
 GRID = Grid(fps=1, stride_frames=1, window_frames=1)
@@ -146,7 +146,7 @@ def test_chunks(tmp_path, features):
     """As many rows have the features that their files hold, in the same shapes."""
     dataset = _dataset(tmp_path)
     timeline = pipeline.pack_training(dataset, _config(features), PROPOSALS).timeline
-    chunk_of, shapes = feeding.chunks(timeline, dataset.train), set()
+    chunk_of, shapes = feeding.chunks(timeline, dataset.train, "float32"), set()
     for rows in (np.array([6, 0, 6]), np.array([3, 10, 13])):
         chunk = chunk_of(rows)
         shapes.add(chunk.recordings.features.shape)
@@ -186,7 +186,7 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
     num_blocks = config.train.steps // config.train.search_every
     begun = [threading.Event() for _ in range(num_blocks + 1)]
     begun[num_blocks].set()  # there is no block after the last one
-    read_rows, device_put = feeding._read_rows, jax.device_put
+    read_rows, split = feeding._read_rows, devices.split
     shapes, numbers = [], iter(range(num_blocks))
 
     def reading(*given):
@@ -194,9 +194,10 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
         begun[number].set()
         return read_rows(*given)
 
-    def putting(values):
-        events.append(("put", sum(kind == "put" for kind, _ in events)))
-        return device_put(values)
+    def putting(values, mesh, *, axis=0):
+        if axis == 0:  # the features; their places follow
+            events.append(("put", sum(kind == "put" for kind, _ in events)))
+        return split(values, mesh, axis=axis)
 
     def run(state, timeline, places, settings, key):
         shapes.append((timeline.recordings.features.shape, timeline.counts.shape, places.shape))
@@ -208,7 +209,7 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
     _replace_block(monkeypatch, run)
     with _open(config, dataset) as advance:
         monkeypatch.setattr(feeding, "_read_rows", reading)
-        monkeypatch.setattr(jax, "device_put", putting)
+        monkeypatch.setattr(devices, "split", putting)
         state = 0
         for step in range(0, config.train.steps, config.train.search_every):
             state, _ = advance(state, step, 1)
