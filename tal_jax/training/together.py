@@ -168,7 +168,7 @@ def train_round(
             folder = rounds.checkpoint_folder(workdir, number)
             saved = stack.enter_context(checkpoints.open_checkpoints(folder))
             key, state = rounds.begin_round(model, config, dim, number=number, params=start)
-            state = saved.restore(state) or state
+            state = saved.restore(jax.device_get(state)) or state
             log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
             members.append(_Member(config, timeline, key, state, saved, log, folder))
         while behind := [one for one in members if one.step < one.config.train.steps]:
@@ -270,7 +270,7 @@ def _advance(
             report(f"mean of {len(group)}  {line}")
         if step % train.checkpoint_every == 0 or step >= train.steps:
             for member in group:
-                member.saved.save(step, member.state)
+                member.saved.save(step, jax.device_get(member.state))
 
 
 @jax.jit
