@@ -84,6 +84,7 @@ def _rows(config):
 # --- the same network ---
 
 
+@pytest.mark.slow
 def test_run_is_the_same_wherever_features_lie(toy_run, tmp_path):
     """Two rounds, stopped in the middle of each, and continued the other way."""
 
@@ -124,6 +125,7 @@ def _losses(workdir):
     return [(line["round"], line["step"], line["loss"]) for line in lines if "step" in line]
 
 
+@pytest.mark.slow
 def test_every_block_is_the_same(tmp_path):
     """Compensated and original timelines, moved samples, states and metrics after any block."""
     dataset, states, metrics = _dataset(tmp_path), {}, {}

@@ -18,6 +18,9 @@ from tal_jax.training import methods, together
 # Seed, learning rate and a weight of the loss of each member.
 MEMBERS = ((0, 1e-2, 1.0), (1, 1e-2, 1.0), (2, 3e-3, 0.5))
 
+# One file of its own, since its runs are shared: minutes of compilation.
+pytestmark = pytest.mark.slow
+
 
 def _config(data: Path, seed=0, learning_rate=1e-2, lambda_vid=1.0, **settings):
     config = toy.config(data)
@@ -127,7 +130,7 @@ def test_no_program_of_their_own(runs):
     assert not {"jit(run)", "jit(read)", "jit(locate)", "jit(init)"} & set(runs.compiled)
 
 
-@pytest.mark.parametrize("share_features", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("share_features", [True, False])
 def test_side_by_side_is_the_same(runs, tmp_path, share_features):
     """As accelerators train them: each update of all at once, in one program for all rounds."""
     configs = [check_config(config) for config in runs.configs]
