@@ -208,7 +208,7 @@ def _train(arguments: argparse.Namespace) -> None:
     config = _load_config(arguments)
     if arguments.processes is not None:
         processes.start(arguments.processes)
-    say = _say if processes.is_first() else _say_nothing
+    say = _say if processes.is_first() else lambda line: None
     if arguments.seeds is None:
         dataset = _load_data(config, arguments, say)
         pipeline.fit(dataset, config, workdir=arguments.workdir, report=say)
@@ -256,10 +256,6 @@ def _load_data(
         f"{len(dataset.test)} to test on, {len(dataset.classes)} classes"
     )
     return dataset
-
-
-def _say_nothing(line: str) -> None:
-    del line
 
 
 def _taught(config: ml_collections.ConfigDict, dataset: Dataset) -> str:

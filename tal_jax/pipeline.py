@@ -90,7 +90,7 @@ def fit(
     """
     config, workdir = check_config(config), Path(workdir)
     _check_data(dataset)
-    report = report if processes.is_first() else _say_nothing
+    report = report if processes.is_first() else lambda line: None
     processes.once(run_card.start, workdir, config, dataset)
     for note in dataset.notes:
         report(f"note: {note}")
@@ -362,7 +362,7 @@ def pack_training(
       dataset: the data set.
       config: of the run.
       proposals: of the previous round.
-      sizes: see `batches.pack`; those that the data set itself needs by default.
+      sizes: see `batches.pack_labels`; those that the data set itself needs by default.
       features: the features that `batches.pack` would make, where they are on the device already.
     """
     sizes = sizes or _common_sizes([dataset])
@@ -475,7 +475,7 @@ def _compensate(timeline, proposals, recordings, config):
 
 
 def _common_sizes(datasets: Sequence[Dataset]) -> dict[str, int]:
-    """Sizes that the training recordings of each of the data sets fit in, see `batches.pack`."""
+    """Sizes that the training recordings of each data set fit in, see `batches.pack_labels`."""
     recordings = [recording for dataset in datasets for recording in dataset.train]
     return {
         "length": _bucket_of(recordings),
@@ -694,10 +694,6 @@ def evaluate(
 def activitynet(results: Results) -> dict[str, Any]:
     """Detections as ActivityNet's JSON has them."""
     return {"version": "tal_jax", "results": results, "external_data": {"used": False}}
-
-
-def _say_nothing(line: str) -> None:
-    del line
 
 
 def _number(value: float) -> float | None:

@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 _T = TypeVar("_T")
-_ERRORS = {error.__name__: error for error in (ValueError, OSError)}
 
 
 def start(where: str) -> None:
@@ -53,7 +52,7 @@ def count() -> int:
 
 def mine(items: Iterable[_T]) -> list[_T]:
     """This process's share of some work: every n-th piece, for n processes."""
-    return list(items)[jax.process_index() :: jax.process_count()]
+    return list(items)[jax.process_index() :: count()]
 
 
 def once(function: Callable[..., _T], *args: Any) -> _T:
@@ -67,47 +66,36 @@ def once(function: Callable[..., _T], *args: Any) -> _T:
       ValueError: in every process, if the function raised it in the first.
       OSError: likewise.
     """
-    if jax.process_count() == 1:
+    if count() == 1:
         return function(*args)
     told, error = {}, None
     if is_first():
         try:
             told = {"result": function(*args)}
         except (ValueError, OSError) as raised:
-            kind = "ValueError" if isinstance(raised, ValueError) else "OSError"
-            told, error = {"error": [kind, str(raised)]}, raised
-    told = json.loads(_gather_bytes(json.dumps(told).encode())[0])
+            error = raised
+            told = {"error": str(raised), "of_files": isinstance(raised, OSError)}
+    told = json.loads(gather_bytes(json.dumps(told).encode())[0])
     if "error" in told:
-        kind, message = told["error"]
-        raise error or _ERRORS[kind](message)
+        kind = OSError if told["of_files"] else ValueError
+        raise error or kind(told["error"])
     return told["result"]
 
 
 def gather(parts: dict[str, Any]) -> dict[str, Any]:
     """The union of what the processes hold, dictionaries of values that JSON can hold."""
-    if jax.process_count() == 1:
+    if count() == 1:
         return parts
     merged = {}
-    for part in _gather_bytes(json.dumps(parts).encode()):
+    for part in gather_bytes(json.dumps(parts).encode()):
         merged |= json.loads(part)
     return merged
 
 
 def gather_bytes(payload: bytes) -> list[bytes]:
     """What every process holds, in their order."""
-    return [payload] if jax.process_count() == 1 else _gather_bytes(payload)
-
-
-def share_arrays(tree: _T) -> _T:
-    """The first process's host arrays, in all processes."""
-    if jax.process_count() == 1:
-        return tree
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.broadcast_one_to_all(tree)
-
-
-def _gather_bytes(payload: bytes) -> list[bytes]:
+    if count() == 1:
+        return [payload]
     from jax.experimental import multihost_utils
 
     sizes = multihost_utils.process_allgather(np.array([len(payload)], np.int32)).ravel()
@@ -115,3 +103,12 @@ def _gather_bytes(payload: bytes) -> list[bytes]:
     padded[: len(payload)] = np.frombuffer(payload, np.uint8)
     rows = multihost_utils.process_allgather(padded).reshape(len(sizes), -1)
     return [row[:size].tobytes() for row, size in zip(rows, sizes, strict=True)]
+
+
+def share_arrays(tree: _T) -> _T:
+    """The first process's host arrays, in all processes."""
+    if count() == 1:
+        return tree
+    from jax.experimental import multihost_utils
+
+    return multihost_utils.broadcast_one_to_all(tree)

@@ -71,6 +71,7 @@ def timed_run(dataset: Dataset, options, workdir: Path) -> dict:
     )
     seconds = collections.Counter()
     with contextlib.ExitStack() as stack:
+        compiling = stack.enter_context(compile_seconds())
         for module, name, title in (
             (pipeline, "pack_training", "features to the device, timelines"),
             (rounds, "train_round", "training"),
@@ -80,15 +81,15 @@ def timed_run(dataset: Dataset, options, workdir: Path) -> dict:
             (checkpoints.Checkpoints, "save", "checkpoints (within training)"),
         ):
             last = options.profile if name == "train_round" else None
-            stack.enter_context(stopwatch(module, name, seconds, title, last, options.rounds - 1))
-        compiling = stack.enter_context(compile_seconds())
+            watch = stopwatch(module, name, seconds, title, compiling, last, options.rounds - 1)
+            stack.enter_context(watch)
         begin = time.perf_counter()
         pipeline.fit(dataset, config, workdir=workdir, report=print)
         seconds["all"] = time.perf_counter() - begin
-    seconds["compilation (within the parts)"] = sum(compiling)
+    seconds["all, compilation"] = sum(compiling)
     updates = options.rounds * options.steps
     training = seconds["training"] - seconds["checkpoints (within training)"]
-    training -= sum(compiling) if seconds["training"] > sum(compiling) else 0
+    training -= seconds["training, compilation"]
     products = updates * product_flops(options, config.train.search_every)
     figures = dict(seconds) | {
         "ms an update, searches included": 1000 * training / updates,
@@ -110,18 +111,19 @@ def product_flops(options, search_every: int) -> float:
 
 
 @contextlib.contextmanager
-def stopwatch(owner, name, seconds, title, trace=None, traced=None):
-    """Adds the time that calls of a function take; traces the call of that round."""
+def stopwatch(owner, name, seconds, title, compiling, trace=None, traced=None):
+    """Adds the time that calls of a function take, and how much of it compiles; traces a round."""
     function = getattr(owner, name)
 
     @functools.wraps(function)
     def timed(*args, **kwargs):
-        begin = time.perf_counter()
+        begin, known = time.perf_counter(), len(compiling)
         traces = trace is not None and kwargs["number"] == traced
         with jax.profiler.trace(trace) if traces else contextlib.nullcontext():
             result = function(*args, **kwargs)
             jax.block_until_ready(jax.tree.leaves(result))
         seconds[title] += time.perf_counter() - begin
+        seconds[f"{title}, compilation"] += sum(compiling[known:])
         return result
 
     setattr(owner, name, timed)
