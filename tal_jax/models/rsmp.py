@@ -16,10 +16,17 @@ from tal_jax.ops import reassignment
 @dataclasses.dataclass(frozen=True)
 class Branches:
     """What the network says of a batch: S = 2, first from the original, then from the reassigned
-    embedding; S = 1 without reassignment."""
+    embedding; S = 1 without reassignment.
 
-    embedding: jax.Array  # [S, B, T, W]
+    The reassigned embedding is a mixture of the original one and of few prototypes, and all that
+    reads it is linear: so it is never built, see `_mix` and `pool`.
+    """
+
+    embedding: jax.Array  # [B, T, W] original
     logits: jax.Array  # [S, B, T, C + 1], the last channel is the background
+    assignments: jax.Array | None = None  # [B, T, K]
+    prototypes: jax.Array | None = None  # [B, K, W] of each recording
+    omega: float = dataclasses.field(default=0.0, metadata={"static": True})
 
 
 class RSMP(nn.Module):
@@ -70,17 +77,19 @@ class RSMP(nn.Module):
             self.num_classes + 1, dtype=self.dtype, use_bias=False, name="classifier"
         )
         hidden = embed(features, where=where, deterministic=deterministic)
-        branches = [hidden]
-        if self.num_prototypes:
-            shape = (self.num_prototypes, hidden.shape[-1])
-            prototypes = self.param("prototypes", nn.initializers.xavier_uniform(), shape)
-            branches.append(self._reassign(hidden, prototypes, where))
-        embeddings = jnp.stack(branches)
-        return Branches(embeddings, classify(embeddings))
+        logits = classify(hidden)
+        if not self.num_prototypes:
+            return Branches(hidden, logits[None])
+        shape = (self.num_prototypes, hidden.shape[-1])
+        shared = self.param("prototypes", nn.initializers.xavier_uniform(), shape)
+        assignments, prototypes = self._reassign(hidden, shared, where)
+        reassigned = _mix(logits, assignments, classify(prototypes), self.omega)
+        logits = jnp.stack([logits, reassigned])
+        return Branches(hidden, logits, assignments, prototypes, self.omega)
 
-    def _reassign(self, hidden: jax.Array, prototypes: jax.Array, where: jax.Array) -> jax.Array:
+    def _reassign(self, hidden: jax.Array, prototypes: jax.Array, where: jax.Array):
         def one(hidden, where):
-            return reassignment.reassign(
+            found = reassignment.reassign(
                 hidden,
                 prototypes,
                 gamma=self.gamma,
@@ -88,9 +97,46 @@ class RSMP(nn.Module):
                 num_iters=self.num_iters,
                 closed_form=self.closed_form,
                 where=where,
-            ).features
+            )
+            return found.assignments, found.prototypes
 
         return jax.vmap(one)(hidden, where)
+
+
+def _mix(
+    original: jax.Array, assignments: jax.Array, prototypes: jax.Array, omega: float
+) -> jax.Array:
+    """What a linear map makes of the reassigned embedding.
+
+    Args:
+      original: `[B, N, M]` what it makes of the original embedding.
+      assignments: `[B, N, K]`.
+      prototypes: `[B, K, M]` what it makes of the prototypes.
+      omega: the weight of the prototypes.
+    """
+    return omega * (assignments @ prototypes) + (1 - omega) * original
+
+
+def pool(branches: Branches, weights: jax.Array) -> jax.Array:
+    """Weighted sums of embedded snippets.
+
+    Args:
+      branches: what the network returned.
+      weights: `[B, N, T]` float32.
+
+    Returns:
+      `[S, B, N, W]` float32, sums of each branch's embedding.
+    """
+    original = jnp.einsum(
+        "bnt,btw->bnw",
+        weights.astype(branches.embedding.dtype),
+        branches.embedding,
+        preferred_element_type=jnp.float32,
+    )
+    if branches.assignments is None:
+        return original[None]
+    shares = weights @ branches.assignments
+    return jnp.stack([original, _mix(original, shares, branches.prototypes, branches.omega)])
 
 
 def select_logits(branches: Branches, branch: str) -> jax.Array:

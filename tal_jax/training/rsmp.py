@@ -3,6 +3,7 @@
 What a method is made of is told in `tal_jax.training.methods`.
 """
 
+import dataclasses
 import functools
 from typing import Any
 
@@ -110,27 +111,44 @@ def batch_losses(
     config: ml_collections.ConfigDict,
 ) -> Metrics:
     """The unweighted loss parts on a batch, means over the branches."""
-    parts = jax.vmap(functools.partial(_branch_losses, config=config), in_axes=(0, 0, None, None))(
-        branches.embedding, branches.logits, batch, pseudo
-    )
-    return jax.tree.map(lambda values: values.mean(axis=0), parts)
+    found = jax.vmap(functools.partial(_sequence_segments, config=config))(batch, pseudo)
+    weights, labels, action, where = jax.vmap(
+        functools.partial(_choose_segments, most=config.loss.max_feat_segments)
+    )(found, batch)
 
+    def one_branch(logits, embeddings):
+        parts = jax.vmap(functools.partial(_recording_losses, config=config))(
+            logits, batch, pseudo, found
+        )
+        feature = losses.feature_contrast_loss(
+            embeddings.reshape(-1, embeddings.shape[-1]),
+            *(values.ravel() for values in (labels, action)),
+            temperature=config.loss.temperature,
+            where=where.ravel(),
+        )
+        return jax.tree.map(lambda values: values.mean(axis=0), parts) | {"feat": feature}
 
-def _branch_losses(embedding, logits, batch, pseudo, *, config) -> Metrics:
-    parts = jax.vmap(functools.partial(_recording_losses, config=config))(
-        embedding, logits, batch, pseudo
-    )
-    segments = parts.pop("segments")
-    overflow = parts.pop("segment_overflow").sum()
+    parts = jax.vmap(one_branch)(branches.logits, rsmp.pool(branches, weights))
     means = jax.tree.map(lambda values: values.mean(axis=0), parts)
-    embeddings, labels, action, where = (x.reshape(-1, *x.shape[2:]) for x in segments)
-    feature = losses.feature_contrast_loss(
-        embeddings, labels, action, temperature=config.loss.temperature, where=where
+    return means | {"segment_overflow": found.overflow.sum().astype(jnp.float32)}
+
+
+def _sequence_segments(batch, pseudo, *, config) -> pseudo_labels.SequenceSegments:
+    """The segments of one recording's optimal sequences, none before the first search."""
+    found = jax.vmap(
+        lambda labels: pseudo_labels.sequence_segments(
+            labels, num_segments=config.loss.max_segments, where=batch.where
+        )
+    )(pseudo.sequences)
+    searched = pseudo.ready & batch.slot_where
+    return dataclasses.replace(
+        found,
+        where=found.where & searched[:, None],
+        overflow=jnp.where(searched, found.overflow, 0),
     )
-    return means | {"feat": feature, "segment_overflow": overflow.astype(jnp.float32)}
 
 
-def _recording_losses(embedding, logits, batch, pseudo, *, config) -> dict[str, Any]:
+def _recording_losses(logits, batch, pseudo, found, *, config) -> Metrics:
     loss = config.loss
     num_classes = logits.shape[-1] - 1
     # One row a slot; empty slots have no class, so their rows are zero.
@@ -139,13 +157,6 @@ def _recording_losses(embedding, logits, batch, pseudo, *, config) -> dict[str, 
     positive = batch.points.any(axis=1)
     fused, _ = fuse(logits)
     scores = slot_scores(fused, batch.slot_labels)
-    found = jax.vmap(
-        lambda labels: pseudo_labels.sequence_segments(
-            labels, num_segments=loss.max_segments, where=batch.where
-        )
-    )(pseudo.sequences)
-    searched = pseudo.ready & batch.slot_where
-    found_where = found.where & searched[:, None]
     return {
         "vid": losses.video_loss(
             probabilities[:, :num_classes],
@@ -161,22 +172,21 @@ def _recording_losses(embedding, logits, batch, pseudo, *, config) -> dict[str, 
             jax.nn.one_hot(jnp.full(logits.shape[0], num_classes), num_classes + 1),
             where=pseudo.background & pseudo.ready,
         ),
-        "score": _score_loss(scores, found, found_where, pseudo.best, searched, batch, config),
+        "score": _score_loss(scores, found, pseudo, batch, config),
         "ins": losses.dense_loss(
             logits,
             _instance_targets(batch.instances @ classes),
             where=batch.where & batch.instances.any(),
         ),
-        "segments": _pooled_segments(embedding, found, found_where, batch, loss.max_feat_segments),
-        "segment_overflow": jnp.where(searched, found.overflow, 0).sum(),
     }
 
 
-def _score_loss(scores, found, found_where, best, searched, batch, config):
+def _score_loss(scores, found, pseudo, batch, config):
     loss = config.loss
+    searched = pseudo.ready & batch.slot_where
     length = batch.where.sum(dtype=jnp.int32)
 
-    def one_slot(scores, found, found_where, best):
+    def one_slot(scores, found, best):
         sums = prefix.prefix_sum(scores, where=batch.where)
         if loss.select == "best":
             segments, inverted = best[None, :], jnp.zeros(1, bool)
@@ -192,9 +202,9 @@ def _score_loss(scores, found, found_where, best, searched, batch, config):
         )
         if loss.select == "best":
             return losses.best_contrast_loss(contrasts)
-        return losses.sequence_contrast_loss(contrasts, found.action, where=found_where)
+        return losses.sequence_contrast_loss(contrasts, found.action, where=found.where)
 
-    values = jax.vmap(one_slot)(scores, found, found_where, best)
+    values = jax.vmap(one_slot)(scores, found, pseudo.best)
     return jnp.where(searched, values, 0).sum() / jnp.maximum(searched.sum(), 1)
 
 
@@ -206,13 +216,17 @@ def _instance_targets(classes: jax.Array) -> jax.Array:
     return jnp.where(total > 0, classes / jnp.maximum(total, 1), background)
 
 
-def _pooled_segments(embedding, found, where, batch, most):
-    """Mean embeddings of up to `most` action and `most` background segments of a recording."""
-    size = embedding.shape[0]
-    labels = jnp.broadcast_to(batch.slot_labels[:, None], where.shape)
+def _choose_segments(found, batch, *, most):
+    """Up to `most` action and `most` background segments of a recording.
+
+    Returns:
+      The weights of the snippets in their means `[N, T]`, labels, whether they are actions, and
+      whether they exist, `[N]` each.
+    """
+    labels = jnp.broadcast_to(batch.slot_labels[:, None], found.where.shape)
 
     def pick(kind):
-        chosen = (where & kind).ravel()
+        chosen = (found.where & kind).ravel()
         index = jnp.nonzero(chosen, size=most, fill_value=chosen.shape[0] - 1)[0]
         exists = jnp.arange(most) < chosen.sum()
         return found.segments.reshape(-1, 2)[index], labels.ravel()[index], exists
@@ -223,11 +237,11 @@ def _pooled_segments(embedding, found, where, batch, most):
     )
     segments = jnp.concatenate([segments_a, segments_b])
     exists = jnp.concatenate([where_a, where_b])
-    at = jnp.arange(size)
+    at = jnp.arange(batch.where.shape[0])
     inside = (at >= segments[:, :1]) & (at < segments[:, 1:]) & exists[:, None]
-    shares = inside / jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
+    weights = inside / jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
     action = jnp.arange(2 * most) < most
-    return shares @ embedding, jnp.concatenate([labels_a, labels_b]), action, exists
+    return weights, jnp.concatenate([labels_a, labels_b]), action, exists
 
 
 def total_loss(parts: Metrics, weights: Metrics) -> Metrics:

@@ -184,6 +184,13 @@ def _network_and_variables(**kwargs):
     return model, _variables(model, np.zeros((1, 9, 5), np.float32), np.ones((1, 9), bool))
 
 
+def _embeddings(branches):
+    """The embedding of each branch, `[S, B, T, W]`."""
+    num_recordings, length, _ = branches.embedding.shape
+    each = np.broadcast_to(np.eye(length, dtype=np.float32), (num_recordings, length, length))
+    return np.asarray(rsmp.pool(branches, each))
+
+
 def test_parameters():
     features, where = np.zeros((2, 9, 5), np.float32), np.ones((2, 9), bool)
     variables = jax.jit(_network().init)(jax.random.key(0), features, where=where)
@@ -204,12 +211,22 @@ def test_both_branches_go_through_one_classifier():
     model, variables = _network_and_variables()
     features, where = _random(5, 2, 9, 5), _where(9, 6, size=9)
     got = jax.jit(model.apply)(variables, features, where=where)
-    assert got.embedding.shape == (2, 2, 9, 12) and got.logits.shape == (2, 2, 9, 4)
+    assert got.embedding.shape == (2, 9, 12) and got.logits.shape == (2, 2, 9, 4)
     assert got.logits.dtype == got.embedding.dtype == jnp.float32
+    embeddings = _embeddings(got)
     kernel = variables["params"]["classifier"]["kernel"]
-    np.testing.assert_allclose(got.logits, np.asarray(got.embedding) @ kernel, rtol=1e-4, atol=1e-4)
-    original, reassigned = np.asarray(got.embedding)
+    np.testing.assert_allclose(got.logits, embeddings @ kernel, rtol=1e-4, atol=1e-4)
+    original, reassigned = embeddings
+    np.testing.assert_allclose(original, got.embedding, rtol=1e-6)
     assert np.abs(original - reassigned).max() > 0.1
+
+
+def test_pooling_is_linear():
+    model, variables = _network_and_variables()
+    got = jax.jit(model.apply)(variables, _random(5, 2, 9, 5), where=_where(9, 6, size=9))
+    weights = np.abs(_random(6, 2, 3, 9))
+    want = weights @ _embeddings(got)
+    np.testing.assert_allclose(rsmp.pool(got, weights), want, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("closed_form", [False, True])
@@ -218,7 +235,7 @@ def test_reassignment_is_that_of_the_formula(closed_form):
         num_iters=1, gamma=3.0, omega=0.4, closed_form=closed_form
     )
     got = jax.jit(model.apply)(variables, _random(6, 1, 8, 5), where=np.ones((1, 8), bool))
-    features, reassigned = np.asarray(got.embedding, np.float64)[:, 0]
+    features, reassigned = _embeddings(got).astype(np.float64)[:, 0]
     mu = variables["params"]["prototypes"].astype(np.float64)
 
     def assign(mu):
@@ -250,8 +267,8 @@ def test_padding_changes_nothing(num_prototypes, closed_form):
     short = apply(variables, features[:, :9], where=where[:, :9])
     spoiled = np.where(where[..., None], features, np.nan)
     padded = apply(variables, spoiled, where=where)
-    for name in ("embedding", "logits"):
-        got, want = (np.asarray(getattr(found, name)) for found in (padded, short))
+    for read in (_embeddings, lambda found: np.asarray(found.logits)):
+        got, want = read(padded), read(short)
         np.testing.assert_allclose(got[:, :, :9], want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
         assert not np.any(got[:, ~where])
 
@@ -299,7 +316,7 @@ def test_without_prototypes_there_is_one_branch():
 
 def test_selection_of_a_branch():
     logits = jnp.array([1.0, 3.0])[:, None, None, None]
-    branches = rsmp.Branches(jnp.zeros((2, 1, 1, 1)), logits)
+    branches = rsmp.Branches(jnp.zeros((1, 1, 1)), logits)
     for branch, want in (("original", 1), ("reassigned", 3), ("mean", 2)):
         assert rsmp.select_logits(branches, branch).tolist() == [[[want]]]
     with pytest.raises(ValueError, match="branch='both'; expected 'original', 'reassigned' or"):
