@@ -16,7 +16,7 @@ from tal_jax.data.recordings import Recording, labels_of
 from tal_jax.data.score_files import RecordingScores, ScoreSequence
 from tal_jax.ops import contrast, prefix, resampling
 from tal_jax.ops import segments as segment_ops
-from tal_jax.training import devices, methods
+from tal_jax.training import devices, methods, streaming
 from tal_jax.training import timeline as timelines
 from tal_jax.training.state import Scores
 
@@ -288,13 +288,59 @@ def read(
 
     def one_lane(params, features, rows):
         batch = timelines.resample_batch(timelines.with_features(rows, features), num_samples)
-        said = methods.method_of(config).read_scores(model, config, params, batch)
+        method = methods.method_of(config)
+        said = method.read_logits(model, config, params, batch.features, batch.where)
+        said = method.scores_of(config, said, batch.where)
         return Reading(said, dataclasses.replace(batch.resampled, features=None, positions=None))
 
     lane = P(devices.DATA)
     read_lanes = devices.per_lane(one_lane, mesh, (P(), P(), lane), lane)
     rows = timelines.with_features(timeline, None)
     return read_lanes(params, timeline.recordings.features, rows)
+
+
+def read_windows(
+    params: Any,
+    windows: streaming.Windows,
+    cumulative: np.ndarray,
+    *,
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    num_samples: int,
+) -> ScoreSequence:
+    """Runs the network on one recording of any length, window by window.
+
+    Args:
+      params: of the network.
+      windows: N snippets of the recording, on whatever timeline.
+      cumulative: `[T + 1]` leads times back from that timeline.
+      model: the network.
+      config: from `steps.compiled_config`.
+      num_samples: length to pad the scores to, so that recordings share programs.
+
+    Returns:
+      What `read` says of the whole, on the host.
+
+    Raises:
+      ValueError: if features hold NaN or infinity.
+    """
+    said = methods.method_of(config).stream_logits(model, config, params, windows)
+    length = len(windows.features)
+
+    def padded(values):
+        room = [(0, num_samples - length), *[(0, 0)] * (values.ndim - 1)]
+        return np.pad(values, room)[None]
+
+    where = (np.arange(num_samples) < length)[None]
+    scores = _row(jax.device_get(_scores_of(config, jax.tree.map(padded, said), where)), 0)
+    return ScoreSequence(
+        scores.scores[:length], scores.foreground[:length], scores.video, cumulative
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _scores_of(config, said, where):
+    return methods.method_of(config).scores_of(config, said, where)
 
 
 def settings_of(options: ml_collections.ConfigDict) -> dict[str, jax.Array]:

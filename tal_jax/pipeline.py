@@ -30,6 +30,7 @@ from tal_jax.data.recordings import (
 )
 from tal_jax.data.score_files import RecordingScores, read_scores, write_scores
 from tal_jax.localization import Results
+from tal_jax.ops import resampling
 from tal_jax.training import (
     checkpoints,
     devices,
@@ -38,6 +39,7 @@ from tal_jax.training import (
     metrics_log,
     rounds,
     steps,
+    streaming,
     together,
 )
 from tal_jax.training import timeline as timelines
@@ -46,6 +48,8 @@ from tal_jax.training import timeline as timelines
 _LENGTH_STEP = 64
 # Recordings that are predicted, and held in memory, at once.
 _CHUNK = 16
+# Snippets of a recording that are: of a longer one so many at a time.
+_MOST_AT_ONCE = 8192
 
 _T = TypeVar("_T")
 
@@ -233,7 +237,13 @@ def predict(
         check_recording(recording, dim=fitted.dim)
     bare = [dataclasses.replace(recording, points=()) for recording in recordings]
     results, said = {}, {}
-    groups = _groups(bare, lambda recording: len(recording.features))
+    long = [recording for recording in bare if len(recording.features) > _MOST_AT_ONCE]
+    for recording in processes.mine(long):
+        results[recording.name], said[recording.name] = _predict_long(fitted, recording)
+    groups = _groups(
+        [recording for recording in bare if len(recording.features) <= _MOST_AT_ONCE],
+        lambda recording: len(recording.features),
+    )
     for length, group in processes.mine(groups):
         packed = _pack_plain(group, length, fitted)
         found, original = _locate(fitted, group, packed)
@@ -251,6 +261,47 @@ def predict(
         said = _gather_scores(said)
         scores |= {recording.name: said[recording.name] for recording in recordings}
     return {recording.name: results[recording.name] for recording in recordings}
+
+
+def _predict_long(
+    fitted: Fitted, recording: Recording
+) -> tuple[list[dict[str, Any]], RecordingScores]:
+    """`predict` of a recording that only the network's scores of are held as a whole."""
+    config, name, total = fitted.config, recording.name, len(recording.features)
+    model = methods.method_of(config).make_model(config, len(fitted.classes))
+    length = batches.bucket(total, _MOST_AT_ONCE // 4)
+
+    def read(features, cumulative, num_samples):
+        dtype = batches.feature_dtype([recording], config.model.precision)
+        windows = streaming.Windows(name, features, _MOST_AT_ONCE, model.reach, dtype)
+        return localization.read_windows(
+            fitted.params,
+            windows,
+            cumulative,
+            model=model,
+            config=steps.compiled_config(config),
+            num_samples=num_samples,
+        )
+
+    original = read(recording.features, np.arange(total + 1, dtype=np.float32), length)
+    said = RecordingScores(recording.grid, recording.duration_s, original, original)
+    found = relocalize({name: said}, config.localization, fitted.classes)
+    if _compensates_test(fitted):
+        timeline = _identity([recording], fitted.overlapping, len(fitted.classes), length=length)
+        packed = Packed(timeline, length)
+        packed = _compensate_by(packed, [recording], found, config, fitted.classes)
+        sampled = jax.jit(resampling.sample_times, static_argnums=1)(
+            packed.timeline.weights[0],
+            packed.num_samples,
+            count=jnp.minimum(packed.timeline.counts[0], packed.num_samples),
+            where=packed.timeline.recordings.where[0],
+        )
+        sampled = jax.device_get(sampled)
+        features = streaming.Interpolated(recording.features, sampled.positions[sampled.where])
+        last = read(features, sampled.cumulative[: total + 1], packed.num_samples)
+        said = dataclasses.replace(said, last=last)
+        found = relocalize({name: said}, config.localization, fitted.classes)
+    return found[name], said
 
 
 def relocalize(

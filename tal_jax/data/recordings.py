@@ -124,7 +124,7 @@ def check_recording(
     if dim is not None and features.shape[1] != dim:
         raise ValueError(f"{name}: features have D = {features.shape[1]}, expected {dim}")
     if isinstance(features, np.ndarray):  # files are checked as they are read
-        _check_finite(name, features)
+        check_finite(name, features)
     if not (math.isfinite(recording.duration_s) and recording.duration_s > 0):
         raise ValueError(
             f"{name}: duration_s is {recording.duration_s!r}, expected a finite number above 0"
@@ -254,17 +254,19 @@ def read_features(recording: Recording) -> np.ndarray:
       ValueError: if they hold NaN or infinity, or their files cannot be read any more.
     """
     features = np.asarray(recording.features)
-    _check_finite(recording.name, features)
+    check_finite(recording.name, features)
     return features
 
 
-def _check_finite(name: str, features: np.ndarray) -> None:
+def check_finite(name: str, features: np.ndarray, *, first: int = 0) -> None:
+    """Raises a ValueError if features hold NaN or infinity; `first` is their first snippet."""
     finite = np.isfinite(features)
     if not finite.all():
         snippet, feature = np.argwhere(~finite)[0]
         value = features[snippet, feature]
         raise ValueError(
-            f"{name}: feature {feature} of snippet {snippet} is {value}, expected finite numbers"
+            f"{name}: feature {feature} of snippet {first + snippet} is {value}, expected finite "
+            "numbers"
         )
 
 

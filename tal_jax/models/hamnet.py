@@ -13,6 +13,7 @@ from tal_jax.models import embedding
 from tal_jax.ops import attention as attention_ops
 
 VARIANTS = ("document", "published")
+_ATTENTION_LAYERS = 2
 
 
 @jax.tree_util.register_dataclass
@@ -56,6 +57,13 @@ class HAMNet(nn.Module):
     drop_rate: float = 0.8
     smoothing: int = 1
     dtype: Any = jnp.float32
+
+    @property
+    def reach(self) -> int:
+        """Snippets on each side of one that what is said of it depends on."""
+        once = max(len(self.widths), _ATTENTION_LAYERS) + self.smoothing // 2
+        # The document's attention is read from the logits, and weighs what is then read again.
+        return 2 * once
 
     @nn.compact
     def __call__(
@@ -141,7 +149,7 @@ class AttentionBranch(nn.Module):
     @nn.compact
     def __call__(self, features: jax.Array, *, where: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T]` in [0, 1]; 0 where masked."""
-        hidden = _convolve(features, where, (self.width, self.width), self.dtype)
+        hidden = _convolve(features, where, (self.width,) * _ATTENTION_LAYERS, self.dtype)
         attention = jax.nn.sigmoid(embedding.classifier(1, dtype=self.dtype)(hidden)[..., 0])
         return jnp.where(where, attention, 0)
 

@@ -70,12 +70,7 @@ class RSMP(nn.Module):
         Returns:
           The original and the reassigned branch; with `num_prototypes=0` the original one alone.
         """
-        embed = embedding.Embedding(
-            self.widths, self.dilations, dropout=self.dropout, dtype=self.dtype
-        )
-        classify = embedding.classifier(
-            self.num_classes + 1, dtype=self.dtype, use_bias=False, name="classifier"
-        )
+        embed, classify = self.layers()
         hidden = embed(features, where=where, deterministic=deterministic)
         logits = classify(hidden)
         if not self.num_prototypes:
@@ -86,6 +81,22 @@ class RSMP(nn.Module):
         reassigned = _mix(logits, assignments, classify(prototypes), self.omega)
         logits = jnp.stack([logits, reassigned])
         return Branches(hidden, logits, assignments, prototypes, self.omega)
+
+    @nn.nowrap
+    def layers(self) -> tuple[nn.Module, nn.Module]:
+        """The embedding and the classifier; each may be applied to its own part of the params."""
+        embed = embedding.Embedding(
+            self.widths, self.dilations, dropout=self.dropout, dtype=self.dtype, name="Embedding_0"
+        )
+        classify = embedding.classifier(
+            self.num_classes + 1, dtype=self.dtype, use_bias=False, name="classifier"
+        )
+        return embed, classify
+
+    @property
+    def reach(self) -> int:
+        """Snippets on each side of one that its embedding depends on."""
+        return sum(self.dilations)
 
     def _reassign(self, hidden: jax.Array, prototypes: jax.Array, where: jax.Array):
         def one(hidden, where):
@@ -117,6 +128,63 @@ def _mix(
     return omega * (assignments @ prototypes) + (1 - omega) * original
 
 
+def embed_piece(
+    model: RSMP, params: Any, features: jax.Array, *, where: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Embeds a piece of a recording, `[T, D]`; returns `[T, W]` and the logits `[T, C + 1]`.
+
+    Snippets nearer than `model.reach` to an end of the piece that is none of the recording are not
+    those of the whole.
+    """
+    embed, classify = model.layers()
+    hidden = embed.apply(
+        {"params": params["Embedding_0"]}, features[None], where=where[None], deterministic=True
+    )[0]
+    return hidden, classify.apply({"params": params["classifier"]}, hidden)
+
+
+def sum_piece(
+    model: RSMP,
+    params: Any,
+    prototypes: jax.Array,
+    features: jax.Array,
+    *,
+    where: jax.Array,
+    core: jax.Array,
+) -> reassignment.Sums:
+    """What updating the prototypes needs of the snippets `core` `[T]` of a piece."""
+    hidden, _ = embed_piece(model, params, features, where=where)
+    return reassignment.sum_piece(hidden, prototypes, gamma=model.gamma, where=core)
+
+
+def classify_piece(
+    model: RSMP,
+    params: Any,
+    prototypes: tuple[jax.Array, jax.Array] | None,
+    features: jax.Array,
+    *,
+    where: jax.Array,
+) -> jax.Array:
+    """Logits `[S, T, C + 1]` of a piece.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      prototypes: those that snippets are assigned to, and those that they are mixed with, of the
+        whole recording; None where the network has none.
+      features: `[T, D]`.
+      where: `[T]`.
+    """
+    hidden, logits = embed_piece(model, params, features, where=where)
+    if prototypes is None:
+        return logits[None]
+    assigned, mixed = prototypes
+    assignments = reassignment.assign_prototypes(hidden, assigned, gamma=model.gamma, where=where)
+    _, classify = model.layers()
+    classified = classify.apply({"params": params["classifier"]}, mixed)
+    return jnp.stack([logits, _mix(logits, assignments, classified, model.omega)])
+
+
 def pool(branches: Branches, weights: jax.Array) -> jax.Array:
     """Weighted sums of embedded snippets.
 
@@ -139,11 +207,11 @@ def pool(branches: Branches, weights: jax.Array) -> jax.Array:
     return jnp.stack([original, _mix(original, shares, branches.prototypes, branches.omega)])
 
 
-def select_logits(branches: Branches, branch: str) -> jax.Array:
-    """Logits `[B, T, C + 1]` that seeds, search, proposals and detections read.
+def select_logits(logits: jax.Array, branch: str) -> jax.Array:
+    """Logits `[…, C + 1]` that seeds, search, proposals and detections read.
 
     Args:
-      branches: what the network returned.
+      logits: `[S, …, C + 1]` of the branches.
       branch: `"original"`, `"reassigned"` or `"mean"` (the mean of both).
 
     Raises:
@@ -152,5 +220,5 @@ def select_logits(branches: Branches, branch: str) -> jax.Array:
     if branch not in ("original", "reassigned", "mean"):
         raise ValueError(f"branch={branch!r}; expected 'original', 'reassigned' or 'mean'")
     if branch == "mean":
-        return branches.logits.mean(axis=0)
-    return branches.logits[0 if branch == "original" else -1]
+        return logits.mean(axis=0)
+    return logits[0 if branch == "original" else -1]

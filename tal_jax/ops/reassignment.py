@@ -98,7 +98,8 @@ def update_prototypes(
     if assignments.shape != expected:
         raise ValueError(f"assignments must have shape {expected}, got {assignments.shape}")
     assignments = jnp.where(where[:, None], assignments, 0.0)
-    return _update(features, assignments, prototypes, jnp.asarray(omega, jnp.float32))
+    means = _means(features, assignments)
+    return _update(means, prototypes.astype(jnp.float32), jnp.asarray(omega, jnp.float32))
 
 
 def reassign(
@@ -159,15 +160,94 @@ def reassign(
     prototypes = prototypes.astype(jnp.float32)
     for _ in range(num_iters):
         assignments = _assign(features, inverse_norms, prototypes, gamma, where)
-        prototypes = _update(features, assignments, prototypes, omega)
+        prototypes = _update(_means(features, assignments), prototypes, omega)
     if num_iters == 0 or closed_form:
         assignments = _assign(features, inverse_norms, prototypes, gamma, where)
     if closed_form:
-        prototypes = _fixed_point(features, assignments, prototypes, omega)
+        shares = _normalise_over_time(assignments)
+        overlap = _overlap(shares, assignments)
+        prototypes = _fixed_point(_means(features, assignments), overlap, prototypes, omega)
     # The factor goes to the small side of the product, whose gradient then needs no copy of [T, D].
     mixed = _product("tk,kd->td", omega * assignments, prototypes, features.dtype)
     mixed = mixed + (1.0 - omega) * features.astype(jnp.float32)
     return Reassigned(mixed.astype(features.dtype), prototypes, assignments)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Sums:
+    """All that updating prototypes needs of a piece of a recording; pieces are added up.
+
+    Attributes:
+      assignments: sums of the shares.
+      features: sums of the snippets, weighted by their shares.
+      overlap: sums of the products of shares.
+    """
+
+    assignments: jax.Array  # [K]
+    features: jax.Array  # [K, D]
+    overlap: jax.Array  # [K, K]
+
+
+def sum_piece(
+    features: jax.Array,
+    prototypes: jax.Array,
+    *,
+    gamma: jax.typing.ArrayLike = 5.0,
+    where: jax.Array | None = None,
+) -> Sums:
+    """Sums of a piece of a recording that is too long to be held at once.
+
+    Added up over all pieces, they make of the prototypes what the whole recording would:
+    `update_from_sums` as an iteration of `reassign` does, `limit_from_sums` as its closed form.
+
+    >>> features, prototypes = jnp.array([[4.0], [8.0], [6.0]]), jnp.array([[2.0]])
+    >>> pieces = [sum_piece(piece, prototypes) for piece in (features[:2], features[2:])]
+    >>> sums = jax.tree.map(jnp.add, *pieces)
+    >>> update_from_sums(sums, prototypes, omega=0.5), update_prototypes(
+    ...     features, jnp.ones((3, 1)), prototypes, omega=0.5
+    ... )
+    (Array([[4.]], dtype=float32), Array([[4.]], dtype=float32))
+
+    Args:
+      features: `[T, D]` of the piece.
+      prototypes: `[K, D]`, the same for all pieces.
+      gamma: see `assign_prototypes`.
+      where: `[T]` bool, any mask.
+
+    Raises:
+      ValueError: if the shapes do not fit.
+    """
+    features, prototypes, where = _checked(features, prototypes, where)
+    assignments = _assign(features, _inverse_norms(features), prototypes, gamma, where)
+    return Sums(
+        assignments.sum(axis=0),
+        _product("tk,td->kd", assignments, features, features.dtype),
+        _overlap(assignments, assignments),
+    )
+
+
+def update_from_sums(
+    sums: Sums, prototypes: jax.Array, *, omega: jax.typing.ArrayLike = 0.5
+) -> jax.Array:
+    """The prototypes after an iteration, from the sums of all pieces; `[K, D]` float32."""
+    means, _ = _means_of_sums(sums)
+    return _update(means, prototypes.astype(jnp.float32), jnp.asarray(omega, jnp.float32))
+
+
+def limit_from_sums(
+    sums: Sums, prototypes: jax.Array, *, omega: jax.typing.ArrayLike = 0.5
+) -> jax.Array:
+    """The prototypes of the closed form, from the sums of all pieces; `[K, D]` float32."""
+    means, overlap = _means_of_sums(sums)
+    return _fixed_point(
+        means, overlap, prototypes.astype(jnp.float32), jnp.asarray(omega, jnp.float32)
+    )
+
+
+def _means_of_sums(sums):
+    total = jnp.where(sums.assignments > 0, sums.assignments, 1.0)[:, None]
+    return sums.features / total, sums.overlap / total
 
 
 def _assign(features, inverse_norms, prototypes, gamma, where):
@@ -179,29 +259,33 @@ def _assign(features, inverse_norms, prototypes, gamma, where):
     return jnp.where(where[:, None], shares, 0.0)
 
 
-def _update(features, assignments, prototypes, omega):
-    """`update_prototypes` with masked assignments."""
+def _means(features, assignments):
+    """Means of the snippets `[K, D]`, weighted by masked assignments."""
     shares = _normalise_over_time(assignments)
-    mean = _product("tk,td->kd", shares, features, features.dtype)
-    return omega * mean + (1.0 - omega) * prototypes.astype(jnp.float32)
+    return _product("tk,td->kd", shares, features, features.dtype)
+
+
+def _update(means, prototypes, omega):
+    return omega * means + (1.0 - omega) * prototypes
+
+
+def _overlap(left, right):
+    exact = jax.lax.Precision.HIGHEST
+    return jnp.einsum("tk,tl->kl", left, right, precision=exact)
 
 
 def _fixed_point(
-    features: jax.Array, assignments: jax.Array, prototypes: jax.Array, omega: jax.Array
+    means: jax.Array, overlap: jax.Array, prototypes: jax.Array, omega: jax.Array
 ) -> jax.Array:
     """Returns the prototypes at which updating from the output, and the output, no longer change.
 
     With Z the assignments and N the same with columns that sum to 1, the pair
         M = omega N'F* + (1 - omega) mu,   F* = omega Z M + (1 - omega) F
     has the fixed point (I - omega^2 N'Z) M = (1 - omega) (omega N'F + mu), a system of size K. The
-    rows of N'Z sum to 1, so it is diagonally dominant for omega < 1.
+    rows of the overlap N'Z sum to 1, so it is diagonally dominant for omega < 1.
     """
-    shares = _normalise_over_time(assignments)
-    exact = jax.lax.Precision.HIGHEST
-    overlap = jnp.einsum("tk,tl->kl", shares, assignments, precision=exact)
     system = jnp.eye(prototypes.shape[0], dtype=jnp.float32) - omega**2 * overlap
-    mean = _product("tk,td->kd", shares, features, features.dtype)
-    return jnp.linalg.solve(system, (1.0 - omega) * (omega * mean + prototypes))
+    return jnp.linalg.solve(system, (1.0 - omega) * (omega * means + prototypes))
 
 
 def _normalise_over_time(assignments: jax.Array) -> jax.Array:

@@ -3,14 +3,17 @@
 What a method is made of is told in `tal_jax.training.methods`.
 """
 
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from tal_jax import losses
 from tal_jax.models import hamnet
+from tal_jax.training import streaming
 from tal_jax.training import timeline as timelines
 from tal_jax.training.state import Scores
 
@@ -113,14 +116,49 @@ def batch_losses(
     return jax.tree.map(lambda values: values.mean(axis=0), parts)
 
 
-def read_scores(
-    model: hamnet.HAMNet, config: ml_collections.ConfigDict, params: Any, batch: timelines.Batch
-) -> Scores:
-    """What the network says without any randomness; the hard branch is for training only.
+def read_logits(
+    model: hamnet.HAMNet,
+    config: ml_collections.ConfigDict,
+    params: Any,
+    features: jax.Array,
+    where: jax.Array,
+) -> dict[str, jax.Array]:
+    """What the network says of every snippet without any randomness.
 
-    With `model.branch="base"` it is what the classifier says without any attention.
+    The hard branch is for training only, and so is what the published reading erases of a
+    recording's strongest snippets.
     """
-    said = model.apply({"params": params}, batch.features, where=batch.where)
+    said = model.apply({"params": params}, features, where=where)
+    if config.model.branch == "base":
+        return {"base": said.base}
+    if config.model.variant == "published":
+        return {"soft": said.soft, "attention": said.attention}
+    return {"base": said.base, "semi": said.semi, "attention": said.semi_attention}
+
+
+def stream_logits(
+    model: hamnet.HAMNet,
+    config: ml_collections.ConfigDict,
+    params: Any,
+    windows: streaming.Windows,
+) -> dict[str, np.ndarray]:
+    """What `read_logits` says of a recording that is read window by window, once."""
+    return streaming.join(_read_window(model, config, params, window) for window in windows)
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config"))
+def _read_window(model, config, params, window):
+    said = read_logits(model, config, params, window.features[None], window.where[None])
+    return jax.tree.map(lambda values: values[0], said), window.core
+
+
+def scores_of(
+    config: ml_collections.ConfigDict, said: dict[str, jax.Array], where: jax.Array
+) -> Scores:
+    """The scores that what `read_logits` says means.
+
+    With `model.branch="base"` those of the classifier without any attention.
+    """
     published = config.model.variant == "published"
 
     def video(logits, where):
@@ -128,13 +166,13 @@ def read_scores(
         return jax.nn.softmax(pooled)[:-1]
 
     video = jax.vmap(video)
-    softmax = jax.nn.softmax(said.base)
     if config.model.branch == "base":
-        scores = said.base if published else softmax
-        return Scores(scores[..., :-1], 1 - softmax[..., -1], video(said.base, batch.where))
+        softmax = jax.nn.softmax(said["base"])
+        scores = said["base"] if published else softmax
+        return Scores(scores[..., :-1], 1 - softmax[..., -1], video(said["base"], where))
     if published:
-        return Scores(said.soft[..., :-1], said.attention, video(said.soft, batch.where))
-    softmax = (softmax + jax.nn.softmax(said.semi)) / 2
-    scores = said.semi_attention[..., None] * softmax[..., :-1]
-    present = (video(said.base, batch.where) + video(said.semi, batch.where)) / 2
-    return Scores(scores, said.semi_attention, present)
+        return Scores(said["soft"][..., :-1], said["attention"], video(said["soft"], where))
+    softmax = (jax.nn.softmax(said["base"]) + jax.nn.softmax(said["semi"])) / 2
+    scores = said["attention"][..., None] * softmax[..., :-1]
+    present = (video(said["base"], where) + video(said["semi"], where)) / 2
+    return Scores(scores, said["attention"], present)

@@ -10,10 +10,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 
 from tal_jax import losses
 from tal_jax.models import rsmp
-from tal_jax.ops import contrast, prefix, pseudo_labels
+from tal_jax.ops import contrast, prefix, pseudo_labels, reassignment
+from tal_jax.training import streaming
 from tal_jax.training import timeline as timelines
 from tal_jax.training.state import PseudoLabels, Scores
 
@@ -75,18 +77,72 @@ def loss(
     return total_loss(batch_losses(branches, batch, pseudo, config), weights)
 
 
-def read_scores(
-    model: rsmp.RSMP, config: ml_collections.ConfigDict, params: Any, batch: timelines.Batch
-) -> Scores:
-    """What the branch that the config selects says of a batch."""
-    scores, background = _fused_scores(model, config, params, batch)
+def read_logits(
+    model: rsmp.RSMP,
+    config: ml_collections.ConfigDict,
+    params: Any,
+    features: jax.Array,
+    where: jax.Array,
+) -> jax.Array:
+    """What the branch that the config selects says of every snippet, `[B, N, C + 1]`."""
+    branches = model.apply({"params": params}, features, where=where)
+    return rsmp.select_logits(branches.logits, config.model.branch)
+
+
+def scores_of(config: ml_collections.ConfigDict, said: jax.Array, where: jax.Array) -> Scores:
+    """The scores that logits `[B, N, C + 1]` mean."""
+    scores, background = fuse(said)
     video = functools.partial(losses.topk_pool, topk_ratio=config.loss.topk_ratio)
-    return Scores(scores, 1 - background, jax.vmap(video)(scores, where=batch.where))
+    return Scores(scores, 1 - background, jax.vmap(video)(scores, where=where))
 
 
-def _fused_scores(model, config, params, batch):
-    branches = model.apply({"params": params}, batch.features, where=batch.where)
-    return fuse(rsmp.select_logits(branches, config.model.branch))
+def stream_logits(
+    model: rsmp.RSMP,
+    config: ml_collections.ConfigDict,
+    params: Any,
+    windows: streaming.Windows,
+) -> np.ndarray:
+    """The logits `[N, C + 1]` of a recording that is read window by window.
+
+    Reads it `num_iters + 1` times, and once more for the closed form.
+    """
+    prototypes = None
+    if model.num_prototypes:
+        prototypes = _stream_prototypes(model, params, windows)
+    return streaming.join(
+        _classify_window(model, config.model.branch, params, prototypes, window)
+        for window in windows
+    )
+
+
+def _stream_prototypes(model, params, windows):
+    """Prototypes of the whole recording: to assign to, and to mix with."""
+
+    def whole(prototypes):
+        sums = (_sum_window(model, params, prototypes, window) for window in windows)
+        return functools.reduce(functools.partial(jax.tree.map, jnp.add), sums)
+
+    assigned = mixed = params["prototypes"]
+    for _ in range(model.num_iters):
+        assigned = mixed
+        mixed = reassignment.update_from_sums(whole(assigned), assigned, omega=model.omega)
+    if model.closed_form:
+        assigned = mixed
+        mixed = reassignment.limit_from_sums(whole(assigned), assigned, omega=model.omega)
+    return assigned, mixed
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _sum_window(model, params, prototypes, window):
+    return rsmp.sum_piece(
+        model, params, prototypes, window.features, where=window.where, core=window.core
+    )
+
+
+@functools.partial(jax.jit, static_argnames=("model", "branch"))
+def _classify_window(model, branch, params, prototypes, window):
+    logits = rsmp.classify_piece(model, params, prototypes, window.features, where=window.where)
+    return rsmp.select_logits(logits, branch), window.core
 
 
 def fuse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -264,7 +320,7 @@ def search(
     model: rsmp.RSMP, config: ml_collections.ConfigDict, params: Any, batch: timelines.Batch
 ) -> PseudoLabels:
     """Seeds, optimal sequences and best segments of a batch from the network's scores."""
-    scores, background = _fused_scores(model, config, params, batch)
+    scores, background = fuse(read_logits(model, config, params, batch.features, batch.where))
     found = jax.vmap(functools.partial(search_recording, config=config))(scores, background, batch)
     return PseudoLabels(*found, ready=jnp.ones(len(batch.where), bool))
 

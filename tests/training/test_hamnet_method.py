@@ -226,7 +226,8 @@ def test_base_branch_reads_no_attention(variant):
     params = model.init(jax.random.key(0), batch.features, where=batch.where)["params"]
     base = model.apply({"params": params}, batch.features, where=batch.where).base
     config.model.branch = "base"
-    read = hamnet.read_scores(model, config, params, batch)
+    said = hamnet.read_logits(model, config, params, batch.features, batch.where)
+    read = hamnet.scores_of(config, said, batch.where)
     softmax = jax.nn.softmax(base)
     expected = (softmax if variant == "document" else base)[..., :-1]
     np.testing.assert_allclose(read.scores, expected, atol=1e-6)
@@ -234,7 +235,8 @@ def test_base_branch_reads_no_attention(variant):
 
 
 def test_every_method_is_complete():
-    names = ("make_model", "no_pseudo_labels", "search", "loss", "read_scores")
+    names = ("make_model", "no_pseudo_labels", "search", "loss", "read_logits")
+    names += ("stream_logits", "scores_of")
     for method in methods.METHODS.values():
         assert all(callable(getattr(method, name)) for name in names)
         assert method.WEIGHTS and method.SHOWN and method.SUPERVISION in ("points", "labels")

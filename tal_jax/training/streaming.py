@@ -1,0 +1,111 @@
+"""One recording in windows: what is too long to be held at once is read piece by piece."""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from tal_jax.data.recordings import check_finite
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """A stretch of a recording, padded to a length that all its windows share.
+
+    Its outer snippets are there for what the inner ones, its core, depend on. Every snippet of a
+    recording is in the core of one window.
+    """
+
+    features: Any  # [L, D]
+    where: Any  # [L] bool, snippets of the recording
+    core: Any  # [L] bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Windows:
+    """The windows of a recording, in order; may be gone through any number of times.
+
+    Attributes:
+      name: of the recording, for messages.
+      features: `[T, D]`, an array or something whose slices are read when they are needed.
+      size: snippets of a core.
+      reach: snippets on each side that one depends on.
+      dtype: of the windows' features.
+    """
+
+    name: str
+    features: Any
+    size: int
+    reach: int
+    dtype: np.dtype
+
+    def __iter__(self) -> Iterator[Window]:
+        total, reach = len(self.features), self.reach
+        # A recording that fits into one window needs no room for others.
+        size = min(self.size, total)
+        for first in range(0, total, size):
+            begin, end = max(first - reach, 0), min(first + size + reach, total)
+            read = np.asarray(self.features[begin:end])
+            check_finite(self.name, read, first=begin)
+            features = np.zeros((size + 2 * reach, read.shape[1]), self.dtype)
+            offset = begin - (first - reach)
+            features[offset : offset + len(read)] = read
+            at = np.arange(len(features)) + first - reach
+            yield Window(
+                features=features,
+                where=(at >= 0) & (at < total),
+                core=(at >= first) & (at < min(first + size, total)),
+            )
+
+
+def join(pieces: Iterable[tuple[Any, jax.Array]]) -> Any:
+    """The cores of windows, one after another.
+
+    Args:
+      pieces: for each window, arrays `[L, …]` and its `core`.
+
+    Returns:
+      Host arrays `[T, …]`.
+    """
+
+    def core_of(values, core):
+        return jax.tree.map(lambda array: np.asarray(array)[np.asarray(core)], values)
+
+    cores = [core_of(values, core) for values, core in pieces]
+    return jax.tree.map(lambda *arrays: np.concatenate(arrays), *cores)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Interpolated:
+    """Features `[N, D]` between the snippets of others, computed when they are needed.
+
+    The host's counterpart of `ops.interpolate`, for what does not fit on a device.
+
+    Attributes:
+      features: `[T, D]`, an array or something whose slices are read when they are needed.
+      positions: `[N]` increasing, in snippets; a snippet's centre is a whole number.
+    """
+
+    features: Any
+    positions: np.ndarray
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """N and D."""
+        return len(self.positions), self.features.shape[1]
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        last = len(self.features) - 1
+        positions = np.clip(np.asarray(self.positions[rows], np.float32), 0, last)
+        left = np.floor(positions).astype(int)
+        right = np.minimum(left + 1, last)
+        begin = left[0]
+        read = np.asarray(self.features[begin : right[-1] + 1], np.float32)
+        share = (positions - left)[:, None]
+        return read[left - begin] + share * (read[right - begin] - read[left - begin])
