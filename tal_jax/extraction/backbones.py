@@ -6,9 +6,11 @@ weights: `signal` for sensors and `motion` for videos. Two more load weights tha
 """
 
 import dataclasses
+import hashlib
 import importlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -93,6 +95,15 @@ def options_of(backbone: Any) -> dict[str, Any]:
     """The fields of a backbone that is a dataclass, as `open_backbone` and JSON take them."""
     options = {f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)}
     return {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """A short name of what files hold, for the version of a backbone that is made of them."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{whole.hexdigest()[:16]}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,7 +219,7 @@ class Motion:
         return (xy * yt - yy * xt) / determinant, (xy * xt - xx * yt) / determinant
 
 
-_NO_EDGES = 1e-4
+_NO_EDGES = 1e-5
 
 
 def _log(values: np.ndarray) -> np.ndarray:
