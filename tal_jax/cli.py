@@ -374,11 +374,11 @@ def _convert(arguments: argparse.Namespace) -> None:
 def _extract(arguments: argparse.Namespace) -> int:
     options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
     backbone = extraction.open_backbone(arguments.backbone, **options)
-    shown = functools.partial(print, end="\r", file=sys.stderr, flush=True)
 
     def progress(name: str, done: int, total: int) -> None:
         if sys.stderr.isatty():
-            shown(f"\r{name}: {done} of {total} snippets ")
+            line = f"\r{name}: {done} of {total} snippets"
+            print(line, end="\r", file=sys.stderr, flush=True)
 
     found = extraction.extract_folder(
         arguments.files,

@@ -404,7 +404,7 @@ def extract_folder(
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, expected 1 or more")
     output, say = Path(output), report or (lambda line: None)
-    sources, notes = _find(paths, backbone.kind)
+    sources, notes = _find(list(paths), backbone.kind)
     targets, failed = _name(sources, output)
     there = read_manifest(output)
     backbone = _settle_channels(backbone, sources, there)
@@ -438,7 +438,7 @@ def extract_folder(
     return Summary(tuple(done), tuple(skipped), tuple(failed), notes)
 
 
-def _find(paths: Iterable[str | os.PathLike], kind: str) -> tuple[list[Path], tuple[str, ...]]:
+def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tuple[str, ...]]:
     """Returns the recordings, and what else lies in the folders."""
     found, others = [], []
     for path in map(Path, paths):

@@ -180,20 +180,22 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
     """Counts the frames and measures the duration in seconds."""
     with _open(path) as (container, video):
         extents = {stream: _Extent() for stream in (video, *container.streams.audio)}
-        extent, cut = extents[video], False
+        extent, cut, untimed = extents[video], False, False
         try:
             for packet in container.demux(*extents):
                 # Where nothing is reordered, some files tell the times of decoding alone.
                 start = packet.dts if packet.pts is None else packet.pts
                 if packet.size:
                     cut = packet.is_corrupt  # of the last one: the file ends inside of it
+                    untimed |= start is None
                     if start is not None and not packet.is_discard:
                         extents[packet.stream].add(start, packet.duration or 0)
         except _av().FFmpegError as error:
             went_s = float((extent.end - extent.first) * video.time_base)
             raise ValueError(f"{path}: broken after {went_s:.3f} s ({_reason(error)})") from error
         if not extent.count:
-            raise ValueError(f"{path}: a video without frames, or frames without a time")
+            what = "presentation times, such as a raw stream" if untimed else "frames"
+            raise ValueError(f"{path}: a video without {what}; expected such as .mp4 or .mkv")
         _check_end(path, container, extents, cut=cut)
     step = Fraction(extent.last - extent.first, max(extent.count - 1, 1))
     # Where nothing tells how long the last frame is shown, it is as long as the others.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -117,6 +118,19 @@ def film(tmp_path_factory):
         return made[key]
 
     return make
+
+
+def test_a_long_video_takes_no_more_memory_than_a_short_one(film):
+    def peak(frames):
+        path = film("a.mp4", frames, 25)
+        tracemalloc.start()
+        for _ in stream_features(path, Numbers(), batch=4):
+            pass
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak
+
+    assert peak(500) < peak(50) + 200_000  # 450 frames more are 4 MB
 
 
 @pytest.mark.parametrize("batch", [1, 5, 100])
