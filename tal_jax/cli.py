@@ -375,19 +375,24 @@ def _extract(arguments: argparse.Namespace) -> int:
     options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
     backbone = extraction.open_backbone(arguments.backbone, **options)
 
-    def progress(name: str, done: int, total: int) -> None:
+    def show(line: str) -> None:
+        # On a line of its own that the next one takes away; not in files and pipes.
         if sys.stderr.isatty():
-            line = f"\r{name}: {done} of {total} snippets"
-            print(line, end="\r", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def report(line: str) -> None:
+        show("")
+        _say(line)
 
     found = extraction.extract_folder(
         arguments.files,
         arguments.output,
         backbone,
         workers=arguments.workers,
-        progress=progress,
-        report=_say,
+        progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
+        report=report,
     )
+    show("")
     for note in found.notes:
         _say(f"note: {note}")
     _say(

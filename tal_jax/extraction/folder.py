@@ -7,8 +7,8 @@ What lies in the folder::
     recording_1.npy      [T, D] float32
     ...
 
-Every file is whole or not there, and the manifest is written anew after each recording, so that the
-same call goes on where another one was stopped.
+Every file is whole or not there, and the manifest is written anew as recordings are done, so that
+the same call goes on where another one was stopped.
 """
 
 import collections
@@ -20,6 +20,7 @@ import multiprocessing.connection
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_c
 
 MANIFEST_FILE = "manifest.json"
 _VERSION = 1
+# Thousands of short recordings would spend their time on writing the manifest of all.
+_WRITE_EVERY_S = 1.0
 _SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
 # Options that say where something lies, not what it is: the backbone's version says that.
 _PLACES = ("path",)
@@ -166,6 +169,7 @@ def extract_file(
       OSError: if the features cannot be written.
     """
     source = _open_source(path, backbone, batch)
+    identity = _identify(path)  # before: a file that changes from now on is another one later
 
     def parts() -> Iterator[np.ndarray]:
         done = 0
@@ -177,7 +181,7 @@ def extract_file(
 
     shape = (source.snippets, source.backbone.dim)
     files.write_npy_rows(output, parts(), shape)
-    return Entry(*_identify(path), source.duration_s, *shape, source.notes)
+    return Entry(*identity, source.duration_s, *shape, source.notes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -409,33 +413,40 @@ def extract_folder(
     there = read_manifest(output)
     backbone = _settle_channels(backbone, sources, there)
     manifest = _begin(output, backbone, there)
-    skipped = [name for name in targets if _is_there(output, name, targets[name], manifest)]
+    skipped = {name for name in targets if _is_there(output, name, targets[name], manifest)}
     jobs = {name: path for name, path in targets.items() if name not in skipped}
     for _, reason in failed:
         say(f"FAILED {reason}")
-    done = []
     if workers is None:
         # A network takes all of a processor or of a GPU's memory by itself.
         workers = 1 if "path" in backbone.options else os.cpu_count() or 1
-    told = _work_off(jobs, output, backbone, workers)
-    with contextlib.closing(told):
-        for name, kind, value in told:
-            if kind == _PROGRESS:
-                if progress is not None:
-                    progress(name, *value)
-            elif kind == _FAILED:
-                path = str(jobs[name])
-                reason = value if path in value else f"{path}: {value}"
-                failed.append((path, reason))
-                say(f"FAILED {reason}")
-            else:
-                done.append(name)
-                recordings = {**manifest.recordings, name: value}
-                manifest = dataclasses.replace(manifest, recordings=recordings)
-                _write_manifest(output, manifest)
-                notes_of = "".join(f" ({note})" for note in value.notes)
-                say(f"{name}: {value.duration_s:.1f} s, {value.snippets} snippets{notes_of}")
-    return Summary(tuple(done), tuple(skipped), tuple(failed), notes)
+    entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
+
+    def write() -> None:
+        _write_manifest(output, dataclasses.replace(manifest, recordings=entries))
+
+    with contextlib.closing(_work_off(jobs, output, backbone, workers)) as told:
+        try:
+            for name, kind, value in told:
+                if kind == _PROGRESS:
+                    if progress is not None:
+                        progress(name, *value)
+                elif kind == _FAILED:
+                    path = str(jobs[name])
+                    reason = value if path in value else f"{path}: {value}"
+                    failed.append((path, reason))
+                    say(f"FAILED {reason}")
+                else:
+                    entries[name] = value
+                    done.append(name)
+                    notes_of = "".join(f" ({note})" for note in value.notes)
+                    say(f"{name}: {value.duration_s:.1f} s, {value.snippets} snippets{notes_of}")
+                    if time.monotonic() - written_s > _WRITE_EVERY_S:
+                        write()
+                        written_s = time.monotonic()
+        finally:
+            write()
+    return Summary(tuple(done), tuple(sorted(skipped)), tuple(failed), notes)
 
 
 def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tuple[str, ...]]:
@@ -462,7 +473,7 @@ def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[
     named, failed = {}, []
     for path in sources:
         try:
-            path.stem.encode()
+            str(path).encode()
             target = feature_path(output, path.stem)
         except ValueError as error:  # a name that is no text in Unicode, or with a colon
             shown = ascii(str(path))

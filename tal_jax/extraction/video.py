@@ -13,6 +13,7 @@ time is the one on the screen then, that is the last one shown at that time or b
 import contextlib
 import dataclasses
 import os
+import types
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -239,7 +240,8 @@ def _open(
 ) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
     av = _av()
     try:
-        container = av.open(os.fspath(path), metadata_errors="replace")
+        # A whole path is never taken for an address, whatever colons are in it.
+        container = av.open(os.path.abspath(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         expected = "expected a whole video file"
         raise ValueError(f"cannot read {path}: {_reason(error)}; {expected}") from error
@@ -254,7 +256,7 @@ def _open(
         yield container, videos[0]
 
 
-def _av():
+def _av() -> types.ModuleType:
     """PyAV, which is loaded only when a video is read."""
     try:
         import av

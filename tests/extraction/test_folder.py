@@ -320,7 +320,7 @@ def test_channels_of_the_first_good_table_go_for_all(tmp_path):
     write_table(source / "0.csv", names=("u", "v", "w"))
     (source / "a.csv").unlink()
     found = extract_folder([source], output, open_backbone("signal"), workers=1)
-    assert sorted(found.skipped) == ["b", "c"]
+    assert found.skipped == ("b", "c")
     assert "0.csv: no column 'x' among u, v, w" in found.failed[0][1]
 
 
@@ -415,3 +415,15 @@ def test_stopped_from_the_keyboard(tmp_path):
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130 and "the same command goes on from here" in errors
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grid.json", "manifest.json"]
+
+
+def test_the_command_tells_what_to_install(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    (tmp_path / "config.json").write_text("{}")
+    command = ["extract", str(tmp_path), "--output", str(tmp_path / "out")]
+    options = ["--backbone", "transformers", "--set", f"path={tmp_path}"]
+    assert cli.main([*command, *options]) == 2
+    assert 'run pip install "tal_jax[transformers]"' in capsys.readouterr().err
+    for assignment, message in (("fps", "fps is ''"), ("rate=3", "option 'rate'")):
+        assert cli.main([*command, "--backbone", "motion", "--set", assignment]) == 2
+        assert message in capsys.readouterr().err

@@ -43,6 +43,7 @@ NTSC = Fraction(1001, 30000)
         ("k.mp4", Fraction(1, 25), {"container": {"movflags": "frag_keyframe+empty_moov"}}),
         ("l.mp4", Fraction(1, 25), {"sound": True}),
         ("ビデオ 🎬 é.mp4", Fraction(1, 25), {}),
+        ("http: at 12:30:01.mp4", Fraction(1, 25), {}),
     ],
 )
 def test_frames_at_their_times(tmp_path, name, tick, settings):
