@@ -241,7 +241,7 @@ def _open(
     av = _av()
     try:
         # A whole path is never taken for an address, whatever colons are in it.
-        container = av.open(os.path.abspath(path), metadata_errors="replace")
+        container = av.open(os.path.abspath(path))
     except (av.FFmpegError, OSError) as error:
         expected = "expected a whole video file"
         raise ValueError(f"cannot read {path}: {_reason(error)}; {expected}") from error
