@@ -181,7 +181,7 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
     """Counts the frames and measures the duration in seconds."""
     with _open(path) as (container, video):
         extents = {stream: _Extent() for stream in (video, *container.streams.audio)}
-        extent, cut, untimed = extents[video], False, False
+        extent, tick, cut, untimed = extents[video], video.time_base, False, False
         try:
             for packet in container.demux(*extents):
                 # Where nothing is reordered, some files tell the times of decoding alone.
@@ -192,7 +192,7 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
                     if start is not None and not packet.is_discard:
                         extents[packet.stream].add(start, packet.duration or 0)
         except _av().FFmpegError as error:
-            went_s = float((extent.end - extent.first) * video.time_base)
+            went_s = float((extent.end - extent.first) * tick)
             raise ValueError(f"{path}: broken after {went_s:.3f} s ({_reason(error)})") from error
         if not extent.count:
             what = "presentation times, such as a raw stream" if untimed else "frames"
@@ -205,7 +205,7 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
         raise ValueError(
             f"{path}: its {extent.count} frames are shown at one instant, expected a rate above 0"
         )
-    return extent.count, float(ticks * video.time_base)
+    return extent.count, float(ticks * tick)
 
 
 def _check_end(
