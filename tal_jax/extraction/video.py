@@ -23,7 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mts", ".ts", ".mpg", ".mpeg", ".3gp")
+SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .flv .3gp".split())
 
 # A file's clock rounds the times of frames, by half of its tick; Matroska's tick is 1 ms. A frame
 # that is late by no more is taken as in time, lest the frames of a steady video come in twos.

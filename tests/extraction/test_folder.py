@@ -16,9 +16,11 @@ import pytest
 
 from tal_jax import cli
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, annotations_to_dict
+from tal_jax.data.clock import Grid
 from tal_jax.data.features import load_folder
 from tal_jax.data.signals import window_features
 from tal_jax.extraction import (
+    Manifest,
     check_same_backbone,
     extract_file,
     extract_folder,
@@ -375,8 +377,8 @@ def test_names_that_are_no_text(tmp_path):
 def test_a_name_too_long_for_the_features(tmp_path):
     path = tmp_path / f"{'n' * 251}.csv"
     write_table(path)
-    found = extract_folder([path], tmp_path / "out", open_backbone("signal"), workers=1)
-    assert "File name too long" in found.failed[0][1]
+    with pytest.raises(OSError, match="cannot write .*nnn.npy: File name too long"):
+        extract_file(path, tmp_path / f"{path.stem}.npy", open_backbone("signal"))
 
 
 def test_manifests(tmp_path):
@@ -387,17 +389,17 @@ def test_manifests(tmp_path):
             read_manifest(tmp_path)
 
 
-def test_what_differs_between_backbones(tmp_path):
-    write_table(tmp_path / "a.csv")
-    extract_folder([tmp_path / "a.csv"], tmp_path / "out", open_backbone("signal"), workers=1)
-    one = read_manifest(tmp_path / "out")
-    check_same_backbone(one, one, "out")
-    moved = dataclasses.replace(one, options={**one.options, "path": "elsewhere"})
-    check_same_backbone(one, moved, "out")
+def test_what_differs_between_backbones():
+    options = {"fps": 50.0, "channels": ["ax", "ay", "az"], "path": "here"}
+    one = Manifest("signal", "1", options, 44, Grid(50, 25, 75))
+    check_same_backbone(one, one, "run")
+    moved = dataclasses.replace(one, options={**options, "path": "elsewhere"})
+    check_same_backbone(one, moved, "run")
     other = dataclasses.replace(
-        one, version="2", options={**one.options, "channels": ["ay", "ax", "az"]}
+        one, version="2", options={**options, "channels": ["x"]}, grid=Grid(50, 25, 50)
     )
-    with pytest.raises(ValueError, match="run: .*channels is .*; version is 1, not 2"):
+    message = "run: features of another kind: .*channels is .*; version is 1, not 2; .*window is"
+    with pytest.raises(ValueError, match=message):
         check_same_backbone(one, other, "run")
 
 
