@@ -19,7 +19,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import pipeline, processes, runs
+from tal_jax import extraction, pipeline, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import convert, files, point_sets
@@ -163,6 +163,24 @@ ActivityNet's server.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
   tal-jax convert runs/anet/detections.json --output submission.json
+"""
+
+_EXTRACT = """\
+Describes recordings by features on a clock of snippets, for `tal-jax train` and `tal-jax predict`.
+FILE is a video, or a table of sensor samples with a column of time (.csv, .npy, .parquet). Give the
+same command again to go on where it stopped, or after adding files. Exits with 1 where a file could
+not be described; the others are done.
+
+  signal        tables: statistics and spectra of sliding windows
+  motion        videos: colours and movement, without a network; for a first try
+  transformers  videos: a VideoMAE, V-JEPA 2 ... in a folder on disk
+  videoprism    videos: Google's VideoPrism, in JAX, with weights on disk
+
+  tal-jax extract ~/recordings --output ~/data/mine --backbone signal \\
+      --set fps=50 --set channels=acc_x,acc_y,acc_z
+  tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
+  tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
+      --set path=~/models/videomae-base --workers 1
 """
 
 _INFO = """\
@@ -349,6 +367,39 @@ def _convert(arguments: argparse.Namespace) -> None:
     _say(f"{arguments.output}: features, grid.json and annotations.json")
 
 
+def _extract(arguments: argparse.Namespace) -> int:
+    options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
+    backbone = extraction.open_backbone(arguments.backbone, **options)
+
+    def show(line: str) -> None:
+        # On a line of its own that the next one takes away; not in files and pipes.
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def report(line: str) -> None:
+        show("")
+        _say(line)
+
+    found = extraction.extract_folder(
+        arguments.files,
+        arguments.output,
+        backbone,
+        workers=arguments.workers,
+        progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
+        report=report,
+    )
+    show("")
+    for note in found.notes:
+        _say(f"note: {note}")
+    _say(
+        f"{arguments.output}: {len(found.done)} recordings described, {len(found.skipped)} were "
+        f"there, {len(found.failed)} failed"
+    )
+    for _, reason in found.failed:
+        print(f"tal-jax: error: {reason}", file=sys.stderr)
+    return int(bool(found.failed))
+
+
 def _points_make(arguments: argparse.Namespace) -> None:
     raw = _read_raw(arguments)
     annotations, notes = point_sets.make_points(
@@ -505,6 +556,28 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (doctor, rewrite):
         sub.add_argument("--config", metavar="C", help="whose settings of the data to use")
         _add_set(sub)
+
+    extract = command(_extract, "describe videos and sensor tables by features", _EXTRACT)
+    extract.add_argument(
+        "files", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="recordings, or folders"
+    )
+    extract.add_argument("--output", metavar="DIR", type=Path, required=True, help="where to")
+    extract.add_argument(
+        "--backbone", choices=extraction.BACKBONES, required=True, help="what describes them"
+    )
+    extract.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an option of the backbone: fps, window and stride (frames), path ...",
+    )
+    extract.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        help="processes; one a processor by default, one in all for networks",
+    )
 
     info = command(_info, "tell what training a config costs", _INFO)
     _add_config(info)
