@@ -121,6 +121,7 @@ def _card(config: ml_collections.FrozenConfigDict, dataset: Dataset) -> dict[str
             "overlapping": [list(pair) for pair in dataset.overlapping],
             "dim": int(dataset.train[0].features.shape[1]),
             "grid": dataset.train[0].grid.to_dict(),
+            "manifest": dataset.manifest and _plain(dataset.manifest.to_dict()),
             "train_recordings": len(dataset.train),
             "train_seconds": sum(recording.duration_s for recording in dataset.train),
             "points": sum(len(recording.points) for recording in dataset.train),
