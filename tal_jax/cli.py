@@ -5,13 +5,14 @@ user can mend into one line.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import extraction, pipeline, processes, runs
+from tal_jax import export, extraction, pipeline, prediction, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import convert, files, point_sets
@@ -100,13 +101,26 @@ gains more than twice its standard error; prints all that was tried, and writes 
 """
 
 _PREDICT = """\
-FILE holds an array [T, D] of the features that the run was trained on, on the same clock. For
-`watch` and `hapt` these are what tal_jax.data.signals.window_features makes; they are standardised
-as in training. The output is ActivityNet's JSON:
-{"results": {NAME: [{"label", "score", "segment": [start, end] in seconds}, ...]}}, best first.
+FILE is a video, or a table of sensor samples with a column of time, where the run was trained on
+what `tal-jax extract` made; it is described in the same way. Or it is an .npy file [T, D] of the
+features that the run was trained on, on the same clock. They are standardised as in training.
 
+Writes the detections as ActivityNet's JSON ({"results": {NAME: [{"label", "score", "segment":
+[start, end] in seconds}, ...]}}, best first), and beside it a page that plays the video along the
+timeline (.html), a table (.csv) and subtitles (.srt).
+
+  tal-jax predict clip.mp4 --workdir runs/mine
+  tal-jax predict walk.csv --workdir runs/quickstart --output found/walk.json
   tal-jax predict stream7.npy --workdir runs/mine
-  tal-jax predict stream7.npy --workdir runs/mine --output detections/stream7.json
+"""
+
+_EXPORT = """\
+Writes model.jax_export (features in, scores out; any number of recordings of any length; for cpu,
+cuda and tpu), params.npz, and card.json, which tells where they come from. `tal-jax predict` takes
+the folder as --workdir.
+
+  tal-jax export --workdir runs/mine --output exported
+  tal-jax predict clip.mp4 --workdir exported
 """
 
 _POINTS = """\
@@ -308,15 +322,31 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    fitted = pipeline.load_run(arguments.workdir)
-    recording = runs.read_recording(arguments.file, arguments.workdir)
-    detections = pipeline.predict(fitted, [recording])
-    output = arguments.output or Path(f"{recording.name}.detections.json")
-    files.write_json(output, pipeline.activitynet(detections))
-    for entry in detections[recording.name][:10]:
+    output = arguments.output or Path(f"{arguments.file.stem}.detections.json")
+    exported = export.is_export(arguments.workdir)
+    network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
+    options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
+    with _progress_line() as show:
+        found = prediction.predict_file(
+            arguments.file,
+            network,
+            options=options,
+            progress=lambda done, total: show(f"{done} of {total} snippets described"),
+        )
+    written = prediction.write_prediction(found, output)
+    for entry in found.detections[:10]:
         start_s, end_s = entry["segment"]
         _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
-    _say(f"{len(detections[recording.name])} detections in {output}, the best ones above")
+    paths = ", ".join(map(str, written))
+    _say(f"{len(found.detections)} detections, the best ones above, in {paths}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    card = export.export_run(arguments.workdir, arguments.output)
+    _say(
+        f"{arguments.output}: {', '.join(card['sha256'])} and {export.CARD_FILE}; runs on "
+        f"{', '.join(card['platforms'])}"
+    )
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -371,24 +401,20 @@ def _extract(arguments: argparse.Namespace) -> int:
     options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
     backbone = extraction.open_backbone(arguments.backbone, **options)
 
-    def show(line: str) -> None:
-        # On a line of its own that the next one takes away; not in files and pipes.
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+    with _progress_line() as show:
 
-    def report(line: str) -> None:
-        show("")
-        _say(line)
+        def report(line: str) -> None:
+            show("")
+            _say(line)
 
-    found = extraction.extract_folder(
-        arguments.files,
-        arguments.output,
-        backbone,
-        workers=arguments.workers,
-        progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
-        report=report,
-    )
-    show("")
+        found = extraction.extract_folder(
+            arguments.files,
+            arguments.output,
+            backbone,
+            workers=arguments.workers,
+            progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
+            report=report,
+        )
     for note in found.notes:
         _say(f"note: {note}")
     _say(
@@ -398,6 +424,20 @@ def _extract(arguments: argparse.Namespace) -> int:
     for _, reason in found.failed:
         print(f"tal-jax: error: {reason}", file=sys.stderr)
     return int(bool(found.failed))
+
+
+@contextlib.contextmanager
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """Gives what shows a line that the next one takes away; nothing in files and pipes."""
+
+    def show(line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        show("")
 
 
 def _points_make(arguments: argparse.Namespace) -> None:
@@ -539,12 +579,28 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(tune)
     _add_set(tune)
 
-    predict = command(_predict, "find actions in a file of features", _PREDICT)
-    predict.add_argument("file", metavar="FILE", type=Path, help="an .npy file [T, D]")
-    _add_workdir(predict)
+    predict = command(_predict, "find actions in a recording", _PREDICT)
+    predict.add_argument(
+        "file", metavar="FILE", type=Path, help="a video, a table, or features in an .npy"
+    )
+    predict.add_argument(
+        "--workdir", metavar="W", type=Path, required=True, help="of a run, or of an export"
+    )
     predict.add_argument(
         "--output", metavar="JSON", type=Path, help="default: NAME.detections.json, here"
     )
+    predict.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an option of the backbone, such as the path of weights that were moved",
+    )
+
+    title = "write a network as files that run without this library"
+    exporting = command(_export, title, _EXPORT)
+    _add_workdir(exporting)
+    exporting.add_argument("--output", metavar="DIR", type=Path, required=True, help="where to")
 
     doctor = command(_doctor, "tell what is wrong with a data set", _DOCTOR)
     doctor.add_argument("folder", metavar="DIR", help="where features and annotations lie")

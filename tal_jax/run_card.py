@@ -10,6 +10,7 @@ import ml_collections
 
 from tal_jax.config import DEFAULTS, check_config
 from tal_jax.data import files
+from tal_jax.data.manifest import Manifest
 from tal_jax.data.recordings import Dataset, Scaling, labels_of
 
 _SCALING_FILE = "scaling.npz"
@@ -80,6 +81,11 @@ def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]
     described = {"data.classes", "data.overlapping", "data.dim", "data.grid.fps"}
     _expect_keys(workdir / "run.json", card, described)
     return check_config(ml_collections.ConfigDict(settings)), card["data"]
+
+
+def manifest_of(data: dict[str, Any]) -> Manifest | None:
+    """What made the features of a run, from what its card says of the data; None if unknown."""
+    return Manifest.from_dict(data["manifest"]) if data.get("manifest") else None
 
 
 def read_scaling(workdir: Path) -> Scaling | None:
