@@ -22,7 +22,7 @@ from absl import logging
 from tal_jax import pipeline, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
-from tal_jax.data import convert, files, point_sets
+from tal_jax.data import convert, exchange, files, point_sets
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.datasets import examine, load_dataset, open_layout
 from tal_jax.data.doctor import format_diagnosis
@@ -159,10 +159,14 @@ with 1 where training would be wrong.
 _CONVERT = """\
 A folder becomes one in this project's own layout: <recording>.npy with all streams, grid.json, and
 annotations.json with the points that came with it. A file of detections becomes a submission for
-ActivityNet's server.
+ActivityNet's server. Label files of any of these tools become those of any other: {kinds}.
+What a file is is told by what is in it, what it becomes by its suffix or by --to.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
   tal-jax convert runs/anet/detections.json --output submission.json
+  tal-jax convert session1.eaf session2.eaf --recordings videos --output annotations.json
+  tal-jax convert annotations.json --to audacity --output labels
+  tal-jax convert runs/mine/detections.json --to label-studio --output tasks.json
 """
 
 _INFO = """\
@@ -340,17 +344,38 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    if arguments.source.is_file():
-        submission = convert.to_submission(runs.read_results(arguments.source))
+    if len(arguments.source) > 1 or arguments.source[0].is_file():
+        _convert_labels(arguments)
+        return
+    config = _load_config(arguments)
+    layout = open_layout(config, arguments.source[0])
+    for note in convert.to_own_layout(layout, config.data, arguments.output, report=_say):
+        _say(f"note: {note}")
+    _say(f"{arguments.output}: features, grid.json and annotations.json")
+
+
+def _convert_labels(arguments: argparse.Namespace) -> None:
+    kind = arguments.to or exchange.kind_of(arguments.output)
+    options = {"recordings": arguments.recordings, "frame_rate": arguments.fps}
+    labels = exchange.merge_labels(
+        [
+            exchange.read_labels(path, subset=arguments.subset, tiers=arguments.tier, **options)
+            for path in arguments.source
+        ]
+    )
+    if kind == "activitynet" and labels.scores is not None:
+        every = [runs.read_results(path).items() for path in arguments.source]
+        submission = convert.to_submission({name: found for one in every for name, found in one})
         files.write_json(arguments.output, submission)
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    config = _load_config(arguments)
-    layout = open_layout(config, arguments.source)
-    for note in convert.to_own_layout(layout, config.data, arguments.output, report=_say):
+    notes = exchange.write_labels(arguments.output, labels, kind=kind, **options)
+    for note in (*labels.notes, *notes):
         _say(f"note: {note}")
-    _say(f"{arguments.output}: features, grid.json and annotations.json")
+    recordings = labels.annotations.recordings
+    count = sum(len(recording.instances) for recording in recordings.values())
+    _say(f"{arguments.output}: {count} labels in {len(recordings)} recordings, {kind}")
 
 
 def _points_make(arguments: argparse.Namespace) -> None:
@@ -503,9 +528,23 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("folder", metavar="DIR", help="where features and annotations lie")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    rewrite = command(_convert, "write a data set or detections anew", _CONVERT)
-    rewrite.add_argument("source", metavar="SOURCE", type=Path, help="a folder, or detections")
+    known = _CONVERT.format(kinds=", ".join(exchange.KINDS))
+    rewrite = command(_convert, "write a data set, labels or detections anew", known)
+    rewrite.add_argument(
+        "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or files of labels"
+    )
     rewrite.add_argument("--output", metavar="OUT", type=Path, required=True, help="where to")
+    rewrite.add_argument("--to", choices=exchange.KINDS, help="what labels are to become")
+    rewrite.add_argument(
+        "--recordings", metavar="DIR", help="where their videos lie; by default beside the file"
+    )
+    rewrite.add_argument("--fps", metavar="N", type=float, help="of the videos, for Label Studio")
+    rewrite.add_argument(
+        "--subset", metavar="S", default="train", help="of labels that tell none: %(default)s"
+    )
+    rewrite.add_argument(
+        "--tier", metavar="NAME", action="append", default=[], help="of ELAN; all by default"
+    )
     for sub in (doctor, rewrite):
         sub.add_argument("--config", metavar="C", help="whose settings of the data to use")
         _add_set(sub)

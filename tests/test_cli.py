@@ -14,6 +14,7 @@ from absl import logging
 
 from tal_jax import cli, pipeline
 from tal_jax.data import files
+from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.score_files import read_scores, write_scores
 from tal_jax.training import checkpoints, rsmp
@@ -681,6 +682,37 @@ def test_convert(capsys, golf, tmp_path):
     ]
     assert "ready to train" in _succeed(capsys, "doctor", tmp_path / "ours")
     assert "not empty" in _fail(capsys, "convert", golf, "--output", tmp_path / "ours")
+
+
+def test_convert_labels(capsys, tmp_path):
+    """Labels of other tools to our own annotations, and on to others."""
+    Path("walk.txt").write_text("0.5\t0.5\tjump\n1.25\t2.75\trun\n")
+    Path("sit.txt").write_text("3.0\t4.0\tfall\n")
+    out = _succeed(capsys, "convert", "walk.txt", "sit.txt", "--output", "all.json")
+    assert out.startswith("note: walk.txt and 1 more: recordings without a duration")
+    assert out.endswith("all.json: 3 labels in 2 recordings, activitynet\n")
+    assert load_annotations("all.json").classes == ("jump", "run", "fall")
+    _succeed(capsys, "convert", "all.json", "--to", "elan", "--output", "elan")
+    _succeed(capsys, "convert", "elan/walk.eaf", "--output", "walk_again.txt")
+    assert Path("walk_again.txt").read_text() == (
+        "0.500000\t0.500000\tjump\n1.250000\t2.750000\trun\n"
+    )
+    out = _succeed(capsys, "convert", "all.json", "--to", "via", "--output", "via.json")
+    assert "note: left out, for the format has no place for them: durations" in out
+    for output, line in (
+        ("all.eaf", "2 recordings, of which elan holds one a file"),
+        ("all.xls", "unknown suffix, expected .json, .csv, .eaf or .txt, or a kind"),
+    ):
+        assert line in _fail(capsys, "convert", "all.json", "--output", output)
+    assert "frame rate 0.0" in _fail(
+        capsys, "convert", "all.json", "--output", "all.csv", "--fps", "0"
+    )
+
+
+def test_convert_detections_to_labels(capsys, workdir):
+    _succeed(capsys, "convert", workdir / "detections.json", "--output", "found.csv")
+    count = sum(map(len, json.loads((workdir / "detections.json").read_text())["results"].values()))
+    assert len(Path("found.csv").read_text().splitlines()) == 1 + count
 
 
 def test_convert_detections(capsys, workdir, tmp_path):
