@@ -1,0 +1,265 @@
+"""Videos, read by the presentation times of their frames.
+
+A frame's time is what the file says, never its number divided by a rate: phones and screen
+recorders let the rate vary. Time 0 is the moment at which the first frame is shown. The frame of a
+time is the one on the screen then, that is the last one shown at that time or before::
+
+    shown at   0.00      0.04      0.08                          0.30
+               |--- 0 ---|--- 1 ---|------------- 2 -------------|--- 3 ---
+    asked for  ^    ^                  ^           ^          ^
+    is frame   0    0                  2           2          2
+"""
+
+import contextlib
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import av
+
+SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mts", ".ts", ".mpg", ".mpeg", ".3gp")
+
+# A file's clock rounds the times of frames, by half of its tick; Matroska's tick is 1 ms. A frame
+# that is late by no more is taken as in time, lest the frames of a steady video come in twos.
+_MAX_ROUNDING_S = Fraction(1, 2000)
+# Headers round the duration, and count how long the last frame is shown.
+_TOLERATED_S = 0.25
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoInfo:
+    """What a video is like.
+
+    Attributes:
+      duration_s: from the first frame to the end of the last one.
+      width: in pixels, as it is displayed: after the rotation.
+      height: likewise.
+      frame_rate: frames a second, on average.
+      num_frames: how many are shown.
+      codec: its name in FFmpeg.
+      rotation_degrees: 0, 90, 180 or 270, counterclockwise, by which frames are turned for display.
+    """
+
+    duration_s: float
+    width: int
+    height: int
+    frame_rate: float
+    num_frames: int
+    codec: str
+    rotation_degrees: int
+
+
+def probe(path: str | os.PathLike) -> VideoInfo:
+    """Looks at a video: reads the times of all its frames, but decodes only the first one.
+
+    Raises:
+      ValueError: if PyAV is not installed, or the file is missing, not a video, has sound alone or
+        no frames, was cut short, or tells no times.
+    """
+    with _open(path) as (container, stream):
+        try:
+            frame = next(container.decode(stream), None)
+        except _av().FFmpegError as error:
+            raise ValueError(f"{path}: its first frame is broken ({_reason(error)})") from error
+        if frame is None:
+            raise ValueError(f"{path}: a video without frames")
+        turns = _quarter_turns(frame)
+        height, width = (frame.width, frame.height)[:: 1 if turns % 2 else -1]
+        codec = stream.codec_context.name
+    num_frames, duration_s = _scan(path)
+    rate = num_frames / duration_s
+    return VideoInfo(duration_s, width, height, rate, num_frames, codec, 90 * turns)
+
+
+def read_frames(
+    path: str | os.PathLike,
+    times_s: Iterable[float],
+    *,
+    size: tuple[int, int] | None = None,
+) -> Iterator[np.ndarray]:
+    """Reads the frames that are on the screen at given times, one decoded frame at a time.
+
+    Args:
+      path: a video.
+      times_s: seconds from the first frame on, not decreasing; may be endless. Times before the
+        first frame get the first, times after the last one the last.
+      size: height and width to scale the displayed frame to, whatever its shape; None leaves it.
+
+    Yields:
+      uint8 `[H, W, 3]`, red, green and blue, turned as for display; the same array for as long as
+      the same frame is on the screen.
+
+    Raises:
+      ValueError: as `probe` does, and where the video turns out to be broken or cut short, or its
+        times run backwards, telling how far it went.
+    """
+    with _open(path) as (container, stream):
+        shown = _shown_frames(path, container, stream)
+        frame, _ = next(shown)
+        following = next(shown, None)
+        pixels = None
+        for time_s in times_s:
+            while following is not None and following[1] <= time_s:
+                (frame, _), pixels = following, None
+                following = next(shown, None)
+            if pixels is None:
+                pixels = _pixels(frame, size)
+            yield pixels
+
+
+def _shown_frames(
+    path: str | os.PathLike, container: "av.container.InputContainer", stream: "av.VideoStream"
+) -> Iterator[tuple["av.VideoFrame", float]]:
+    """Decoded frames and the times from which on they are taken; at least one."""
+    extent, decoded = _Extent(), container.decode(stream)
+    rounding = min(stream.time_base / 2, _MAX_ROUNDING_S)
+    while True:
+        went_s = float((extent.last - extent.first) * stream.time_base)
+        went = f" {went_s:.3f} s after its first frame" if extent.count else ""
+        try:
+            frame = next(decoded, None)
+        except _av().FFmpegError as error:
+            raise ValueError(
+                f"{path}: broken{went or ' from the start'} ({_reason(error)})"
+            ) from error
+        if frame is None:
+            break
+        if frame.pts is None:
+            raise ValueError(f"{path}: a frame without presentation time{went}")
+        if extent.count and frame.pts < extent.last:
+            raise ValueError(f"{path}: presentation times run backwards{went}")
+        extent.add(frame.pts, frame.duration or 0)
+        yield frame, float((frame.pts - extent.first) * stream.time_base - rounding)
+    if not extent.count:
+        raise ValueError(f"{path}: a video without frames")
+    _check_end(path, container, {stream: extent})
+
+
+def _pixels(frame: "av.VideoFrame", size: tuple[int, int] | None) -> np.ndarray:
+    turns = _quarter_turns(frame)
+    scaled = {}
+    if size is not None:
+        height, width = size[::-1] if turns % 2 else size
+        scaled = {"height": height, "width": width, "interpolation": "AREA"}
+    pixels = frame.to_ndarray(format="rgb24", **scaled)
+    return np.ascontiguousarray(np.rot90(pixels, turns))
+
+
+def _quarter_turns(frame: "av.VideoFrame") -> int:
+    """Counterclockwise quarter turns that display a frame as it was filmed, 0 to 3."""
+    return round(frame.rotation / 90) % 4
+
+
+# --- what the packets tell, without decoding ---
+
+
+@dataclasses.dataclass
+class _Extent:
+    """What the packets or frames of one stream cover, in ticks of its clock."""
+
+    count: int = 0
+    first: int = 0
+    last: int = 0  # when the last one begins
+    end: int = 0
+
+    def add(self, start: int, duration: int) -> None:
+        if not self.count:
+            self.first, self.last, self.end = start, start, start
+        self.count += 1
+        self.first = min(self.first, start)
+        self.last = max(self.last, start)
+        self.end = max(self.end, start + duration)
+
+
+def _scan(path: str | os.PathLike) -> tuple[int, float]:
+    """Counts the frames and measures the duration in seconds."""
+    with _open(path) as (container, video):
+        extents = {stream: _Extent() for stream in (video, *container.streams.audio)}
+        extent, cut = extents[video], False
+        try:
+            for packet in container.demux(*extents):
+                # Where nothing is reordered, some files tell the times of decoding alone.
+                start = packet.dts if packet.pts is None else packet.pts
+                if packet.size:
+                    cut = packet.is_corrupt  # of the last one: the file ends inside of it
+                    if start is not None and not packet.is_discard:
+                        extents[packet.stream].add(start, packet.duration or 0)
+        except _av().FFmpegError as error:
+            went_s = float((extent.end - extent.first) * video.time_base)
+            raise ValueError(f"{path}: broken after {went_s:.3f} s ({_reason(error)})") from error
+        if not extent.count:
+            raise ValueError(f"{path}: a video without frames, or frames without a time")
+        _check_end(path, container, extents, cut=cut)
+    step = Fraction(extent.last - extent.first, max(extent.count - 1, 1))
+    # Where nothing tells how long the last frame is shown, it is as long as the others.
+    ticks = extent.end - extent.first + (step if extent.end == extent.last else 0)
+    if ticks <= 0 or (extent.count > 1 and step == 0):
+        raise ValueError(
+            f"{path}: its {extent.count} frames are shown at one instant, expected a rate above 0"
+        )
+    return extent.count, float(ticks * video.time_base)
+
+
+def _check_end(
+    path: str | os.PathLike,
+    container: "av.container.InputContainer",
+    extents: dict["av.stream.Stream", _Extent],
+    *,
+    cut: bool = False,
+) -> None:
+    """Refuses a file that ends inside a frame, or well before the time that its header promises."""
+    ends_s, promises_s = [], []
+    for stream, extent in extents.items():
+        if extent.count:
+            ends_s.append(float(extent.end * stream.time_base))
+            if stream.duration:
+                promised = (stream.start_time or 0) + stream.duration
+                promises_s.append(float(promised * stream.time_base))
+    # Matroska promises an end, and for the whole file alone: subtitles may go on after the frames.
+    if not promises_s and container.duration and len(extents) == len(container.streams):
+        promises_s.append(container.duration / 1e6)
+    if cut or max(promises_s, default=0.0) > max(ends_s) + _TOLERATED_S:
+        promised = f", of {max(promises_s):.3f} s that it promises" if promises_s else ""
+        raise ValueError(f"{path}: cut short, it ends after {max(ends_s):.3f} s{promised}")
+
+
+# --- PyAV ---
+
+
+@contextlib.contextmanager
+def _open(
+    path: str | os.PathLike,
+) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
+    av = _av()
+    try:
+        container = av.open(os.fspath(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        expected = "expected a whole video file"
+        raise ValueError(f"cannot read {path}: {_reason(error)}; {expected}") from error
+    with container:
+        # The picture of an album in a file of music is a stream of video to FFmpeg.
+        cover = av.stream.Disposition.attached_pic
+        videos = [s for s in container.streams.video if not s.disposition & cover]
+        if not videos:
+            has = "sound" if container.streams.audio else "neither pictures nor sound"
+            raise ValueError(f"{path}: no video in it, only {has}")
+        videos[0].thread_type = "AUTO"
+        yield container, videos[0]
+
+
+def _av():
+    """PyAV, which is loaded only when a video is read."""
+    try:
+        import av
+    except ImportError as error:
+        raise ValueError('reading videos needs PyAV; run pip install "tal_jax[video]"') from error
+    return av
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error).splitlines()[0]
