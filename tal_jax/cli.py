@@ -11,6 +11,7 @@ import json
 import sys
 import time
 import traceback
+import webbrowser
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import pipeline, processes, runs
+from tal_jax import labelling, pipeline, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import convert, exchange, files, point_sets
@@ -107,6 +108,15 @@ as in training. The output is ActivityNet's JSON:
 
   tal-jax predict stream7.npy --workdir runs/mine
   tal-jax predict stream7.npy --workdir runs/mine --output detections/stream7.json
+"""
+
+_LABEL = """\
+Serves one page to the browser of this machine: play, and press the number of a class once within
+every action. Every change is saved at once, in ActivityNet's JSON with a "point" an action; start
+it again to go on. What the file holds of other recordings stays. Nothing leaves the machine.
+
+  tal-jax label clip.mp4 --classes jump,run,fall
+  tal-jax label videos/ sensors.csv --output annotations.json --subset train
 """
 
 _POINTS = """\
@@ -378,6 +388,27 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
     _say(f"{arguments.output}: {count} labels in {len(recordings)} recordings, {kind}")
 
 
+def _label(arguments: argparse.Namespace) -> None:
+    classes = [label.strip() for label in arguments.classes.split(",") if label.strip()]
+    server = labelling.open_server(
+        arguments.recordings,
+        arguments.output,
+        classes=classes,
+        subset=arguments.subset,
+        port=arguments.port,
+    )
+    _say(
+        f"{server.url}\n{len(server.sources)} recordings; Ctrl+C ends it, labels are saved already"
+    )
+    if not arguments.no_browser:
+        webbrowser.open(server.url)
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            _say(f"\nlabels are in {arguments.output}; the same command goes on from here")
+
+
 def _points_make(arguments: argparse.Namespace) -> None:
     raw = _read_raw(arguments)
     annotations, notes = point_sets.make_points(
@@ -555,6 +586,20 @@ def _parser() -> argparse.ArgumentParser:
         info.add_argument(
             f"--{field.name}", type=int, default=field.default, metavar="N", help="%(default)s"
         )
+
+    label = command(_label, "click one instant an action, in the browser", _LABEL)
+    label.add_argument(
+        "recordings", metavar="FILE", type=Path, nargs="+", help="videos, tables, folders of such"
+    )
+    label.add_argument(
+        "--output", metavar="JSON", type=Path, default="annotations.json", help="%(default)s"
+    )
+    label.add_argument("--classes", metavar="A,B,...", default="", help="beside those of the file")
+    label.add_argument(
+        "--subset", metavar="S", default="train", help="of new recordings; %(default)s"
+    )
+    label.add_argument("--port", metavar="N", type=int, default=0, help="a free one by default")
+    label.add_argument("--no-browser", action="store_true", help="only print the address")
 
     _add_points(commands)
     return parser
