@@ -136,7 +136,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         except ConnectionError:
             self.close_connection = True  # the page was closed, or the video sought elsewhere
         except OSError as error:
-            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, str(error))
+            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, error.strerror or str(error))
 
     def _dispatch(self, method: str) -> None:
         self._check_sender()

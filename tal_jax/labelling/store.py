@@ -73,7 +73,7 @@ class Store:
           name: of the recording.
           instances: `{"label", "point", "segment"}` of each.
           revision: what the instances were made from.
-          classes: those that must be among the file's.
+          classes: those that are to be among the file's, beside those of the instances.
           duration_s: of the recording, where the file does not tell it.
 
         Returns:
@@ -92,7 +92,8 @@ class Store:
             entry = {"subset": self._subset, "duration": duration_s, **(entry or {})}
             entry["annotations"] = list(instances)
             values["database"][name] = entry
-            values["classes"] = list(dict.fromkeys((*values["classes"], *self._classes, *classes)))
+            offered = (*values["classes"], *self._classes, *classes, *_labels(instances))
+            values["classes"] = list(dict.fromkeys(offered))
             parse_annotations(values, source=str(self.path))
             files.write_json(self.path, values)
             return _revision(entry)
@@ -107,6 +108,11 @@ class Store:
 
 
 _EMPTY: Mapping[str, Any] = {"annotations": []}
+
+
+def _labels(instances: Sequence[Any]) -> list[str]:
+    found = (one.get("label") for one in instances if isinstance(one, Mapping))
+    return [label for label in found if isinstance(label, str)]
 
 
 def _revision(entry: Mapping[str, Any] | None) -> str:
