@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import threading
+import urllib.request
+import webbrowser
 from pathlib import Path
 
 import jax
@@ -12,7 +15,7 @@ import pytest
 import toy
 from absl import logging
 
-from tal_jax import cli, pipeline
+from tal_jax import cli, labelling, pipeline
 from tal_jax.data import files
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
@@ -288,7 +291,7 @@ def test_info(capsys, config, toy_run):
 
 
 COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "info"]
-COMMANDS += ["points", "points make", "points convert", "points compare"]
+COMMANDS += ["label", "points", "points make", "points convert", "points compare"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -682,6 +685,46 @@ def test_convert(capsys, golf, tmp_path):
     ]
     assert "ready to train" in _succeed(capsys, "doctor", tmp_path / "ours")
     assert "not empty" in _fail(capsys, "convert", golf, "--output", tmp_path / "ours")
+
+
+def test_label(capsys, tmp_path, monkeypatch):
+    """The command serves until it is interrupted; an answer in time tells that it did."""
+    np.save("walk.npy", np.stack([np.arange(100) / 50, np.zeros(100)], 1))
+    opened, answers = [], []
+
+    def interrupted(server):
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        answers.append(urllib.request.urlopen(f"{server.url}state", timeout=10).read())
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(labelling.LabelServer, "serve_forever", interrupted)
+    out = _succeed(capsys, "label", "walk.npy", "--output", "a.json", "--classes", "jump, run")
+    assert opened == [out.splitlines()[0]] and opened[0].startswith("http://127.0.0.1:")
+    assert json.loads(answers[0])["classes"] == ["jump", "run"]
+    assert out.endswith("labels are in a.json; the same command goes on from here\n")
+    _succeed(capsys, "label", "walk.npy", "--no-browser")
+    assert len(opened) == 1 and not Path("a.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.mp4"], "cannot read none.mp4: No such file"),
+        (["b.json"], "b.json: unknown suffix, expected videos"),
+        (["bad.mp4"], "bad.mp4"),
+        (["walk.npy", "--output", "b.json"], "b.json: missing key 'database'"),
+        (["walk.npy", "--port", "99999"], "cannot listen on port 99999"),
+    ],
+)
+def test_label_refuses(capsys, tmp_path, arguments, message):
+    np.save("walk.npy", np.stack([np.arange(100) / 50, np.zeros(100)], 1))
+    Path("b.json").write_text("{}")
+    Path("bad.mp4").write_bytes(b"no video at all")
+    assert message in _fail(capsys, "label", *arguments, "--no-browser")
+    assert Path("b.json").read_text() == "{}"
 
 
 def test_convert_labels(capsys, tmp_path):

@@ -15,6 +15,7 @@ import mimetypes
 import os
 import re
 import secrets
+import sys
 import threading
 import time
 from collections.abc import Iterable, Sequence
@@ -73,6 +74,11 @@ class LabelServer(http.server.ThreadingHTTPServer):
             raise OSError(errno.EADDRINUSE, f"cannot listen on port {port}: {reason}") from error
         self.hosts = {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
         self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing where the browser went away; else what the library says."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def details(self, index: int) -> Details:
         """Returns what the file of a recording tells; raises ValueError if it cannot be read."""

@@ -577,6 +577,28 @@ def test_recording_name(path, name):
     assert recording_name(path) == name
 
 
+def test_durations_and_frame_rates_of_videos(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, "yuv420p"
+        for _ in range(50):
+            container.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
+        container.mux(stream.encode())
+    (tmp_path / "clip.txt").write_text("0.5\t1.0\tjump\n")
+    labels = exchange.read_labels(tmp_path / "clip.txt")
+    assert labels.annotations.recordings["clip"].duration_s == pytest.approx(2.0)
+    assert labels.annotations.recordings["clip"].frame_rate == pytest.approx(25.0)
+    assert exchange.write_labels(tmp_path / "a.json", labels) == []
+    exchange.write_labels(tmp_path / "tasks.json", labels, kind="label-studio")
+    [task] = json.loads((tmp_path / "tasks.json").read_text())
+    assert task["data"]["video"] == "/data/local-files/?d=clip.mp4"
+    [result] = task["annotations"][0]["result"]
+    assert result["type"] == "timelinelabels"
+    # 0.5 s is 12.5 frames, which rounds to 12: frame 13, counted from 1.
+    assert result["value"]["ranges"] == [{"start": 13, "end": 25}]
+
+
 def test_media_beside_the_file(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "clip.MP4").write_bytes(b"no video at all")

@@ -29,6 +29,7 @@ from tal_jax.data.exchange.labels import Labels, collect, find_media, is_video, 
 from tal_jax.data.formats import RawRecording, read_raw
 from tal_jax.data.point_files import clicks_by_recording, read_point_file
 from tal_jax.data.point_sets import with_durations
+from tal_jax.extraction.video import probe
 
 _SUFFIXES = {
     "activitynet": ".json",
@@ -309,9 +310,7 @@ def _look(folder: Path, name: str) -> tuple[float | None, float | None]:
     if path is None or not is_video(path):
         return None, None
     try:
-        from tal_jax.extraction.video import probe
-
         info = probe(path)
-    except (ImportError, ValueError):  # no reader of videos here, or none that it can read
+    except ValueError:  # no reader of videos here, or none that it can read
         return None, None
     return info.duration_s, info.frame_rate
