@@ -20,7 +20,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import labelling, pipeline, processes, runs
+from tal_jax import extraction, labelling, pipeline, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import convert, exchange, files, point_sets
@@ -177,6 +177,24 @@ What a file is is told by what is in it, what it becomes by its suffix or by --t
   tal-jax convert session1.eaf session2.eaf --recordings videos --output annotations.json
   tal-jax convert annotations.json --to audacity --output labels
   tal-jax convert runs/mine/detections.json --to label-studio --output tasks.json
+"""
+
+_EXTRACT = """\
+Describes recordings by features on a clock of snippets, for `tal-jax train` and `tal-jax predict`.
+FILE is a video, or a table of sensor samples with a column of time (.csv, .npy, .parquet). Give the
+same command again to go on where it stopped, or after adding files. Exits with 1 where a file could
+not be described; the others are done.
+
+  signal        tables: statistics and spectra of sliding windows
+  motion        videos: colours and movement, without a network; for a first try
+  transformers  videos: a VideoMAE, V-JEPA 2 ... in a folder on disk
+  videoprism    videos: Google's VideoPrism, in JAX, with weights on disk
+
+  tal-jax extract ~/recordings --output ~/data/mine --backbone signal \\
+      --set fps=50 --set channels=acc_x,acc_y,acc_z
+  tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
+  tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
+      --set path=~/models/videomae-base --workers 1
 """
 
 _INFO = """\
@@ -374,8 +392,7 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
         ]
     )
     if kind == "activitynet" and labels.scores is not None:
-        every = [runs.read_results(path).items() for path in arguments.source]
-        submission = convert.to_submission({name: found for one in every for name, found in one})
+        submission = convert.to_submission(exchange.labels_to_results(labels))
         files.write_json(arguments.output, submission)
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
@@ -407,6 +424,39 @@ def _label(arguments: argparse.Namespace) -> None:
             server.serve_forever()
         except KeyboardInterrupt:
             _say(f"\nlabels are in {arguments.output}; the same command goes on from here")
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
+    backbone = extraction.open_backbone(arguments.backbone, **options)
+
+    def show(line: str) -> None:
+        # On a line of its own that the next one takes away; not in files and pipes.
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    def report(line: str) -> None:
+        show("")
+        _say(line)
+
+    found = extraction.extract_folder(
+        arguments.files,
+        arguments.output,
+        backbone,
+        workers=arguments.workers,
+        progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
+        report=report,
+    )
+    show("")
+    for note in found.notes:
+        _say(f"note: {note}")
+    _say(
+        f"{arguments.output}: {len(found.done)} recordings described, {len(found.skipped)} were "
+        f"there, {len(found.failed)} failed"
+    )
+    for _, reason in found.failed:
+        print(f"tal-jax: error: {reason}", file=sys.stderr)
+    return int(bool(found.failed))
 
 
 def _points_make(arguments: argparse.Namespace) -> None:
@@ -579,6 +629,28 @@ def _parser() -> argparse.ArgumentParser:
     for sub in (doctor, rewrite):
         sub.add_argument("--config", metavar="C", help="whose settings of the data to use")
         _add_set(sub)
+
+    extract = command(_extract, "describe videos and sensor tables by features", _EXTRACT)
+    extract.add_argument(
+        "files", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="recordings, or folders"
+    )
+    extract.add_argument("--output", metavar="DIR", type=Path, required=True, help="where to")
+    extract.add_argument(
+        "--backbone", choices=extraction.BACKBONES, required=True, help="what describes them"
+    )
+    extract.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an option of the backbone: fps, window and stride (frames), path ...",
+    )
+    extract.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        help="processes; one a processor by default, one in all for networks",
+    )
 
     info = command(_info, "tell what training a config costs", _INFO)
     _add_config(info)

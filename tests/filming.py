@@ -39,7 +39,7 @@ def film(
     """Writes the frames of these numbers, at these times in ticks."""
     import av
 
-    with av.open(str(path), "w", options=container or {}) as file:
+    with av.open(f"file:{path}", "w", options=container or {}) as file:
         stream = file.add_stream(codec, rate=round(1 / tick))
         stream.height, stream.width, stream.pix_fmt = *size, pixels
         stream.codec_context.time_base = tick

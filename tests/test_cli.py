@@ -756,6 +756,9 @@ def test_convert_detections_to_labels(capsys, workdir):
     _succeed(capsys, "convert", workdir / "detections.json", "--output", "found.csv")
     count = sum(map(len, json.loads((workdir / "detections.json").read_text())["results"].values()))
     assert len(Path("found.csv").read_text().splitlines()) == 1 + count
+    for source in (workdir / "detections.json", "found.csv"):
+        _succeed(capsys, "convert", source, "--output", f"{Path(source).stem}.sub.json")
+    assert Path("found.sub.json").read_text() == Path("detections.sub.json").read_text()
 
 
 def test_convert_detections(capsys, workdir, tmp_path):

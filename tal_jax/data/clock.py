@@ -94,6 +94,26 @@ class Grid:
         count = math.ceil(self.to_snippets(float(duration_s)) - _ROUNDING_SNIPPETS)
         return max(count, 1) if duration_s > 0 else 0
 
+    def first_frames(self, count: int) -> np.ndarray:
+        """Returns where the windows of the first `count` snippets begin.
+
+        Args:
+          count: number of snippets.
+
+        Returns:
+          `[count]` numbers of frames (int), such that `window_frames` frames from there on are
+          centred on the snippet; negative where the window reaches before the recording.
+
+        >>> Grid(fps=25, stride_frames=16, window_frames=32).first_frames(3).tolist()
+        [-8, 8, 24]
+        """
+        centres = (np.arange(count) + 0.5) * self.stride_frames
+        return np.round(centres - self.window_frames / 2).astype(int)
+
+    def frames_to_seconds(self, frames: Times) -> Times:
+        """Turns numbers of frames, counted at the grid's own rate, into seconds."""
+        return frames / self.fps
+
     def to_dict(self) -> dict[str, float]:
         """Returns the grid as the plain dictionary that `grid.json` holds."""
         return dataclasses.asdict(self)

@@ -131,6 +131,37 @@ def write_npy(path: str | os.PathLike, array: np.ndarray, *, allow_pickle: bool 
     _write(path, lambda file: np.save(file, array, allow_pickle=allow_pickle))
 
 
+def write_npy_rows(
+    path: str | os.PathLike, parts: Iterable[np.ndarray], shape: tuple[int, int]
+) -> None:
+    """Writes a float32 matrix as `.npy`, part by part; raises OSError as `write_json` does.
+
+    Args:
+      path: the file; its folder is made where missing.
+      parts: rows of the matrix `[n, D]`, in order. An error in making them leaves no file.
+      shape: of the whole matrix.
+
+    Raises:
+      ValueError: if the parts are not of that shape together.
+    """
+
+    def fill(file: IO[bytes]) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": tuple(shape)}
+        np.lib.format.write_array_header_1_0(file, header)
+        rows = 0
+        for part in parts:
+            rows += len(part)
+            if part.shape[1:] != shape[1:] or rows > shape[0]:
+                break
+            file.write(np.ascontiguousarray(part, "<f4").data)
+        else:
+            if rows == shape[0]:
+                return
+        raise ValueError(f"{path}: parts up to {rows} rows, expected {list(shape)} in all")
+
+    _write(path, fill)
+
+
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays as one compressed `.npz`; raises OSError as `write_json` does."""
     _write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))

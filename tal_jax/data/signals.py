@@ -7,6 +7,7 @@ from tal_jax.data.clock import Grid
 # Edges of the octave bands (Hz) whose log energies describe the rhythm of a movement: human motion
 # at a wrist or a waist lies below about 15 Hz.
 BANDS_HZ = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+_NUM_STATISTICS = 6
 
 
 def window_features(
@@ -49,22 +50,45 @@ def window_features(
         )
     grid = Grid(fps=fps, stride_frames=stride, window_frames=window)
     length = grid.num_snippets(len(signal) / fps)
-    channels = np.concatenate([signal, _magnitudes(signal)], axis=1)
-    centres = (np.arange(length) + 0.5) * stride
-    first = np.round(centres - window / 2).astype(int)
-    reach = window + int(stride) + 1
-    padded = np.pad(channels, ((reach, reach), (0, 0)), mode="edge")
-    windows = np.lib.stride_tricks.sliding_window_view(padded, window, axis=0)
-    return _describe(windows[first + reach], fps).astype(np.float32), grid
+    return describe_windows(cut_windows(signal, grid, 0, length), fps), grid
 
 
-def _magnitudes(signal: np.ndarray) -> np.ndarray:
-    """Euclidean norms of the channel triples, `[samples, channels / 3]`."""
-    return np.linalg.norm(signal.reshape(len(signal), -1, 3), axis=-1)
+def cut_windows(signal: np.ndarray, grid: Grid, start: int, end: int) -> np.ndarray:
+    """Cuts out the windows of the snippets from `start` to `end`, the end not included.
+
+    Args:
+      signal: `[samples, channels]` at the grid's rate, continued by its first and last sample.
+      grid: of the snippets, with a whole number of frames in a window.
+      start: first snippet.
+      end: snippet after the last one.
+
+    Returns:
+      `[end - start, window, channels]`.
+    """
+    first = grid.first_frames(end)[start:]
+    samples = first[:, None] + np.arange(int(grid.window_frames))
+    return signal[np.clip(samples, 0, len(signal) - 1)]
 
 
-def _describe(windows: np.ndarray, fps: float) -> np.ndarray:
-    """Windows `[T, channels, samples]` as statistics and spectra `[T, channels · (6 + bands)]`."""
+def num_features(num_channels: int) -> int:
+    """Counts the features that `describe_windows` gives for so many channels (a multiple of 3)."""
+    return num_channels * 4 // 3 * (_NUM_STATISTICS + len(BANDS_HZ) - 1)
+
+
+def describe_windows(windows: np.ndarray, fps: float) -> np.ndarray:
+    """Describes windows of a signal, as `window_features` does.
+
+    Args:
+      windows: `[N, window, channels]`, channels in triples.
+      fps: samples a second.
+
+    Returns:
+      `[N, D]` float32, `D = num_features(channels)`.
+    """
+    windows = np.asarray(windows, np.float64)
+    count, window, channels = windows.shape
+    magnitudes = np.linalg.norm(windows.reshape(count, window, channels // 3, 3), axis=-1)
+    windows = np.moveaxis(np.concatenate([windows, magnitudes], axis=-1), 1, -1)
     mean = windows.mean(-1)
     half = windows.shape[-1] // 2
     parts = [
@@ -82,4 +106,4 @@ def _describe(windows: np.ndarray, fps: float) -> np.ndarray:
     for low, high in zip(BANDS_HZ[:-1], BANDS_HZ[1:], strict=True):
         band = (frequency >= low) & (frequency < high)
         parts.append(np.log(1e-4 + power[..., band].sum(-1)))
-    return np.concatenate(parts, axis=-1)
+    return np.concatenate(parts, axis=-1).astype(np.float32)

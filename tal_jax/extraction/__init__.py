@@ -1,6 +1,38 @@
 """Raw recordings, videos and tables of sensor samples, become snippet features."""
 
+from tal_jax.extraction.backbones import BACKBONES, Backbone, grid_of, open_backbone
+from tal_jax.extraction.folder import (
+    Entry,
+    Manifest,
+    Summary,
+    check_same_backbone,
+    extract_file,
+    extract_folder,
+    is_video,
+    read_manifest,
+    stream_features,
+)
 from tal_jax.extraction.tables import Table, read_table, regular
 from tal_jax.extraction.video import VideoInfo, probe, read_frames
 
-__all__ = ["Table", "VideoInfo", "probe", "read_frames", "read_table", "regular"]
+__all__ = [
+    "BACKBONES",
+    "Backbone",
+    "Entry",
+    "Manifest",
+    "Summary",
+    "Table",
+    "VideoInfo",
+    "check_same_backbone",
+    "extract_file",
+    "extract_folder",
+    "grid_of",
+    "is_video",
+    "open_backbone",
+    "probe",
+    "read_frames",
+    "read_manifest",
+    "read_table",
+    "regular",
+    "stream_features",
+]

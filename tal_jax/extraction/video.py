@@ -13,6 +13,7 @@ time is the one on the screen then, that is the last one shown at that time or b
 import contextlib
 import dataclasses
 import os
+import types
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -22,7 +23,7 @@ import numpy as np
 if TYPE_CHECKING:
     import av
 
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mts", ".ts", ".mpg", ".mpeg", ".3gp")
+SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .flv .3gp".split())
 
 # A file's clock rounds the times of frames, by half of its tick; Matroska's tick is 1 ms. A frame
 # that is late by no more is taken as in time, lest the frames of a steady video come in twos.
@@ -180,20 +181,22 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
     """Counts the frames and measures the duration in seconds."""
     with _open(path) as (container, video):
         extents = {stream: _Extent() for stream in (video, *container.streams.audio)}
-        extent, cut = extents[video], False
+        extent, tick, cut, untimed = extents[video], video.time_base, False, False
         try:
             for packet in container.demux(*extents):
                 # Where nothing is reordered, some files tell the times of decoding alone.
                 start = packet.dts if packet.pts is None else packet.pts
                 if packet.size:
                     cut = packet.is_corrupt  # of the last one: the file ends inside of it
+                    untimed |= start is None
                     if start is not None and not packet.is_discard:
                         extents[packet.stream].add(start, packet.duration or 0)
         except _av().FFmpegError as error:
-            went_s = float((extent.end - extent.first) * video.time_base)
+            went_s = float((extent.end - extent.first) * tick)
             raise ValueError(f"{path}: broken after {went_s:.3f} s ({_reason(error)})") from error
         if not extent.count:
-            raise ValueError(f"{path}: a video without frames, or frames without a time")
+            what = "presentation times, such as a raw stream" if untimed else "frames"
+            raise ValueError(f"{path}: a video without {what}; expected such as .mp4 or .mkv")
         _check_end(path, container, extents, cut=cut)
     step = Fraction(extent.last - extent.first, max(extent.count - 1, 1))
     # Where nothing tells how long the last frame is shown, it is as long as the others.
@@ -202,7 +205,7 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
         raise ValueError(
             f"{path}: its {extent.count} frames are shown at one instant, expected a rate above 0"
         )
-    return extent.count, float(ticks * video.time_base)
+    return extent.count, float(ticks * tick)
 
 
 def _check_end(
@@ -237,7 +240,8 @@ def _open(
 ) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
     av = _av()
     try:
-        container = av.open(os.fspath(path), metadata_errors="replace")
+        # A whole path is never taken for an address, whatever colons are in it.
+        container = av.open(os.path.abspath(path))
     except (av.FFmpegError, OSError) as error:
         expected = "expected a whole video file"
         raise ValueError(f"cannot read {path}: {_reason(error)}; {expected}") from error
@@ -252,7 +256,7 @@ def _open(
         yield container, videos[0]
 
 
-def _av():
+def _av() -> types.ModuleType:
     """PyAV, which is loaded only when a video is read."""
     try:
         import av

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from tal_jax.data.exchange.labels import is_video
+from tal_jax.extraction import tables
 from tal_jax.extraction.tables import Table, read_table
 from tal_jax.extraction.video import probe
 
-_TABLES = (".csv", ".npy", ".parquet")
 _BLOCK = 8  # how much coarser each level of an envelope is than the one before
 
 
@@ -151,8 +151,9 @@ class Envelope:
 
 
 def _is_recording(path: Path) -> bool:
-    return path.suffix.lower() in _TABLES or is_video(path)
+    hidden = path.name.startswith(".")
+    return not hidden and (path.suffix.lower() in tables.SUFFIXES or is_video(path))
 
 
 def _expected() -> str:
-    return f"videos (.mp4, .webm, .mov, ...) or tables ({', '.join(_TABLES)})"
+    return f"videos (.mp4, .webm, .mov, ...) or tables ({', '.join(tables.SUFFIXES)})"

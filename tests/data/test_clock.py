@@ -71,6 +71,18 @@ def test_count_is_the_least_that_covers(grid, duration_s):
     assert count == 1 or count - 1 < exact + rounding
 
 
+@pytest.mark.parametrize(
+    "stride, window, first",
+    [(16, 16, [0, 16, 32]), (16, 32, [-8, 8, 24]), (2.5, 4, [-1, 2, 4]), (8, 1, [4, 12, 20])],
+)
+def test_windows_are_centred_on_their_snippets(stride, window, first):
+    grid = Grid(fps=10, stride_frames=stride, window_frames=window)
+    assert grid.first_frames(3).tolist() == first
+    centres = grid.frames_to_seconds(grid.first_frames(50) + window / 2)
+    np.testing.assert_allclose(centres, grid.to_seconds(np.arange(50) + 0.5), atol=0.0501)
+    assert grid.first_frames(0).tolist() == []
+
+
 @given(grids)
 def test_round_trip_of_dictionaries(grid):
     assert Grid.from_dict(grid.to_dict()) == grid

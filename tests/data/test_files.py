@@ -26,6 +26,34 @@ def test_json_round_trip(tmp_path):
     }
 
 
+@pytest.mark.parametrize("sizes", [[5], [2, 3], [1, 0, 4]])
+def test_rows_part_by_part(tmp_path, sizes):
+    matrix = np.arange(15, dtype=np.float64).reshape(5, 3)
+    parts = np.split(matrix, np.cumsum(sizes)[:-1])
+    files.write_npy_rows(tmp_path / "new" / "a.npy", iter(parts), (5, 3))
+    np.save(tmp_path / "whole.npy", matrix.astype(np.float32))
+    assert (tmp_path / "new" / "a.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
+@pytest.mark.parametrize("rows, columns", [(4, 3), (6, 3), (5, 2)])
+def test_rows_of_another_shape(tmp_path, rows, columns):
+    with pytest.raises(ValueError, match=r"a.npy: parts up to \d rows, expected \[5, 3\] in all"):
+        files.write_npy_rows(tmp_path / "a.npy", [np.zeros((rows, columns))], (5, 3))
+    assert os.listdir(tmp_path) == []
+
+
+def test_rows_that_cannot_be_made(tmp_path):
+    def parts():
+        yield np.zeros((2, 3))
+        raise ValueError("broken after 2 rows")
+
+    (tmp_path / "a.npy").write_bytes(b"what lay there before")
+    with pytest.raises(ValueError, match="broken after 2 rows"):
+        files.write_npy_rows(tmp_path / "a.npy", parts(), (5, 3))
+    assert os.listdir(tmp_path) == ["a.npy"]
+    assert (tmp_path / "a.npy").read_bytes() == b"what lay there before"
+
+
 def test_arrays_round_trip(tmp_path):
     array = np.arange(6, dtype=np.float16).reshape(2, 3)
     files.write_npy(tmp_path / "a.npy", array)

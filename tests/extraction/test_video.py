@@ -43,6 +43,7 @@ NTSC = Fraction(1001, 30000)
         ("k.mp4", Fraction(1, 25), {"container": {"movflags": "frag_keyframe+empty_moov"}}),
         ("l.mp4", Fraction(1, 25), {"sound": True}),
         ("ビデオ 🎬 é.mp4", Fraction(1, 25), {}),
+        ("http: at 12:30:01.mp4", Fraction(1, 25), {}),
     ],
 )
 def test_frames_at_their_times(tmp_path, name, tick, settings):
@@ -221,30 +222,24 @@ def test_what_is_no_video(tmp_path, name, make, message):
         assert "\n" not in str(error.value)
 
 
-def test_zero_frames(tmp_path):
+@pytest.mark.parametrize("name", ["none.mkv", "none.mp4"])
+def test_zero_frames(tmp_path, name):
     import av
 
-    path = tmp_path / "none.mp4"
-    with av.open(str(path), "w") as file:
+    path, options = tmp_path / name, {"movflags": "empty_moov"} if name[-1] == "4" else {}
+    with av.open(str(path), "w", options=options) as file:
         stream = file.add_stream("mpeg4", rate=25)
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        voice = file.add_stream("aac", rate=8000, layout="mono")
         file.start_encoding()
-        file.mux(filming._silence(voice))
-    with pytest.raises(ValueError, match="none.mp4"):
-        probe(path)
+    for read in (probe, lambda path: list(read_frames(path, [0]))):
+        with pytest.raises(ValueError, match=f"{name}: (a video without frames|End of file)"):
+            read(path)
 
 
 def test_frames_without_times(tmp_path):
-    source = filming.film(tmp_path / "a.mp4", range(9))
-    import av
-
-    with av.open(str(source)) as file, open(tmp_path / "raw.h264", "wb") as raw:
-        head = file.streams.video[0].codec_context.extradata
-        del head
-        raw.write(b"".join(bytes(p) for p in file.demux(video=0)))
-    with pytest.raises(ValueError, match="raw.h264"):
-        probe(tmp_path / "raw.h264")
+    path = filming.film(tmp_path / "raw.h264", range(9))
+    with pytest.raises(ValueError, match="raw.h264: a video without presentation times"):
+        probe(path)
 
 
 def test_all_frames_at_one_instant(tmp_path):
@@ -254,7 +249,7 @@ def test_all_frames_at_one_instant(tmp_path):
     assert struct.unpack_from(">III", content, at) == (1, 9, 512)
     struct.pack_into(">III", content, at, 1, 9, 0)
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="at one instant, expected a rate above 0|a.mp4"):
+    with pytest.raises(ValueError, match="its 9 frames are shown at one instant, expected a rate"):
         probe(path)
 
 

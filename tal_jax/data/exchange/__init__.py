@@ -220,6 +220,26 @@ def results_to_labels(results: Mapping[str, Any], source: str) -> Labels:
     return Labels(collect("detections", source, recordings).annotations, scores)
 
 
+def labels_to_results(labels: Labels) -> dict[str, Any]:
+    """The reverse of `results_to_labels`.
+
+    Raises:
+      ValueError: if an instance has no segment.
+    """
+    results = {}
+    for name, recording in labels.annotations.recordings.items():
+        results[name] = []
+        for one, score in zip(recording.instances, labels.scores[name], strict=True):
+            if one.start_s is None:
+                raise ValueError(
+                    f"{labels.annotations.source}: {name}: detection of {one.label!r} without a "
+                    "segment"
+                )
+            segment = [one.start_s, one.end_s]
+            results[name].append({"label": one.label, "score": score, "segment": segment})
+    return results
+
+
 def _read_json(path: Path, rate: label_studio.FrameRate, subset: str) -> Labels:
     values = files.read_json(path)
     if isinstance(values, Mapping):

@@ -9,11 +9,10 @@ from typing import Any
 from tal_jax.data.annotations import Instance
 from tal_jax.data.formats import RawAnnotations, RawRecording
 from tal_jax.data.point_sets import join_clicks
+from tal_jax.extraction import tables, video
 
-_VIDEOS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".ts", ".ogv", ".wmv")
-_TABLES = (".csv", ".parquet", ".npy")
 _SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac", ".opus")
-_MEDIA = frozenset(_VIDEOS + _TABLES + _SOUNDS)
+_MEDIA = (*video.SUFFIXES, *tables.SUFFIXES, *_SOUNDS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -199,7 +198,7 @@ def recording_name(path: str) -> str:
 
 def find_media(folder: str | Path, name: str) -> Path | None:
     """Returns the video, table or sound of a recording in a folder, if one lies there."""
-    for suffix in (*_VIDEOS, *_TABLES, *_SOUNDS):
+    for suffix in _MEDIA:
         for spelled in (suffix, suffix.upper()):
             path = Path(folder) / f"{name}{spelled}"
             try:
@@ -212,7 +211,7 @@ def find_media(folder: str | Path, name: str) -> Path | None:
 
 def is_video(path: Path) -> bool:
     """Whether a file's name is that of a video."""
-    return path.suffix.lower() in _VIDEOS
+    return path.suffix.lower() in video.SUFFIXES
 
 
 def number(value: Any, what: str) -> float:

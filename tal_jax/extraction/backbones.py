@@ -1,0 +1,267 @@
+"""Backbones: what turns a window of frames or samples into the features of a snippet.
+
+A backbone is any object with the attributes of `Backbone`. Two come with the library and need no
+weights: `signal` for sensors and `motion` for videos. Two more load weights that lie on disk:
+`transformers` and `videoprism`; their packages are imported when they are chosen.
+"""
+
+import dataclasses
+import hashlib
+import importlib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from tal_jax.data import signals
+from tal_jax.data.clock import Grid
+
+VIDEO, TABLE = "video", "table"
+
+
+class Backbone(Protocol):
+    """What `extract_folder` asks of a backbone.
+
+    Attributes:
+      name: of the method.
+      version: changes whenever the same recording would give other features.
+      kind: "video" or "table", what it reads.
+      fps: frames or samples a second of the clock that it sees recordings by.
+      window: frames that the features of one snippet are computed from.
+      stride: frames from one snippet's start to the next one's.
+      dim: number of features D; None where the channels of a table decide it.
+      size: height and width that frames are scaled to, or None.
+      options: what makes the same one again: `open_backbone(name, **options)`.
+    """
+
+    name: str
+    version: str
+    kind: str
+    fps: float
+    window: int
+    stride: float
+    dim: int | None
+    size: tuple[int, int] | None
+    options: Mapping[str, Any]
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Windows, uint8 `[N, window, H, W, 3]` or `[N, window, channels]`, as float32 `[N, D]`."""
+        ...
+
+
+def open_backbone(name: str, **options: Any) -> Backbone:
+    """Makes a backbone by its name.
+
+    Args:
+      name: "signal", "motion", "transformers" or "videoprism".
+      **options: `fps`, `window` (frames) and `stride` (frames) of all of them, and what else the
+        backbone's own attributes say. Text is understood, as it comes from a command line.
+
+    Returns:
+      The backbone. Weights are looked at, but not loaded before the first window.
+
+    Raises:
+      ValueError: if there is no such backbone or option, a value is not one, a package is missing,
+        or weights are not where they should be.
+    """
+    if name not in _BACKBONES:
+        raise ValueError(f"backbone {name!r}; expected one of {', '.join(_BACKBONES)}")
+    module, class_name = _BACKBONES[name]
+    kind = getattr(importlib.import_module(module), class_name)
+    known = [field.name for field in dataclasses.fields(kind)]
+    required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
+    for key in options:
+        if key not in known:
+            raise ValueError(f"backbone {name}: option {key!r}; expected {', '.join(known)}")
+    for key in required:
+        if key not in options:
+            raise ValueError(f"backbone {name}: needs the option {key}")
+    backbone = kind(**{key: _parse(name, key, value) for key, value in options.items()})
+    try:
+        grid_of(backbone)
+    except ValueError as error:
+        raise ValueError(f"backbone {name}: {error}") from error
+    return backbone
+
+
+def grid_of(backbone: Backbone) -> Grid:
+    """Returns the clock of a backbone's features."""
+    return Grid(fps=backbone.fps, stride_frames=backbone.stride, window_frames=backbone.window)
+
+
+def options_of(backbone: Any) -> dict[str, Any]:
+    """The fields of a backbone that is a dataclass, as `open_backbone` and JSON take them."""
+    options = {f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)}
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}
+
+
+def hash_files(paths: Iterable[Path]) -> str:
+    """A short name of what files hold, for the version of a backbone that is made of them."""
+    whole = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{whole.hexdigest()[:16]}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Signal:
+    """Statistics and spectra of sensor signals, see `tal_jax.data.signals.window_features`.
+
+    Attributes:
+      fps: rate that the table is interpolated to.
+      window: samples that a snippet sees.
+      stride: samples between snippets.
+      channels: names of the columns, in triples (x, y, z of one sensor); all of them by default.
+    """
+
+    fps: float = 50.0
+    window: int = 75
+    stride: float = 25.0
+    channels: tuple[str, ...] = ()
+
+    name: ClassVar[str] = "signal"
+    version: ClassVar[str] = "1"
+    kind: ClassVar[str] = TABLE
+    size: ClassVar[None] = None
+    options = property(options_of)
+
+    def __post_init__(self) -> None:
+        if len(self.channels) % 3 or len(set(self.channels)) < len(self.channels):
+            raise ValueError(
+                f"backbone signal: channels {', '.join(self.channels)}; expected different ones "
+                "in triples (x, y, z of a sensor): choose them with channels=ax,ay,az"
+            )
+        if self.window < 2 or self.stride < 1:
+            raise ValueError(
+                f"backbone signal: window={self.window} and stride={self.stride:g}; expected at "
+                "least 2 samples and 1"
+            )
+
+    @property
+    def dim(self) -> int | None:
+        """The number of features, where the channels are known."""
+        return signals.num_features(len(self.channels)) if self.channels else None
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Describes windows `[N, window, channels]` by `[N, D]`."""
+        return signals.describe_windows(windows, self.fps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """How a video looks and moves in each field of a 4 × 4 grid: no weights, nothing learnt.
+
+    Enough to try everything on a video of one's own, and for actions that brightness, colour and
+    movement tell apart. It knows no objects or people; for results, take a network's features.
+
+    Each field gives the mean of brightness and of two differences of colours, the strength of
+    edges, the mean and deviation of the change from frame to frame, and the optical flow (pixels a
+    frame, mean and mean size, to the right and downwards) of one step of Lucas and Kanade.
+
+    Attributes:
+      fps: frames a second that it sees.
+      window: frames that a snippet sees.
+      stride: frames between snippets.
+    """
+
+    fps: float = 25.0
+    window: int = 16
+    stride: float = 8.0
+
+    name: ClassVar[str] = "motion"
+    version: ClassVar[str] = "1"
+    kind: ClassVar[str] = VIDEO
+    size: ClassVar[tuple[int, int]] = (64, 64)
+    fields: ClassVar[int] = 4  # to either side
+    dim: ClassVar[int] = 10 * fields**2
+    options = property(options_of)
+
+    def __post_init__(self) -> None:
+        if self.window < 2:
+            raise ValueError(f"backbone motion: window={self.window}; expected at least 2 frames")
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Describes windows, uint8 `[N, window, H, W, 3]`, by `[N, 160]`."""
+        pixels = windows.astype(np.float32) / 255
+        red, green, blue = np.moveaxis(pixels, -1, 0)
+        grey = 0.299 * red + 0.587 * green + 0.114 * blue
+        down, right = np.gradient(grey, axis=(2, 3))
+        change = np.diff(grey, axis=1)
+        # Gradients between two frames are the mean of theirs.
+        down_between, right_between = ((g[:, 1:] + g[:, :-1]) / 2 for g in (down, right))
+        flow_x, flow_y = self._flow(right_between, down_between, change)
+        size = self._pool(np.abs(change))
+        parts = [
+            *(self._pool(plane).mean(1) for plane in (grey, red - green, blue - grey)),
+            _log(self._pool(np.hypot(right, down)).mean(1)),
+            _log(size.mean(1)),
+            _log(size.std(1)),
+            *(part for flow in (flow_x, flow_y) for part in (flow.mean(1), np.abs(flow).mean(1))),
+        ]
+        return np.concatenate([part.reshape(len(windows), -1) for part in parts], axis=1)
+
+    def _pool(self, planes: np.ndarray) -> np.ndarray:
+        """Means of fields: `[N, window, H, W]` to `[N, window, fields, fields]`."""
+        count, window, height, width = planes.shape
+        n = self.fields
+        return planes.reshape(count, window, n, height // n, n, width // n).mean((3, 5))
+
+    def _flow(self, right: np.ndarray, down: np.ndarray, change: np.ndarray) -> tuple:
+        """The movement (x, y) that explains best, in each field, how the brightness changed."""
+        products = right * right, right * down, down * down, right * change, down * change
+        xx, xy, yy, xt, yt = map(self._pool, products)
+        # Where there are no edges, nothing can be told: no movement then, instead of any.
+        xx, yy = xx + _NO_EDGES, yy + _NO_EDGES
+        determinant = xx * yy - xy * xy
+        return (xy * yt - yy * xt) / determinant, (xy * xt - xx * yt) / determinant
+
+
+_NO_EDGES = 1e-5
+
+
+def _log(values: np.ndarray) -> np.ndarray:
+    return np.log(values + 1e-3)
+
+
+# Modules of those that come with the library, loaded when chosen.
+_BACKBONES = {
+    "signal": (__name__, "Signal"),
+    "motion": (__name__, "Motion"),
+    "transformers": ("tal_jax.extraction.transformers", "Transformers"),
+    "videoprism": ("tal_jax.extraction.videoprism", "VideoPrism"),
+}
+
+
+BACKBONES = tuple(_BACKBONES)
+
+
+def _parse(name: str, key: str, value: Any) -> Any:
+    """A value of an option, in the kind that the option has."""
+    try:
+        if key == "fps" or key == "stride":
+            number = float(value)
+            if math.isfinite(number) and number > 0:
+                return number
+        elif key == "window":
+            number = float(value)
+            if number >= 1 and number == int(number):
+                return int(number)
+        elif key == "channels":
+            parts = value.split(",") if isinstance(value, str) else value
+            return tuple(str(part).strip() for part in parts)
+        else:
+            return str(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    expected = "a whole number of frames" if key == "window" else "a number above 0"
+    raise ValueError(f"backbone {name}: {key} is {value!r}, expected {expected}")
+
+
+def with_channels(backbone: Backbone, names: Sequence[str]) -> Backbone:
+    """The backbone with the channels of a table, where it takes all of them."""
+    if backbone.kind != TABLE or getattr(backbone, "channels", True):
+        return backbone
+    return dataclasses.replace(backbone, channels=tuple(names))

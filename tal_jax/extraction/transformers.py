@@ -1,0 +1,156 @@
+"""Video models of the package `transformers` (PyTorch) that lie on disk, as a backbone."""
+
+import dataclasses
+import functools
+import inspect
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tal_jax.data import files
+from tal_jax.extraction.backbones import VIDEO, hash_files, options_of
+
+# Windows that go through the network at once; their tokens fill the memory.
+_BATCH = 4
+# Where a model tells how it wants its pixels: the newer file first.
+_PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Transformers:
+    """VideoMAE, V-JEPA 2, VideoPrism, ViViT ...: the mean of what the last layer tells.
+
+    The whole picture is scaled to the model's size, without cutting its sides off, so that actions
+    there are seen. Nothing is downloaded, and no code of a model's folder is run.
+
+    Attributes:
+      path: folder with `config.json`, weights (`*.safetensors`), and `preprocessor_config.json` or
+        `video_preprocessor_config.json`, as `save_pretrained` writes and Hugging Face hands out.
+      fps: frames a second that it sees; what it was trained with does best.
+      window: frames that a snippet sees; by default as many as the model was made for.
+      stride: frames between snippets.
+    """
+
+    path: str
+    fps: float = 8.0
+    window: int | None = None
+    stride: float = 4.0
+
+    name: ClassVar[str] = "transformers"
+    kind: ClassVar[str] = VIDEO
+    options = property(options_of)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", str(Path(self.path).expanduser().absolute()))
+        if not (Path(self.path) / "config.json").is_file():
+            raise ValueError(f"{self.path}: no config.json; expected the folder of a saved model")
+        if self.window is None:
+            frames = getattr(self._config, "num_frames", None)
+            frames = frames or getattr(self._config, "frames_per_clip", None)
+            if frames is None:
+                raise ValueError(
+                    f"{self.path}: no video model, its config tells no number of frames"
+                )
+            object.__setattr__(self, "window", int(frames))
+        _ = self.version, self.dim, self.size, self._pixels
+
+    @functools.cached_property
+    def version(self) -> str:
+        """The model's type, and a hash of what its folder holds."""
+        folder = Path(self.path)
+        weights = sorted(folder.glob("*.safetensors"))
+        if not weights:
+            raise ValueError(f"{folder}: no weights, expected *.safetensors")
+        told = [folder / "config.json", self._processor]
+        return f"{self._config.model_type} {hash_files([*told, *weights])}"
+
+    @property
+    def dim(self) -> int:
+        """The number of features."""
+        return int(self._config.hidden_size)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the frames that the model takes."""
+        side = getattr(self._config, "image_size", None) or self._config.crop_size
+        height, width = (side, side) if isinstance(side, int) else side
+        return int(height), int(width)
+
+    def __call__(self, windows: np.ndarray) -> np.ndarray:
+        """Describes windows, uint8 `[N, window, H, W, 3]`, by `[N, D]`."""
+        import torch
+
+        model, name, settings = self._model
+        scale, shift = self._pixels
+        parts = []
+        for start in range(0, len(windows), _BATCH):
+            pixels = windows[start : start + _BATCH] * scale + shift
+            inputs = torch.from_numpy(np.ascontiguousarray(np.moveaxis(pixels, -1, 2)))
+            with torch.inference_mode():
+                outputs = model(**{name: inputs.to(model.device)}, **settings)
+                parts.append(outputs.last_hidden_state.mean(1).float().cpu().numpy())
+        return np.concatenate(parts)
+
+    @functools.cached_property
+    def _config(self) -> Any:
+        try:
+            from transformers import AutoConfig
+        except ImportError as error:
+            raise ValueError(
+                'backbone transformers: not installed; run pip install "tal_jax[transformers]"'
+            ) from error
+        try:
+            config = AutoConfig.from_pretrained(
+                self.path, local_files_only=True, trust_remote_code=False
+            )
+        except (OSError, ValueError, KeyError) as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{self.path}: no model that can be read ({reason})") from error
+        if not hasattr(config, "hidden_size"):
+            raise ValueError(
+                f"{self.path}: a {config.model_type} model; expected one of videos alone"
+            )
+        return config
+
+    @functools.cached_property
+    def _model(self) -> tuple[Any, str, dict[str, bool]]:
+        """The model, how it calls its pixels, and what else it is told."""
+        import torch
+        from transformers import AutoModel
+
+        model = AutoModel.from_pretrained(
+            self.path, local_files_only=True, trust_remote_code=False, use_safetensors=True
+        )
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = model.float().eval().to(device)
+        known = inspect.signature(model.forward).parameters
+        name = next((n for n in ("pixel_values_videos", "pixel_values") if n in known), None)
+        if name is None:
+            raise ValueError(f"{self.path}: a {self._config.model_type} model takes no videos")
+        # The predictor of V-JEPA serves its training.
+        return model, name, {"skip_predictor": True} if "skip_predictor" in known else {}
+
+    @property
+    def _processor(self) -> Path:
+        for name in _PROCESSORS:
+            if (Path(self.path) / name).is_file():
+                return Path(self.path) / name
+        raise ValueError(f"{self.path}: no {_PROCESSORS[1]}, expected it to tell how pixels count")
+
+    @functools.cached_property
+    def _pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """What bytes of red, green and blue are multiplied with, and what is then added."""
+        told = files.read_json(self._processor)
+        scale = told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0
+        shift = -1.0 if told.get("offset") and told.get("do_rescale", True) else 0.0
+        mean, deviation = np.zeros(3), np.ones(3)
+        if told.get("do_normalize", True):
+            try:
+                mean, deviation = np.array(told["image_mean"]), np.array(told["image_std"])
+            except KeyError as error:
+                raise ValueError(f"{self._processor}: no {error}, expected it") from error
+        return (
+            np.broadcast_to(scale / deviation, 3).astype(np.float32),
+            np.broadcast_to((shift - mean) / deviation, 3).astype(np.float32),
+        )

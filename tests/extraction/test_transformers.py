@@ -1,0 +1,188 @@
+"""Video models with random weights, saved to disk and used as backbones."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tal_jax.extraction import extract_folder, grid_of, open_backbone, read_manifest
+
+MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+SIDE = 32
+
+
+def models():
+    """Names of tiny models; each makes its config."""
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
+    mae = {"intermediate_size": 40, "image_size": SIDE, "patch_size": 16, "num_frames": 8}
+    return {
+        "videomae": lambda: transformers.VideoMAEConfig(**small, **mae),
+        "vjepa2": lambda: transformers.VJEPA2Config(
+            **small,
+            crop_size=SIDE,
+            patch_size=16,
+            frames_per_clip=4,
+            pred_hidden_size=24,
+            pred_num_attention_heads=2,
+            pred_num_hidden_layers=1,
+        ),
+        "vivit": lambda: transformers.VivitConfig(
+            **small,
+            intermediate_size=40,
+            image_size=SIDE,
+            num_frames=4,
+            tubelet_size=[2, 16, 16],
+        ),
+        "timesformer": lambda: transformers.TimesformerConfig(
+            **small, intermediate_size=40, image_size=SIDE, patch_size=16, num_frames=4
+        ),
+        "videoprism_vision_model": lambda: transformers.VideoPrismVisionConfig(
+            hidden_size=24,
+            num_attention_heads=2,
+            intermediate_size=40,
+            image_size=SIDE,
+            num_frames=4,
+            tubelet_size=[1, 16, 16],
+            num_spatial_layers=1,
+            num_temporal_layers=1,
+        ),
+    }
+
+
+NAMES = ("videomae", "vjepa2", "vivit", "timesformer", "videoprism_vision_model")
+
+
+def save(folder, name, dtype=None, **processor):
+    """Writes a model of random weights, as `save_pretrained` does; returns the model."""
+    torch = pytest.importorskip("torch")
+    make = models()[name]
+    import transformers
+
+    torch.manual_seed(0)
+    model = transformers.AutoModel.from_config(make()).eval()
+    if dtype is not None:
+        model = model.to(getattr(torch, dtype))
+    model.save_pretrained(folder)
+    told = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
+    told |= {"image_mean": MEAN.tolist(), "image_std": DEVIATION.tolist()} | processor
+    (Path(folder) / "preprocessor_config.json").write_text(json.dumps(told))
+    return model
+
+
+def pixels_of(count, window, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, window, SIDE, SIDE, 3), np.uint8)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", NAMES)
+def test_what_a_model_itself_gives(tmp_path, name):
+    model = save(tmp_path, name)
+    import torch
+
+    backbone = open_backbone("transformers", path=tmp_path, fps=10, stride=2)
+    frames = 8 if name == "videomae" else 4
+    assert (backbone.window, backbone.size, backbone.dim) == (frames, (SIDE, SIDE), 24)
+    assert backbone.version.startswith(f"{name} sha256:")
+    assert grid_of(backbone).to_dict() == {
+        "fps": 10.0,
+        "stride_frames": 2.0,
+        "window_frames": float(frames),
+    }
+    windows = pixels_of(5, backbone.window)  # more than one batch, the last one not full
+    got = backbone(windows)
+    assert got.shape == (5, 24) and got.dtype == np.float32
+
+    values = torch.tensor((windows / 255 - MEAN) / DEVIATION, dtype=torch.float32)
+    with torch.inference_mode():
+        want = model(values.permute(0, 1, 4, 2, 3)).last_hidden_state
+    assert want.ndim == 3
+    np.testing.assert_allclose(got, want.mean(1).numpy(), rtol=1e-4, atol=1e-5)
+    assert np.abs(got[0] - got[1]).max() > 1e-4
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_weights_of_half_precision_give_single(tmp_path):
+    save(tmp_path, "videomae", dtype="bfloat16")
+    got = open_backbone("transformers", path=tmp_path)(pixels_of(2, 8))
+    assert got.dtype == np.float32 and np.isfinite(got).all()
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "processor, scale, shift",
+    [
+        ({"do_normalize": False}, 1 / 255, 0),
+        ({"do_normalize": False, "rescale_factor": 1 / 127.5, "offset": True}, 1 / 127.5, -1),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3}, 2 / 255, -1),
+        ({"do_rescale": False, "image_mean": [2] * 3, "image_std": [4] * 3}, 0.25, -0.5),
+    ],
+)
+def test_how_pixels_count(tmp_path, processor, scale, shift):
+    model = save(tmp_path, "videomae", **processor)
+    import torch
+
+    windows = pixels_of(1, 8)
+    values = torch.tensor(windows * scale + shift, dtype=torch.float32).permute(0, 1, 4, 2, 3)
+    with torch.inference_mode():
+        want = model(values).last_hidden_state.mean(1).numpy()
+    got = open_backbone("transformers", path=tmp_path)(windows)
+    np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_from_videos_to_features(tmp_path):
+    pytest.importorskip("av")
+    save(tmp_path / "model", "videomae")
+    import filming
+
+    for name, frames in (("a", 60), ("b", 20)):
+        filming.film(tmp_path / f"{name}.mp4", range(frames))
+    backbone = open_backbone("transformers", path=tmp_path / "model")
+    videos = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    found = extract_folder(videos, tmp_path / "out", backbone)
+    assert not found.failed
+    manifest = read_manifest(tmp_path / "out")
+    # 2.4 and 0.8 s in steps of 4 frames at 8 a second
+    assert [manifest.recordings[name].snippets for name in "ab"] == [5, 2]
+    again = open_backbone(manifest.backbone, **manifest.options)
+    assert again == backbone and again.version == manifest.version
+    assert np.load(tmp_path / "out" / "a.npy").shape == (5, 24)
+
+    # Other weights in the same place are another backbone.
+    weights = tmp_path / "model" / "config.json"
+    weights.write_text(weights.read_text() + "\n")
+    with pytest.raises(ValueError, match="out: features of another kind: version is videomae"):
+        extract_folder(videos, tmp_path / "out", open_backbone("transformers", **manifest.options))
+
+
+def test_folders_that_hold_no_model(tmp_path):
+    with pytest.raises(ValueError, match="no config.json; expected the folder of a saved model"):
+        open_backbone("transformers", path=tmp_path / "none")
+    pytest.importorskip("transformers")
+    config = tmp_path / "config.json"
+    for content, message in (
+        ('{"model_type": "no such"}', "no model that can be read"),
+        ("{", "no model that can be read"),
+        ('{"model_type": "bert"}', "no video model, its config tells no number of frames"),
+        ('{"model_type": "videomae"}', "no weights, expected"),
+    ):
+        config.write_text(content)
+        with pytest.raises(ValueError, match=message) as error:
+            open_backbone("transformers", path=tmp_path)
+        assert "\n" not in str(error.value)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ValueError, match="no preprocessor_config.json"):
+        open_backbone("transformers", path=tmp_path)
+    (tmp_path / "preprocessor_config.json").write_text("{}")
+    with pytest.raises(ValueError, match="no 'image_mean'"):
+        open_backbone("transformers", path=tmp_path)
+
+
+def test_without_the_package(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ValueError, match=r'pip install "tal_jax\[transformers\]"'):
+        open_backbone("transformers", path=tmp_path)
