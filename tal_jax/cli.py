@@ -12,6 +12,7 @@ import json
 import sys
 import time
 import traceback
+import webbrowser
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,10 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import export, extraction, pipeline, prediction, processes, runs
+from tal_jax import export, extraction, labelling, pipeline, prediction, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
-from tal_jax.data import convert, files, point_sets
+from tal_jax.data import convert, exchange, files, point_sets
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.datasets import examine, load_dataset, open_layout
 from tal_jax.data.doctor import format_diagnosis
@@ -123,6 +124,15 @@ the folder as --workdir.
   tal-jax predict clip.mp4 --workdir exported
 """
 
+_LABEL = """\
+Serves one page to the browser of this machine: play, and press the number of a class once within
+every action. Every change is saved at once, in ActivityNet's JSON with a "point" an action; start
+it again to go on. What the file holds of other recordings stays. Nothing leaves the machine.
+
+  tal-jax label clip.mp4 --classes jump,run,fall
+  tal-jax label videos/ sensors.csv --output annotations.json --subset train
+"""
+
 _POINTS = """\
 ANNOTATIONS is a file as the field publishes them: ActivityNet's JSON, LACP's gt.json, BMN's
 anet_anno_action.json, or a folder of W-TALC's arrays (with --allow-pickle). Points are in
@@ -173,10 +183,14 @@ with 1 where training would be wrong.
 _CONVERT = """\
 A folder becomes one in this project's own layout: <recording>.npy with all streams, grid.json, and
 annotations.json with the points that came with it. A file of detections becomes a submission for
-ActivityNet's server.
+ActivityNet's server. Label files of any of these tools become those of any other: {kinds}.
+What a file is is told by what is in it, what it becomes by its suffix or by --to.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
   tal-jax convert runs/anet/detections.json --output submission.json
+  tal-jax convert session1.eaf session2.eaf --recordings videos --output annotations.json
+  tal-jax convert annotations.json --to audacity --output labels
+  tal-jax convert runs/mine/detections.json --to label-studio --output tasks.json
 """
 
 _EXTRACT = """\
@@ -384,17 +398,58 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    if arguments.source.is_file():
-        submission = convert.to_submission(runs.read_results(arguments.source))
+    if len(arguments.source) > 1 or arguments.source[0].is_file():
+        _convert_labels(arguments)
+        return
+    config = _load_config(arguments)
+    layout = open_layout(config, arguments.source[0])
+    for note in convert.to_own_layout(layout, config.data, arguments.output, report=_say):
+        _say(f"note: {note}")
+    _say(f"{arguments.output}: features, grid.json and annotations.json")
+
+
+def _convert_labels(arguments: argparse.Namespace) -> None:
+    kind = arguments.to or exchange.kind_of(arguments.output)
+    options = {"recordings": arguments.recordings, "frame_rate": arguments.fps}
+    labels = exchange.merge_labels(
+        [
+            exchange.read_labels(path, subset=arguments.subset, tiers=arguments.tier, **options)
+            for path in arguments.source
+        ]
+    )
+    if kind == "activitynet" and labels.scores is not None:
+        submission = convert.to_submission(exchange.labels_to_results(labels))
         files.write_json(arguments.output, submission)
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    config = _load_config(arguments)
-    layout = open_layout(config, arguments.source)
-    for note in convert.to_own_layout(layout, config.data, arguments.output, report=_say):
+    notes = exchange.write_labels(arguments.output, labels, kind=kind, **options)
+    for note in (*labels.notes, *notes):
         _say(f"note: {note}")
-    _say(f"{arguments.output}: features, grid.json and annotations.json")
+    recordings = labels.annotations.recordings
+    count = sum(len(recording.instances) for recording in recordings.values())
+    _say(f"{arguments.output}: {count} labels in {len(recordings)} recordings, {kind}")
+
+
+def _label(arguments: argparse.Namespace) -> None:
+    classes = [label.strip() for label in arguments.classes.split(",") if label.strip()]
+    server = labelling.open_server(
+        arguments.recordings,
+        arguments.output,
+        classes=classes,
+        subset=arguments.subset,
+        port=arguments.port,
+    )
+    _say(
+        f"{server.url}\n{len(server.sources)} recordings; Ctrl+C ends it, labels are saved already"
+    )
+    if not arguments.no_browser:
+        webbrowser.open(server.url)
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            _say(f"\nlabels are in {arguments.output}; the same command goes on from here")
 
 
 def _extract(arguments: argparse.Namespace) -> int:
@@ -606,9 +661,23 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("folder", metavar="DIR", help="where features and annotations lie")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    rewrite = command(_convert, "write a data set or detections anew", _CONVERT)
-    rewrite.add_argument("source", metavar="SOURCE", type=Path, help="a folder, or detections")
+    known = _CONVERT.format(kinds=", ".join(exchange.KINDS))
+    rewrite = command(_convert, "write a data set, labels or detections anew", known)
+    rewrite.add_argument(
+        "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or files of labels"
+    )
     rewrite.add_argument("--output", metavar="OUT", type=Path, required=True, help="where to")
+    rewrite.add_argument("--to", choices=exchange.KINDS, help="what labels are to become")
+    rewrite.add_argument(
+        "--recordings", metavar="DIR", help="where their videos lie; by default beside the file"
+    )
+    rewrite.add_argument("--fps", metavar="N", type=float, help="of the videos, for Label Studio")
+    rewrite.add_argument(
+        "--subset", metavar="S", default="train", help="of labels that tell none: %(default)s"
+    )
+    rewrite.add_argument(
+        "--tier", metavar="NAME", action="append", default=[], help="of ELAN; all by default"
+    )
     for sub in (doctor, rewrite):
         sub.add_argument("--config", metavar="C", help="whose settings of the data to use")
         _add_set(sub)
@@ -641,6 +710,20 @@ def _parser() -> argparse.ArgumentParser:
         info.add_argument(
             f"--{field.name}", type=int, default=field.default, metavar="N", help="%(default)s"
         )
+
+    label = command(_label, "click one instant an action, in the browser", _LABEL)
+    label.add_argument(
+        "recordings", metavar="FILE", type=Path, nargs="+", help="videos, tables, folders of such"
+    )
+    label.add_argument(
+        "--output", metavar="JSON", type=Path, default="annotations.json", help="%(default)s"
+    )
+    label.add_argument("--classes", metavar="A,B,...", default="", help="beside those of the file")
+    label.add_argument(
+        "--subset", metavar="S", default="train", help="of new recordings; %(default)s"
+    )
+    label.add_argument("--port", metavar="N", type=int, default=0, help="a free one by default")
+    label.add_argument("--no-browser", action="store_true", help="only print the address")
 
     _add_points(commands)
     return parser
