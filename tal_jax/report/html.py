@@ -1,17 +1,15 @@
 """Writes `report.html`: one file with everything in it, which a browser shows without a network."""
 
-import base64
-import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tal_jax.data.files import write_bytes
+from tal_jax.report.pages import fill_template, pack_curves
 from tal_jax.report.pictures import class_colours
 from tal_jax.report.workdir import (
     FLAT_CURVE,
@@ -52,17 +50,8 @@ def write_report(workdir: str | os.PathLike) -> Path:
     """
     work = read_workdir(workdir)
     path = work.path / "report.html"
-    write_bytes(path, _page(_report_data(work)).encode())
+    write_bytes(path, fill_template("template.html", _report_data(work)).encode())
     return path
-
-
-def _page(data: Mapping[str, Any]) -> str:
-    """Puts the data into the template as JSON that no name in it can end or leave."""
-    text = json.dumps(data, allow_nan=False, separators=(",", ":"))  # ASCII only
-    for character in "<>&":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    template = resources.files("tal_jax.report") / "template.html"
-    return template.read_text(encoding="utf-8").replace("{{data}}", text)
 
 
 def _report_data(work: Work) -> dict[str, Any]:
@@ -97,7 +86,7 @@ def _report_data(work: Work) -> dict[str, Any]:
     }
     _note_left_out("detections", test, detections, most, notes)
     _note_left_out("proposals", train, proposals, most, notes)
-    return _plain(data)
+    return data
 
 
 def _first(kind: str, recordings: Sequence[Recording], notes: list[str]) -> Sequence[Recording]:
@@ -215,9 +204,7 @@ def _raised(curves: Curves, recording: Recording) -> list[int]:
 
 def _curve_bytes(curves: Curves, labels: Sequence[int], pool: int) -> str:
     columns = np.column_stack([curves.classes[:, labels], curves.background])  # [T, labels + 1]
-    columns = np.maximum.reduceat(columns, np.arange(0, len(columns), pool))
-    rounded = np.round(np.nan_to_num(columns).clip(0, 1) * 255).astype(np.uint8)
-    return base64.b64encode(rounded.T.tobytes()).decode()
+    return pack_curves(columns, pool)
 
 
 def _evaluation(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -252,14 +239,3 @@ def _loss_curves(number: Any, lines: Sequence[Mapping[str, Any]], pool: int) -> 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
-
-
-def _plain(value: Any) -> Any:
-    """The same value with null for what JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

@@ -1,0 +1,96 @@
+// What the pages share. Each begins with this, after its data.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+
+/** Makes an element. Text only ever goes in as text, so that no name can become markup. */
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  fill(element, attributes, children);
+  return element;
+}
+
+function fill(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+}
+
+const isNumber = (value) => typeof value === "number" && isFinite(value);
+const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+const sum = (values) => values.reduce((a, b) => a + b, 0);
+const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+
+/** .842, the way tables of the field write it. */
+function ratio(value, digits = 3) {
+  if (!isNumber(value)) return "–";
+  return value.toFixed(digits).replace(/^(-?)0\./, "$1.");
+}
+
+/** Seconds as m:ss, h:mm:ss from an hour on. */
+function clock(seconds, digits = 0) {
+  const unit = 10 ** digits, total = Math.round(seconds * unit) / unit;
+  const hours = Math.floor(total / 3600), minutes = Math.floor(total / 60) % 60;
+  const rest = (total % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
+  return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
+}
+
+function css(name) {
+  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+}
+
+const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
+const className = (label) => DATA.classes[label] ?? `class ${label}`;
+const classColour = (label) => DATA.colours[label] ?? "#888888";
+const isDark = (colour) => {
+  const [r, g, b] = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16) / 255);
+  return 0.299 * r + 0.587 * g + 0.114 * b < 0.6;
+};
+
+function fitCanvas(canvas, height) {
+  const scale = window.devicePixelRatio || 1, width = canvas.clientWidth;
+  canvas.style.height = `${height}px`;
+  canvas.width = Math.round(width * scale);
+  canvas.height = Math.round(height * scale);
+  const context = canvas.getContext("2d");
+  context.setTransform(scale, 0, 0, scale, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return { context, width };
+}
+
+const font = (size, weight = 400) => `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
+
+/** The text, cut with an ellipsis where it is wider than there is room; nothing where only a few letters fit. */
+function cut(context, text, room) {
+  if (context.measureText(text).width <= room) return text;
+  let [low, high] = [0, text.length];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (context.measureText(text.slice(0, middle) + "…").width <= room) low = middle;
+    else high = middle - 1;
+  }
+  return low > 4 ? text.slice(0, low) + "…" : "";
+}
+
+function tickStep(span, width) {
+  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
+  return steps.find((step) => (step / span) * width >= 70) ?? 28800;
+}
+
+const tip = document.getElementById("tip");
+
+function showTip(event, rows) {
+  tip.replaceChildren(...rows.map((row) => (row instanceof Node ? row : h("div", {}, row))));
+  tip.hidden = false;
+  const { width, height } = tip.getBoundingClientRect();
+  const left = event.clientX + 16 + width > innerWidth ? event.clientX - width - 12 : event.clientX + 16;
+  const top = event.clientY + 18 + height > innerHeight ? event.clientY - height - 12 : event.clientY + 18;
+  tip.style.left = `${Math.max(4, left)}px`;
+  tip.style.top = `${Math.max(4, top)}px`;
+}
+
+const hideTip = () => { tip.hidden = true; };
+const tipTitle = (label, what) => h("div", {}, swatch(classColour(label)), h("b", {}, className(label)), what ? ` · ${what}` : "");
+const tipTime = (span) => `${clock(span.start, 1)} – ${clock(span.end, 1)} (${(span.end - span.start).toFixed(1)} s)`;
+const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))));

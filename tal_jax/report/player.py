@@ -1,0 +1,166 @@
+"""Writes the page of a prediction: the video, or the signals, with what was found in it."""
+
+import base64
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote_from_bytes
+
+import numpy as np
+
+from tal_jax.data.files import write_bytes
+from tal_jax.extraction.tables import Table
+from tal_jax.report.pages import fill_template, pack_curves
+from tal_jax.report.pictures import class_colours
+from tal_jax.report.workdir import FLAT_CURVE
+
+# What keeps the page under 3 MB. Whatever these leave out is said in the page.
+_MOST_DETECTIONS = 10_000
+_MOST_CHANNELS = 32
+_MOST_SIGNAL_BYTES = 1_000_000
+_MOST_CURVE_BYTES = 500_000
+
+
+def write_player(
+    path: str | os.PathLike,
+    *,
+    name: str,
+    classes: Sequence[str],
+    detections: Sequence[Mapping[str, Any]],
+    duration_s: float,
+    threshold: float,
+    media: str | os.PathLike | None = None,
+    signals: Table | None = None,
+    curves: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
+    notes: Sequence[str] = (),
+) -> None:
+    """Writes a page that plays one recording beside the timeline of its detections.
+
+    All stands in this one file but the video, to which it refers.
+
+    Args:
+      path: the `.html`; its folder is made where missing.
+      name: of the recording.
+      classes: names of all classes, in the order of their colours and of the curves.
+      detections: ActivityNet entries, `{"label", "score", "segment"}` with seconds from the start
+        of the recording, best first.
+      duration_s: of the recording.
+      threshold: the score from which on detections are shown, until the page's slider is moved.
+      media: the video. Moved together with the page, it is still found.
+      signals: the samples of a recording of sensors; drawn where there is no video.
+      curves: the scores from 0 to 1, as `times_s` `[T]`, regular centres of the snippets,
+        `scores` `[T, classes]` and `foreground` `[T]`.
+      notes: lines for the foot of the page.
+
+    Raises:
+      ValueError: if a detection is of none of the classes, or the shapes of the curves disagree.
+      OSError: if the page cannot be written.
+    """
+    left_out: list[str] = []
+    shown = _detections(detections, classes, left_out)
+    data = {
+        "name": name,
+        "classes": list(classes),
+        "colours": class_colours(len(classes)),
+        "duration": float(duration_s),
+        "threshold": float(threshold),
+        "detections": shown,
+        "media": None if media is None else _url(Path(media), Path(path).parent),
+        "signals": None if signals is None else _signals(signals, left_out),
+        "curves": None if curves is None else _curves(*curves, set(shown[::4]), classes, left_out),
+        "leftOut": left_out,
+        "notes": list(notes),
+    }
+    write_bytes(path, fill_template("player.html", data).encode())
+
+
+def _url(media: Path, folder: Path) -> str:
+    """A URL from the page's folder to the video, whatever the characters of its name."""
+    try:
+        relative = Path(os.path.relpath(media, folder))
+    except ValueError:  # another drive of Windows
+        return media.absolute().as_uri()
+    return quote_from_bytes(os.fsencode(relative.as_posix()))
+
+
+def _detections(
+    detections: Sequence[Mapping[str, Any]], classes: Sequence[str], left_out: list[str]
+) -> list[float]:
+    """Class, start and end in seconds and score of each, one after the other."""
+    labels = {label: index for index, label in enumerate(classes)}
+    if len(detections) > _MOST_DETECTIONS:
+        left_out.append(
+            f"{len(detections) - _MOST_DETECTIONS:,} of {len(detections):,} detections, "
+            "those with the lowest scores"
+        )
+    numbers: list[float] = []
+    for one in detections[:_MOST_DETECTIONS]:
+        if one["label"] not in labels:
+            raise ValueError(f"a detection is of the class {one['label']!r}, which is not known")
+        start_s, end_s = one["segment"]
+        # The score keeps its digits, so that the page counts what the subtitles show.
+        numbers += [labels[one["label"]], round(start_s, 3), round(end_s, 3), float(one["score"])]
+    return numbers
+
+
+def _signals(signals: Table, left_out: list[str]) -> dict[str, Any]:
+    """The lowest and the highest sample of each step of time, as one byte each between `ranges`."""
+    count, channels = signals.values.shape
+    if channels > _MOST_CHANNELS:
+        left_out.append(
+            f"{channels - _MOST_CHANNELS:,} of {channels:,} channels, those behind the first"
+        )
+    values = signals.values[:, :_MOST_CHANNELS].astype(np.float64)
+    steps = min(count, _MOST_SIGNAL_BYTES // (2 * values.shape[1]))
+    step_s = float(signals.times_s[-1]) / steps
+    if steps < count:
+        left_out.append(f"samples between the lowest and the highest of each {step_s:.3g} s")
+    # A step without a sample, where the clock jittered, shows the next one.
+    starts = np.searchsorted(signals.times_s, np.arange(steps) * step_s).clip(max=count - 1)
+    low, high = values.min(axis=0), values.max(axis=0)
+    ends = np.stack([of.reduceat(values, starts) for of in (np.minimum, np.maximum)])
+    parts = (ends - low) / np.where(high > low, high - low, 1)  # [2, steps, channels]
+    rounded = np.round(parts * 255).astype(np.uint8).transpose(2, 0, 1)
+    return {
+        "names": list(signals.names[:_MOST_CHANNELS]),
+        "ranges": np.stack([low, high], axis=1).tolist(),
+        "step": step_s,
+        "data": base64.b64encode(rounded.tobytes()).decode(),
+    }
+
+
+def _curves(
+    times_s: np.ndarray,
+    scores: np.ndarray,
+    foreground: np.ndarray,
+    detected: set[float],
+    classes: Sequence[str],
+    left_out: list[str],
+) -> dict[str, Any] | None:
+    """Curves as one byte a snippet, class after class; the foreground is class -1."""
+    if scores.shape != (len(times_s), len(classes)) or foreground.shape != times_s.shape:
+        raise ValueError(
+            f"curves of shapes {times_s.shape}, {scores.shape} and {foreground.shape}, expected "
+            f"[T], [T, {len(classes)}] and [T]"
+        )
+    if not len(times_s):
+        return None
+    rising = (scores >= FLAT_CURVE).any(axis=0)
+    kept = [label for label, rises in enumerate(rising) if rises or label in detected]
+    pool = math.ceil(len(times_s) * (len(kept) + 1) / _MOST_CURVE_BYTES)
+    if len(kept) < len(classes):
+        left_out.append(
+            f"{len(classes) - len(kept):,} score curves of classes without a detection that stay "
+            f"below {FLAT_CURVE}"
+        )
+    if pool > 1:
+        left_out.append(f"score curves but for the highest of every {pool} snippets")
+    stride_s = float(times_s[-1] - times_s[0]) / max(1, len(times_s) - 1)
+    return {
+        "start": float(times_s[0]) + stride_s * (pool - 1) / 2,
+        "stride": stride_s * pool,
+        "classes": [*kept, -1],
+        "data": pack_curves(np.column_stack([scores[:, kept], foreground]), pool),
+    }

@@ -1,0 +1,109 @@
+"""Writes detections as subtitles, which any player shows over the video, and as a table."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from tal_jax.data import files
+
+Detections = Sequence[Mapping[str, Any]]
+
+# Players read these as markup: <i>, {\an8}, and the arrow between the times of a cue.
+_LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")"})
+
+
+def write_srt(path: str | os.PathLike, detections: Detections, *, threshold: float) -> None:
+    """Writes what goes on at each time as subtitles (SubRip).
+
+    Where detections overlap, one cue lists them, the best first; a class that overlaps itself
+    stands there once. Line breaks and what players take for markup (`<`, `>`, `{`, `}`) are
+    replaced in the labels.
+
+    Args:
+      path: the `.srt`; its folder is made where missing.
+      detections: ActivityNet entries of one recording, `{"label", "score", "segment"}` with
+        seconds from its start.
+      threshold: detections with a lower score are left out.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    shown = [one for one in detections if one["score"] >= threshold]
+    cues = [
+        f"{number}\n{_clock(start_ms)} --> {_clock(end_ms)}\n{text}\n"
+        for number, (start_ms, end_ms, text) in enumerate(_cues(shown), start=1)
+    ]
+    files.write_bytes(path, "\n".join(cues).encode())
+
+
+def write_csv(path: str | os.PathLike, detections: Detections) -> None:
+    """Writes all detections of one recording as `label,start_s,end_s,score`, in their order.
+
+    Args:
+      path: the `.csv`; its folder is made where missing.
+      detections: ActivityNet entries as in `write_srt`. Times are rounded to microseconds; scores
+        keep all that a float32 holds.
+
+    Raises:
+      OSError: if the file cannot be written.
+    """
+    rows = (
+        [one["label"], *(f"{time_s:.6f}" for time_s in one["segment"]), f"{one['score']:.9g}"]
+        for one in detections
+    )
+    files.write_csv(path, [["label", "start_s", "end_s", "score"], *rows])
+
+
+def _cues(detections: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
+    """The spans of time, in ms, between which what goes on does not change, with its text."""
+    best_first = sorted(detections, key=lambda one: -one["score"])
+    changes: dict[int, list[int]] = {}
+    for index, one in enumerate(best_first):
+        start_ms, end_ms = (max(0, round(1000 * time_s)) for time_s in one["segment"])
+        if start_ms < end_ms:
+            changes.setdefault(start_ms, []).append(index)
+            changes.setdefault(end_ms, []).append(index)
+    cues: list[tuple[int, int, str]] = []
+    active: set[int] = set()
+    times_ms = sorted(changes)
+    for time_ms, next_ms in zip(times_ms, times_ms[1:], strict=False):
+        active ^= set(changes[time_ms])  # each starts once, then ends once
+        if not active:
+            continue
+        text = _text([best_first[index] for index in sorted(active)])
+        if cues and cues[-1][1:] == (time_ms, text):
+            cues[-1] = (cues[-1][0], next_ms, text)
+        else:
+            cues.append((time_ms, next_ms, text))
+    return cues
+
+
+def _text(best_first: Detections) -> str:
+    lines: dict[str, str] = {}
+    for one in best_first:
+        # A score behind the name keeps a label of digits, or none, from looking like a number.
+        lines.setdefault(one["label"], f"{_name(one['label'])} ({one['score']:.2f})".strip())
+    return "\n".join(lines.values())
+
+
+def _name(label: str) -> str:
+    """The label on one line, without what would end a cue or be read as markup.
+
+    >>> _name("jump\\n\\n00:01 --> 00:02 <i>high</i>")
+    'jump 00:01 → 00:02 ‹i›high‹/i›'
+    """
+    label = label.encode("utf-8", "replace").decode()  # half a pair of surrogates has no UTF-8
+    line = " ".join(label.replace("-->", "→").translate(_LOOKALIKES).split())
+    return "".join(character for character in line if character.isprintable())
+
+
+def _clock(time_ms: int) -> str:
+    """Milliseconds as hours, minutes and seconds.
+
+    >>> _clock(360_061_002)
+    '100:01:01,002'
+    """
+    seconds, millis = divmod(time_ms, 1000)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:02}:{minutes:02}:{seconds:02},{millis:03}"
