@@ -250,6 +250,24 @@ def test_predict(capsys, toy_run, tmp_path):
     output = tmp_path / "deep" / "er.json"
     _succeed(capsys, "predict", file, "--workdir", toy_run.workdir, "--output", output)
     assert json.loads(output.read_text()) == found
+    assert {path.name for path in output.parent.iterdir()} == {
+        *("er.json", "er.html", "er.csv", "er.srt")
+    }
+
+
+def test_predict_from_an_export(capsys, toy_run, tmp_path):
+    out = _succeed(capsys, "export", "--workdir", toy_run.workdir, "--output", "exported")
+    assert "model.jax_export, params.npz and card.json; runs on cpu, cuda, tpu" in out
+    file = toy_run.data / "test_0.npy"
+    shown = [
+        _succeed(capsys, "predict", file, "--workdir", source)
+        for source in (toy_run.workdir, "exported")
+    ]
+    assert shown[0].splitlines()[0] == shown[1].splitlines()[0]
+    line = _fail(
+        capsys, "predict", file, "--workdir", "exported", "--set", "fps=3", "--output", "x"
+    )
+    assert "x: expected a name that ends in .json" in line
 
 
 def test_predict_standardises_as_in_training(capsys, toy_run, workdir, tmp_path):
@@ -291,7 +309,15 @@ def test_info(capsys, config, toy_run):
 
 
 COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "info"]
-COMMANDS += ["label", "points", "points make", "points convert", "points compare"]
+COMMANDS += [
+    "extract",
+    "export",
+    "label",
+    "points",
+    "points make",
+    "points convert",
+    "points compare",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -302,7 +328,7 @@ def test_help_teaches(capsys, command):
     assert caught.value.code == 0
     assert f"  tal-jax {command}" in out.split("options:")[1]  # an example
     if command == "train":
-        assert "hapt_hamnet, hapt_rsmp, quickstart, " in out
+        assert "hapt_hamnet, hapt_rsmp, own_rsmp, quickstart, " in out
 
 
 WRONG = ["", "trian", "train", "predict x.npy", "points"]
