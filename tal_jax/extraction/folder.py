@@ -45,6 +45,8 @@ from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_c
 
 # Thousands of short recordings would spend their time on writing the manifest of all.
 _WRITE_EVERY_S = 1.0
+# What a process gets to take its unfinished file away when all is stopped.
+_PATIENCE_S = 10.0
 _SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
 
 Progress = Callable[[str, int, int], None]  # a recording's name, snippets done, snippets in all
@@ -459,8 +461,12 @@ def _work_off(
                 else:
                     connection.close()  # upon which the process ends
     finally:
-        for process, _ in busy.values():
+        for connection, (process, _) in busy.items():
+            connection.close()  # nobody listens any more: one that would go on finds out
             process.terminate()
+        for process, _ in busy.values():
+            process.join(_PATIENCE_S)
+            process.kill()
             process.join()
 
 
