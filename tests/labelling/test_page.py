@@ -4,10 +4,10 @@ import errno
 import json
 import os
 import re
-import shutil
 import threading
 import time
 
+import browsing
 import numpy as np
 import pytest
 
@@ -15,25 +15,15 @@ from tal_jax import labelling
 from tal_jax.data.annotations import load_annotations
 
 av = pytest.importorskip("av", reason="making the test video needs PyAV")
-playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None, reason="no Chromium on this machine; apt-get install chromium"
-)
+pytestmark = browsing.needs_browser
 
 RATE, SECONDS = 25, 4
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-]
 
 
 @pytest.fixture(scope="module")
 def browser():
-    with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    with browsing.open_browser() as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")
@@ -296,12 +286,14 @@ def test_two_pages(browser, page, server):
 
 
 def test_nothing_is_loaded_from_elsewhere(browser, server):
+    from playwright.sync_api import Error
+
     page, asked = browser.new_page(), []
     page.on("request", lambda request: asked.append(request.url))
     _open(page, server)
     page.keyboard.press("1")
     _until(page, lambda: _file(server) != {})
     assert {url for url in asked if not url.startswith(server.url)} <= {"data:,"}
-    with pytest.raises(playwright.Error, match="Content Security Policy|Failed to fetch"):
+    with pytest.raises(Error, match="Content Security Policy|Failed to fetch"):
         page.evaluate("fetch('http://127.0.0.1:1/')")
     page.close()
