@@ -76,7 +76,7 @@ def assignments(fitted: pipeline.Fitted):
     @jax.jit
     def assign(features):
         where = np.ones((1, features.shape[0]), bool)
-        hidden = model.apply({"params": fitted.params}, features[None], where=where).embedding[0, 0]
+        hidden = model.apply({"params": fitted.params}, features[None], where=where).embedding[0]
         return reassignment.reassign(hidden, fitted.params["prototypes"], **settings).assignments
 
     return assign

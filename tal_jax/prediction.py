@@ -149,10 +149,12 @@ def predict_file(
                 media = path
             else:
                 signals = extraction.read_table(path)
-        check_recording(recording, dim=network.dim)
-        if network.scaling is not None:
+        # Features of a wrong shape are left as they are, to be refused.
+        shape = recording.features.shape
+        if network.scaling is not None and len(shape) == 2 and shape[1] == network.dim:
             scaled = network.scaling.apply(recording.features)
             recording = dataclasses.replace(recording, features=scaled)
+        check_recording(recording, dim=network.dim)
         detections, scores = network.predict(recording)
     threshold = network.threshold
     if threshold is None:

@@ -606,7 +606,7 @@ def test_points_refuses(capsys, gt, tmp_path, arguments, message):
         (np.zeros(8, np.float32), "stream: features have shape [8], expected [T, D]"),
         (np.float32(3), "stream: features have shape [], expected [T, D]"),
         (np.zeros((20, 8), np.int64), "stream: features are int64, expected float32"),
-        (None, "cannot read stream.npy: No such file or directory"),
+        (None, "stream.npy: no such file, expected a video, a table or features"),
         (b"not an array", "cannot read stream.npy"),
     ],
 )

@@ -17,6 +17,7 @@ NAMES = (
     "gtea_rsmp",
     "hapt_hamnet",
     "hapt_rsmp",
+    "own_rsmp",
     "quickstart",
     "thumos14_hamnet",
     "thumos14_rsmp",
