@@ -283,7 +283,7 @@ def test_a_video_that_cannot_be_played(show, tmp_path, content):
         (tmp_path / "gone.mp4").write_bytes(content)
     page = show(_write(tmp_path / "report.html", media=tmp_path / "gone.mp4"))
     page.wait_for_selector("#trouble")
-    assert page.inner_text("#trouble").startswith("gone.mp4 cannot be played")
+    assert page.inner_text("#trouble").startswith("The video gone.mp4 cannot be played")
     _click(page, 2.0, 1)
     assert _now(page) == 1.5 and page.inner_text("#chips").split() == ["jump", "run"]
     page.keyboard.press(" ")
