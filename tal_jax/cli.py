@@ -5,13 +5,15 @@ user can mend into one line.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import functools
 import json
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+import webbrowser
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,10 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import extraction, pipeline, processes, runs
+from tal_jax import export, extraction, labelling, pipeline, prediction, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
-from tal_jax.data import convert, files, point_sets
+from tal_jax.data import convert, exchange, files, point_sets
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.datasets import examine, load_dataset, open_layout
 from tal_jax.data.doctor import format_diagnosis
@@ -100,13 +102,35 @@ gains more than twice its standard error; prints all that was tried, and writes 
 """
 
 _PREDICT = """\
-FILE holds an array [T, D] of the features that the run was trained on, on the same clock. For
-`watch` and `hapt` these are what tal_jax.data.signals.window_features makes; they are standardised
-as in training. The output is ActivityNet's JSON:
-{"results": {NAME: [{"label", "score", "segment": [start, end] in seconds}, ...]}}, best first.
+FILE is a video, or a table of sensor samples with a column of time, where the run was trained on
+what `tal-jax extract` made; it is described in the same way. Or it is an .npy file [T, D] of the
+features that the run was trained on, on the same clock. They are standardised as in training.
 
+Writes the detections as ActivityNet's JSON ({"results": {NAME: [{"label", "score", "segment":
+[start, end] in seconds}, ...]}}, best first), and beside it a page that plays the video along the
+timeline (.html), a table (.csv) and subtitles (.srt).
+
+  tal-jax predict clip.mp4 --workdir runs/mine
+  tal-jax predict walk.csv --workdir runs/quickstart --output found/walk.json
   tal-jax predict stream7.npy --workdir runs/mine
-  tal-jax predict stream7.npy --workdir runs/mine --output detections/stream7.json
+"""
+
+_EXPORT = """\
+Writes model.jax_export (features in, scores out; any number of recordings of any length; for cpu,
+cuda and tpu), params.npz, and card.json, which tells where they come from. `tal-jax predict` takes
+the folder as --workdir.
+
+  tal-jax export --workdir runs/mine --output exported
+  tal-jax predict clip.mp4 --workdir exported
+"""
+
+_LABEL = """\
+Serves one page to the browser of this machine: play, and press the number of a class once within
+every action. Every change is saved at once, in ActivityNet's JSON with a "point" an action; start
+it again to go on. What the file holds of other recordings stays. Nothing leaves the machine.
+
+  tal-jax label clip.mp4 --classes jump,run,fall
+  tal-jax label videos/ sensors.csv --output annotations.json --subset train
 """
 
 _POINTS = """\
@@ -159,10 +183,14 @@ with 1 where training would be wrong.
 _CONVERT = """\
 A folder becomes one in this project's own layout: <recording>.npy with all streams, grid.json, and
 annotations.json with the points that came with it. A file of detections becomes a submission for
-ActivityNet's server.
+ActivityNet's server. Label files of any of these tools become those of any other: {kinds}.
+What a file is is told by what is in it, what it becomes by its suffix or by --to.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
   tal-jax convert runs/anet/detections.json --output submission.json
+  tal-jax convert session1.eaf session2.eaf --recordings videos --output annotations.json
+  tal-jax convert annotations.json --to audacity --output labels
+  tal-jax convert runs/mine/detections.json --to label-studio --output tasks.json
 """
 
 _EXTRACT = """\
@@ -308,15 +336,31 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    fitted = pipeline.load_run(arguments.workdir)
-    recording = runs.read_recording(arguments.file, arguments.workdir)
-    detections = pipeline.predict(fitted, [recording])
-    output = arguments.output or Path(f"{recording.name}.detections.json")
-    files.write_json(output, pipeline.activitynet(detections))
-    for entry in detections[recording.name][:10]:
+    output = arguments.output or Path(f"{arguments.file.stem}.detections.json")
+    exported = export.is_export(arguments.workdir)
+    network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
+    options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
+    with _progress_line() as show:
+        found = prediction.predict_file(
+            arguments.file,
+            network,
+            options=options,
+            progress=lambda done, total: show(f"{done} of {total} snippets described"),
+        )
+    written = prediction.write_prediction(found, output)
+    for entry in found.detections[:10]:
         start_s, end_s = entry["segment"]
         _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
-    _say(f"{len(detections[recording.name])} detections in {output}, the best ones above")
+    paths = ", ".join(map(str, written))
+    _say(f"{len(found.detections)} detections, the best ones above, in {paths}")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    card = export.export_run(arguments.workdir, arguments.output)
+    _say(
+        f"{arguments.output}: {', '.join(card['sha256'])} and {export.CARD_FILE}; runs on "
+        f"{', '.join(card['platforms'])}"
+    )
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -354,41 +398,78 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    if arguments.source.is_file():
-        submission = convert.to_submission(runs.read_results(arguments.source))
+    if len(arguments.source) > 1 or arguments.source[0].is_file():
+        _convert_labels(arguments)
+        return
+    config = _load_config(arguments)
+    layout = open_layout(config, arguments.source[0])
+    for note in convert.to_own_layout(layout, config.data, arguments.output, report=_say):
+        _say(f"note: {note}")
+    _say(f"{arguments.output}: features, grid.json and annotations.json")
+
+
+def _convert_labels(arguments: argparse.Namespace) -> None:
+    kind = arguments.to or exchange.kind_of(arguments.output)
+    options = {"recordings": arguments.recordings, "frame_rate": arguments.fps}
+    labels = exchange.merge_labels(
+        [
+            exchange.read_labels(path, subset=arguments.subset, tiers=arguments.tier, **options)
+            for path in arguments.source
+        ]
+    )
+    if kind == "activitynet" and labels.scores is not None:
+        submission = convert.to_submission(exchange.labels_to_results(labels))
         files.write_json(arguments.output, submission)
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    config = _load_config(arguments)
-    layout = open_layout(config, arguments.source)
-    for note in convert.to_own_layout(layout, config.data, arguments.output, report=_say):
+    notes = exchange.write_labels(arguments.output, labels, kind=kind, **options)
+    for note in (*labels.notes, *notes):
         _say(f"note: {note}")
-    _say(f"{arguments.output}: features, grid.json and annotations.json")
+    recordings = labels.annotations.recordings
+    count = sum(len(recording.instances) for recording in recordings.values())
+    _say(f"{arguments.output}: {count} labels in {len(recordings)} recordings, {kind}")
+
+
+def _label(arguments: argparse.Namespace) -> None:
+    classes = [label.strip() for label in arguments.classes.split(",") if label.strip()]
+    server = labelling.open_server(
+        arguments.recordings,
+        arguments.output,
+        classes=classes,
+        subset=arguments.subset,
+        port=arguments.port,
+    )
+    _say(
+        f"{server.url}\n{len(server.sources)} recordings; Ctrl+C ends it, labels are saved already"
+    )
+    if not arguments.no_browser:
+        webbrowser.open(server.url)
+    with server:
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            _say(f"\nlabels are in {arguments.output}; the same command goes on from here")
 
 
 def _extract(arguments: argparse.Namespace) -> int:
     options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
     backbone = extraction.open_backbone(arguments.backbone, **options)
 
-    def show(line: str) -> None:
-        # On a line of its own that the next one takes away; not in files and pipes.
-        if sys.stderr.isatty():
-            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+    with _progress_line() as show:
 
-    def report(line: str) -> None:
-        show("")
-        _say(line)
+        def report(line: str) -> None:
+            show("")
+            _say(line)
 
-    found = extraction.extract_folder(
-        arguments.files,
-        arguments.output,
-        backbone,
-        workers=arguments.workers,
-        progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
-        report=report,
-    )
-    show("")
+        found = extraction.extract_folder(
+            arguments.files,
+            arguments.output,
+            backbone,
+            workers=arguments.workers,
+            progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
+            report=report,
+        )
     for note in found.notes:
         _say(f"note: {note}")
     _say(
@@ -398,6 +479,20 @@ def _extract(arguments: argparse.Namespace) -> int:
     for _, reason in found.failed:
         print(f"tal-jax: error: {reason}", file=sys.stderr)
     return int(bool(found.failed))
+
+
+@contextlib.contextmanager
+def _progress_line() -> Iterator[Callable[[str], None]]:
+    """Gives what shows a line that the next one takes away; nothing in files and pipes."""
+
+    def show(line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        show("")
 
 
 def _points_make(arguments: argparse.Namespace) -> None:
@@ -539,20 +634,50 @@ def _parser() -> argparse.ArgumentParser:
     _add_data(tune)
     _add_set(tune)
 
-    predict = command(_predict, "find actions in a file of features", _PREDICT)
-    predict.add_argument("file", metavar="FILE", type=Path, help="an .npy file [T, D]")
-    _add_workdir(predict)
+    predict = command(_predict, "find actions in a recording", _PREDICT)
+    predict.add_argument(
+        "file", metavar="FILE", type=Path, help="a video, a table, or features in an .npy"
+    )
+    predict.add_argument(
+        "--workdir", metavar="W", type=Path, required=True, help="of a run, or of an export"
+    )
     predict.add_argument(
         "--output", metavar="JSON", type=Path, help="default: NAME.detections.json, here"
     )
+    predict.add_argument(
+        "--set",
+        metavar="KEY=VALUE",
+        action="append",
+        default=[],
+        help="an option of the backbone, such as the path of weights that were moved",
+    )
+
+    title = "write a network as files that run without this library"
+    exporting = command(_export, title, _EXPORT)
+    _add_workdir(exporting)
+    exporting.add_argument("--output", metavar="DIR", type=Path, required=True, help="where to")
 
     doctor = command(_doctor, "tell what is wrong with a data set", _DOCTOR)
     doctor.add_argument("folder", metavar="DIR", help="where features and annotations lie")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    rewrite = command(_convert, "write a data set or detections anew", _CONVERT)
-    rewrite.add_argument("source", metavar="SOURCE", type=Path, help="a folder, or detections")
+    known = _CONVERT.format(kinds=", ".join(exchange.KINDS))
+    rewrite = command(_convert, "write a data set, labels or detections anew", known)
+    rewrite.add_argument(
+        "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or files of labels"
+    )
     rewrite.add_argument("--output", metavar="OUT", type=Path, required=True, help="where to")
+    rewrite.add_argument("--to", choices=exchange.KINDS, help="what labels are to become")
+    rewrite.add_argument(
+        "--recordings", metavar="DIR", help="where their videos lie; by default beside the file"
+    )
+    rewrite.add_argument("--fps", metavar="N", type=float, help="of the videos, for Label Studio")
+    rewrite.add_argument(
+        "--subset", metavar="S", default="train", help="of labels that tell none: %(default)s"
+    )
+    rewrite.add_argument(
+        "--tier", metavar="NAME", action="append", default=[], help="of ELAN; all by default"
+    )
     for sub in (doctor, rewrite):
         sub.add_argument("--config", metavar="C", help="whose settings of the data to use")
         _add_set(sub)
@@ -585,6 +710,20 @@ def _parser() -> argparse.ArgumentParser:
         info.add_argument(
             f"--{field.name}", type=int, default=field.default, metavar="N", help="%(default)s"
         )
+
+    label = command(_label, "click one instant an action, in the browser", _LABEL)
+    label.add_argument(
+        "recordings", metavar="FILE", type=Path, nargs="+", help="videos, tables, folders of such"
+    )
+    label.add_argument(
+        "--output", metavar="JSON", type=Path, default="annotations.json", help="%(default)s"
+    )
+    label.add_argument("--classes", metavar="A,B,...", default="", help="beside those of the file")
+    label.add_argument(
+        "--subset", metavar="S", default="train", help="of new recordings; %(default)s"
+    )
+    label.add_argument("--port", metavar="N", type=int, default=0, help="a free one by default")
+    label.add_argument("--no-browser", action="store_true", help="only print the address")
 
     _add_points(commands)
     return parser

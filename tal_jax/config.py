@@ -174,7 +174,8 @@ def folder_config(**settings: Any) -> ml_collections.ConfigDict:
 
     Args:
       **settings: that differ from these: points drawn uniformly; annotations, subsets and points
-        found by looking; the clock of features that come without one, THUMOS14's.
+        found by looking; the clock of features that come without one, THUMOS14's; features as
+        they are, since those of the field's networks need no standardising.
     """
     found = dict(folder="", annotations="", point_file="", train_subset="", test_subset="")
     clock = dict(fps=25.0, stride_frames=16.0, window_frames=16.0)
@@ -185,6 +186,7 @@ def folder_config(**settings: Any) -> ml_collections.ConfigDict:
             "split": "files",
             "overlapping": ("CliffDiving/Diving",),
             **clock,
+            "standardize": False,
             "allow_pickle": False,
             **settings,
         },

@@ -28,7 +28,7 @@ from tal_jax.data.recordings import (
     labels_of,
     read_features,
 )
-from tal_jax.data.score_files import RecordingScores, read_scores, write_scores
+from tal_jax.data.score_files import RecordingScores, ScoreSequence, read_scores, write_scores
 from tal_jax.localization import Results
 from tal_jax.ops import resampling
 from tal_jax.training import (
@@ -248,8 +248,8 @@ def predict(
         packed = _pack_plain(group, length, fitted)
         found, original = _locate(fitted, group, packed)
         last = original
-        if _compensates_test(fitted):
-            packed = _compensate_by(packed, group, found, fitted.config, fitted.classes)
+        if compensates_test(fitted):
+            packed = _compensate_by(packed, group, found, fitted.config.sampling, fitted.classes)
             found, last = _locate(fitted, group, packed)
         results |= found
         if scores is not None:
@@ -267,41 +267,77 @@ def _predict_long(
     fitted: Fitted, recording: Recording
 ) -> tuple[list[dict[str, Any]], RecordingScores]:
     """`predict` of a recording that only the network's scores of are held as a whole."""
-    config, name, total = fitted.config, recording.name, len(recording.features)
+    config = fitted.config
     model = methods.method_of(config).make_model(config, len(fitted.classes))
-    length = batches.bucket(total, _MOST_AT_ONCE // 4)
+    dtype = batches.feature_dtype([recording], config.model.precision)
 
-    def read(features, cumulative, num_samples):
-        dtype = batches.feature_dtype([recording], config.model.precision)
-        windows = streaming.Windows(name, features, _MOST_AT_ONCE, model.reach, dtype)
+    def read(features, cumulative):
         return localization.read_windows(
             fitted.params,
-            windows,
+            streaming.Windows(recording.name, features, _MOST_AT_ONCE, model.reach, dtype),
             cumulative,
             model=model,
             config=steps.compiled_config(config),
-            num_samples=num_samples,
+            num_samples=batches.bucket(len(features), _MOST_AT_ONCE // 4),
         )
 
-    original = read(recording.features, np.arange(total + 1, dtype=np.float32), length)
+    sampling = config.sampling if compensates_test(fitted) else None
+    return predict_by(
+        read,
+        recording,
+        sampling=sampling,
+        options=config.localization,
+        classes=fitted.classes,
+    )
+
+
+def predict_by(
+    read: Callable[[Any, np.ndarray], ScoreSequence],
+    recording: Recording,
+    *,
+    sampling: ml_collections.FrozenConfigDict | ml_collections.ConfigDict | None,
+    options: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
+    classes: Sequence[str],
+) -> tuple[list[dict[str, Any]], RecordingScores]:
+    """Detects actions in one recording by whatever reads its features.
+
+    Args:
+      read: `(features, cumulative) -> ScoreSequence`: what the network says of features `[N, D]`,
+        which slices are read of, and what leads their times back.
+      recording: of T snippets.
+      sampling: the section `sampling` of a config to read a lengthened timeline as well; or None.
+      options: the section `localization`.
+      classes: names of the classes.
+
+    Returns:
+      Detections, best first, with times in seconds, and what the network says.
+    """
+    name, total = recording.name, len(recording.features)
+    original = read(recording.features, np.arange(total + 1, dtype=np.float32))
     said = RecordingScores(recording.grid, recording.duration_s, original, original)
-    found = relocalize({name: said}, config.localization, fitted.classes)
-    if _compensates_test(fitted):
-        timeline = _identity([recording], fitted.overlapping, len(fitted.classes), length=length)
-        packed = Packed(timeline, length)
-        packed = _compensate_by(packed, [recording], found, config, fitted.classes)
-        sampled = jax.jit(resampling.sample_times, static_argnums=1)(
-            packed.timeline.weights[0],
-            packed.num_samples,
-            count=jnp.minimum(packed.timeline.counts[0], packed.num_samples),
-            where=packed.timeline.recordings.where[0],
-        )
-        sampled = jax.device_get(sampled)
-        features = streaming.Interpolated(recording.features, sampled.positions[sampled.where])
-        last = read(features, sampled.cumulative[: total + 1], packed.num_samples)
-        said = dataclasses.replace(said, last=last)
-        found = relocalize({name: said}, config.localization, fitted.classes)
+    found = relocalize({name: said}, options, classes)
+    if sampling is not None:
+        resampled = _lengthened(recording, found, sampling, classes)
+        features = streaming.Interpolated(recording.features, resampled.positions[resampled.where])
+        said = dataclasses.replace(said, last=read(features, resampled.cumulative[: total + 1]))
+        found = relocalize({name: said}, options, classes)
     return found[name], said
+
+
+def _lengthened(recording, found, sampling, classes) -> resampling.Resampled:
+    """Where the timeline that a recording's own detections lengthen is read, on the host."""
+    length = batches.bucket(len(recording.features), _LENGTH_STEP)
+    packed = Packed(_identity([recording], (), len(classes), length=length), length)
+    packed = _compensate_by(packed, [recording], found, sampling, classes)
+    timeline = timelines.take(packed.timeline, 0)
+    return jax.device_get(
+        jax.jit(resampling.sample_times, static_argnums=1)(
+            timeline.weights,
+            packed.num_samples,
+            count=jnp.minimum(timeline.counts, packed.num_samples),
+            where=timeline.recordings.where,
+        )
+    )
 
 
 def relocalize(
@@ -422,7 +458,7 @@ def pack_training(
         found, plain = _with_instances(plain, proposals, dataset)
     timeline = plain
     if config.sampling.compensate and proposals is not None:
-        timeline = _compensate(plain, found, dataset.train, config)
+        timeline = _compensate(plain, found, dataset.train, config.sampling)
     if config.sampling.keep_original:
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
         timeline = timelines.join(timeline, plain)
@@ -460,7 +496,7 @@ def _compensate_by(
     packed: Packed,
     recordings: Sequence[Recording],
     found: Results,
-    config: ml_collections.FrozenConfigDict,
+    sampling: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
     classes: Sequence[str],
 ) -> Packed:
     """Lengthens the short ones among the recordings' own detections."""
@@ -479,7 +515,7 @@ def _compensate_by(
     )
     timeline = dataclasses.replace(packed.timeline, recordings=arrays)
     proposals = jax.jit(timelines.best_of_each_place)(proposals)
-    timeline = _compensate(timeline, proposals, recordings, config)
+    timeline = _compensate(timeline, proposals, recordings, sampling)
     # Test recordings have no slots of their own: the network must not be told what was found.
     timeline = dataclasses.replace(timeline, recordings=packed.timeline.recordings)
     length = timeline.weights.shape[1]
@@ -514,14 +550,14 @@ def _read_features(
     return jnp.asarray(batches.pack_features(recordings, num_rows=num_rows, precision=precision))
 
 
-def _compensate(timeline, proposals, recordings, config):
-    tau = [config.sampling.tau_s / recording.grid.stride_s for recording in recordings]
+def _compensate(timeline, proposals, recordings, sampling):
+    tau = [sampling.tau_s / recording.grid.stride_s for recording in recordings]
     return jax.jit(timelines.compensate)(
         timeline,
         proposals,
         tau=jnp.asarray(tau, jnp.float32),
-        delta=config.sampling.delta,
-        alpha=config.sampling.alpha,
+        delta=sampling.delta,
+        alpha=sampling.alpha,
     )
 
 
@@ -572,7 +608,8 @@ def _fitted(
     return Fitted(params, config, tuple(dataset.classes), dim, overlapping, number)
 
 
-def _compensates_test(fitted: Fitted) -> bool:
+def compensates_test(fitted: Fitted) -> bool:
+    """Whether recordings are read once more, lengthened where a first reading found actions."""
     sampling = fitted.config.sampling
     return sampling.compensate and sampling.test_compensation and fitted.round_number > 0
 

@@ -10,6 +10,7 @@ import ml_collections
 
 from tal_jax.config import DEFAULTS, check_config
 from tal_jax.data import files
+from tal_jax.data.manifest import Manifest
 from tal_jax.data.recordings import Dataset, Scaling, labels_of
 
 _SCALING_FILE = "scaling.npz"
@@ -82,6 +83,11 @@ def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]
     return check_config(ml_collections.ConfigDict(settings)), card["data"]
 
 
+def manifest_of(data: dict[str, Any]) -> Manifest | None:
+    """What made the features of a run, from what its card says of the data; None if unknown."""
+    return Manifest.from_dict(data["manifest"]) if data.get("manifest") else None
+
+
 def read_scaling(workdir: Path) -> Scaling | None:
     """How the run's features were standardised; None if they were not.
 
@@ -121,6 +127,7 @@ def _card(config: ml_collections.FrozenConfigDict, dataset: Dataset) -> dict[str
             "overlapping": [list(pair) for pair in dataset.overlapping],
             "dim": int(dataset.train[0].features.shape[1]),
             "grid": dataset.train[0].grid.to_dict(),
+            "manifest": dataset.manifest and _plain(dataset.manifest.to_dict()),
             "train_recordings": len(dataset.train),
             "train_seconds": sum(recording.duration_s for recording in dataset.train),
             "points": sum(len(recording.points) for recording in dataset.train),

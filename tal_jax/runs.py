@@ -13,10 +13,8 @@ import numpy as np
 from tal_jax import evaluation, pipeline, report, run_card, tuning
 from tal_jax.config import check_config, override
 from tal_jax.data import files
-from tal_jax.data.clock import Grid
 from tal_jax.data.datasets import load_dataset
-from tal_jax.data.feature_files import load_npy
-from tal_jax.data.recordings import Recording, check_dataset
+from tal_jax.data.recordings import check_dataset
 from tal_jax.data.score_files import read_scores
 
 
@@ -214,23 +212,6 @@ def write_reports(workdir: str | Path, *, print_line: Callable[[str], None] = pr
         print_line('picture: none without matplotlib; run pip install "tal_jax[demo]"')
         return
     print_line(f"picture: {report.write_picture(workdir)}")
-
-
-def read_recording(path: str | Path, workdir: str | Path) -> Recording:
-    """Reads a file of features as a recording on the clock of a run, standardised as its data.
-
-    Raises:
-      ValueError: if the file or the run card cannot be read; the features are not checked.
-    """
-    _, data = run_card.read(Path(workdir))
-    scaling = run_card.read_scaling(Path(workdir))
-    grid = Grid.from_dict(data["grid"])
-    features = load_npy(path)
-    # Features of a wrong shape are left as they are, for `predict` to refuse.
-    if scaling is not None and features.ndim == 2 and features.shape[1] == len(scaling.mean):
-        features = scaling.apply(features)
-    duration_s = grid.to_seconds(float(len(features))) if features.ndim else 0.0
-    return Recording(Path(path).stem, features, grid, duration_s)
 
 
 def read_results(path: str | Path) -> dict[str, Any]:

@@ -3,6 +3,9 @@
 import json
 import re
 import shutil
+import threading
+import urllib.request
+import webbrowser
 from pathlib import Path
 
 import jax
@@ -12,8 +15,9 @@ import pytest
 import toy
 from absl import logging
 
-from tal_jax import cli, pipeline
+from tal_jax import cli, labelling, pipeline
 from tal_jax.data import files
+from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.score_files import read_scores, write_scores
 from tal_jax.training import checkpoints, rsmp
@@ -246,6 +250,24 @@ def test_predict(capsys, toy_run, tmp_path):
     output = tmp_path / "deep" / "er.json"
     _succeed(capsys, "predict", file, "--workdir", toy_run.workdir, "--output", output)
     assert json.loads(output.read_text()) == found
+    assert {path.name for path in output.parent.iterdir()} == {
+        *("er.json", "er.html", "er.csv", "er.srt")
+    }
+
+
+def test_predict_from_an_export(capsys, toy_run, tmp_path):
+    out = _succeed(capsys, "export", "--workdir", toy_run.workdir, "--output", "exported")
+    assert "model.jax_export, params.npz and card.json; runs on cpu, cuda, tpu" in out
+    file = toy_run.data / "test_0.npy"
+    shown = [
+        _succeed(capsys, "predict", file, "--workdir", source)
+        for source in (toy_run.workdir, "exported")
+    ]
+    assert shown[0].splitlines()[0] == shown[1].splitlines()[0]
+    line = _fail(
+        capsys, "predict", file, "--workdir", "exported", "--set", "fps=3", "--output", "x"
+    )
+    assert "x: expected a name that ends in .json" in line
 
 
 def test_predict_standardises_as_in_training(capsys, toy_run, workdir, tmp_path):
@@ -287,7 +309,15 @@ def test_info(capsys, config, toy_run):
 
 
 COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "info"]
-COMMANDS += ["points", "points make", "points convert", "points compare"]
+COMMANDS += [
+    "extract",
+    "export",
+    "label",
+    "points",
+    "points make",
+    "points convert",
+    "points compare",
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -298,7 +328,7 @@ def test_help_teaches(capsys, command):
     assert caught.value.code == 0
     assert f"  tal-jax {command}" in out.split("options:")[1]  # an example
     if command == "train":
-        assert "hapt_hamnet, hapt_rsmp, quickstart, " in out
+        assert "hapt_hamnet, hapt_rsmp, own_rsmp, quickstart, " in out
 
 
 WRONG = ["", "trian", "train", "predict x.npy", "points"]
@@ -681,6 +711,80 @@ def test_convert(capsys, golf, tmp_path):
     ]
     assert "ready to train" in _succeed(capsys, "doctor", tmp_path / "ours")
     assert "not empty" in _fail(capsys, "convert", golf, "--output", tmp_path / "ours")
+
+
+def test_label(capsys, tmp_path, monkeypatch):
+    """The command serves until it is interrupted; an answer in time tells that it did."""
+    np.save("walk.npy", np.stack([np.arange(100) / 50, np.zeros(100)], 1))
+    opened, answers = [], []
+
+    def interrupted(server):
+        thread = threading.Thread(target=server.handle_request)
+        thread.start()
+        answers.append(urllib.request.urlopen(f"{server.url}state", timeout=10).read())
+        thread.join()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    monkeypatch.setattr(labelling.LabelServer, "serve_forever", interrupted)
+    out = _succeed(capsys, "label", "walk.npy", "--output", "a.json", "--classes", "jump, run")
+    assert opened == [out.splitlines()[0]] and opened[0].startswith("http://127.0.0.1:")
+    assert json.loads(answers[0])["classes"] == ["jump", "run"]
+    assert out.endswith("labels are in a.json; the same command goes on from here\n")
+    _succeed(capsys, "label", "walk.npy", "--no-browser")
+    assert len(opened) == 1 and not Path("a.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.mp4"], "cannot read none.mp4: No such file"),
+        (["b.json"], "b.json: unknown suffix, expected videos"),
+        (["bad.mp4"], "bad.mp4"),
+        (["walk.npy", "--output", "b.json"], "b.json: missing key 'database'"),
+        (["walk.npy", "--port", "99999"], "cannot listen on port 99999"),
+    ],
+)
+def test_label_refuses(capsys, tmp_path, arguments, message):
+    np.save("walk.npy", np.stack([np.arange(100) / 50, np.zeros(100)], 1))
+    Path("b.json").write_text("{}")
+    Path("bad.mp4").write_bytes(b"no video at all")
+    assert message in _fail(capsys, "label", *arguments, "--no-browser")
+    assert Path("b.json").read_text() == "{}"
+
+
+def test_convert_labels(capsys, tmp_path):
+    """Labels of other tools to our own annotations, and on to others."""
+    Path("walk.txt").write_text("0.5\t0.5\tjump\n1.25\t2.75\trun\n")
+    Path("sit.txt").write_text("3.0\t4.0\tfall\n")
+    out = _succeed(capsys, "convert", "walk.txt", "sit.txt", "--output", "all.json")
+    assert out.startswith("note: walk.txt and 1 more: recordings without a duration")
+    assert out.endswith("all.json: 3 labels in 2 recordings, activitynet\n")
+    assert load_annotations("all.json").classes == ("jump", "run", "fall")
+    _succeed(capsys, "convert", "all.json", "--to", "elan", "--output", "elan")
+    _succeed(capsys, "convert", "elan/walk.eaf", "--output", "walk_again.txt")
+    assert Path("walk_again.txt").read_text() == (
+        "0.500000\t0.500000\tjump\n1.250000\t2.750000\trun\n"
+    )
+    out = _succeed(capsys, "convert", "all.json", "--to", "via", "--output", "via.json")
+    assert "note: left out, for the format has no place for them: durations" in out
+    for output, line in (
+        ("all.eaf", "2 recordings, of which elan holds one a file"),
+        ("all.xls", "unknown suffix, expected .json, .csv, .eaf or .txt, or a kind"),
+    ):
+        assert line in _fail(capsys, "convert", "all.json", "--output", output)
+    assert "frame rate 0.0" in _fail(
+        capsys, "convert", "all.json", "--output", "all.csv", "--fps", "0"
+    )
+
+
+def test_convert_detections_to_labels(capsys, workdir):
+    _succeed(capsys, "convert", workdir / "detections.json", "--output", "found.csv")
+    count = sum(map(len, json.loads((workdir / "detections.json").read_text())["results"].values()))
+    assert len(Path("found.csv").read_text().splitlines()) == 1 + count
+    for source in (workdir / "detections.json", "found.csv"):
+        _succeed(capsys, "convert", source, "--output", f"{Path(source).stem}.sub.json")
+    assert Path("found.sub.json").read_text() == Path("detections.sub.json").read_text()
 
 
 def test_convert_detections(capsys, workdir, tmp_path):

@@ -9,10 +9,11 @@ from pathlib import Path
 import ml_collections
 
 from tal_jax.config import nearest
-from tal_jax.data import doctor, features, hapt, layouts, watch
+from tal_jax.data import doctor, features, hapt, layouts, recordings, watch
 from tal_jax.data.annotations import Annotations, load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.field import NO_POINTS, POINTS_OF_FILE, load_field
+from tal_jax.data.manifest import read_manifest
 from tal_jax.data.point_labels import LAWS, generate_points
 from tal_jax.data.recordings import Dataset
 
@@ -93,15 +94,21 @@ def _load_folder(
     fps: float,
     stride_frames: float,
     window_frames: float,
+    standardize: bool,
     allow_pickle: bool,
 ) -> Dataset:
     """A folder of features with annotations; `folder` is read from `data` on."""
     path = folder_path(data, folder)
     if is_own(path) and not annotations:
-        return _load_own(path, points, seed, train_subset, test_subset)
+        dataset = _load_own(path, points, seed, train_subset, test_subset)
+        manifest = read_manifest(path)
+        if manifest is not None:
+            manifest = dataclasses.replace(manifest, recordings={})
+        dataset = dataclasses.replace(dataset, manifest=manifest)
+        return recordings.standardize(dataset) if standardize else dataset
     if points not in (*LAWS, POINTS_OF_FILE, NO_POINTS):
         raise ValueError(_unknown_law(points))
-    return load_field(
+    dataset = load_field(
         layouts.find_layout(path, annotations=annotations, allow_pickle=allow_pickle),
         points=points,
         seed=seed,
@@ -112,6 +119,7 @@ def _load_folder(
         point_file=point_file,
         overlapping=overlapping,
     )
+    return recordings.standardize(dataset) if standardize else dataset
 
 
 def folder_path(data: str | os.PathLike | None, folder: str) -> Path:

@@ -173,9 +173,8 @@ def _split(
             f"{subsets or 'none'}"
         )
     if not chosen[test_subset]:
-        notes.append(
-            f"no recording of subset {test_subset!r} to test on, the annotations have {subsets}"
-        )
+        of_subset = f" of subset {test_subset!r}" if test_subset else ""
+        notes.append(f"no recording{of_subset} to test on, the annotations have {subsets}")
     notes += _unused(present, annotations, train_subset, test_subset)
     return chosen[train_subset], chosen[test_subset], notes
 

@@ -183,8 +183,10 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
     """Fills a temporary file beside the target, then puts it in the target's place in one step."""
     path = Path(path)
-    # The process in the name keeps two runs that write one file from mixing their bytes.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # The process in the name keeps two runs that write one file from mixing their bytes; of a name
+    # that is nearly too long there is no room for all.
+    short = f"{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}"
+    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(temporary, "wb") as file:

@@ -102,7 +102,7 @@ def load(
         ground_truth=ground_truth_of(annotations, test),
     )
     check_dataset(dataset)
-    dataset = standardize(dataset)
+    dataset = signals.with_manifest(standardize(dataset))
     if cut_s:
         cut = [
             window

@@ -69,7 +69,7 @@ def make_points(
             f"{raw.source}: no recording of subset {subset!r}, expected one of "
             f"{', '.join(map(repr, sorted(subsets)))}"
         )
-    annotations, notes = _with_durations(raw)
+    annotations, notes = with_durations(raw)
     recordings, pointless = {}, 0
     for name, recording in annotations.recordings.items():
         if subset in (None, recording.subset):
@@ -190,7 +190,7 @@ def convert_points(points: PointSet, raw: RawAnnotations) -> tuple[Annotations, 
     joined = dataclasses.replace(
         raw, recordings=recordings, classes=raw.classes + new, point_law=points.law
     )
-    annotations, notes = _with_durations(joined)
+    annotations, notes = with_durations(joined)
     if new:
         notes.insert(0, f"{raw.source}: classes that only the points have: {', '.join(new)}")
     return annotations, [*placed.notes, *notes]
@@ -251,7 +251,7 @@ def write_points(
         raise ValueError(f"{path}: unknown suffix, expected .json, .csv or .txt")
 
 
-def _with_durations(raw: RawAnnotations) -> tuple[Annotations, list[str]]:
+def with_durations(raw: RawAnnotations) -> tuple[Annotations, list[str]]:
     """Gives each recording a duration: the end of its last instance where the file tells none."""
     recordings, guessed, unknown = {}, 0, []
     for name, recording in raw.recordings.items():

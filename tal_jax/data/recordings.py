@@ -8,13 +8,14 @@ mistake.
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.data.clock import Grid
+from tal_jax.data.manifest import Manifest
 
 # Feature extractors drop or pad the end of a recording; a larger difference means a wrong clock.
 MAX_DRIFT_SNIPPETS = 2
@@ -66,9 +67,33 @@ class Scaling:
     mean: np.ndarray  # [D] float64
     scale: np.ndarray  # [D] float64, above 0
 
-    def apply(self, features: np.ndarray) -> np.ndarray:
-        """Standardises `[T, D]`, as float32."""
+    def apply(self, features: Any) -> Any:
+        """Standardises `[T, D]`, as float32; features in files stay there until they are read."""
+        if not isinstance(features, np.ndarray):
+            return ScaledFeatures(features, self)
         return ((features - self.mean) / self.scale).astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScaledFeatures:
+    """Features in files, standardised by every `np.asarray` and every slice."""
+
+    features: Any  # [T, D], see `FeatureFiles`
+    scaling: Scaling
+
+    dtype = np.dtype(np.float32)
+    ndim = 2
+    shape = property(lambda self: self.features.shape)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self.scaling.apply(self.features[rows])
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # what is computed is a copy
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -85,6 +110,7 @@ class Dataset:
         the other.
       notes: one line for each thing that was left out or looks odd, and why; to be printed.
       scaling: how the features were standardised, for other recordings; None if they were not.
+      manifest: what made the features, without the recordings; None where that is not known.
     """
 
     classes: tuple[str, ...]
@@ -94,6 +120,7 @@ class Dataset:
     overlapping: tuple[tuple[int, int], ...] = ()
     notes: tuple[str, ...] = ()
     scaling: Scaling | None = None
+    manifest: Manifest | None = None
 
 
 def check_recording(
@@ -227,12 +254,16 @@ def standardize(dataset: Dataset) -> Dataset:
       dataset: a data set with at least one training recording.
 
     Returns:
-      The data set with float32 features in memory, and with the `Scaling`.
+      The data set with float32 features, and with the `Scaling`. Features in files stay there; the
+      training ones are read twice.
     """
-    snippets = np.concatenate([read_features(recording) for recording in dataset.train]).astype(
-        np.float64
-    )
-    mean, std = snippets.mean(axis=0), snippets.std(axis=0)
+
+    def mean_of(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+        sums = (function(read_features(r).astype(np.float64)).sum(axis=0) for r in dataset.train)
+        return sum(sums) / sum(len(recording.features) for recording in dataset.train)
+
+    mean = mean_of(lambda features: features)
+    std = np.sqrt(mean_of(lambda features: (features - mean) ** 2))
     # Below this a feature is constant but for float32 rounding.
     scaling = Scaling(mean, np.where(std > 1e-6 * np.abs(mean), std, 1.0))
 

@@ -1,13 +1,19 @@
 """Snippet features of sensor signals: statistics and spectra of sliding windows."""
 
+import dataclasses
+
 import numpy as np
 
 from tal_jax.data.clock import Grid
+from tal_jax.data.manifest import Manifest
+from tal_jax.data.recordings import Dataset
 
 # Edges of the octave bands (Hz) whose log energies describe the rhythm of a movement: human motion
 # at a wrist or a waist lies below about 15 Hz.
 BANDS_HZ = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _NUM_STATISTICS = 6
+# Changes whenever the same signal would give other features.
+VERSION = "1"
 
 
 def window_features(
@@ -51,6 +57,19 @@ def window_features(
     grid = Grid(fps=fps, stride_frames=stride, window_frames=window)
     length = grid.num_snippets(len(signal) / fps)
     return describe_windows(cut_windows(signal, grid, 0, length), fps), grid
+
+
+def with_manifest(dataset: Dataset) -> Dataset:
+    """Tells that `window_features` made the features of a data set, for recordings to come."""
+    grid, dim = dataset.train[0].grid, dataset.train[0].features.shape[1]
+    options = {
+        "fps": grid.fps,
+        "window": int(grid.window_frames),
+        "stride": grid.stride_frames,
+        "channels": [],
+    }
+    manifest = Manifest("signal", VERSION, options, dim, grid)
+    return dataclasses.replace(dataset, manifest=manifest)
 
 
 def cut_windows(signal: np.ndarray, grid: Grid, start: int, end: int) -> np.ndarray:

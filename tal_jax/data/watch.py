@@ -125,7 +125,8 @@ def load(
         ground_truth=ground_truth_of(annotate(test, subset="test"), test),
     )
     check_dataset(dataset)
-    return dataclasses.replace(standardize(dataset), notes=class_notes(dataset))
+    dataset = signals.with_manifest(standardize(dataset))
+    return dataclasses.replace(dataset, notes=class_notes(dataset))
 
 
 def read_recordings() -> Recorded:

@@ -1,15 +1,12 @@
 """Raw recordings, videos and tables of sensor samples, become snippet features."""
 
+from tal_jax.data.manifest import Entry, Manifest, check_same_backbone, read_manifest
 from tal_jax.extraction.backbones import BACKBONES, Backbone, grid_of, open_backbone
 from tal_jax.extraction.folder import (
-    Entry,
-    Manifest,
     Summary,
-    check_same_backbone,
     extract_file,
     extract_folder,
     is_video,
-    read_manifest,
     stream_features,
 )
 from tal_jax.extraction.tables import Table, read_table, regular

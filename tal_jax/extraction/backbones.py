@@ -123,7 +123,7 @@ class Signal:
     channels: tuple[str, ...] = ()
 
     name: ClassVar[str] = "signal"
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = signals.VERSION
     kind: ClassVar[str] = TABLE
     size: ClassVar[None] = None
     options = property(options_of)

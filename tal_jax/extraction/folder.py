@@ -31,65 +31,25 @@ from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.feature_files import load_npy
 from tal_jax.data.features import GRID_FILE, feature_path
+from tal_jax.data.manifest import (
+    MANIFEST_FILE,
+    Entry,
+    Manifest,
+    check_same_backbone,
+    read_manifest,
+    write_manifest,
+)
 from tal_jax.data.signals import cut_windows
 from tal_jax.extraction import tables, video
 from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
 
-MANIFEST_FILE = "manifest.json"
-_VERSION = 1
 # Thousands of short recordings would spend their time on writing the manifest of all.
 _WRITE_EVERY_S = 1.0
+# What a process gets to take its unfinished file away when all is stopped.
+_PATIENCE_S = 10.0
 _SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
-# Options that say where something lies, not what it is: the backbone's version says that.
-_PLACES = ("path",)
 
 Progress = Callable[[str, int, int], None]  # a recording's name, snippets done, snippets in all
-
-
-@dataclasses.dataclass(frozen=True)
-class Entry:
-    """What the manifest tells of one recording.
-
-    Attributes:
-      source: its file, the whole path.
-      sha256: of that file.
-      bytes: its size.
-      modified_ns: when it was last changed, as the file system counts.
-      duration_s: how long the recording is.
-      snippets: T.
-      dim: D.
-      notes: what of the recording was left out.
-    """
-
-    source: str
-    sha256: str
-    bytes: int
-    modified_ns: int
-    duration_s: float
-    snippets: int
-    dim: int
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
-class Manifest:
-    """What made a folder of features; `open_backbone(backbone, **options)` makes more of them.
-
-    Attributes:
-      backbone: its name.
-      version: the backbone's.
-      options: the backbone's.
-      dim: number of features D, where the backbone tells it.
-      grid: the clock of the features.
-      recordings: by their names.
-    """
-
-    backbone: str
-    version: str
-    options: Mapping[str, Any]
-    dim: int | None
-    grid: Grid
-    recordings: Mapping[str, Entry] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -288,85 +248,6 @@ def _identify(path: str | os.PathLike) -> tuple[str, str, int, int]:
     return os.path.abspath(path), digest, status.st_size, status.st_mtime_ns
 
 
-# --- the folder ---
-
-
-def read_manifest(folder: str | os.PathLike) -> Manifest | None:
-    """Reads what `extract_folder` wrote of a folder; None where it did not write one.
-
-    Raises:
-      ValueError: if the file cannot be read, or is not such a manifest.
-    """
-    path = Path(folder) / MANIFEST_FILE
-    if not path.exists():
-        return None
-    values = files.read_json(path)
-    try:
-        if values["version"] != _VERSION:
-            raise ValueError(f"version {values['version']!r}, expected {_VERSION}")
-        recordings = {
-            name: Entry(**{**entry, "notes": tuple(entry["notes"])})
-            for name, entry in values["recordings"].items()
-        }
-        name, version, options, dim = (
-            values["backbone"][key] for key in ("name", "version", "options", "dim")
-        )
-        grid = Grid.from_dict(values["grid"])
-        return Manifest(name, version, dict(options), dim, grid, recordings)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path}: no manifest of features ({error})") from error
-
-
-def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
-    """Raises ValueError telling in what two backbones differ, if they do.
-
-    Where weights lie does not matter: the version tells which they are.
-
-    Args:
-      one: what is there.
-      other: what is wanted.
-      where: the place of the former, for the message.
-    """
-    settings = [_settings(manifest) for manifest in (one, other)]
-    differ = [
-        f"{key} is {settings[0].get(key)}, not {settings[1].get(key)}"
-        for key in dict.fromkeys([*settings[0], *settings[1]])
-        if settings[0].get(key) != settings[1].get(key)
-    ]
-    if differ:
-        raise ValueError(f"{where}: features of another kind: {'; '.join(differ)}")
-
-
-def _settings(manifest: Manifest) -> dict[str, Any]:
-    grid = manifest.grid
-    options = {key: value for key, value in manifest.options.items() if key not in _PLACES}
-    return options | {
-        "backbone": manifest.backbone,
-        "version": manifest.version,
-        "dim": manifest.dim,
-        "fps": grid.fps,
-        "stride": grid.stride_frames,
-        "window": grid.window_frames,
-    }
-
-
-def _write_manifest(output: Path, manifest: Manifest) -> None:
-    values = {
-        "version": _VERSION,
-        "backbone": {
-            "name": manifest.backbone,
-            "version": manifest.version,
-            "options": dict(manifest.options),
-            "dim": manifest.dim,
-        },
-        "grid": manifest.grid.to_dict(),
-        "recordings": {
-            name: dataclasses.asdict(entry) for name, entry in sorted(manifest.recordings.items())
-        },
-    }
-    files.write_json(output / MANIFEST_FILE, values)
-
-
 # --- many recordings ---
 
 
@@ -423,7 +304,7 @@ def extract_folder(
     entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
 
     def write() -> None:
-        _write_manifest(output, dataclasses.replace(manifest, recordings=entries))
+        write_manifest(output, dataclasses.replace(manifest, recordings=entries))
 
     with contextlib.closing(_work_off(jobs, output, backbone, workers)) as told:
         try:
@@ -519,7 +400,7 @@ def _begin(output: Path, backbone: Backbone, there: Manifest | None) -> Manifest
             f"{output}: holds features without a {MANIFEST_FILE}; expected a new folder, or one "
             "that this command began"
         )
-    _write_manifest(output, manifest)
+    write_manifest(output, manifest)
     files.write_json(output / GRID_FILE, manifest.grid.to_dict())
     return manifest
 
@@ -580,8 +461,12 @@ def _work_off(
                 else:
                     connection.close()  # upon which the process ends
     finally:
-        for process, _ in busy.values():
+        for connection, (process, _) in busy.items():
+            connection.close()  # nobody listens any more: one that would go on finds out
             process.terminate()
+        for process, _ in busy.values():
+            process.join(_PATIENCE_S)
+            process.kill()
             process.join()
 
 

@@ -3,8 +3,10 @@
 import base64
 import json
 import re
+import time
+import urllib.parse
 
-import browser as browsers
+import browsing
 import numpy as np
 import pytest
 
@@ -90,6 +92,14 @@ def test_url_of_the_video(tmp_path, media, url):
     assert _data(_write(tmp_path / "run" / "a.html", media=tmp_path / media))["media"] == url
 
 
+@pytest.mark.parametrize("name", ["ü“'\".mp4", "-x&y<z>.mp4", "100%.mp4"])
+def test_url_leads_back_to_the_video(tmp_path, name):
+    path = _write(tmp_path / "found" / "a.html", media=tmp_path / "films" / name)
+    url = urllib.parse.urljoin("file:///x/found/a.html", _data(path)["media"])
+    assert urllib.parse.unquote(url) == f"file:///x/films/{name}"
+    assert not set(url) & set(" #?\"'&<>")
+
+
 def test_url_on_another_drive(tmp_path, monkeypatch):
     def other_drive(path, start):
         raise ValueError("path is on mount 'D:', start on mount 'C:'")
@@ -168,7 +178,7 @@ GUTTER, ROW = 172, 28
 
 @pytest.fixture(scope="module")
 def chromium():
-    with browsers.chromium() as started:
+    with browsing.open_browser() as started:
         yield started
 
 
@@ -204,6 +214,14 @@ def clip(tmp_path_factory):
     return filming.film(folder / "clip 走 #1?.mp4", range(100), size=(120, 160))
 
 
+def _until(page, condition):
+    """Waits for a condition; the page's own rules keep the browser from waiting by itself."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, page.inner_text("body")
+        page.wait_for_timeout(20)
+
+
 def _now(page):
     return page.evaluate("player.currentTime")
 
@@ -215,10 +233,11 @@ def _click(page, time_s, row, duration_s=4.0):
 
 
 def _video(page):
-    browsers.until(page, lambda: page.evaluate("video.readyState") >= 2)
+    _until(page, lambda: page.evaluate("video.readyState") >= 2)
     assert page.locator("#trouble").count() == 0
 
 
+@browsing.needs_browser
 def test_a_click_on_a_detection_goes_there(show, clip, tmp_path):
     page = show(_write(tmp_path / "report.html", media=clip))
     _video(page)
@@ -227,15 +246,16 @@ def test_a_click_on_a_detection_goes_there(show, clip, tmp_path):
     assert page.inner_text("#chips").split() == ["jump", "run"]
     assert page.evaluate("video.paused")
     page.click("#list li:nth-child(2) button")
-    browsers.until(page, lambda: not page.evaluate("video.paused") and 0.5 < _now(page) < 1.5)
+    _until(page, lambda: not page.evaluate("video.paused") and 0.5 < _now(page) < 1.5)
     # The clicked button does not keep the keys.
     page.keyboard.press(" ")
-    browsers.until(page, lambda: page.evaluate("video.paused"))
+    _until(page, lambda: page.evaluate("video.paused"))
     _click(page, 3.6, 1)  # beside the bars
     assert _now(page) == pytest.approx(3.6, abs=0.02)
     assert page.inner_text("#chips") == ""
 
 
+@browsing.needs_browser
 def test_a_detection_in_a_loop(show, clip, tmp_path):
     page = show(_write(tmp_path / "report.html", media=clip))
     _video(page)
@@ -243,10 +263,11 @@ def test_a_detection_in_a_loop(show, clip, tmp_path):
     page.click("#list li:nth-child(1) button")
     assert _now(page) == pytest.approx(1.0, abs=0.3)
     page.evaluate("video.currentTime = 1.9")
-    browsers.until(page, lambda: _now(page) < 1.5)
+    _until(page, lambda: _now(page) < 1.5)
     assert not page.evaluate("video.paused")
 
 
+@browsing.needs_browser
 def test_keys(show, clip, tmp_path):
     page = show(_write(tmp_path / "report.html", media=clip, threshold=0.0))
     _video(page)
@@ -262,6 +283,7 @@ def test_keys(show, clip, tmp_path):
     assert page.evaluate("state.view") == {"start": 0, "end": 4}
 
 
+@browsing.needs_browser
 def test_slider_and_classes(show, tmp_path):
     page = show(_write(tmp_path / "report.html"))
     assert page.inner_text("#count") == ".500: 2 of 3 detections"
@@ -277,6 +299,7 @@ def test_slider_and_classes(show, tmp_path):
     assert page.locator("#list button").count() == 1  # exactly at the threshold
 
 
+@browsing.needs_browser
 @pytest.mark.parametrize("content", [None, b"no video"])
 def test_a_video_that_cannot_be_played(show, tmp_path, content):
     if content is not None:
@@ -287,9 +310,10 @@ def test_a_video_that_cannot_be_played(show, tmp_path, content):
     _click(page, 2.0, 1)
     assert _now(page) == 1.5 and page.inner_text("#chips").split() == ["jump", "run"]
     page.keyboard.press(" ")
-    browsers.until(page, lambda: _now(page) > 1.6)
+    _until(page, lambda: _now(page) > 1.6)
 
 
+@browsing.needs_browser
 def test_signals_and_a_playhead_without_media(show, tmp_path):
     curves = (np.arange(8) / 2 + 0.25, np.random.default_rng(0).random((8, 3)), np.ones(8))
     page = show(_write(tmp_path / "report.html", signals=_table(400, 2), curves=curves))
@@ -301,9 +325,10 @@ def test_signals_and_a_playhead_without_media(show, tmp_path):
     _click(page, 1.2, 0)
     assert _now(page) == 1.0
     page.click("#play")
-    browsers.until(page, lambda: _now(page) > 1.1)
+    _until(page, lambda: _now(page) > 1.1)
 
 
+@browsing.needs_browser
 @pytest.mark.parametrize("num_classes, num_detections", [(200, 2000), (3, 0), (1, 1)])
 def test_many_and_none(show, tmp_path, num_classes, num_detections):
     classes = [f"{'long ' * 30}{i}" for i in range(num_classes)]
@@ -318,6 +343,7 @@ def test_many_and_none(show, tmp_path, num_classes, num_detections):
         assert page.inner_text(".folded") == "Nothing was detected in this recording."
 
 
+@browsing.needs_browser
 def test_hostile_names_are_text(show, tmp_path):
     detections = [{"label": HOSTILE, "score": 1.0, "segment": [0, 4]}]
     page = show(_write(tmp_path / "a.html", name=HOSTILE, classes=[HOSTILE], detections=detections))

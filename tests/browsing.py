@@ -1,12 +1,15 @@
-"""A browser for tests of pages; where there is none, they are skipped."""
+"""A real browser for pages: Debian's Chromium, driven by playwright."""
 
 import contextlib
 import shutil
-import time
+from collections.abc import Iterator
 
 import pytest
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_browser = pytest.mark.skipif(
+    CHROMIUM is None, reason="no Chromium on this machine; apt-get install chromium"
+)
 _ARGUMENTS = [
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -14,20 +17,10 @@ _ARGUMENTS = [
 
 
 @contextlib.contextmanager
-def chromium():
-    """Starts Chromium without a window."""
+def open_browser() -> Iterator:
+    """Yields a playwright browser; skips the test where playwright is missing."""
     playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine; apt-get install chromium")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
         yield browser
         browser.close()
-
-
-def until(page, condition):
-    """Waits for a condition; the page's own rules keep the browser from waiting by itself."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, page.inner_text("body")
-        page.wait_for_timeout(20)

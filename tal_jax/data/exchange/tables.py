@@ -1,0 +1,196 @@
+r"""Labels as lines of text: a table of comma-separated values, or Audacity's label track.
+
+::
+
+    recording,subset,duration_s,label,start_s,end_s,point_s       a table
+    clip,train,61.2,jump,3.1,4.0,3.4
+    clip,train,61.2,run,,,20.2
+    quiet,train,30.0,,,,                                          nothing happens in it
+
+    3.100000	4.000000	jump                      a label track, of one recording
+    20.200000	20.200000	run
+
+A table that somebody else wrote needs the columns of the recording and of the label, and times in
+seconds; `_COLUMNS` lists the names that are understood.
+"""
+
+import csv
+import io
+import os
+from collections.abc import Mapping
+
+from tal_jax.data import files
+from tal_jax.data.annotations import Instance
+from tal_jax.data.exchange.labels import Labels, collect, instances_of, losses, number, spans_of
+from tal_jax.data.formats import RawRecording
+
+_COLUMNS = {
+    "recording": ("recording", "video", "video_id", "file", "filename", "name"),
+    "subset": ("subset", "split"),
+    "duration_s": ("duration_s", "duration"),
+    "label": ("label", "class", "action", "category"),
+    "start_s": ("start_s", "start", "start_time", "begin"),
+    "end_s": ("end_s", "end", "end_time", "stop"),
+    "point_s": ("point_s", "point", "seconds", "time_s", "time"),
+    "score": ("score",),
+}
+_MICROSECONDS = 10**6  # in a second: Audacity writes six digits
+
+
+def read_table(path: str | os.PathLike, *, subset: str) -> Labels:
+    """Reads a table of labels.
+
+    Args:
+      path: a `.csv` file.
+      subset: of recordings where the table does not tell it.
+
+    Raises:
+      ValueError: if the file cannot be read, a column is missing, it counts in frames, a time is
+        none, or lines of one recording contradict each other.
+    """
+    rows, columns = files.read_csv(path, ()), _find_columns(path)
+    recordings: dict[str, dict[str, object]] = {}
+    instances: dict[str, list[Instance]] = {}
+    scores: dict[str, list[float]] = {}
+    for line, row in enumerate(rows, start=2):
+        source = f"{path}: line {line}"
+        values = {key: row[name].strip() for key, name in columns.items()}
+        name = values["recording"]
+        if not name:
+            raise ValueError(f"{source}: no name of a recording")
+        told = {
+            "subset": values.get("subset") or subset,
+            "duration_s": _time(values, "duration_s", source),
+        }
+        if recordings.setdefault(name, told) != told:
+            raise ValueError(f"{source}: {name}: another subset or duration than further up")
+        instances.setdefault(name, [])
+        if values["label"]:
+            instances[name].append(_instance(values, source))
+            if "score" in columns:
+                scores.setdefault(name, []).append(number(values["score"], f"{source}: score"))
+    labels = collect(
+        "csv",
+        str(path),
+        {
+            name: RawRecording(**told, instances=tuple(instances[name]))
+            for name, told in recordings.items()
+        },
+    )
+    if "score" not in columns:
+        return labels
+    return Labels(
+        labels.annotations, {name: tuple(scores.get(name, ())) for name in recordings}, labels.notes
+    )
+
+
+def write_table(path: str | os.PathLike, labels: Labels) -> list[str]:
+    """Writes labels as a table; returns what it has no place for, a line each."""
+    has_scores = labels.scores is not None
+    keys = [key for key in _COLUMNS if key != "score" or has_scores]
+    rows = [keys]
+    for name, recording in labels.annotations.recordings.items():
+        first = (name, recording.subset, _plain(recording.duration_s))
+        for index, one in enumerate(recording.instances):
+            row = (*first, one.label, *map(_plain, (one.start_s, one.end_s, one.point_s)))
+            rows.append((*row, labels.scores[name][index]) if has_scores else row)
+        if not recording.instances:
+            rows.append((*first, *[""] * (len(keys) - 3)))
+    files.write_csv(path, rows)
+    return losses(labels, "subsets", "durations", "empty", "labels", "both", "scores")
+
+
+def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> Labels:
+    """Reads Audacity's label track.
+
+    Args:
+      path: a `.txt` file of lines start, end and label, between tabs.
+      recording: name of the recording that it is of, which the file does not tell.
+      subset: of it.
+
+    Raises:
+      ValueError: if the file cannot be read, or a line is not such a line.
+    """
+    spans = []
+    for line, text in enumerate(files.read_text(path).splitlines(), start=1):
+        source = f"{path}: line {line}"
+        # A line that begins with a backslash has the frequencies of the label before it.
+        if not text.strip() or text.startswith("\\"):
+            continue
+        fields = text.split("\t", 2)
+        if len(fields) < 3:
+            raise ValueError(f"{source} is {text!r}, expected start, end and label between tabs")
+        start_s, end_s = (number(field, f"{source}: time") for field in fields[:2])
+        spans.append((fields[2].strip(), start_s, end_s))
+    instances, joined = instances_of(spans, str(path))
+    found = {recording: RawRecording(subset=subset, instances=instances)}
+    return collect("Audacity labels", str(path), found, joined=joined)
+
+
+def write_audacity(path: str | os.PathLike, recording: RawRecording) -> None:
+    """Writes the label track of one recording.
+
+    Raises:
+      ValueError: if a label has a line break in it.
+    """
+    lines = []
+    for span in sorted(
+        spans_of(recording.instances, per_second=_MICROSECONDS),
+        key=lambda span: (span.start, span.end),
+    ):
+        if len(span.label.splitlines()) != 1:
+            raise ValueError(
+                f"{path}: label {span.label!r} has a line break, expected one line in Audacity"
+            )
+        times = (
+            f"{time // _MICROSECONDS}.{time % _MICROSECONDS:06}" for time in (span.start, span.end)
+        )
+        lines.append("\t".join((*times, span.label)) + "\n")
+    files.write_bytes(path, "".join(lines).encode())
+
+
+def is_label_track(text: str) -> bool:
+    """Whether text is Audacity's, rather than a list of clicks."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return "\t" in first
+
+
+def _find_columns(path: str | os.PathLike) -> dict[str, str]:
+    header = next(csv.reader(io.StringIO(files.read_text(path))), [])
+    if {"class", "video_id", "point"} <= set(header):
+        raise ValueError(
+            f"{path}: a table of points in frames, which `tal-jax points convert` reads; expected "
+            "columns in seconds"
+        )
+    known: Mapping[str, str] = {name.strip().lower(): name for name in reversed(header)}
+    columns = {}
+    for key, spellings in _COLUMNS.items():
+        spelled = next((spelling for spelling in spellings if spelling in known), None)
+        if spelled is not None:
+            columns[key] = known[spelled]
+    for key in ("recording", "label"):
+        if key not in columns:
+            raise ValueError(
+                f"{path}: no column {key!r}, expected a first line like "
+                "recording,label,start_s,end_s,point_s"
+            )
+    return columns
+
+
+def _instance(values: Mapping[str, str], source: str) -> Instance:
+    start_s, end_s, point_s = (
+        _time(values, key, source) for key in ("start_s", "end_s", "point_s")
+    )
+    if (start_s is None) != (end_s is None):
+        raise ValueError(f"{source}: a start without an end or the reverse, expected both or none")
+    if start_s is not None and start_s == end_s and point_s is None:
+        return Instance(values["label"], point_s=start_s)
+    return Instance(values["label"], start_s, end_s, point_s)
+
+
+def _time(values: Mapping[str, str], key: str, source: str) -> float | None:
+    return number(values[key], f"{source}: {key}") if values.get(key) else None
+
+
+def _plain(value: float | None) -> str | float:
+    return "" if value is None else value

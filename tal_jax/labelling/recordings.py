@@ -1,0 +1,159 @@
+"""The recordings that are labelled: where they lie, how long they are, what they look like."""
+
+import dataclasses
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from tal_jax.data.exchange.labels import is_video
+from tal_jax.extraction import tables
+from tal_jax.extraction.tables import Table, read_table
+from tal_jax.extraction.video import probe
+
+_BLOCK = 8  # how much coarser each level of an envelope is than the one before
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """A recording's file.
+
+    Attributes:
+      name: of the recording: the file's name without its suffix.
+      path: the file.
+    """
+
+    name: str
+    path: Path
+
+    @property
+    def kind(self) -> str:
+        """Either "video" or "signal"."""
+        return "video" if is_video(self.path) else "signal"
+
+
+@dataclasses.dataclass(frozen=True)
+class Details:
+    """What a recording's file tells.
+
+    Attributes:
+      duration_s: its duration.
+      frame_rate: frames, or samples, a second.
+      envelope: of a signal; None for a video.
+    """
+
+    duration_s: float
+    frame_rate: float
+    envelope: "Envelope | None" = None
+
+
+def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
+    """Finds the recordings among files and folders.
+
+    Args:
+      paths: files, and folders whose videos and tables are meant, sorted by name.
+
+    Raises:
+      ValueError: if a file is missing or of no known kind, a folder holds none, or two files would
+        be recordings of one name.
+    """
+    found: dict[str, Source] = {}
+    for path in map(Path, paths):
+        files = sorted(filter(_is_recording, path.iterdir())) if path.is_dir() else [path]
+        if not files:
+            raise ValueError(f"{path}: no recordings in it, expected {_expected()}")
+        for file in files:
+            if not file.is_file():
+                raise ValueError(f"cannot read {file}: No such file or directory")
+            if not _is_recording(file):
+                raise ValueError(f"{file}: unknown suffix, expected {_expected()}")
+            if file.stem in found and found[file.stem].path != file:
+                raise ValueError(
+                    f"{found[file.stem].path} and {file} would both be the recording "
+                    f"{file.stem!r}, expected different names"
+                )
+            found[file.stem] = Source(file.stem, file)
+    return tuple(found.values())
+
+
+def read_details(source: Source) -> Details:
+    """Looks at a video, or reads a table.
+
+    Raises:
+      ValueError: if the file cannot be read.
+    """
+    if source.kind == "video":
+        info = probe(source.path)
+        return Details(info.duration_s, info.frame_rate)
+    table = read_table(source.path)
+    step_s = float(np.median(np.diff(table.times_s)))
+    return Details(float(table.times_s[-1]) + step_s, 1 / step_s, Envelope(table))
+
+
+class Envelope:
+    """Least and greatest values of a signal over blocks of any length, found quickly.
+
+    Attributes:
+      names: of the channels.
+      ranges: `(least, greatest)` of each channel.
+    """
+
+    def __init__(self, table: Table):
+        """Makes levels of blocks, each eight times as long as those of the level before."""
+        self.names = table.names
+        self._times_s = table.times_s
+        values = np.asarray(table.values, np.float32)
+        self._levels = [(values, values)]
+        while len(self._levels[-1][0]) > _BLOCK:
+            low, high = self._levels[-1]
+            starts = np.arange(0, len(low), _BLOCK)
+            self._levels.append(
+                (np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts))
+            )
+        low, high = self._levels[-1]
+        self.ranges = [(float(a), float(b)) for a, b in zip(low.min(0), high.max(0), strict=True)]
+
+    def window(
+        self, start_s: float, end_s: float, bins: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the signal within a window, in few enough pieces to draw.
+
+        Args:
+          start_s: begin of the window.
+          end_s: its end.
+          bins: number of pieces; samples are returned as they are where there are no more than
+            twice as many.
+
+        Returns:
+          The times `[m]` at which the pieces begin, and their least and greatest values
+          `[m, channels]`.
+        """
+        count = len(self._times_s)
+        # One sample more on each side, so that lines reach the edges.
+        first = max(int(np.searchsorted(self._times_s, start_s, "right")) - 1, 0)
+        last = min(int(np.searchsorted(self._times_s, end_s, "left")) + 1, count)
+        last = max(last, first + 1)
+        if last - first <= 2 * bins:
+            values = self._levels[0][0][first:last]
+            return self._times_s[first:last], values, values
+        level, block = 0, 1
+        while (last - first) // (block * _BLOCK) >= bins:
+            level, block = level + 1, block * _BLOCK
+        low, high = self._levels[level]
+        begin, end = first // block, -(-last // block)
+        edges = np.unique(np.linspace(begin, end, bins + 1).astype(int))[:-1]
+        return (
+            self._times_s[edges * block],
+            np.minimum.reduceat(low[begin:end], edges - begin),
+            np.maximum.reduceat(high[begin:end], edges - begin),
+        )
+
+
+def _is_recording(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and (path.suffix.lower() in tables.SUFFIXES or is_video(path))
+
+
+def _expected() -> str:
+    return f"videos (.mp4, .webm, .mov, ...) or tables ({', '.join(tables.SUFFIXES)})"

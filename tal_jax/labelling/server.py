@@ -1,0 +1,361 @@
+"""Serves the page for labelling to the browser of the same machine, and to nobody else.
+
+The server listens on the loopback address alone. Every address that it answers begins with a token
+that only whoever started it has seen; requests that name another host (a name that was made to
+point here) or come from another origin are refused, and the page may load nothing from elsewhere.
+"""
+
+import base64
+import errno
+import functools
+import http.server
+import json
+import math
+import mimetypes
+import os
+import re
+import secrets
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from http import HTTPStatus
+from importlib import resources
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import numpy as np
+
+from tal_jax.labelling.recordings import Details, find_sources, read_details
+from tal_jax.labelling.store import Conflict, Store
+from tal_jax.report.pictures import class_colours
+
+_LONGEST_BODY = 16 << 20
+_CHUNK = 256 << 10
+_NUM_COLOURS = 60
+_MOST_BINS = 4000
+# Python's own table depends on the machine's.
+_TYPES = {".mkv": "video/x-matroska", ".m4v": "video/mp4", ".mp4": "video/mp4"}
+_TYPES |= {".webm": "video/webm", ".mov": "video/mp4", ".ogv": "video/ogg"}
+
+
+class _Refused(Exception):
+    """A request that is answered with a status and one line."""
+
+    def __init__(self, status: HTTPStatus, reason: str):
+        super().__init__(reason)
+        self.status = status
+
+
+class LabelServer(http.server.ThreadingHTTPServer):
+    """The server of one session of labelling; `open_server` makes one.
+
+    Attributes:
+      url: the address of the page, with its token.
+      store: the annotation file.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, paths: Iterable[str | os.PathLike], store: Store, port: int):
+        """Binds to the port; nothing is served before `serve_forever`."""
+        self.sources = find_sources(paths)
+        self.store = store
+        self.token = secrets.token_urlsafe(24)
+        self._reading = threading.Lock()
+        # Bounded, for the tables of long recordings are large.
+        self._read = functools.lru_cache(maxsize=8)(lambda index: read_details(self.sources[index]))
+        self.details(0)
+        try:
+            super().__init__(("127.0.0.1", port), _Handler)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise OSError(errno.EADDRINUSE, f"cannot listen on port {port}: {reason}") from error
+        self.hosts = {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
+        self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Says nothing where the browser went away; else what the library says."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+    def details(self, index: int) -> Details:
+        """Returns what the file of a recording tells; raises ValueError if it cannot be read."""
+        with self._reading:  # two requests for one long table would read it twice
+            return self._read(index)
+
+
+def open_server(
+    paths: Iterable[str | os.PathLike],
+    annotations: str | os.PathLike,
+    *,
+    classes: Sequence[str] = (),
+    subset: str = "train",
+    port: int = 0,
+) -> LabelServer:
+    """Makes the server of a page for labelling.
+
+    Args:
+      paths: videos, tables of samples, and folders of such.
+      annotations: the file to save in, made with the first label. What it holds of other recordings
+        stays.
+      classes: names of classes to offer beside those of the file.
+      subset: of recordings that the file does not have.
+      port: to listen on; 0 takes a free one.
+
+    Returns:
+      A server whose `serve_forever` answers until it is interrupted.
+
+    Raises:
+      ValueError: if the annotation file is broken, there is no recording, two have one name, or the
+        first one cannot be read.
+      OSError: if the port is taken.
+    """
+    return LabelServer(paths, Store(annotations, classes=classes, subset=subset), port)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: LabelServer
+    protocol_version = "HTTP/1.1"
+    server_version = "tal_jax"
+    sys_version = ""
+
+    def do_GET(self) -> None:
+        self._answer("GET")
+
+    def do_HEAD(self) -> None:
+        self._answer("GET")
+
+    def do_POST(self) -> None:
+        self._answer("POST")
+
+    def _answer(self, method: str) -> None:
+        try:
+            self._dispatch(method)
+        except _Refused as refused:
+            self._send_error(refused.status, str(refused))
+        except Conflict as conflict:
+            self._send_error(HTTPStatus.CONFLICT, str(conflict))
+        except ValueError as error:
+            self._send_error(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
+        except ConnectionError:
+            self.close_connection = True  # the page was closed, or the video sought elsewhere
+        except OSError as error:
+            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, error.strerror or str(error))
+
+    def _dispatch(self, method: str) -> None:
+        self._check_sender()
+        parts = urlsplit(self.path)
+        _, token, *rest = (parts.path or "/").split("/")
+        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
+            raise _Refused(HTTPStatus.FORBIDDEN, "no such page; open the address that was printed")
+        routes = {
+            ("GET", ""): self._page,
+            ("GET", "state"): self._state,
+            ("GET", "recording"): self._recording,
+            ("GET", "media"): self._media,
+            ("GET", "signal"): self._signal,
+            ("POST", "save"): self._save,
+        }
+        action = routes.get((method, rest[0] if rest else None))
+        if action is None or len(rest) > 2:
+            raise _Refused(HTTPStatus.NOT_FOUND, "nothing is here")
+        if len(rest) < 2:
+            if rest[0] not in ("", "state"):
+                raise _Refused(HTTPStatus.NOT_FOUND, "nothing is here")
+            action()
+            return
+        if not rest[1].isdecimal() or int(rest[1]) >= len(self.server.sources):
+            raise _Refused(HTTPStatus.NOT_FOUND, "no such recording")
+        action(int(rest[1]), parse_qs(parts.query))
+
+    def _check_sender(self) -> None:
+        """Refuses what another page in the same browser could send, or a name that was bent."""
+        if self.headers.get("Host") not in self.server.hosts:
+            raise _Refused(HTTPStatus.FORBIDDEN, "asked for by another name than 127.0.0.1")
+        origin = self.headers.get("Origin")
+        if origin is not None and origin not in {f"http://{host}" for host in self.server.hosts}:
+            raise _Refused(HTTPStatus.FORBIDDEN, "asked for by another page")
+
+    # --- answers ---
+
+    def _page(self, *_: Any) -> None:
+        nonce = base64.b64encode(secrets.token_bytes(16)).decode()
+        page = resources.files("tal_jax.labelling") / "page.html"
+        content = page.read_text(encoding="utf-8").replace("{{nonce}}", nonce).encode()
+        policy = (
+            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
+            "connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'"
+        )
+        self._send(content, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+
+    def _state(self, *_: Any) -> None:
+        names = [source.name for source in self.server.sources]
+        self._send_json(
+            {
+                "file": str(self.server.store.path),
+                "classes": self.server.store.classes(),
+                "colours": class_colours(_NUM_COLOURS),
+                "recordings": [
+                    {"name": name, "count": count}
+                    for name, count in zip(names, self.server.store.counts(names), strict=True)
+                ],
+            }
+        )
+
+    def _recording(self, index: int, _: Any) -> None:
+        source, details = self.server.sources[index], self.server.details(index)
+        entry, revision = self.server.store.entry(source.name)
+        told = (entry or {}).get("duration", (entry or {}).get("duration_second"))
+        notice = ""
+        if told is not None and abs(told - details.duration_s) > 0.5:
+            notice = (
+                f"{self.server.store.path.name} says that this recording lasts {told:g} s, its "
+                f"file lasts {details.duration_s:.3f} s"
+            )
+        envelope = details.envelope
+        self._send_json(
+            {
+                "name": source.name,
+                "kind": source.kind,
+                "duration": details.duration_s if told is None else told,
+                "frame_rate": details.frame_rate,
+                "channels": [] if envelope is None else envelope.names,
+                "ranges": [] if envelope is None else envelope.ranges,
+                "revision": revision,
+                "annotations": [] if entry is None else entry["annotations"],
+                "notice": notice,
+            }
+        )
+
+    def _signal(self, index: int, query: dict[str, list[str]]) -> None:
+        envelope = self.server.details(index).envelope
+        if envelope is None:
+            raise _Refused(HTTPStatus.NOT_FOUND, "this recording is a video")
+        try:
+            start_s, end_s, bins = (float(query[key][0]) for key in ("start", "end", "bins"))
+        except (KeyError, ValueError):
+            start_s = end_s = bins = math.nan
+        if not (math.isfinite(start_s) and math.isfinite(end_s) and 1 <= bins <= _MOST_BINS):
+            raise _Refused(HTTPStatus.BAD_REQUEST, "expected start, end and bins")
+        times_s, low, high = envelope.window(start_s, end_s, int(bins))
+        # Times, then the least and the greatest values, channel after channel.
+        parts = (times_s, low.T.ravel(), high.T.ravel())
+        content = np.concatenate(parts).astype("<f8").tobytes()
+        self._send(content, "application/octet-stream")
+
+    def _save(self, index: int, _: Any) -> None:
+        values = self._body()
+        source = self.server.sources[index]
+        revision = self.server.store.save(
+            source.name,
+            values["annotations"],
+            revision=values["revision"],
+            classes=values["classes"],
+            duration_s=self.server.details(index).duration_s,
+        )
+        self._send_json({"revision": revision, "saved": time.strftime("%H:%M:%S")})
+
+    def _body(self) -> dict[str, Any]:
+        length = self.headers.get("Content-Length", "")
+        if not length.isdecimal() or int(length) > _LONGEST_BODY:
+            self.close_connection = True  # what was sent stays unread
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much at once")
+        content = self.rfile.read(int(length))
+        if self.headers.get_content_type() != "application/json":
+            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected JSON")
+        try:
+            values = json.loads(content)
+            kinds = {"annotations": list, "classes": list, "revision": str}
+            good = all(isinstance(values[key], kind) for key, kind in kinds.items())
+        except (ValueError, KeyError, TypeError, RecursionError):
+            good = False
+        if not good:
+            raise _Refused(HTTPStatus.BAD_REQUEST, "expected annotations, classes and a revision")
+        return values
+
+    def _media(self, index: int, _: Any) -> None:
+        path = self.server.sources[index].path
+        with open(path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            first, last, status = _parse_range(self.headers.get("Range"), size)
+            headers = {"Accept-Ranges": "bytes", "Content-Length": str(last - first)}
+            if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                headers["Content-Range"] = f"bytes */{size}"
+            elif status == HTTPStatus.PARTIAL_CONTENT:
+                headers["Content-Range"] = f"bytes {first}-{last - 1}/{size}"
+            self._send_head(status, _media_type(path), headers)
+            if self.command == "HEAD":
+                return
+            file.seek(first)
+            while first < last:
+                chunk = file.read(min(_CHUNK, last - first))
+                if not chunk:  # the file has become shorter
+                    self.close_connection = True
+                    return
+                self.wfile.write(chunk)
+                first += len(chunk)
+
+    # --- sending ---
+
+    def _send_json(self, values: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
+        self._send(json.dumps(values).encode(), "application/json", status=status)
+
+    def _send_error(self, status: HTTPStatus, reason: str) -> None:
+        if self.command == "POST":
+            self.close_connection = True  # its body may stay unread
+        self._send_json({"error": " ".join(reason.split())}, status)
+
+    def _send(
+        self,
+        content: bytes,
+        kind: str,
+        headers: dict[str, str] | None = None,
+        status: HTTPStatus = HTTPStatus.OK,
+    ) -> None:
+        self._send_head(status, kind, {"Content-Length": str(len(content)), **(headers or {})})
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _send_head(self, status: HTTPStatus, kind: str, headers: dict[str, str]) -> None:
+        self.send_response(status)
+        common = {
+            "Content-Type": kind,
+            "Cache-Control": "no-store",
+            "Cross-Origin-Opener-Policy": "same-origin",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Referrer-Policy": "no-referrer",
+            "X-Content-Type-Options": "nosniff",
+        }
+        if self.close_connection:
+            common["Connection"] = "close"
+        for name, value in {**common, **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        """Says nothing: the address holds the token."""
+
+
+def _parse_range(header: str | None, size: int) -> tuple[int, int, HTTPStatus]:
+    """Returns the first byte to send, the one behind the last, and the status.
+
+    >>> _parse_range("bytes=2-3", 10), _parse_range("bytes=-4", 10)
+    ((2, 4, <HTTPStatus.PARTIAL_CONTENT: 206>), (6, 10, <HTTPStatus.PARTIAL_CONTENT: 206>))
+    """
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    # Several ranges at once, and units that nobody knows, may be answered with the whole.
+    if not found or not any(found.groups()):
+        return 0, size, HTTPStatus.OK
+    first, last = found.groups()
+    begin = int(first) if first else max(size - int(last), 0)
+    end = min(int(last) + 1, size) if first and last else size
+    if begin >= end:
+        return 0, 0, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
+    return begin, end, HTTPStatus.PARTIAL_CONTENT
+
+
+def _media_type(path: Path) -> str:
+    return _TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "video/mp4"

@@ -1,0 +1,287 @@
+"""One recording in, timeline out: a video, a table of sensor samples, or features."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tal_jax import extraction, pipeline, run_card
+from tal_jax.data import files
+from tal_jax.data.clock import Grid
+from tal_jax.data.feature_files import FeatureFiles, load_npy, open_features
+from tal_jax.data.features import GRID_FILE, load_grid
+from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
+from tal_jax.data.recordings import Recording, Scaling, check_recording
+from tal_jax.data.score_files import RecordingScores
+from tal_jax.report import player, subtitles
+
+Entries = list[dict[str, Any]]  # ActivityNet: [{label, score, segment in seconds}], best first
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network with all that a recording needs to be read by it.
+
+    Attributes:
+      source: where it comes from, for messages.
+      predict: a recording's detections, and what the network says of it.
+      classes: names of the classes.
+      dim: D of the features.
+      grid: their clock.
+      manifest: what made them; None where that is not known.
+      scaling: how they are standardised; None if they are not, or by `predict`.
+      threshold: the score from which on detections are shown at first; None where nothing tells.
+    """
+
+    source: Path
+    predict: Callable[[Recording], tuple[Entries, RecordingScores]]
+    classes: tuple[str, ...]
+    dim: int
+    grid: Grid
+    manifest: Manifest | None
+    scaling: Scaling | None
+    threshold: float | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """What is found in one recording.
+
+    Attributes:
+      name: of the recording.
+      duration_s: how long it is.
+      detections: best first.
+      scores: what the network says, snippet by snippet.
+      threshold: the score from which on detections are shown at first.
+      classes: names of the classes.
+      media: the video.
+      signals: the samples of a table.
+    """
+
+    name: str
+    duration_s: float
+    detections: Entries
+    scores: RecordingScores
+    threshold: float
+    classes: tuple[str, ...]
+    media: Path | None = None
+    signals: extraction.Table | None = None
+
+
+def open_run(workdir: str | Path) -> Network:
+    """Opens the network of a run's last finished round.
+
+    Raises:
+      ValueError: if there is none, or a file of the run cannot be read.
+    """
+    workdir = Path(workdir)
+    fitted = pipeline.load_run(workdir)
+    _, data = run_card.read(workdir)
+
+    def predict(recording: Recording) -> tuple[Entries, RecordingScores]:
+        scores: dict[str, RecordingScores] = {}
+        found = pipeline.predict(fitted, [recording], scores=scores)
+        return found[recording.name], scores[recording.name]
+
+    return Network(
+        source=workdir,
+        predict=predict,
+        classes=fitted.classes,
+        dim=fitted.dim,
+        grid=Grid.from_dict(data["grid"]),
+        manifest=run_card.manifest_of(data),
+        scaling=run_card.read_scaling(workdir),
+        threshold=shown_threshold(workdir, fitted.round_number),
+    )
+
+
+def shown_threshold(workdir: Path, round_number: int) -> float | None:
+    """The score that leaves as many proposals on the training recordings as they have points.
+
+    None where a run has no points.
+    """
+    proposals = files.read_json(workdir / f"round_{round_number}" / "proposals_train.json")
+    points = files.read_json(workdir / "train_points.json")
+    count = sum(len(one["annotations"]) for one in points["database"].values())
+    scores = sorted(
+        (entry["score"] for found in proposals["results"].values() for entry in found),
+        reverse=True,
+    )
+    return scores[min(count, len(scores)) - 1] if count and scores else None
+
+
+def predict_file(
+    path: str | Path,
+    network: Network,
+    *,
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Prediction:
+    """Finds actions in a recording.
+
+    A video or a table is described by the backbone that the network was trained on, window by
+    window into a temporary file; neither frames nor features are ever held as a whole.
+
+    Args:
+      path: a video; a table of sensor samples with a column of time; or an `.npy` file `[T, D]` of
+        features.
+      network: from `open_run` or `export.open_export`.
+      options: of the backbone, where something lies elsewhere than in training (`path`).
+      progress: is told how many snippets are described, and of how many.
+
+    Raises:
+      ValueError: if the file cannot be read, its features are not those of the network, or they are
+        made by another backbone or on another clock, naming what differs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, expected a video, a table or features")
+    media = signals = None
+    with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
+        if _holds_features(path, network):
+            recording = _open_features(path, network)
+        else:
+            recording = _describe(path, network, options or {}, Path(scratch), progress)
+            if extraction.is_video(path):
+                media = path
+            else:
+                signals = extraction.read_table(path)
+        check_recording(recording, dim=network.dim)
+        if network.scaling is not None:
+            scaled = network.scaling.apply(recording.features)
+            recording = dataclasses.replace(recording, features=scaled)
+        detections, scores = network.predict(recording)
+    threshold = network.threshold
+    if threshold is None:
+        threshold = detections[0]["score"] / 2 if detections else 0.0
+    return Prediction(
+        recording.name,
+        recording.duration_s,
+        detections,
+        scores,
+        threshold,
+        network.classes,
+        media,
+        signals,
+    )
+
+
+def write_prediction(prediction: Prediction, path: str | Path) -> list[Path]:
+    """Writes detections as ActivityNet's JSON, and beside it a page, a table and subtitles.
+
+    Args:
+      prediction: from `predict_file`.
+      path: of the JSON file; the others are named after it.
+
+    Returns:
+      The files.
+
+    Raises:
+      ValueError: if the name does not end in `.json`.
+      OSError: if a file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        raise ValueError(f"{path}: expected a name that ends in .json")
+    one = prediction
+    files.write_json(path, pipeline.activitynet({one.name: one.detections}))
+    subtitles.write_csv(path.with_suffix(".csv"), one.detections)
+    subtitles.write_srt(path.with_suffix(".srt"), one.detections, threshold=one.threshold)
+    said, grid = one.scores.original, one.scores.grid
+    player.write_player(
+        path.with_suffix(".html"),
+        name=one.name,
+        classes=one.classes,
+        detections=one.detections,
+        duration_s=one.duration_s,
+        threshold=one.threshold,
+        media=one.media,
+        signals=one.signals,
+        curves=(
+            grid.to_seconds(np.arange(len(said.scores)) + 0.5),
+            said.scores,
+            said.foreground,
+        ),
+    )
+    return [path.with_suffix(suffix) for suffix in (".json", ".html", ".csv", ".srt")]
+
+
+# --- what a file is ---
+
+
+def _holds_features(path: Path, network: Network) -> bool:
+    """Whether an `.npy` file holds features; where tables are read, another width tells one."""
+    if path.suffix != ".npy":
+        return False
+    reads_tables = network.manifest is not None and network.manifest.backbone == "signal"
+    array = load_npy(path)
+    table = array.dtype.names is not None or (array.ndim == 2 and array.shape[1] != network.dim)
+    return not (reads_tables and table)
+
+
+def _open_features(path: Path, network: Network) -> Recording:
+    """Features as they are, on the network's clock unless what lies beside them tells otherwise."""
+    beside = read_manifest(path.parent)
+    if beside is not None and network.manifest is not None:
+        check_same_backbone(beside, network.manifest, str(path))
+    if (path.parent / GRID_FILE).exists():
+        grid = load_grid(path.parent / GRID_FILE)
+        for name, value in grid.to_dict().items():
+            wanted = getattr(network.grid, name)
+            if value != wanted:
+                raise ValueError(
+                    f"{path}: {name} is {value:g} in the {GRID_FILE} beside it; expected "
+                    f"{wanted:g}, which the network in {network.source} was trained on"
+                )
+    features = _load(path)
+    duration_s = network.grid.to_seconds(float(len(features))) if features.ndim else 0.0
+    if beside is not None and path.stem in beside.recordings:
+        duration_s = beside.recordings[path.stem].duration_s
+    return Recording(path.stem, features, network.grid, duration_s)
+
+
+def _load(path: Path) -> np.ndarray | FeatureFiles:
+    """Features that stay in their file, or whatever array it holds, to be refused with its name."""
+    array = load_npy(path)
+    usual = array.ndim == 2 and array.dtype in (np.float32, np.float16)
+    return open_features([path]) if usual else array
+
+
+def _describe(
+    path: Path,
+    network: Network,
+    options: Mapping[str, Any],
+    scratch: Path,
+    progress: Callable[[int, int], None],
+) -> Recording:
+    """Describes a video or a table as the training recordings were."""
+    wanted = network.manifest
+    if wanted is None:
+        raise ValueError(
+            f"{path}: the network in {network.source} was trained on features without a "
+            f"manifest.json, so that nothing tells how to describe a recording; expected an .npy "
+            f"file [T, {network.dim}] of such features"
+        )
+    backbone = extraction.open_backbone(wanted.backbone, **{**wanted.options, **options})
+    is_video = extraction.is_video(path)
+    if is_video != (backbone.kind == "video"):
+        raise ValueError(
+            f"{path}: {'a video' if is_video else 'no video'}; the network in {network.source} "
+            f"was trained on {backbone.kind}s, described by {wanted.backbone!r}"
+        )
+    now = Manifest(
+        backbone.name,
+        backbone.version,
+        backbone.options,
+        # A table's channels decide it, which are not known yet.
+        wanted.dim if backbone.dim is None else backbone.dim,
+        extraction.grid_of(backbone),
+    )
+    check_same_backbone(now, wanted, str(path))
+    target = scratch / "features.npy"
+    entry = extraction.extract_file(path, target, backbone, progress=progress)
+    grid = extraction.grid_of(backbone)
+    return Recording(path.stem, open_features([target]), grid, entry.duration_s)

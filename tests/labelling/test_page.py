@@ -1,0 +1,299 @@
+"""The page, in a real browser: clicks and keys, and what then stands in the file."""
+
+import errno
+import json
+import os
+import re
+import threading
+import time
+
+import browsing
+import numpy as np
+import pytest
+
+from tal_jax import labelling
+from tal_jax.data.annotations import load_annotations
+
+av = pytest.importorskip("av", reason="making the test video needs PyAV")
+pytestmark = browsing.needs_browser
+
+RATE, SECONDS = 25, 4
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with browsing.open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def media(tmp_path_factory):
+    """A video whose brightness tells the frame, and a signal."""
+    folder = tmp_path_factory.mktemp("media")
+    with av.open(str(folder / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = 160, 120, "yuv420p"
+        stream.options = {"preset": "ultrafast", "g": "10"}
+        for index in range(RATE * SECONDS):
+            image = np.full((120, 160, 3), 20 + 2 * index, np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
+    times_s = np.arange(3000) / 50
+    np.save(folder / "watch.npy", np.stack([times_s, np.sin(times_s), times_s**2], 1))
+    return folder
+
+
+@pytest.fixture
+def server(media, tmp_path):
+    paths = [media / "clip.mp4", media / "watch.npy"]
+    server = labelling.open_server(paths, tmp_path / "a.json", classes=["jump", "run"])
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def page(browser, server):
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page, errors = context.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    _open(page, server)
+    yield page
+    context.close()
+    assert errors == []
+
+
+def _open(page, server):
+    page.goto(server.url)
+    page.wait_for_selector("body[data-ready]")
+
+
+def _until(page, condition):
+    """Waits for a condition; the page's own rules keep the browser from waiting by itself."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, page.inner_text("body")
+        page.wait_for_timeout(20)
+
+
+def _file(server):
+    """Label and point of each instance of each recording, as they stand in the file."""
+    if not server.store.path.exists():
+        return {}
+    return {
+        name: [(one.label, one.point_s) for one in recording.instances]
+        for name, recording in load_annotations(server.store.path).recordings.items()
+    }
+
+
+def _click(page, part, name="#timeline"):
+    """Clicks the timeline at a part of its width, below the heads of the points."""
+    box = page.locator(name).bounding_box()
+    page.mouse.click(box["x"] + part * box["width"], box["y"] + box["height"] - 12)
+
+
+def _points(page):
+    return page.locator("#points li").all_inner_texts()
+
+
+def test_click_key_undo_reload(page, server):
+    _click(page, 0.25)
+    page.keyboard.press("1")
+    _click(page, 0.75)
+    page.keyboard.press("2")
+    _until(page, lambda: len(_file(server).get("clip", [])) == 2)
+    (jump, at), (run, later) = _file(server)["clip"]
+    assert (jump, run) == ("jump", "run")
+    assert at == pytest.approx(1.0, abs=0.02) and later == pytest.approx(3.0, abs=0.02)
+    assert at == round(at, 3)
+    page.wait_for_selector("#saved[data-state=saved]")
+    assert re.fullmatch(r"saved \d\d:\d\d:\d\d", page.inner_text("#saved"))
+
+    page.keyboard.press("Control+z")
+    _until(page, lambda: _file(server)["clip"] == [("jump", at)])
+    page.keyboard.press("Control+Shift+Z")
+    _until(page, lambda: len(_file(server)["clip"]) == 2)
+
+    before = server.store.path.read_bytes()
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert [text.split()[0] for text in _points(page)] == ["jump", "run"]
+    assert server.store.path.read_bytes() == before
+
+    # A click on a point selects it, wherever the playhead is.
+    box = page.locator("#timeline").bounding_box()
+    page.mouse.click(box["x"] + later / SECONDS * box["width"], box["y"] + 38)
+    page.keyboard.press("Delete")
+    _until(page, lambda: _file(server)["clip"] == [("jump", at)])
+    recording = load_annotations(server.store.path).recordings["clip"]
+    assert recording.subset == "train" and recording.duration_s == pytest.approx(SECONDS)
+
+
+def test_a_later_session_goes_on(browser, media, server, page, tmp_path):
+    page.keyboard.press("2")
+    _until(page, lambda: _file(server) == {"clip": [("run", 0.0)]})
+    other = labelling.open_server([media / "clip.mp4"], tmp_path / "a.json", classes=["new"])
+    with other:
+        thread = threading.Thread(target=other.serve_forever)
+        thread.start()
+        fresh = browser.new_page()
+        _open(fresh, other)
+        assert [text.split()[0] for text in _points(fresh)] == ["run"]
+        # The numbers of classes stay those of the file.
+        fresh.keyboard.press("Shift+ArrowRight")
+        fresh.keyboard.press("3")
+        _until(fresh, lambda: _file(other)["clip"][-1] == ("new", 1.0))
+        fresh.close()
+        other.shutdown()
+        thread.join()
+
+
+def test_frames_and_seconds(page, server):
+    def shown():
+        return page.inner_text("#now")
+
+    page.keyboard.press("ArrowRight")
+    _until(page, lambda: shown() == "0:00.060")  # the middle of frame 1
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowLeft")
+    _until(page, lambda: shown() == "0:00.100")
+    page.keyboard.press("Shift+ArrowRight")
+    _until(page, lambda: shown() == "0:01.100")
+    _until(page, lambda: not page.evaluate("video.seeking"))
+    grey = page.evaluate(
+        """() => { const context = document.createElement("canvas").getContext("2d");
+        context.drawImage(video, 0, 0, 8, 8); return context.getImageData(2, 2, 1, 1).data[0]; }"""
+    )
+    assert grey == pytest.approx(20 + 2 * 27, abs=2)  # frame 27 is on screen from 1.08 s on
+    page.keyboard.press("End")
+    page.keyboard.press("1")
+    _until(page, lambda: _file(server).get("clip") == [("jump", SECONDS - 0.001)])
+    page.keyboard.press("Home")
+    _until(page, lambda: shown() == "0:00.000")
+
+
+def test_playing(page):
+    page.keyboard.press("+")
+    assert page.inner_text("#speed") == "1.5×"
+    page.keyboard.press(" ")
+    assert page.inner_text("#play") == "Pause"
+    _until(page, lambda: page.evaluate("now()") > 0.3)
+    page.click("#play")
+    assert page.inner_text("#play") == "Play"
+    # The button that was clicked does not keep the keys.
+    page.keyboard.press(" ")
+    assert page.inner_text("#play") == "Pause"
+
+
+def test_two_recordings_and_the_walk_between_points(page, server):
+    for key in ("1", "Shift+ArrowRight", "2", "Shift+ArrowRight", "1"):
+        page.keyboard.press(key)
+    page.keyboard.press("n")
+    _until(page, lambda: page.inner_text("#name") == "watch")
+    _until(page, lambda: page.evaluate("plot !== null"))
+    _click(page, 0.5, "#signal")
+    page.keyboard.press("2")
+    _until(page, lambda: len(_file(server).get("watch", [])) == 1)
+    label, at = _file(server)["watch"][0]
+    assert label == "run" and at == pytest.approx(30.0, abs=0.1)
+    page.keyboard.press("Control+z")
+    _until(page, lambda: _file(server)["watch"] == [])
+    page.keyboard.press("p")
+    _until(page, lambda: page.inner_text("#name") == "clip")
+    assert _file(server)["clip"] == [("jump", 0.0), ("run", 1.0), ("jump", 2.0)]
+    assert page.inner_text("#now") == "0:02.000"  # where it was left
+    page.keyboard.press("Home")
+    for key, shown in (("]", "0:01.000"), ("]", "0:02.000"), ("[", "0:01.000"), ("[", "0:00.000")):
+        page.keyboard.press(key)
+        _until(page, lambda shown=shown: page.inner_text("#now") == shown)
+    # What was done in this recording can still be undone.
+    page.keyboard.press("Control+z")
+    _until(page, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
+
+
+def test_a_new_class_and_typing(page, server):
+    page.click("#add-name")
+    page.keyboard.type("1 <b>跳</b> n")
+    assert _points(page) == []
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    _until(page, lambda: _file(server).get("clip") == [("1 <b>跳</b> n", 0.0)])
+    assert load_annotations(server.store.path).classes == ("jump", "run", "1 <b>跳</b> n")
+    assert page.inner_text("#name") == "clip" and page.locator("#points b").count() == 1
+
+
+def test_a_known_segment_gets_its_point(browser, server):
+    annotations = [
+        {"label": "run", "segment": [0.5, 2.0]},
+        {"label": "jump", "segment": [0.5, 2.0], "point": 1.0},
+    ]
+    server.store.save(
+        "clip", annotations, revision=server.store.entry("clip")[1], classes=[], duration_s=SECONDS
+    )
+    page = browser.new_page()
+    _open(page, server)
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("2")
+    _until(page, lambda: sorted(_file(server)["clip"]) == [("jump", 1.0), ("run", 1.0)])
+    page.locator("[aria-label^='Remove jump']").click()
+    _until(page, lambda: ("jump", None) in _file(server)["clip"])
+    kept = json.loads(server.store.path.read_text())["database"]["clip"]["annotations"]
+    assert sorted(one["label"] for one in kept if one["segment"] == [0.5, 2.0]) == ["jump", "run"]
+    page.close()
+
+
+def test_a_save_that_fails_is_told_and_tried_again(page, server, monkeypatch):
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        page.keyboard.press("1")
+        page.wait_for_selector("#saved[data-state=failed]")
+        line = page.inner_text("#saved")
+        assert line.startswith("could not save: cannot write ") and "No space left" in line
+        assert "the labels are still here" in line
+        assert not server.store.path.exists() and len(_points(page)) == 1
+    page.wait_for_selector("#saved[data-state=saved]")
+    assert _file(server) == {"clip": [("jump", 0.0)]}
+
+
+def test_two_pages(browser, page, server):
+    other = browser.new_page()
+    _open(other, server)
+    page.keyboard.press("1")
+    _until(page, lambda: _file(server) == {"clip": [("jump", 0.0)]})
+    other.keyboard.press("Shift+ArrowRight")
+    other.keyboard.press("2")
+    other.wait_for_selector("#saved[data-state=failed]")
+    assert "was changed by another page or program" in other.inner_text("#saved")
+    assert _file(server) == {"clip": [("jump", 0.0)]}
+    other.click("text=Take theirs")
+    _until(other, lambda: [text.split()[0] for text in _points(other)] == ["jump"])
+    other.keyboard.press("2")
+    _until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("1")
+    page.wait_for_selector("#saved[data-state=failed]")
+    page.click("text=Keep mine")
+    _until(page, lambda: _file(server)["clip"] == [("jump", 0.0), ("jump", 2.0)])
+    other.close()
+
+
+def test_nothing_is_loaded_from_elsewhere(browser, server):
+    from playwright.sync_api import Error
+
+    page, asked = browser.new_page(), []
+    page.on("request", lambda request: asked.append(request.url))
+    _open(page, server)
+    page.keyboard.press("1")
+    _until(page, lambda: _file(server) != {})
+    assert {url for url in asked if not url.startswith(server.url)} <= {"data:,"}
+    with pytest.raises(Error, match="Content Security Policy|Failed to fetch"):
+        page.evaluate("fetch('http://127.0.0.1:1/')")
+    page.close()

@@ -1,0 +1,140 @@
+"""Exported networks against the runs that they come from."""
+
+import hashlib
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+import toy
+
+from tal_jax import export, pipeline, prediction
+from tal_jax.config import DEFAULTS
+from tal_jax.data import files
+from tal_jax.data.recordings import Scaling
+from tal_jax.training import methods, steps
+
+
+@pytest.fixture(scope="module")
+def exported(toy_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    export.export_run(toy_run.workdir, folder)
+    return folder
+
+
+def test_predicts_what_the_run_does(toy_run, exported):
+    networks = prediction.open_run(toy_run.workdir), export.open_export(exported)
+    for name in ("test_0", "test_1"):
+        path = toy_run.data / f"{name}.npy"
+        want, got = (prediction.predict_file(path, network) for network in networks)
+        assert len(got.detections) == len(want.detections) > 5
+        assert got.threshold == want.threshold and got.duration_s == want.duration_s
+        for one, other in zip(got.detections, want.detections, strict=True):
+            assert one["label"] == other["label"]
+            np.testing.assert_allclose(one["score"], other["score"], atol=1e-5)
+            np.testing.assert_allclose(one["segment"], other["segment"], atol=1e-3)
+        said, wanted = got.scores.original, want.scores.original
+        np.testing.assert_allclose(said.scores, wanted.scores, rtol=1e-5, atol=1e-6)
+
+
+def test_card_and_parameters(toy_run, exported):
+    card = json.loads((exported / "card.json").read_text())
+    assert card["classes"] == list(toy.CLASSES) and card["platforms"] == ["cpu", "cuda", "tpu"]
+    assert card["data"]["train_recordings"] == 6 and card["round"] == 1
+    assert card["scores"] == json.loads((toy_run.workdir / "round_1/evaluation.json").read_text())
+    for name, digest in card["sha256"].items():
+        assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
+    params = files.read_npz(exported / "params.npz")
+    kernel = toy_run.fitted.params["classifier"]["kernel"]
+    np.testing.assert_array_equal(params["classifier/kernel"], kernel)
+    assert len(params) == len(jax.tree.leaves(toy_run.fitted.params))
+
+
+def test_runs_without_this_library(toy_run, exported):
+    """As somebody else would use the file: several recordings, any length, masks."""
+    model = jax.export.deserialize(bytearray((exported / "model.jax_export").read_bytes()))
+    test = toy.dataset(toy_run.data).test[:2]
+    sizes = [len(recording.features) for recording in test]
+    features = np.full((2, max(sizes) + 3, toy.DIM), 7, np.float32)
+    for row, recording in enumerate(test):
+        features[row, : sizes[row]] = recording.features
+    where = np.arange(features.shape[1]) < np.array(sizes)[:, None]
+    said, scores = model.call(features, where), {}
+    pipeline.predict(toy_run.fitted, test, scores=scores)
+    for row, recording in enumerate(test):
+        want = scores[recording.name].original
+        np.testing.assert_allclose(
+            said["scores"][row, : sizes[row]], want.scores, rtol=1e-5, atol=1e-6
+        )
+        np.testing.assert_allclose(said["video"][row], want.video, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("method, settings", [
+    ("rsmp", {"closed_form": True}),
+    ("rsmp", {"num_prototypes": 0, "precision": "bfloat16"}),
+    ("hamnet", {"variant": "document"}),
+    ("hamnet", {"variant": "published"}),
+])  # fmt: skip
+def test_every_network_can_be_exported(method, settings):
+    config = DEFAULTS[method]()
+    config.model.update({"widths": (16,) if method == "rsmp" else (16, 16)} | settings)
+    module, compiled = methods.METHODS[method], steps.compiled_config(config)
+    model = module.make_model(compiled, 3)
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(2, 11, 6)).astype(np.float32)
+    where = np.arange(11) < np.array([[11], [7]])
+    params = model.init(jax.random.key(0), features, where=where)["params"]
+    fitted = pipeline.Fitted(params, config, ("a", "b", "c"), 6)
+    scaling = Scaling(rng.normal(size=6), rng.uniform(1, 2, size=6))
+    serialized = export._serialize(fitted, params, scaling, ("cpu",))
+    got = jax.export.deserialize(bytearray(serialized)).call(features, where)
+    said = module.read_logits(model, compiled, params, scaling.apply(features), where)
+    want = module.scores_of(compiled, said, where)
+    tolerance = 2e-2 if settings.get("precision") else 1e-5
+    for name in ("scores", "foreground", "video"):
+        np.testing.assert_allclose(got[name], getattr(want, name), rtol=tolerance, atol=tolerance)
+
+
+def test_lengthened_timelines_are_read_too(toy_run, tmp_path):
+    """A run whose test recordings are compensated predicts the same from its export."""
+    import shutil
+
+    workdir = tmp_path / "run"
+    shutil.copytree(toy_run.workdir, workdir)
+    config = files.read_json(workdir / "config.json")
+    config["sampling"] |= {"compensate": True, "test_compensation": True}
+    files.write_json(workdir / "config.json", config)
+    export.export_run(workdir, tmp_path / "exported", platforms=("cpu",))
+    networks = prediction.open_run(workdir), export.open_export(tmp_path / "exported")
+    want, got = (
+        prediction.predict_file(toy_run.data / "test_0.npy", network) for network in networks
+    )
+    assert len(want.scores.last.scores) > len(want.scores.original.scores)
+    np.testing.assert_allclose(got.scores.last.scores, want.scores.last.scores, atol=1e-5)
+    assert [one["label"] for one in got.detections] == [one["label"] for one in want.detections]
+
+
+def test_changed_files_are_refused(exported, tmp_path):
+    import shutil
+
+    folder = tmp_path / "changed"
+    shutil.copytree(exported, folder)
+    content = bytearray((folder / "model.jax_export").read_bytes())
+    content[100] ^= 1
+    (folder / "model.jax_export").write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="model.jax_export: not the file that card.json tells of"):
+        export.open_export(folder)
+    (folder / "model.jax_export").unlink()
+    with pytest.raises(ValueError, match="cannot read .*model.jax_export: No such file"):
+        export.open_export(folder)
+    files.write_json(folder / "card.json", {"version": 0})
+    with pytest.raises(ValueError, match="no card of an exported network"):
+        export.open_export(folder)
+
+
+def test_missing_package(toy_run, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(ValueError, match=r'pip install "tal_jax\[export\]"'):
+        export.export_run(toy_run.workdir, tmp_path / "exported")
+    assert not (tmp_path / "exported").exists()

@@ -1,0 +1,213 @@
+"""One recording in, timeline out: what a file is, how it is described, what is written."""
+
+import csv
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import toy
+
+from tal_jax import extraction, pipeline, prediction
+from tal_jax.data import files, recordings, signals
+from tal_jax.data.clock import Grid
+from tal_jax.data.features import write_folder
+from tal_jax.data.manifest import Manifest, write_manifest
+from tal_jax.data.recordings import Dataset, Recording, Scaling
+from tal_jax.data.score_files import RecordingScores, ScoreSequence
+
+CLASSES = ("walk", "sit")
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Ten seconds at 20 Hz, in milliseconds."""
+    rng = np.random.default_rng(0)
+    times = np.arange(201) * 50
+    rows = np.concatenate([times[:, None], rng.normal(size=(201, 3)).round(4)], axis=1)
+    path = tmp_path / "waik in the párk.csv"
+    np.savetxt(path, rows, delimiter=",", header="time_ms,ax,ay,az", comments="")
+    return path
+
+
+@pytest.fixture
+def film(tmp_path):
+    """Two seconds of noise at 10 frames a second."""
+    import av
+
+    path, rng = tmp_path / "film.mp4", np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(20):
+            pixels = rng.integers(0, 256, size=(48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path
+
+
+def _network(backbone, seen=None, **changes):
+    """A network that only keeps what it is given, and finds one action."""
+
+    def predict(recording):
+        if seen is not None:
+            seen.append(dataclasses.replace(recording, features=np.asarray(recording.features)))
+        total = len(recording.features)
+        sequence = ScoreSequence(
+            np.zeros((total, 2), np.float32),
+            np.zeros(total, np.float32),
+            np.zeros(2, np.float32),
+            np.arange(total + 1, dtype=np.float32),
+        )
+        said = RecordingScores(recording.grid, recording.duration_s, sequence, sequence)
+        return [{"label": "sit", "score": 0.5, "segment": [0.25, 1.5]}], said
+
+    grid = extraction.grid_of(backbone)
+    manifest = Manifest(backbone.name, backbone.version, backbone.options, backbone.dim, grid)
+    network = prediction.Network(
+        "a_run", predict, CLASSES, backbone.dim, grid, manifest, scaling=None, threshold=0.3
+    )
+    return dataclasses.replace(network, **changes)
+
+
+def _signal(**options):
+    options = {"fps": 20, "window": 20, "stride": 10, "channels": "ax,ay,az"} | options
+    return extraction.open_backbone("signal", **options)
+
+
+def _motion(**options):
+    return extraction.open_backbone("motion", **({"fps": 10, "window": 4, "stride": 4} | options))
+
+
+def test_table_is_described_as_in_training(table, tmp_path):
+    backbone, seen, told = _signal(), [], []
+    scaling = Scaling(np.full(44, 2.0), np.full(44, 4.0))
+    found = prediction.predict_file(
+        table,
+        _network(backbone, seen, scaling=scaling),
+        progress=lambda done, total: told.append((done, total)),
+    )
+    extraction.extract_folder([table], tmp_path / "features", backbone, workers=1)
+    features = np.load(tmp_path / "features" / f"{table.stem}.npy")
+    np.testing.assert_allclose(seen[0].features, (features - 2) / 4, rtol=1e-6)
+    # 201 samples at 20 Hz; a snippet is half a second.
+    assert seen[0].name == found.name == table.stem
+    assert seen[0].duration_s == found.duration_s == pytest.approx(10.05)
+    assert len(features) == 21 and told[-1] == (21, 21)
+    assert found.signals.names == ("ax", "ay", "az") and found.media is None
+    assert found.threshold == 0.3
+
+
+def test_video_is_described_as_in_training(film, tmp_path):
+    backbone, seen = _motion(), []
+    found = prediction.predict_file(film, _network(backbone, seen))
+    extraction.extract_folder([film], tmp_path / "features", backbone, workers=1)
+    np.testing.assert_array_equal(seen[0].features, np.load(tmp_path / "features" / "film.npy"))
+    assert found.duration_s == pytest.approx(2.0) and found.media == film
+
+
+def test_features_of_the_embedded_data_sets_are_those_of_their_tables(tmp_path):
+    """What a run on `watch` or `hapt` remembers describes a table as their loaders do."""
+    rng = np.random.default_rng(1)
+    samples = rng.normal(size=(300, 6))
+    features, grid = signals.window_features(samples, fps=50, stride_s=0.5, window_s=1.5)
+    one = Recording("r", features, grid, 6.0)
+    dataset = signals.with_manifest(Dataset(("a",), (one,), (), {"database": {}}))
+    seen = []
+    network = _network(_signal(), seen, dim=features.shape[1], grid=grid, manifest=dataset.manifest)
+    path = tmp_path / "t.npy"
+    np.save(path, np.concatenate([np.arange(300)[:, None] / 50, samples], axis=1))
+    prediction.predict_file(path, network)
+    np.testing.assert_allclose(seen[0].features, features, rtol=1e-4, atol=1e-4)
+
+
+def test_features_stay_in_their_file(toy_run, tmp_path):
+    network = prediction.open_run(toy_run.workdir)
+    found = prediction.predict_file(toy_run.data / "test_0.npy", network)
+    test = toy.dataset(toy_run.data).test[0]
+    assert found.detections == pipeline.predict(toy_run.fitted, [test])["test_0"]
+    assert found.classes == toy.CLASSES and network.manifest is None
+    opened = prediction._open_features(toy_run.data / "test_0.npy", network)
+    scaled = Scaling(np.zeros(8), np.full(8, 2.0)).apply(opened.features)
+    assert isinstance(scaled, recordings.ScaledFeatures) and scaled.shape == opened.features.shape
+    np.testing.assert_array_equal(scaled[5:9], np.load(toy_run.data / "test_0.npy")[5:9] / 2)
+
+
+@pytest.mark.parametrize("changes, message", [
+    ({"fps": 25}, "fps is 25.0, not 20.0"),
+    ({"stride": 5}, "stride is 5.0, not 10.0"),
+    ({"window": 10}, "window is 10.0, not 20.0"),
+])  # fmt: skip
+def test_other_clocks_are_refused(table, changes, message):
+    with pytest.raises(ValueError, match=f"features of another kind: .*{message}"):
+        prediction.predict_file(table, _network(_signal()), options=changes)
+
+
+def test_other_versions_are_refused(film):
+    network = _network(_motion())
+    network = dataclasses.replace(
+        network, manifest=dataclasses.replace(network.manifest, version="0")
+    )
+    with pytest.raises(ValueError, match="film.mp4: .*version is 1, not 0"):
+        prediction.predict_file(film, network)
+
+
+def test_wrong_files_are_refused(table, film, tmp_path):
+    with pytest.raises(ValueError, match="film.mp4: a video; .* trained on tables"):
+        prediction.predict_file(film, _network(_signal()))
+    with pytest.raises(ValueError, match="csv: no video; .* trained on videos"):
+        prediction.predict_file(table, _network(_motion()))
+    with pytest.raises(ValueError, match="without a manifest.json.*T, 44"):
+        prediction.predict_file(table, _network(_signal(), manifest=None))
+    with pytest.raises(ValueError, match="nothing.mp4: no such file"):
+        prediction.predict_file(tmp_path / "nothing.mp4", _network(_motion()))
+    shutil.copy(table, tmp_path / "renamed.mp4")
+    with pytest.raises(ValueError, match="cannot read .*renamed.mp4"):
+        prediction.predict_file(tmp_path / "renamed.mp4", _network(_motion()))
+
+
+def test_features_beside_another_clock_are_refused(tmp_path):
+    backbone, features = _motion(), np.zeros((5, 160), np.float32)
+    network = _network(backbone)
+    write_folder(
+        tmp_path / "f",
+        {"r": features},
+        grid=Grid(10, 5, 4),
+        annotations=toy.Annotations(CLASSES, {}),
+    )
+    path = tmp_path / "f" / "r.npy"
+    with pytest.raises(ValueError, match="stride_frames is 5 in the grid.json .* expected 4"):
+        prediction.predict_file(path, network)
+    other = _motion(fps=20)
+    made = Manifest(other.name, other.version, other.options, other.dim, extraction.grid_of(other))
+    write_manifest(tmp_path / "f", made)
+    with pytest.raises(ValueError, match="r.npy: .*fps is 20.0, not 10.0"):
+        prediction.predict_file(path, network)
+
+
+def test_the_threshold_leaves_as_many_proposals_as_points(tmp_path):
+    scores = [0.9, 0.2, 0.6, 0.4]
+    proposals = {"r": [{"label": "a", "score": s, "segment": [0, 1]} for s in scores], "s": []}
+    files.write_json(tmp_path / "round_1" / "proposals_train.json", {"results": proposals})
+    for count, expected in ((3, 0.4), (9, 0.2), (0, None)):
+        points = {"r": {"annotations": [{}] * count}}
+        files.write_json(tmp_path / "train_points.json", {"database": points})
+        assert prediction.shown_threshold(tmp_path, 1) == expected
+
+
+def test_files_of_a_prediction(film, table, tmp_path):
+    for file, backbone in ((film, _motion()), (table, _signal())):
+        found = prediction.predict_file(file, _network(backbone))
+        written = prediction.write_prediction(found, tmp_path / "out" / f"{file.stem}.json")
+        assert [path.suffix for path in written] == [".json", ".html", ".csv", ".srt"]
+        results = json.loads(written[0].read_text())["results"]
+        assert results == {file.stem: found.detections}
+        page = written[1].read_text()
+        assert ("film.mp4" in page) == (file == film)
+        with open(written[2], newline="") as lines:
+            (row,) = csv.DictReader(lines)
+        assert (row["label"], float(row["start_s"]), float(row["end_s"])) == ("sit", 0.25, 1.5)
+        assert "00:00:00,250 --> 00:00:01,500\nsit" in written[3].read_text()
+    with pytest.raises(ValueError, match="film.mp4: expected a name that ends in .json"):
+        prediction.write_prediction(found, film)
