@@ -68,6 +68,7 @@ def write_player(
         "threshold": float(threshold),
         "detections": shown,
         "media": None if media is None else _url(Path(media), Path(path).parent),
+        "mediaName": None if media is None else Path(media).name,
         "signals": None if signals is None else _signals(signals, left_out),
         "curves": None if curves is None else _curves(*curves, set(shown[::4]), classes, left_out),
         "leftOut": left_out,
@@ -122,6 +123,7 @@ def _signals(signals: Table, left_out: list[str]) -> dict[str, Any]:
     low, high = values.min(axis=0), values.max(axis=0)
     ends = np.stack([of.reduceat(values, starts) for of in (np.minimum, np.maximum)])
     parts = (ends - low) / np.where(high > low, high - low, 1)  # [2, steps, channels]
+    parts[:, :, high == low] = 0.5
     rounded = np.round(parts * 255).astype(np.uint8).transpose(2, 0, 1)
     return {
         "names": list(signals.names[:_MOST_CHANNELS]),

@@ -1,4 +1,4 @@
-"""The page of a prediction: what is in it, and what it does in a browser."""
+"""The page of a prediction: what is in it, and what a browser makes of it."""
 
 import base64
 import json
@@ -12,204 +12,340 @@ import pytest
 
 from tal_jax.extraction.tables import Table
 from tal_jax.report import player
+from tal_jax.report.player import write_player
 
-CLASSES = ("jump", "run", "sit")
-FOUND = [
-    {"label": "run", "score": 0.9, "segment": [2.0, 3.0]},
-    {"label": "jump", "score": 0.6, "segment": [1.5, 2.5]},
-    {"label": "run", "score": 0.2, "segment": [0.0, 4.0]},
+CLASSES = ["jump", "run", "sit"]
+HOSTILE = "</script><b>&amp; <!-- 走る\u2028 {{data}} {{common.js}}"
+DETECTIONS = [
+    {"label": "jump", "score": 0.9, "segment": [1.0, 2.0]},
+    {"label": "run", "score": 0.6, "segment": [1.5, 3.25]},
+    {"label": "jump", "score": 0.2, "segment": [3.0, 3.5]},
 ]
 
 
 def _write(path, **changes):
     arguments = {
-        **{"name": "clip", "classes": CLASSES, "detections": FOUND},
-        **{"duration_s": 4.0, "threshold": 0.5},
-        **changes,
+        "name": "clip",
+        "classes": CLASSES,
+        "detections": DETECTIONS,
+        "duration_s": 4.0,
+        "threshold": 0.5,
     }
-    player.write_player(path, **arguments)
+    write_player(path, **arguments | changes)
     return path
 
 
 def _data(path):
-    text = re.search(r'<script type="application/json" id="data">(.*?)</script>', path.read_text())
-    return json.loads(text[1])
+    text = path.read_text(encoding="utf-8")
+    (data,) = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text)
+    return json.loads(data)
 
 
-def _table(count, channels=3, fps=50):
-    times_s = np.arange(count) / fps
-    values = np.sin(times_s[:, None] * np.arange(1, channels + 1))
+def _bytes(packed, *shape):
+    return np.frombuffer(base64.b64decode(packed), np.uint8).reshape(shape)
+
+
+def _table(count, channels, rate=100.0):
+    times_s = np.arange(count) / rate
+    values = np.random.default_rng(0).normal(size=(count, channels))
     return Table(times_s, values, tuple(f"c{i}" for i in range(channels)), "0")
 
 
-def _film(path, seconds=4, rate=25):
-    import av
-
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=rate, options={"g": "5"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for index in range(seconds * rate):
-            pixels = np.full((64, 96, 3), 2 * index, np.uint8)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
-    return path
+# ---------------------------------------------------------------- the file
 
 
-# ---- what is in it
+def test_page_holds_the_prediction(tmp_path):
+    data = _data(_write(tmp_path / "new" / "report.html", notes=["one thing"]))
+    assert data["detections"][:8] == [0, 1.0, 2.0, 0.9, 1, 1.5, 3.25, 0.6]
+    assert data["duration"] == 4.0 and data["threshold"] == 0.5 and data["notes"] == ["one thing"]
+    assert len(data["colours"]) == 3 and data["leftOut"] == []
+    assert data["media"] is data["signals"] is data["curves"] is None
 
 
-def test_data_of_the_page(tmp_path):
-    data = _data(_write(tmp_path / "p.html"))
-    assert data["detections"] == [1, 2, 3, 0.9, 0, 1.5, 2.5, 0.6, 1, 0, 4, 0.2]
-    assert (data["threshold"], data["duration"], data["media"]) == (0.5, 4.0, None)
-    assert data["classes"] == list(CLASSES) and data["leftOut"] == []
+def test_page_needs_no_network_and_no_name_leaves_its_place(tmp_path):
+    detections = [{"label": HOSTILE, "score": 1.0, "segment": [0, 1]}]
+    path = _write(
+        tmp_path / "a.html",
+        name=HOSTILE,
+        classes=[HOSTILE],
+        detections=detections,
+        media=tmp_path / "</script>.mp4",
+        notes=[HOSTILE],
+    )
+    text = path.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("{{", ""))
+    assert text.count("</script>") == 2 and text.isascii() is False
+    data = _data(path)
+    assert data["name"] == data["classes"][0] == data["notes"][0] == HOSTILE
+    assert data["media"] == "%3C/script%3E.mp4"
 
 
-def test_names_cannot_leave_the_data(tmp_path):
-    evil = "</script><script>alert(1)</script><!--"
-    path = _write(tmp_path / "p.html", name=evil, classes=(*CLASSES, evil))
-    assert evil not in path.read_text()
-    assert _data(path)["name"] == evil and _data(path)["classes"][3] == evil
+@pytest.mark.parametrize(
+    "media, url",
+    [
+        ("clip.mp4", "../clip.mp4"),
+        ("run/a b.mp4", "a%20b.mp4"),
+        ("run/a:b #1?'\"%20走.mp4", "a%3Ab%20%231%3F%27%22%2520%E8%B5%B0.mp4"),
+    ],
+)
+def test_url_of_the_video(tmp_path, media, url):
+    assert _data(_write(tmp_path / "run" / "a.html", media=tmp_path / media))["media"] == url
 
 
-@pytest.mark.parametrize("name", ["a b.mp4", "a#b?c%20.mp4", "ü“'\".mp4", "-x&y.mp4"])
-def test_the_video_is_told_from_the_page_on(tmp_path, name):
-    path = _write(tmp_path / "found" / "p.html", media=tmp_path / "films" / name)
-    url = _data(path)["media"]
-    assert urllib.parse.urljoin("file:///x/found/p.html", url).startswith("file:///x/films/")
-    assert urllib.parse.unquote(url) == f"../films/{name}"
+@pytest.mark.parametrize("name", ["ü“'\".mp4", "-x&y<z>.mp4", "100%.mp4"])
+def test_url_leads_back_to_the_video(tmp_path, name):
+    path = _write(tmp_path / "found" / "a.html", media=tmp_path / "films" / name)
+    url = urllib.parse.urljoin("file:///x/found/a.html", _data(path)["media"])
+    assert urllib.parse.unquote(url) == f"file:///x/films/{name}"
     assert not set(url) & set(" #?\"'&<>")
 
 
-def test_signals_keep_their_extremes(tmp_path):
-    table = _table(5 * 3600 * 100, channels=6, fps=100)
-    table.values[123_456, 2] = 9.0
-    path = _write(tmp_path / "p.html", signals=table, duration_s=18_000.0)
-    assert path.stat().st_size < 3e6
-    data = _data(path)
-    signals = data["signals"]
-    assert signals["ranges"][2][1] == 9.0 and "the lowest and the highest" in data["leftOut"][0]
-    rows = np.frombuffer(base64.b64decode(signals["data"]), np.uint8).reshape(6, 2, -1)
-    at = rows[2, 1].argmax()
-    assert rows[2, 1, at] == 255
-    assert at * signals["step"] == pytest.approx(1234.56, abs=signals["step"])
+def test_url_on_another_drive(tmp_path, monkeypatch):
+    def other_drive(path, start):
+        raise ValueError("path is on mount 'D:', start on mount 'C:'")
+
+    monkeypatch.setattr(player.os.path, "relpath", other_drive)
+    data = _data(_write(tmp_path / "a.html", media=tmp_path / "a b.mp4"))
+    assert data["media"] == (tmp_path / "a b.mp4").as_uri()
 
 
-def test_curves_by_hand(tmp_path):
-    times_s = np.arange(4) + 0.5
-    scores = np.array([[0, 0.2, 0], [1, 0.4, 0], [0, 0.6, 0], [0, 0.8, 0]], np.float32)
-    path = _write(tmp_path / "p.html", curves=(times_s, scores, np.ones(4, np.float32)))
-    curves = _data(path)["curves"]
-    assert (curves["start"], curves["stride"]) == (0.5, 1.0)
-    assert curves["classes"] == [0, 1, -1]  # a flat one is left out
-    values = np.frombuffer(base64.b64decode(curves["data"]), np.uint8).reshape(3, 4) / 255
-    np.testing.assert_allclose(values, [*scores.T[:2], np.ones(4)], atol=1 / 255)
+def test_curves_are_those_of_what_rises(tmp_path):
+    times_s = np.array([0.5, 1.5, 2.5])
+    scores = np.array([[0, 0.2, 0], [0, 0.4, 0], [0, 1.0, 0]], np.float32)
+    foreground = np.array([0, 0.5, np.nan], np.float32)
+    data = _data(_write(tmp_path / "a.html", curves=(times_s, scores, foreground)))
+    assert data["curves"]["start"] == 0.5 and data["curves"]["stride"] == 1.0
+    assert data["curves"]["classes"] == [0, 1, -1]  # jump was detected, sit never rises
+    assert _bytes(data["curves"]["data"], 3, 3).tolist() == [[0, 0, 0], [51, 102, 255], [0, 128, 0]]
+    assert data["leftOut"] == ["1 score curves of classes without a detection that stay below 0.05"]
 
 
-def test_what_does_not_fit_is_refused_or_told(tmp_path):
-    path = tmp_path / "p.html"
-    with pytest.raises(ValueError, match="of the class 'fly', which is not known"):
-        _write(path, detections=[{"label": "fly", "score": 1, "segment": [0, 1]}])
-    with pytest.raises(ValueError, match=r"curves of shapes \(4,\), \(3, 3\)"):
-        _write(path, curves=(np.arange(4), np.zeros((3, 3)), np.zeros(3)))
-    assert not path.exists()
-    data = _data(_write(path, detections=FOUND[:1] * 12_000))
-    assert data["leftOut"] == ["2,000 of 12,000 detections, those with the lowest scores"]
+def test_signals_keep_every_peak(tmp_path, monkeypatch):
+    monkeypatch.setattr(player, "_MOST_SIGNAL_BYTES", 400)
+    table = _table(5000, 2)
+    table.values[1234, 0] = 50.0
+    table.values[:, 1] = 3.0
+    data = _data(_write(tmp_path / "a.html", signals=table))["signals"]
+    steps = 100
+    packed = _bytes(data["data"], 2, 2, steps).astype(int)
+    assert data["names"] == ["c0", "c1"] and data["ranges"][1] == [3.0, 3.0]
+    assert data["step"] == pytest.approx(table.times_s[-1] / steps)
+    assert (packed[1] == 128).all()
+    low, high = data["ranges"][0]
+    assert packed[0, 1].argmax() == int(12.34 / data["step"]) and packed[0, 1].max() == 255
+    for step in range(steps - 1):
+        inside = table.values[
+            (table.times_s >= step * data["step"]) & (table.times_s < (step + 1) * data["step"]), 0
+        ]
+        expected = (np.array([inside.min(), inside.max()]) - low) / (high - low) * 255
+        assert np.abs(packed[0, :, step] - expected).max() <= 0.51
 
 
-# ---- what it does
+def test_large_page_stays_below_3_mb_and_says_what_is_left_out(tmp_path):
+    count, rng = 4 * 3600 * 100, np.random.default_rng(0)
+    starts = rng.uniform(0, 14000, 12_000)
+    detections = [
+        {"label": f"class {i % 200}", "score": 1 / (i + 1.1), "segment": [start, start + 3.3]}
+        for i, start in enumerate(starts)
+    ]
+    path = _write(
+        tmp_path / "a.html",
+        classes=[f"class {i}" for i in range(200)],
+        detections=detections,
+        duration_s=14400.0,
+        signals=_table(count, 3),
+        curves=(np.arange(20_000) * 0.72, rng.random((20_000, 200), np.float32), np.ones(20_000)),
+    )
+    assert path.stat().st_size < 3_000_000
+    left_out = "\n".join(_data(path)["leftOut"])
+    assert "2,000 of 12,000 detections, those with the lowest scores" in left_out
+    assert "samples between the lowest and the highest of each" in left_out
+    assert "score curves but for the highest of every 9 snippets" in left_out
+
+
+def test_bad_input_writes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="class 'swim', which is not known"):
+        _write(tmp_path / "a.html", detections=[DETECTIONS[0] | {"label": "swim"}])
+    with pytest.raises(ValueError, match=r"expected \[T\], \[T, 3\] and \[T\]"):
+        _write(tmp_path / "a.html", curves=(np.zeros(2), np.zeros((2, 4)), np.zeros(2)))
+    assert not list(tmp_path.iterdir())
+
+
+# ---------------------------------------------------------------- in a browser
+
+GUTTER, ROW = 172, 28
 
 
 @pytest.fixture(scope="module")
-def browser():
-    with browsing.open_browser() as browser:
-        yield browser
+def chromium():
+    with browsing.open_browser() as started:
+        yield started
 
 
 @pytest.fixture
-def open_page(browser):
-    context = browser.new_context(viewport={"width": 1200, "height": 800})
-    errors = []
+def show(chromium):
+    """Opens a page, and fails where a script of it does."""
+    context, errors = chromium.new_context(viewport={"width": 1300, "height": 900}), []
 
-    def open_path(path):
+    def open_page(path):
         page = context.new_page()
         page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on("request", lambda request: errors.extend(_elsewhere(request.url)))
         page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready]")
         return page
 
-    yield open_path
+    yield open_page
     context.close()
     assert errors == []
 
 
+def _elsewhere(url):
+    return [] if url.startswith(("file:", "data:", "blob:")) else [url]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    """A video of 4 s with a name that has to be quoted."""
+    pytest.importorskip("av", reason="making the test video needs PyAV")
+    import filming
+
+    folder = tmp_path_factory.mktemp("a #folder")
+    return filming.film(folder / "clip 走 #1?.mp4", range(100), size=(120, 160))
+
+
 def _until(page, condition):
+    """Waits for a condition; the page's own rules keep the browser from waiting by itself."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, page.inner_text("body")
         page.wait_for_timeout(20)
 
 
-def _time(page):
-    return page.evaluate("document.querySelector('video').currentTime")
+def _now(page):
+    return page.evaluate("player.currentTime")
 
 
-@browsing.needs_browser
-def test_a_click_plays_a_detection(open_page, tmp_path):
-    page = open_page(_write(tmp_path / "p.html", media=_film(tmp_path / "a b#.mp4")))
-    _until(page, lambda: page.evaluate("document.querySelector('video').readyState") == 4)
-    assert page.inner_text("#count").endswith("2 of 3 detections")
-    page.click("#list button >> text=run")
-    _until(page, lambda: _time(page) >= 1.0)
-    assert _time(page) < 2.0 and not page.evaluate("document.querySelector('video').paused")
-    page.keyboard.press("Space")
-    _until(page, lambda: page.evaluate("document.querySelector('video').paused"))
-    # A bar begins where its detection does: half a pixel of the timeline is 2 ms.
+def _click(page, time_s, row, duration_s=4.0):
     box = page.locator("#timeline").bounding_box()
-    gutter = 172
-    x = gutter + (2.7 / 4) * (box["width"] - gutter)
-    page.mouse.click(box["x"] + x, box["y"] + 0.75 * box["height"])
-    _until(page, lambda: abs(_time(page) - 2.0) < 0.01)
-    assert page.inner_text("#chips").split() == ["run", "jump"]  # what goes on then
+    x = GUTTER + time_s / duration_s * (box["width"] - GUTTER)
+    page.mouse.click(box["x"] + x, box["y"] + (row + 0.5) * ROW)
+
+
+def _video(page):
+    _until(page, lambda: page.evaluate("video.readyState") >= 2)
+    assert page.locator("#trouble").count() == 0
 
 
 @browsing.needs_browser
-def test_keys_and_the_threshold(open_page, tmp_path):
-    page = open_page(_write(tmp_path / "p.html", signals=_table(200)))
-    assert page.locator("#signals").is_visible() and page.locator("video").count() == 0
-    page.keyboard.press("n")
-    _until(page, lambda: "1.5" in page.inner_text("#time"))
-    page.keyboard.press("n")
-    _until(page, lambda: "2.0" in page.inner_text("#time"))
-    page.keyboard.press("p")
-    _until(page, lambda: "1.5" in page.inner_text("#time"))
-    for value, shown in ((0.1, 3), (0.7, 1), (0.95, 0)):
-        page.evaluate(
-            "value => { const s = document.querySelector('#threshold'); s.value = value; "
-            "s.dispatchEvent(new Event('input')); }",
-            value,
-        )
-        shows = f"{shown} of 3 detections" if value < 0.9 else "of 3 detections"
-        assert shows in page.inner_text("#count")
+def test_a_click_on_a_detection_goes_there(show, clip, tmp_path):
+    page = show(_write(tmp_path / "report.html", media=clip))
+    _video(page)
+    _click(page, 2.0, 1)
+    assert page.evaluate("video.currentTime") == pytest.approx(1.5)
+    assert page.inner_text("#chips").split() == ["jump", "run"]
+    assert page.evaluate("video.paused")
+    page.click("#list li:nth-child(2) button")
+    _until(page, lambda: not page.evaluate("video.paused") and 0.5 < _now(page) < 1.5)
+    # The clicked button does not keep the keys.
+    page.keyboard.press(" ")
+    _until(page, lambda: page.evaluate("video.paused"))
+    _click(page, 3.6, 1)  # beside the bars
+    assert _now(page) == pytest.approx(3.6, abs=0.02)
+    assert page.inner_text("#chips") == ""
 
 
 @browsing.needs_browser
-def test_a_video_that_is_not_there(open_page, tmp_path):
-    page = open_page(_write(tmp_path / "p.html", media=tmp_path / "gone.mp4"))
+def test_a_detection_in_a_loop(show, clip, tmp_path):
+    page = show(_write(tmp_path / "report.html", media=clip))
+    _video(page)
+    page.check("#loop")
+    page.click("#list li:nth-child(1) button")
+    assert _now(page) == pytest.approx(1.0, abs=0.3)
+    page.evaluate("video.currentTime = 1.9")
+    _until(page, lambda: _now(page) < 1.5)
+    assert not page.evaluate("video.paused")
+
+
+@browsing.needs_browser
+def test_keys(show, clip, tmp_path):
+    page = show(_write(tmp_path / "report.html", media=clip, threshold=0.0))
+    _video(page)
+    for key, now in (
+        *(("n", 1.0), ("n", 1.5), ("n", 3.0), ("n", 3.0), ("p", 1.5), ("ArrowLeft", 0.5)),
+        *(("Shift+ArrowRight", 0.54), ("ArrowLeft", 0.0), ("End", 4.0), ("p", 3.0), ("Home", 0.0)),
+    ):
+        page.keyboard.press(key)
+        assert _now(page) == pytest.approx(now, abs=0.001), key
+    page.keyboard.press("+")
+    assert page.evaluate("state.view.end - state.view.start") == pytest.approx(4 * 0.6)
+    page.keyboard.press("0")
+    assert page.evaluate("state.view") == {"start": 0, "end": 4}
+
+
+@browsing.needs_browser
+def test_slider_and_classes(show, tmp_path):
+    page = show(_write(tmp_path / "report.html"))
+    assert page.inner_text("#count") == ".500: 2 of 3 detections"
+    assert page.locator("#list button").count() == 2
+    assert page.inner_text(".folded") == "Folded: 1 class without a shown detection."
+    page.fill("#threshold", "0.1")
+    assert page.inner_text("#count") == ".100: 3 of 3 detections"
+    page.click(".legend >> text=jump")
+    assert page.locator("#list button").count() == 1
+    page.fill("#threshold", "0.9")
+    assert "No detection reaches" in page.inner_text("#list")
+    page.click("text=show all")
+    assert page.locator("#list button").count() == 1  # exactly at the threshold
+
+
+@browsing.needs_browser
+@pytest.mark.parametrize("content", [None, b"no video"])
+def test_a_video_that_cannot_be_played(show, tmp_path, content):
+    if content is not None:
+        (tmp_path / "gone.mp4").write_bytes(content)
+    page = show(_write(tmp_path / "report.html", media=tmp_path / "gone.mp4"))
     page.wait_for_selector("#trouble")
-    assert "The video gone.mp4 cannot be played" in page.inner_text("#trouble")
-    page.click("#list button >> text=run")
-    _until(page, lambda: "1." in page.inner_text("#time"))
+    assert page.inner_text("#trouble").startswith("The video gone.mp4 cannot be played")
+    _click(page, 2.0, 1)
+    assert _now(page) == 1.5 and page.inner_text("#chips").split() == ["jump", "run"]
+    page.keyboard.press(" ")
+    _until(page, lambda: _now(page) > 1.6)
 
 
 @browsing.needs_browser
-@pytest.mark.parametrize("count", [0, 1])
-def test_nothing_found_and_many_classes(open_page, tmp_path, count):
-    classes = tuple(f"a class with a rather long name, number {i}" for i in range(200))
-    found = [
-        {"label": label, "score": 0.8, "segment": [0.01 * i, 0.01 * i + 1]}
-        for i, label in enumerate(classes)
+def test_signals_and_a_playhead_without_media(show, tmp_path):
+    curves = (np.arange(8) / 2 + 0.25, np.random.default_rng(0).random((8, 3)), np.ones(8))
+    page = show(_write(tmp_path / "report.html", signals=_table(400, 2), curves=curves))
+    assert page.get_attribute("#signals", "aria-label") == "Signals: c0, c1"
+    drawn = """() => { const { width, height } = signalRows;
+        const { data } = signalRows.getContext("2d").getImageData(width / 2, 0, width / 2, height);
+        return data.some((value, i) => i % 4 === 3 && value > 0); }"""
+    assert page.evaluate(drawn)
+    _click(page, 1.2, 0)
+    assert _now(page) == 1.0
+    page.click("#play")
+    _until(page, lambda: _now(page) > 1.1)
+
+
+@browsing.needs_browser
+@pytest.mark.parametrize("num_classes, num_detections", [(200, 2000), (3, 0), (1, 1)])
+def test_many_and_none(show, tmp_path, num_classes, num_detections):
+    classes = [f"{'long ' * 30}{i}" for i in range(num_classes)]
+    detections = [
+        {"label": classes[i % num_classes], "score": 0.9, "segment": [i / 500, i / 500 + 0.1]}
+        for i in range(num_detections)
     ]
-    page = open_page(_write(tmp_path / "p.html", classes=classes, detections=found * count))
-    said = page.inner_text("body")
-    assert ("Nothing was detected in this recording" in said) == (count == 0)
+    page = show(_write(tmp_path / "a.html", classes=classes, detections=detections))
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.locator("#list button").count() == min(num_detections, 1000)
+    if not num_detections:
+        assert page.inner_text(".folded") == "Nothing was detected in this recording."
+
+
+@browsing.needs_browser
+def test_hostile_names_are_text(show, tmp_path):
+    detections = [{"label": HOSTILE, "score": 1.0, "segment": [0, 4]}]
+    page = show(_write(tmp_path / "a.html", name=HOSTILE, classes=[HOSTILE], detections=detections))
+    assert page.locator("h1").text_content() == HOSTILE
+    assert page.locator("#chips").text_content() == HOSTILE
