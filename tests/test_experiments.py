@@ -59,6 +59,7 @@ def test_evaluate(toy_run, tmp_path):
     assert json.loads((workdir / "evaluation.json").read_text()) == before
 
 
+@pytest.mark.slow
 def test_ablate(config, tmp_path):
     """Two settings that share round 0, one of which was left unfinished by an earlier call."""
     folder = tmp_path / "ablation"
@@ -80,6 +81,7 @@ def test_ablate(config, tmp_path):
     assert (folder / "table.md").read_text() == table
 
 
+@pytest.mark.slow
 def test_ablate_varies_settings(config, tmp_path):
     """Every combination is a row, and a last call without seeds prints what is there."""
     folder = tmp_path / "sweep"

@@ -415,6 +415,7 @@ def test_bad_features_are_refused(toy_run):
             pipeline.predict(toy_run.fitted, [Recording("r", features, grid, duration_s)])
 
 
+@pytest.mark.slow
 def test_odd_recordings_train(toy_run, tmp_path):
     """One snippet, more points than snippets, no point at all; the shapes are the toy problem's."""
     rng = np.random.default_rng(0)

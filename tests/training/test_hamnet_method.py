@@ -176,6 +176,7 @@ def _learn(config, dataset, workdir, **settings):
     return fitted, pipeline.evaluate(found, dataset.ground_truth, check_config(config))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["document", "published"])
 def test_learns_from_labels_alone(variant, tmp_path):
     lines = []
@@ -187,6 +188,7 @@ def test_learns_from_labels_alone(variant, tmp_path):
     assert pipeline.predict(again, _dataset().test) == pipeline.predict(fitted, _dataset().test)
 
 
+@pytest.mark.slow
 def test_only_attention_finds_the_whole_action(tmp_path):
     """Of an action's ten snippets three are so striking that a classifier looks at nothing else."""
     dataset = _dataset(parts=((3, 0, 2, 2.0), (7, 2, 4, 1.0)))
