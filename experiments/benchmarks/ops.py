@@ -241,12 +241,18 @@ def _search(runs, when, sure, videos, shortest, longest, chunk):
 
 @jax.jit
 def _optimal_sequences(*batch):
-    """Of chunk after chunk of recordings with their slots."""
+    """Of chunk after chunk of recordings with their slots, as training goes through them."""
 
     def one_slot(scores, action, background, where):
         return pseudo_labels.optimal_sequence(scores, action, background, where=where)
 
-    return jax.lax.map(lambda chunk: jax.vmap(jax.vmap(one_slot))(*chunk), batch)
+    def of_each(function):
+        if jax.default_backend() == "cpu":
+            return lambda arrays: jax.lax.map(function, arrays)
+        return lambda arrays: jax.vmap(function)(arrays)
+
+    each_slot = of_each(lambda slot: one_slot(*slot))
+    return jax.lax.map(of_each(each_slot), batch)
 
 
 _mine_seeds = jax.jit(tal.mine_seeds)

@@ -364,7 +364,7 @@ def _tile() -> tuple[int, int]:
     On a CPU enough to amortise the loop's overhead, and so few that the usual stretch between two
     points wastes little; an accelerator takes as long for many as for few.
     """
-    return (16, 16) if jax.default_backend() == "cpu" else (128, 128)
+    return (16, 64) if jax.default_backend() == "cpu" else (128, 128)
 
 
 def _best_labels(sums, action, background, delta, where):

@@ -321,8 +321,19 @@ def search(
 ) -> PseudoLabels:
     """Seeds, optimal sequences and best segments of a batch from the network's scores."""
     scores, background = fuse(read_logits(model, config, params, batch.features, batch.where))
-    found = jax.vmap(functools.partial(search_recording, config=config))(scores, background, batch)
+    found = _of_each(functools.partial(search_recording, config=config), scores, background, batch)
     return PseudoLabels(*found, ready=jnp.ones(len(batch.where), bool))
+
+
+def _of_each(function, *arrays):
+    """`vmap`, for functions with loops as long as their data want.
+
+    Side by side, all wait for the longest. On a CPU, which gains nothing from width, they go one
+    after another instead.
+    """
+    if jax.default_backend() == "cpu":
+        return jax.lax.map(lambda args: function(*args), arrays)
+    return jax.vmap(function)(*arrays)
 
 
 def search_recording(
@@ -371,7 +382,11 @@ def search_recording(
         segment = jnp.where(own_values[own_best] > value, own.segments[own_best], segment)
         return sequence.labels, segment
 
-    sequences, best = jax.vmap(one_slot)(
-        slot_scores(scores, batch.slot_labels), seeds.action.T, batch.points.T, batch.rivals
+    sequences, best = _of_each(
+        one_slot,
+        slot_scores(scores, batch.slot_labels),
+        seeds.action.T,
+        batch.points.T,
+        batch.rivals,
     )
     return seeds.background, sequences & batch.slot_where[:, None], best
