@@ -29,7 +29,7 @@ class Detections:
     segments: jax.Array  # [C, N, 2] times in snippets
     scores: jax.Array  # [C, N]
     where: jax.Array  # [C, N] bool
-    overflow: jax.Array  # [] int32: runs that did not fit; give a larger `max_runs` then
+    overflow: jax.Array  # [] int32: by how much a larger `max_runs` is needed for all runs to fit
 
 
 def threshold_runs(
@@ -242,7 +242,7 @@ def _localize_batch(
         lambda state: state[0] < total, next_pairs, (jnp.int32(0), nothing)
     )
     found = jax.tree.map(lambda x: x.reshape(num_recordings, num_classes, *x.shape[1:]), found)
-    return dataclasses.replace(found, overflow=found.overflow.sum(axis=1) + shared[2])
+    return dataclasses.replace(found, overflow=jnp.maximum(found.overflow.max(axis=1), shared[2]))
 
 
 def present_classes(video: jax.Array, *, threshold: jax.typing.ArrayLike = 0.5) -> jax.Array:
@@ -507,7 +507,8 @@ def _locate_all(
         )
         if not found.overflow.any():
             return jax.tree.map(np.asarray, found), max_runs
-        max_runs *= 2
+        # In powers of two, since every other number is another program.
+        max_runs = 1 << (max_runs + int(found.overflow.max()) - 1).bit_length()
 
 
 def _chunk_size(total: int, lanes: int) -> int:
