@@ -337,6 +337,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path(f"{arguments.file.stem}.detections.json")
+    prediction.output_files(output, arguments.file)  # before what may take an hour
     exported = export.is_export(arguments.workdir)
     network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
     options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
