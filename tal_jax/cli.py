@@ -399,6 +399,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
+    for source in arguments.source:
+        if not source.exists():
+            raise ValueError(f"{source}: no such file or folder, expected labels or a data set")
     if len(arguments.source) > 1 or arguments.source[0].is_file():
         _convert_labels(arguments)
         return
