@@ -337,6 +337,7 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 def _predict(arguments: argparse.Namespace) -> None:
     output = arguments.output or Path(f"{arguments.file.stem}.detections.json")
+    prediction.output_files(output, arguments.file)  # before what may take an hour
     exported = export.is_export(arguments.workdir)
     network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
     options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
@@ -398,6 +399,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _convert(arguments: argparse.Namespace) -> None:
+    for source in arguments.source:
+        if not source.exists():
+            raise ValueError(f"{source}: no such file or folder, expected labels or a data set")
     if len(arguments.source) > 1 or arguments.source[0].is_file():
         _convert_labels(arguments)
         return

@@ -32,6 +32,8 @@ from tal_jax.training import methods, steps
 MODEL_FILE, PARAMS_FILE, CARD_FILE = "model.jax_export", "params.npz", "card.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
 _VERSION = 1
+# What `open_export` needs of a card.
+_READ_KEYS = set("classes dim grid manifest threshold sampling localization sha256".split())
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
 _LENGTH_STEP = 256
 
@@ -105,7 +107,8 @@ def open_export(folder: str | Path) -> Network:
     _import_flatbuffers()
     folder = Path(folder)
     card = files.read_json(folder / CARD_FILE)
-    if not isinstance(card, dict) or card.get("version") != _VERSION:
+    known = isinstance(card, dict) and card.get("version") == _VERSION
+    if not known or not _READ_KEYS <= card.keys():
         raise ValueError(f"{folder / CARD_FILE}: no card of an exported network")
     try:
         serialized = (folder / MODEL_FILE).read_bytes()

@@ -52,6 +52,7 @@ class Prediction:
 
     Attributes:
       name: of the recording.
+      source: the file that was read.
       duration_s: how long it is.
       detections: best first.
       scores: what the network says, snippet by snippet.
@@ -62,6 +63,7 @@ class Prediction:
     """
 
     name: str
+    source: Path
     duration_s: float
     detections: Entries
     scores: RecordingScores
@@ -149,9 +151,10 @@ def predict_file(
                 media = path
             else:
                 signals = extraction.read_table(path)
-        # Features of a wrong shape are left as they are, to be refused.
-        shape = recording.features.shape
-        if network.scaling is not None and len(shape) == 2 and shape[1] == network.dim:
+        # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
+        shape, numbers = recording.features.shape, recording.features.dtype.kind in "fiu"
+        fitting = numbers and len(shape) == 2 and shape[1] == network.dim
+        if network.scaling is not None and fitting:
             scaled = network.scaling.apply(recording.features)
             recording = dataclasses.replace(recording, features=scaled)
         check_recording(recording, dim=network.dim)
@@ -161,6 +164,7 @@ def predict_file(
         threshold = detections[0]["score"] / 2 if detections else 0.0
     return Prediction(
         recording.name,
+        path,
         recording.duration_s,
         detections,
         scores,
@@ -169,6 +173,31 @@ def predict_file(
         media,
         signals,
     )
+
+
+def output_files(path: str | Path, source: str | Path) -> list[Path]:
+    """The files that `write_prediction` writes: JSON, page, table and subtitles.
+
+    Args:
+      path: of the JSON file; the others are named after it.
+      source: the recording, which none of them may replace.
+
+    Raises:
+      ValueError: if the name does not end in `.json`, or one of them is the recording or a folder.
+    """
+    path = Path(path)
+    if path.suffix != ".json":
+        raise ValueError(f"{path}: expected a name that ends in .json")
+    outputs = [path.with_suffix(suffix) for suffix in (".json", ".html", ".csv", ".srt")]
+    for output in outputs:
+        if output.is_dir():
+            raise ValueError(f"{output}: a folder, expected the name of a file to write")
+        if output.exists() and output.samefile(source):
+            raise ValueError(
+                f"{output}: the recording itself, which {path} and the files beside it would "
+                "replace; expected another name or folder"
+            )
+    return outputs
 
 
 def write_prediction(prediction: Prediction, path: str | Path) -> list[Path]:
@@ -182,19 +211,17 @@ def write_prediction(prediction: Prediction, path: str | Path) -> list[Path]:
       The files.
 
     Raises:
-      ValueError: if the name does not end in `.json`.
+      ValueError: if a name is refused by `output_files`.
       OSError: if a file cannot be written.
     """
-    path = Path(path)
-    if path.suffix != ".json":
-        raise ValueError(f"{path}: expected a name that ends in .json")
     one = prediction
-    files.write_json(path, pipeline.activitynet({one.name: one.detections}))
-    subtitles.write_csv(path.with_suffix(".csv"), one.detections)
-    subtitles.write_srt(path.with_suffix(".srt"), one.detections, threshold=one.threshold)
+    outputs = output_files(path, one.source)
+    results, page, table, srt = outputs
+    subtitles.write_csv(table, one.detections)
+    subtitles.write_srt(srt, one.detections, threshold=one.threshold)
     said, grid = one.scores.original, one.scores.grid
     player.write_player(
-        path.with_suffix(".html"),
+        page,
         name=one.name,
         classes=one.classes,
         detections=one.detections,
@@ -208,16 +235,24 @@ def write_prediction(prediction: Prediction, path: str | Path) -> list[Path]:
             said.foreground,
         ),
     )
-    return [path.with_suffix(suffix) for suffix in (".json", ".html", ".csv", ".srt")]
+    # Last, since it tells that the others are whole.
+    files.write_json(results, pipeline.activitynet({one.name: one.detections}))
+    return outputs
 
 
 # --- what a file is ---
 
 
 def _holds_features(path: Path, network: Network) -> bool:
-    """Whether an `.npy` file holds features; where tables are read, another width tells one."""
+    """Whether an `.npy` file holds features; where tables are read, another width tells one.
+
+    Unless a manifest beside it says that it holds features.
+    """
     if path.suffix != ".npy":
         return False
+    beside = read_manifest(path.parent)
+    if beside is not None and path.stem in beside.recordings:
+        return True
     reads_tables = network.manifest is not None and network.manifest.backbone == "signal"
     array = load_npy(path)
     table = array.dtype.names is not None or (array.ndim == 2 and array.shape[1] != network.dim)

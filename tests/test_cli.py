@@ -753,6 +753,12 @@ def test_label_refuses(capsys, tmp_path, arguments, message):
     assert Path("b.json").read_text() == "{}"
 
 
+def test_convert_what_is_not_there(capsys, tmp_path):
+    output = tmp_path / "labels.csv"
+    told = _fail(capsys, "convert", tmp_path / "nothing.json", "--output", output)
+    assert "nothing.json: no such file or folder" in told and not output.exists()
+
+
 def test_convert_labels(capsys, tmp_path):
     """Labels of other tools to our own annotations, and on to others."""
     Path("walk.txt").write_text("0.5\t0.5\tjump\n1.25\t2.75\trun\n")

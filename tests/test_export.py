@@ -128,9 +128,10 @@ def test_changed_files_are_refused(exported, tmp_path):
     (folder / "model.jax_export").unlink()
     with pytest.raises(ValueError, match="cannot read .*model.jax_export: No such file"):
         export.open_export(folder)
-    files.write_json(folder / "card.json", {"version": 0})
-    with pytest.raises(ValueError, match="no card of an exported network"):
-        export.open_export(folder)
+    for card in ({"version": 0}, {"version": 1}, []):
+        files.write_json(folder / "card.json", card)
+        with pytest.raises(ValueError, match="no card of an exported network"):
+            export.open_export(folder)
 
 
 def test_missing_package(toy_run, tmp_path, monkeypatch):

@@ -211,3 +211,37 @@ def test_files_of_a_prediction(film, table, tmp_path):
         assert "00:00:00,250 --> 00:00:01,500\nsit" in written[3].read_text()
     with pytest.raises(ValueError, match="film.mp4: expected a name that ends in .json"):
         prediction.write_prediction(found, film)
+
+
+def test_a_recording_is_never_replaced(table, tmp_path):
+    content = table.read_bytes()
+    found = prediction.predict_file(table, _network(_signal()))
+    with pytest.raises(ValueError, match="csv: the recording itself"):
+        prediction.write_prediction(found, table.with_suffix(".json"))
+    (tmp_path / "link.srt").symlink_to(table)
+    with pytest.raises(ValueError, match="link.srt: the recording itself"):
+        prediction.write_prediction(found, tmp_path / "link.json")
+    assert table.read_bytes() == content
+    assert not list(tmp_path.glob("*.json"))
+
+
+def test_nothing_is_written_where_a_folder_is_in_the_way(film, tmp_path):
+    found = prediction.predict_file(film, _network(_motion()))
+    (tmp_path / "out" / "x.html").mkdir(parents=True)
+    with pytest.raises(ValueError, match="x.html: a folder"):
+        prediction.write_prediction(found, tmp_path / "out" / "x.json")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.html"]
+
+
+def test_features_that_a_manifest_tells_of_are_no_table(film, tmp_path):
+    extraction.extract_folder([film], tmp_path / "features", _motion(), workers=1)
+    with pytest.raises(ValueError, match="film.npy: features of another kind"):
+        prediction.predict_file(tmp_path / "features" / "film.npy", _network(_signal()))
+
+
+@pytest.mark.parametrize("kind", ["complex64", "U3"])
+def test_features_that_are_no_real_numbers_are_refused(kind, tmp_path):
+    np.save(tmp_path / "odd.npy", np.zeros((9, 160), kind))
+    network = _network(_motion(), scaling=Scaling(np.zeros(160), np.ones(160)))
+    with pytest.raises(ValueError, match="odd: features are .*, expected float32 or float16"):
+        prediction.predict_file(tmp_path / "odd.npy", network)

@@ -611,3 +611,13 @@ def test_media_beside_the_file(tmp_path):
     assert (
         Path(tmp_path / "clip.eaf").read_text().startswith('<?xml version="1.0" encoding="UTF-8"?>')
     )
+
+
+@pytest.mark.parametrize("kind", exchange.KINDS)
+def test_labels_never_replace_a_video(kind, tmp_path):
+    (tmp_path / "walk.txt").write_text("1.0\t2.0\tstep\n")
+    (tmp_path / "walk.mp4").write_bytes(b"frames")
+    labels = exchange.read_labels(tmp_path / "walk.txt")
+    with pytest.raises(ValueError, match="walk.mp4: the name of a video"):
+        exchange.write_labels(tmp_path / "walk.mp4", labels, kind=kind)
+    assert (tmp_path / "walk.mp4").read_bytes() == b"frames"

@@ -150,13 +150,16 @@ def write_labels(
       What was left out or changed, a line each.
 
     Raises:
-      ValueError: if the kind is not known, or has no place for several recordings or for a label.
+      ValueError: if the kind is not known, or has no place for several recordings or for a label,
+        or the file would be a video.
       OSError: if a file cannot be written.
     """
     path = Path(path)
     kind = kind or kind_of(path)
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
+    if is_video(path):
+        raise ValueError(f"{path}: the name of a video, expected that of a file of labels")
     folder = path.parent if recordings is None else Path(recordings)
     _check_rate(frame_rate)
     if kind in _ONE_A_FILE:
