@@ -422,6 +422,7 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
         ]
     )
     if kind == "activitynet" and labels.scores is not None:
+        exchange.refuse_videos(arguments.output)
         submission = convert.to_submission(exchange.labels_to_results(labels))
         files.write_json(arguments.output, submission)
         count = sum(map(len, submission["results"].values()))

@@ -256,7 +256,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
             return str(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    expected = "a whole number of frames" if key == "window" else "a number above 0"
+    expected = "a whole number of frames above 0" if key == "window" else "a number above 0"
     raise ValueError(f"backbone {name}: {key} is {value!r}, expected {expected}")
 
 

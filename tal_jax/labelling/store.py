@@ -34,9 +34,14 @@ class Store:
           subset: of recordings that the file does not have.
 
         Raises:
-          ValueError: if the file cannot be read, or is refused by `parse_annotations`.
+          ValueError: if the file cannot be read, or is refused by `parse_annotations`; if no file can
+            be there, or the subset has no name.
         """
         self.path = Path(path)
+        if any(parent.is_file() for parent in self.path.parents) or self.path.is_dir():
+            raise ValueError(f"{path}: labels cannot be saved there, expected the name of a file")
+        if not subset.strip():
+            raise ValueError(f"subset {subset!r}; expected a name, such as train or test")
         self._classes, self._subset = tuple(classes), subset
         self._lock = threading.Lock()
         self._read()

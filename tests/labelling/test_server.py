@@ -417,3 +417,12 @@ def test_the_first_recording_must_be_readable(folder):
     (folder / "bad.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="bad.csv"):
         labelling.open_server([folder / "bad.csv"], folder / "b.json")
+
+
+@pytest.mark.parametrize("place", ["file/a.json", "."])
+def test_no_place_to_save_is_told_at_once(tmp_path, place):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="labels cannot be saved there, expected the name of a"):
+        Store(tmp_path / place)
+    with pytest.raises(ValueError, match="subset ' '; expected a name, such as train or test"):
+        Store(tmp_path / "a.json", subset=" ")

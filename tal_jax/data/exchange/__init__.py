@@ -158,8 +158,7 @@ def write_labels(
     kind = kind or kind_of(path)
     if kind not in KINDS:
         raise ValueError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
-    if is_video(path):
-        raise ValueError(f"{path}: the name of a video, expected that of a file of labels")
+    refuse_videos(path)
     folder = path.parent if recordings is None else Path(recordings)
     _check_rate(frame_rate)
     if kind in _ONE_A_FILE:
@@ -178,6 +177,12 @@ def write_labels(
     annotations, notes = with_durations(labels.annotations)
     files.write_json(path, annotations_to_dict(annotations))
     return notes + (["left out: scores"] if labels.scores is not None else [])
+
+
+def refuse_videos(path: str | os.PathLike) -> None:
+    """Raises a ValueError where labels would be written in the place of a video."""
+    if is_video(Path(path)):
+        raise ValueError(f"{path}: the name of a video, expected that of a file of labels")
 
 
 def kind_of(path: str | os.PathLike) -> str:
