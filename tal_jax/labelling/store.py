@@ -34,8 +34,8 @@ class Store:
           subset: of recordings that the file does not have.
 
         Raises:
-          ValueError: if the file cannot be read, or is refused by `parse_annotations`; if no file can
-            be there, or the subset has no name.
+          ValueError: if the file cannot be read, or is refused by `parse_annotations`; if no file
+            can be there, or the subset has no name.
         """
         self.path = Path(path)
         if any(parent.is_file() for parent in self.path.parents) or self.path.is_dir():
