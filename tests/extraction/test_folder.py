@@ -406,7 +406,8 @@ def test_what_differs_between_backbones():
 
 def test_stopped_from_the_keyboard(tmp_path):
     """Nothing unfinished stays behind, and no process goes on."""
-    write_table(tmp_path / "a.csv", samples=15_000)
+    # So long that it is never done when the signal comes.
+    write_table(tmp_path / "a.csv", samples=200_000)
     command = [sys.executable, "-m", "tal_jax.cli", "extract", str(tmp_path / "a.csv")]
     command += ["--output", str(tmp_path / "out"), "--backbone", "signal", "--set", "stride=1"]
     process = subprocess.Popen(
