@@ -111,7 +111,8 @@ def test_lengthened_timelines_are_read_too(toy_run, tmp_path):
         prediction.predict_file(toy_run.data / "test_0.npy", network) for network in networks
     )
     assert len(want.scores.last.scores) > len(want.scores.original.scores)
-    np.testing.assert_allclose(got.scores.last.scores, want.scores.last.scores, atol=1e-5)
+    # Where the lengthened timeline is read depends on the rounding of the first reading.
+    np.testing.assert_allclose(got.scores.last.scores, want.scores.last.scores, atol=1e-3)
     assert [one["label"] for one in got.detections] == [one["label"] for one in want.detections]
 
 

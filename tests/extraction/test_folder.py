@@ -411,7 +411,13 @@ def test_stopped_from_the_keyboard(tmp_path):
     command = [sys.executable, "-m", "tal_jax.cli", "extract", str(tmp_path / "a.csv")]
     command += ["--output", str(tmp_path / "out"), "--backbone", "signal", "--set", "stride=1"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Whoever runs the tests in the background ignores the signal, and so would the child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while process.poll() is None and not list((tmp_path / "out").glob(".a.npy.*")):
         time.sleep(0.05)
