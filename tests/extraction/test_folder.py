@@ -408,16 +408,15 @@ def test_stopped_from_the_keyboard(tmp_path):
     """Nothing unfinished stays behind, and no process goes on."""
     # So long that it is never done when the signal comes.
     write_table(tmp_path / "a.csv", samples=200_000)
-    command = [sys.executable, "-m", "tal_jax.cli", "extract", str(tmp_path / "a.csv")]
+    # Whoever runs the tests in the background ignores the signal, and so would the child.
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from tal_jax import cli; sys.exit(cli.main(sys.argv[1:]))"
+    )
+    command = [sys.executable, "-c", program, "extract", str(tmp_path / "a.csv")]
     command += ["--output", str(tmp_path / "out"), "--backbone", "signal", "--set", "stride=1"]
     process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # Whoever runs the tests in the background ignores the signal, and so would the child.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
     )
     while process.poll() is None and not list((tmp_path / "out").glob(".a.npy.*")):
         time.sleep(0.05)

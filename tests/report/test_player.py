@@ -261,7 +261,7 @@ def test_a_detection_in_a_loop(show, clip, tmp_path):
     _video(page)
     page.check("#loop")
     page.click("#list li:nth-child(1) button")
-    assert _now(page) == pytest.approx(1.0, abs=0.3)
+    assert 0.9 <= _now(page) <= 2.1  # it plays on from there
     page.evaluate("video.currentTime = 1.9")
     _until(page, lambda: _now(page) < 1.5)
     assert not page.evaluate("video.paused")
