@@ -340,12 +340,11 @@ def _predict(arguments: argparse.Namespace) -> None:
     prediction.output_files(output, arguments.file)  # before what may take an hour
     exported = export.is_export(arguments.workdir)
     network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
-    options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
     with _progress_line() as show:
         found = prediction.predict_file(
             arguments.file,
             network,
-            options=options,
+            options=_backbone_options(arguments),
             progress=lambda done, total: show(f"{done} of {total} snippets described"),
         )
     written = prediction.write_prediction(found, output)
@@ -388,12 +387,12 @@ def _info(arguments: argparse.Namespace) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    def progress(done: int, total: int) -> None:
-        # On a line of its own that the next one overwrites; not in files and pipes.
-        if sys.stderr.isatty():
-            print(f"\rreading {done} of {total}", end="\r", file=sys.stderr, flush=True)
-
-    found = examine(_load_config(arguments), arguments.folder, progress=progress)
+    with _progress_line() as show:
+        found = examine(
+            _load_config(arguments),
+            arguments.folder,
+            progress=lambda done, total: show(f"reading {done} of {total}"),
+        )
     _say(json.dumps(found.to_dict(), indent=1) if arguments.json else format_diagnosis(found))
     return int(found.wrong)
 
@@ -458,8 +457,7 @@ def _label(arguments: argparse.Namespace) -> None:
 
 
 def _extract(arguments: argparse.Namespace) -> int:
-    options = dict(assignment.partition("=")[::2] for assignment in arguments.set)
-    backbone = extraction.open_backbone(arguments.backbone, **options)
+    backbone = extraction.open_backbone(arguments.backbone, **_backbone_options(arguments))
 
     with _progress_line() as show:
 
@@ -484,6 +482,11 @@ def _extract(arguments: argparse.Namespace) -> int:
     for _, reason in found.failed:
         print(f"tal-jax: error: {reason}", file=sys.stderr)
     return int(bool(found.failed))
+
+
+def _backbone_options(arguments: argparse.Namespace) -> dict[str, str]:
+    """What `--set` says, in commands whose settings are those of a backbone."""
+    return dict(assignment.partition("=")[::2] for assignment in arguments.set)
 
 
 @contextlib.contextmanager
@@ -649,13 +652,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--output", metavar="JSON", type=Path, help="default: NAME.detections.json, here"
     )
-    predict.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="an option of the backbone, such as the path of weights that were moved",
-    )
+    _add_set(predict, "an option of the backbone, such as the path of weights that were moved")
 
     title = "write a network as files that run without this library"
     exporting = command(_export, title, _EXPORT)
@@ -695,13 +692,7 @@ def _parser() -> argparse.ArgumentParser:
     extract.add_argument(
         "--backbone", choices=extraction.BACKBONES, required=True, help="what describes them"
     )
-    extract.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="an option of the backbone: fps, window and stride (frames), path ...",
-    )
+    _add_set(extract, "an option of the backbone: fps, window and stride (frames), path ...")
     extract.add_argument(
         "--workers",
         metavar="N",
@@ -816,14 +807,11 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_set(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--set",
-        metavar="KEY=VALUE",
-        action="append",
-        default=[],
-        help="change a setting of the config; may be given several times",
-    )
+def _add_set(
+    parser: argparse.ArgumentParser,
+    what: str = "change a setting of the config; may be given several times",
+) -> None:
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=what)
 
 
 if __name__ == "__main__":
