@@ -327,12 +327,9 @@ def read_windows(
     said = methods.method_of(config).stream_logits(model, config, params, windows)
     length = len(windows.features)
 
-    def padded(values):
-        room = [(0, num_samples - length), *[(0, 0)] * (values.ndim - 1)]
-        return np.pad(values, room)[None]
-
+    said = jax.tree.map(lambda values: _padded(values, num_samples)[None], said)
     where = (np.arange(num_samples) < length)[None]
-    scores = _row(jax.device_get(_scores_of(config, jax.tree.map(padded, said), where)), 0)
+    scores = _row(jax.device_get(_scores_of(config, said, where)), 0)
     return ScoreSequence(
         scores.scores[:length], scores.foreground[:length], scores.video, cumulative
     )
@@ -516,6 +513,11 @@ def _chunk_size(total: int, lanes: int) -> int:
     return lanes * min(_CHUNK, -(-total // lanes))
 
 
+def _padded(values: np.ndarray, size: int, **mode: str) -> np.ndarray:
+    """Values `[N, …]` continued to `[size, …]`, by zeros unless `np.pad` is told otherwise."""
+    return np.pad(values, [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)], **mode)
+
+
 def _row(values: Any, row: int) -> Any:
     return jax.tree.map(lambda array: array[row], values)
 
@@ -531,18 +533,16 @@ def _as_sequence(reading: Reading, length: int) -> ScoreSequence:
 
 def _as_reading(sequences: Sequence[ScoreSequence], length: int, num_samples: int) -> Reading:
     """Recordings side by side; the inverse of `_as_sequence`."""
-
-    def padded(values, size, **mode):
-        return np.pad(values, [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)], **mode)
-
     rows = [
         Reading(
-            Scores(padded(one.scores, num_samples), padded(one.foreground, num_samples), one.video),
+            Scores(
+                _padded(one.scores, num_samples), _padded(one.foreground, num_samples), one.video
+            ),
             resampling.Resampled(
                 features=None,
                 positions=None,
                 # Beyond a recording's end no weight is added.
-                cumulative=padded(one.cumulative, length + 1, mode="edge"),
+                cumulative=_padded(one.cumulative, length + 1, mode="edge"),
                 where=np.arange(num_samples) < len(one.scores),
             ),
         )

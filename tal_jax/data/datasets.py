@@ -101,24 +101,20 @@ def _load_folder(
     path = folder_path(data, folder)
     if is_own(path) and not annotations:
         dataset = _load_own(path, points, seed, train_subset, test_subset)
-        manifest = read_manifest(path)
-        if manifest is not None:
-            manifest = dataclasses.replace(manifest, recordings={})
-        dataset = dataclasses.replace(dataset, manifest=manifest)
-        return recordings.standardize(dataset) if standardize else dataset
-    if points not in (*LAWS, POINTS_OF_FILE, NO_POINTS):
+    elif points not in (*LAWS, POINTS_OF_FILE, NO_POINTS):
         raise ValueError(_unknown_law(points))
-    dataset = load_field(
-        layouts.find_layout(path, annotations=annotations, allow_pickle=allow_pickle),
-        points=points,
-        seed=seed,
-        grid=Grid(fps, stride_frames, window_frames),
-        train_subset=train_subset,
-        test_subset=test_subset,
-        split=split,
-        point_file=point_file,
-        overlapping=overlapping,
-    )
+    else:
+        dataset = load_field(
+            layouts.find_layout(path, annotations=annotations, allow_pickle=allow_pickle),
+            points=points,
+            seed=seed,
+            grid=Grid(fps, stride_frames, window_frames),
+            train_subset=train_subset,
+            test_subset=test_subset,
+            split=split,
+            point_file=point_file,
+            overlapping=overlapping,
+        )
     return recordings.standardize(dataset) if standardize else dataset
 
 
@@ -215,7 +211,10 @@ def _load_own(path: Path, points: str, seed: int, train_subset: str, test_subset
         test_subset=test_subset,
         labels_only=points == NO_POINTS,
     )
-    return dataclasses.replace(dataset, notes=(*notes, *dataset.notes))
+    manifest = read_manifest(path)
+    if manifest is not None:
+        manifest = dataclasses.replace(manifest, recordings={})
+    return dataclasses.replace(dataset, notes=(*notes, *dataset.notes), manifest=manifest)
 
 
 LOADERS: dict[str, Callable[..., Dataset]] = {
