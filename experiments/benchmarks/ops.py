@@ -220,14 +220,14 @@ def _search(runs, when, sure, videos, shortest, longest, chunk):
     def field():
         return [[field_versions.beam_search(*slot) for slot in own] for own in slots]
 
-    exact = np.asarray(_optimal_sequences(*batch).score).reshape(-1, 3)
+    exact = np.asarray(_each_sequence(*batch).score).reshape(-1, 3)
     margins = [
         exact[index, slot] - score
         for index, own in enumerate(field())
         for slot, score in enumerate(own)
     ]
     assert min(margins) > -1e-5, f"a beam search found better by {-min(margins)}"
-    field_s, ours_s = in_turns([field, lambda: _optimal_sequences(*batch)], runs)
+    field_s, ours_s = in_turns([field, lambda: _optimal_labels(*batch)], runs)
     better = sum(margin > 1e-5 for margin in margins)
     return Row(
         f"optimal sequences, {videos} videos of {shortest}–{longest} snippets, {len(margins)} "
@@ -240,7 +240,7 @@ def _search(runs, when, sure, videos, shortest, longest, chunk):
 
 
 @jax.jit
-def _optimal_sequences(*batch):
+def _each_sequence(*batch):
     """Of chunk after chunk of recordings with their slots, as training goes through them."""
 
     def one_slot(scores, action, background, where):
@@ -253,6 +253,12 @@ def _optimal_sequences(*batch):
 
     each_slot = of_each(lambda slot: one_slot(*slot))
     return jax.lax.map(of_each(each_slot), batch)
+
+
+@jax.jit
+def _optimal_labels(*batch):
+    """What training reads of the sequences."""
+    return _each_sequence(*batch).labels
 
 
 _mine_seeds = jax.jit(tal.mine_seeds)

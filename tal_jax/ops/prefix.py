@@ -131,41 +131,6 @@ def seen_from(prefix: Prefix, place: jax.Array) -> Prefix:
     return Prefix(whole=prefix.whole[:0], unit=prefix.unit[:0], rest=total)
 
 
-def first_flags(flags: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-    """Returns where the first True flags are, and how many there are.
-
-    As `jnp.nonzero` of a given size, without its scatter and its cumulative sum over every flag,
-    which take ten times as long on a CPU: the flags are counted in words of 32 bits.
-
-    >>> first_flags(jnp.array([False, True, True, False]), 3)
-    (Array([1, 2, 4], dtype=int32), Array(2, dtype=int32))
-
-    Args:
-      flags: `[T]` bool.
-      size: N, how many are looked for; static.
-
-    Returns:
-      `[N]` int32 places, T where there are no more, and `[]` int32 the number of all.
-    """
-    (length,) = flags.shape
-    words = jnp.pad(flags, (0, -length % 32)).reshape(-1, 32).astype(jnp.uint32)
-    words = jnp.sum(words << jnp.arange(32, dtype=jnp.uint32)[None, :], axis=1, dtype=jnp.uint32)
-    counts = jnp.cumsum(jax.lax.population_count(words).astype(jnp.int32))
-    number = jnp.arange(1, size + 1, dtype=jnp.int32)
-    index = jnp.minimum(jnp.searchsorted(counts, number), len(words) - 1).astype(jnp.int32)
-    # Inside a word by halves: past the lower half if the flag is not among those set there.
-    word = words[index]
-    left = number - (counts[index] - jax.lax.population_count(word).astype(jnp.int32))
-    place = 32 * index
-    for half in (16, 8, 4, 2, 1):
-        below = jax.lax.population_count(word & jnp.uint32(2**half - 1)).astype(jnp.int32)
-        beyond = left > below
-        left = jnp.where(beyond, left - below, left)
-        place = jnp.where(beyond, place + half, place)
-        word = jnp.where(beyond, word >> half, word)
-    return jnp.where(number <= counts[-1], place, length), counts[-1]
-
-
 def mask_or_all(where: jax.Array | None, length: int) -> jax.Array:
     """Returns `where` as a bool array of shape `[length]`; all True when it is None.
 
@@ -189,7 +154,13 @@ def mask_or_all(where: jax.Array | None, length: int) -> jax.Array:
 
 def _cumulative(values: jax.Array) -> jax.Array:
     """Returns `[T + 1]` sums of the first 0, 1, ..., T values."""
-    return jnp.pad(jnp.cumsum(values, dtype=values.dtype), (1, 0))
+    if jax.default_backend() == "cpu":
+        # XLA's `cumsum` there is two to four times as slow as to add one value after another.
+        zero = jnp.zeros((), values.dtype)
+        sums = jax.lax.scan(lambda sum_, value: (sum_ + value,) * 2, zero, values)[1]
+    else:
+        sums = jnp.cumsum(values, dtype=values.dtype)
+    return jnp.pad(sums, (1, 0))
 
 
 # Read and written as bits, because a power of two must be exact and `2.0**n` is not on every

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from tal_jax.ops import contrast, prefix
+from tal_jax.ops import flags as flags_lib
 
 
 @jax.tree_util.register_dataclass
@@ -146,27 +147,18 @@ def optimal_sequence(
         )
     size = scores.shape[0]
     where = jnp.ones(size, bool) if where is None else where
-    length = where.sum(dtype=jnp.int32)
     action_seeds = action_seeds & where
-    sums = prefix.prefix_sum(scores, where=where)
-    labels = _best_labels(
-        jax.lax.stop_gradient(sums), action_seeds, background_seeds & where, delta, where
-    )
-    # Every snippet that begins a segment speaks for it.
-    begins = where & jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
-    at = jnp.arange(size, dtype=jnp.int32)
-    ends = jnp.minimum(_first_after(begins), length)
-    contrasts = contrast.contrast_between(
-        sums,
-        jnp.where(begins, at, 0),
-        jnp.where(begins, ends, 0),
-        delta=delta,
-        length=length,
-        inverted=~labels,
-    )
-    count = jnp.maximum(begins.sum(dtype=scores.dtype), 1)
-    score = jnp.where(begins & action_seeds.any(), contrasts, 0).sum() / count
-    return Sequence(labels, score)
+
+    def search():
+        sums = prefix.prefix_sum(scores, where=where)
+        labels, starts = _best_runs(
+            jax.lax.stop_gradient(sums), action_seeds, background_seeds & where, delta, where
+        )
+        return Sequence(labels, _mean_contrast(sums, labels, starts, delta, where))
+
+    # Of the slots for a recording's classes, many are empty.
+    nothing = Sequence(jnp.zeros(size, bool), jnp.zeros((), jnp.float32))
+    return jax.lax.cond(action_seeds.any(), search, lambda: nothing)
 
 
 def sequence_segments(
@@ -235,19 +227,16 @@ def best_segment(
     points = points & where & ~blocked
     at = jnp.arange(size, dtype=jnp.int32)
     closed = blocked | ~where
-    after_wall = jax.lax.cummax(jnp.where(closed, at + 1, 0))
-    before_wall = jax.lax.cummin(jnp.where(closed, at, size), reverse=True)
-    after_point = jnp.concatenate(
-        [jnp.zeros(1, jnp.int32), jax.lax.cummax(jnp.where(points, at + 1, 0))[:-1]]
-    )
+    low = jnp.maximum(flags_lib.last_flag(closed), _last_before(points)) + 1
     rectangles = _Rectangles(
         exists=points,
-        bounds=jnp.stack([jnp.maximum(after_wall, after_point), at, at + 1, before_wall], axis=-1),
+        starts=(low, at),
+        ends=(at + 1, flags_lib.next_flag(closed)),
     )
     sums = prefix.prefix_sum(jax.lax.stop_gradient(scores), where=where)
     length = where.sum(dtype=jnp.int32)
 
-    def keep_best(best, point, starts, ends, valid):
+    def keep_best(best, point, starts, ends, is_start, is_end):
         values = contrast.contrast_between(
             prefix.seen_from(sums, point),
             starts[None, :],
@@ -255,7 +244,7 @@ def best_segment(
             delta=delta,
             length=length,
         )
-        values = jnp.where(valid, values, -jnp.inf).ravel()
+        values = jnp.where(is_start[None, :] & is_end[:, None], values, -jnp.inf).ravel()
         winner = _first_highest(values)
         row, column = jnp.divmod(winner, len(starts))
         segment = jnp.stack([starts[column], ends[row]])
@@ -281,13 +270,11 @@ class _Stretches:
 
     @classmethod
     def between(cls, is_point: jax.Array, where: jax.Array) -> "_Stretches":
-        size = is_point.shape[0]
-        at = jnp.arange(size, dtype=jnp.int32)
         return cls(
             index=jnp.cumsum(is_point, dtype=jnp.int32),
             inside=where & ~is_point,
-            before=jax.lax.cummax(jnp.where(is_point, at, -1)),
-            after=jax.lax.cummin(jnp.where(is_point, at, size), reverse=True),
+            before=flags_lib.last_flag(is_point),
+            after=flags_lib.next_flag(is_point),
         )
 
 
@@ -328,8 +315,7 @@ def _grow(points, open_, stretches):
     size = open_.shape[0]
     at = jnp.arange(size, dtype=jnp.int32)
     shut = stretches.inside & ~open_
-    last_shut = jax.lax.cummax(jnp.where(shut, at, -1))
-    next_shut = jax.lax.cummin(jnp.where(shut, at, size), reverse=True)
+    last_shut, next_shut = flags_lib.last_flag(shut), flags_lib.next_flag(shut)
     from_before = open_ & (stretches.before >= 0) & (last_shut < stretches.before)
     from_after = open_ & (stretches.after < size) & (next_shut > stretches.after)
     nearer_before = at - stretches.before <= stretches.after - at
@@ -355,20 +341,22 @@ class _Rectangles:
     """
 
     exists: jax.Array  # [T] bool
-    bounds: jax.Array  # [T, 4] int32: first and last start, first and last end, inclusive
+    starts: tuple[jax.Array, jax.Array]  # [T] int32 each: the first and the last start, inclusive
+    ends: tuple[jax.Array, jax.Array]  # and end
 
 
 def _tile() -> tuple[int, int]:
     """Ends × starts that one iteration of the segment searches scores at once.
 
     On a CPU enough to amortise the loop's overhead, and so few that the usual stretch between two
-    points wastes little; an accelerator takes as long for many as for few.
+    points wastes little (with up to 32 starts XLA computes scores and maxima in one loop, which it
+    does not vectorise); an accelerator takes as long for many as for few.
     """
-    return (16, 64) if jax.default_backend() == "cpu" else (128, 128)
+    return (16, 40) if jax.default_backend() == "cpu" else (128, 128)
 
 
-def _best_labels(sums, action, background, delta, where):
-    """`[T]` bool: the labels of the best segmentation, False without any action seed.
+def _best_runs(sums, action, background, delta, where):
+    """The best segmentation: `[T]` bool labels, and where the run of each snippet starts `[T]`.
 
     Boundaries lie after the last seed of one run of like seeds and not after the first seed of the
     next one; the first run begins where the recording does, and the last one ends where it ends.
@@ -377,7 +365,7 @@ def _best_labels(sums, action, background, delta, where):
     at = jnp.arange(size, dtype=jnp.int32)
     length = where.sum(dtype=jnp.int32)
     seeded = action | background
-    previous = jnp.pad(jax.lax.cummax(jnp.where(seeded, at, -1)), (1, 0), constant_values=-1)[:-1]
+    previous = _last_before(seeded)
     begins = seeded & ((previous < 0) | (action != action[previous]))
     low, high = jnp.where(previous < 0, 0, previous + 1), jnp.where(previous < 0, 0, at)
     following = _first_after(begins)
@@ -385,32 +373,26 @@ def _best_labels(sums, action, background, delta, where):
     after = jnp.minimum(following, size - 1)
     rectangles = _Rectangles(
         exists=begins,
-        bounds=jnp.stack(
-            [
-                low,
-                high,
-                jnp.where(is_last, length, low[after]),
-                jnp.where(is_last, length, high[after]),
-            ],
-            axis=-1,
-        ),
+        starts=(low, high),
+        ends=tuple(jnp.where(is_last, length, bound[after]) for bound in (low, high)),
     )
 
     def totals(value, place, starts, ends, valid):
         contrasts = contrast.contrast_between(
             prefix.seen_from(sums, place),  # the first seed of the run, which all candidates hold
-            starts[None, :],
-            ends[:, None],
+            starts,
+            ends,
             delta=delta,
             length=length,
             inverted=~action[place],
         )
-        return jnp.where(valid, value[starts][None, :] + contrasts, -jnp.inf)
+        return jnp.where(valid, value[starts] + contrasts, -jnp.inf)
 
-    def relax(value, place, starts, ends, valid):
-        best = totals(value, place, starts, ends, valid).max(axis=1)
+    def relax(value, place, starts, ends, is_start, is_end):
+        # Starts go down the rows, because a CPU finds maxima of columns faster.
+        best = totals(value, place, starts[:, None], ends[None, :], is_start[:, None]).max(axis=0)
         # Ranges of different boundaries are disjoint, so `value` is final once it is read.
-        places = jnp.where(valid.any(axis=1), ends, size + 1)
+        places = jnp.where(is_end, ends, size + 1)
         return value.at[places].set(jnp.maximum(best, value[ends]), mode="drop")
 
     value = jnp.full(size + 1, -jnp.inf, sums.rest.dtype).at[0].set(0)
@@ -422,10 +404,8 @@ def _best_labels(sums, action, background, delta, where):
 
     def look_back(state):
         place, first, end, best, start, marks = state
-        starts = rectangles.bounds[place, 0] + first + within
-        last = rectangles.bounds[place, 1]
-        values = totals(value, place, jnp.minimum(starts, last), end[None], (starts <= last)[None])
-        values = values[0]
+        starts, last = low[place] + first + within, high[place]
+        values = totals(value, place, jnp.minimum(starts, last), end, starts <= last)
         winner = _first_highest(values)
         better = values[winner] > best
         best, start = (
@@ -433,8 +413,8 @@ def _best_labels(sums, action, background, delta, where):
             jnp.where(better, starts[winner], start),
         )
         done = starts[-1] >= last
-        kind = jnp.where(action[place], 1, 0)
-        marks = marks.at[jnp.where(done, start, size)].set(2 * start + kind, mode="drop")
+        kind = jnp.where(action[place], 2, 1)
+        marks = marks.at[jnp.where(done, start, size)].set(kind, mode="drop")
         return (
             jnp.where(done, earlier[place], place),
             jnp.where(done, 0, first + len(within)),
@@ -444,9 +424,9 @@ def _best_labels(sums, action, background, delta, where):
             marks,
         )
 
-    earlier = jnp.pad(jax.lax.cummax(jnp.where(begins, at, -1)), (1, 0), constant_values=-1)[:-1]
+    earlier = _last_before(begins)
     state = (
-        jnp.where(action.any(), jnp.max(jnp.where(begins, at, -1)), -1),
+        flags_lib.last_flag(begins)[-1],
         jnp.zeros((), jnp.int32),
         length,
         jnp.asarray(-jnp.inf, value.dtype),
@@ -454,15 +434,30 @@ def _best_labels(sums, action, background, delta, where):
         jnp.zeros(size, jnp.int32),
     )
     marks = jax.lax.while_loop(lambda state: state[0] >= 0, look_back, state)[-1]
-    # A mark holds where a segment begins and its kind; the latest one counts.
-    return (jax.lax.cummax(marks) % 2 == 1) & where
+    # A mark tells the kind of the run that starts there.
+    starts = flags_lib.last_flag(marks > 0)
+    return (marks[starts] == 2) & where, starts
+
+
+def _mean_contrast(sums, labels, starts, delta, where):
+    """The mean over the runs; the last snippet of each speaks for it."""
+    length = where.sum(dtype=jnp.int32)
+    ends = 1 + jnp.arange(labels.shape[0], dtype=jnp.int32)
+    speaks = where & ((jnp.append(starts[1:], -1) != starts) | (ends == length))
+    contrasts = contrast.contrast_between(
+        sums, starts, ends, delta=delta, length=length, inverted=~labels
+    )
+    return jnp.where(speaks, contrasts, 0).sum() / jnp.maximum(speaks.sum(dtype=jnp.float32), 1)
 
 
 def _first_after(flags):
     """`[T]` int32: the first True flag behind each place, T if there is none."""
-    size = flags.shape[0]
-    here = jnp.where(flags, jnp.arange(size, dtype=jnp.int32), size)
-    return jnp.append(jax.lax.cummin(here, reverse=True), size)[1:].astype(jnp.int32)
+    return jnp.append(flags_lib.next_flag(flags), flags.shape[0])[1:]
+
+
+def _last_before(flags):
+    """`[T]` int32: the last True flag before each place, −1 if there is none."""
+    return jnp.pad(flags_lib.last_flag(flags), (1, 0), constant_values=-1)[:-1]
 
 
 def _first_highest(values):
@@ -473,10 +468,11 @@ def _first_highest(values):
 
 
 def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
-    """Calls `state = visit(state, place, starts, ends, valid)` on tiles covering every rectangle.
+    """Calls `state = visit(state, place, starts, ends, is_start, is_end)` on tiles covering all.
 
-    In order, so that a rectangle may read what earlier ones wrote. The number of iterations follows
-    the sizes of the rectangles, not the length of the recording.
+    The last two tell which of a tile's starts and ends belong to its rectangle. The rectangles come
+    in order, so that one may read what earlier ones wrote. The number of iterations follows their
+    sizes, not the length of the recording.
     """
     size = rectangles.exists.shape[0]
     num_ends, num_starts = _tile()
@@ -486,14 +482,19 @@ def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
 
     def body(carry):
         place, past_ends, past_starts, state = carry
-        first_start, last_start, first_end, last_end = rectangles.bounds[place]
+        first_start, last_start = (bound[place] for bound in rectangles.starts)
+        first_end, last_end = (bound[place] for bound in rectangles.ends)
         starts, ends = (
             first_start + past_starts + within_starts,
             first_end + past_ends + within_ends,
         )
-        valid = (starts <= last_start)[None, :] & (ends <= last_end)[:, None]
         state = visit(
-            state, place, jnp.minimum(starts, last_start), jnp.minimum(ends, last_end), valid
+            state,
+            place,
+            jnp.minimum(starts, last_start),
+            jnp.minimum(ends, last_end),
+            starts <= last_start,
+            ends <= last_end,
         )
         past_starts = past_starts + num_starts
         row_done = first_start + past_starts > last_start
@@ -508,6 +509,5 @@ def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
         )
 
     zero = jnp.zeros((), jnp.int32)
-    first = jnp.min(jnp.where(rectangles.exists, jnp.arange(size, dtype=jnp.int32), size))
-    carry = (first, zero, zero, state)
+    carry = (flags_lib.next_flag(rectangles.exists)[0], zero, zero, state)
     return jax.lax.while_loop(lambda carry: carry[0] < size, body, carry)[3]

@@ -123,19 +123,6 @@ def test_errors():
         prefix.range_sum(prefix.prefix_sum(jnp.zeros(3)), 0, jnp.array(1.5))
 
 
-@pytest.mark.parametrize("length", [1, 31, 32, 33, 500])
-def test_first_flags_are_those_of_nonzero(length):
-    rng = np.random.default_rng(length)
-    found = jax.jit(prefix.first_flags, static_argnums=1)
-    for share in (0, 0.02, 0.5, 1):
-        flags = rng.random(length) < share
-        for size in (1, 40, length):
-            places, count = found(flags, size)
-            want = np.append(np.flatnonzero(flags), np.full(size, length))[:size]
-            np.testing.assert_array_equal(places, want)
-            assert count == flags.sum()
-
-
 def test_sums_seen_from_a_place_are_exact_around_it():
     values = np.random.default_rng(0).random(20000).astype(np.float32)
     sums = jax.jit(prefix.prefix_sum)(values)
