@@ -45,6 +45,40 @@ def test_convolution_is_that_of_jax(kernel_size, dilation):
     np.testing.assert_allclose(got, np.asarray(want) + bias, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("length, dilation", [(1, 1), (8, 1), (9, 1), (10, 2), (11, 4)])
+def test_convolution_in_pairs_is_the_plain_one(length, dilation):
+    inputs, kernel = _random(0, 2, length, 5), _random(1, 3, 5, 4)
+    cotangent = _random(2, 2, length, 4)
+
+    def with_gradients(convolve):
+        @jax.jit
+        def run(inputs, kernel):
+            out, backward = jax.vjp(lambda *x: convolve(*x, dilation), inputs, kernel)
+            return out, *backward(jnp.asarray(cotangent))
+
+        return run(inputs, kernel)
+
+    got, want = (
+        with_gradients(convolve)
+        for convolve in (embedding.paired_convolution, embedding.gathered_convolution)
+    )
+    for ours, theirs in zip(got, want, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_wide_layers_are_exact_to_float32():
+    inputs, kernel = _random(0, 1, 21, 256), _random(1, 3 * 256, 256)
+    params = {"params": {"Dense_0": {"kernel": kernel, "bias": np.zeros(256, np.float32)}}}
+    layer = embedding.TemporalConv(256)
+    if jax.default_backend() == "cpu":
+        assert "f32[4,11,256]" in str(jax.make_jaxpr(layer.apply)(params, inputs)), "not in pairs"
+    padded = np.pad(inputs[0].astype(np.float64), ((1, 1), (0, 0)))
+    taps = np.concatenate([padded[tap : tap + 21] for tap in range(3)], axis=1)
+    want = taps @ kernel.astype(np.float64)
+    got = np.asarray(jax.jit(layer.apply)(params, inputs))[0]
+    assert np.abs(got - want).max() < 3e-6 * np.abs(want).max()
+
+
 def test_convolution_by_hand():
     layer = embedding.TemporalConv(1, 3, 2)
     kernel = np.array([[1], [10], [100]], np.float32)
