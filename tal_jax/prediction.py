@@ -135,8 +135,9 @@ def predict_file(
       progress: is told how many snippets are described, and of how many.
 
     Raises:
-      ValueError: if the file cannot be read, its features are not those of the network, or they are
-        made by another backbone or on another clock, naming what differs.
+      ValueError: if the file cannot be read, its features are not those of the network, they are
+        made by another backbone or on another clock, naming what differs, or there are options for
+        a file that holds features already.
     """
     path = Path(path)
     if not path.is_file():
@@ -144,6 +145,11 @@ def predict_file(
     media = signals = None
     with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
         if _holds_features(path, network):
+            if options:
+                raise ValueError(
+                    f"{path} holds features already; expected no setting of a backbone, "
+                    f"got {', '.join(options)}"
+                )
             recording = _open_features(path, network)
         else:
             recording = _describe(path, network, options or {}, Path(scratch), progress)

@@ -239,6 +239,12 @@ def test_features_that_a_manifest_tells_of_are_no_table(film, tmp_path):
         prediction.predict_file(tmp_path / "features" / "film.npy", _network(_signal()))
 
 
+def test_settings_of_a_backbone_are_refused_with_features(tmp_path):
+    np.save(tmp_path / "walk.npy", np.zeros((9, 160), np.float32))
+    with pytest.raises(ValueError, match="walk.npy holds features already; .* got path"):
+        prediction.predict_file(tmp_path / "walk.npy", _network(_motion()), options={"path": "x"})
+
+
 @pytest.mark.parametrize("kind", ["complex64", "U3"])
 def test_features_that_are_no_real_numbers_are_refused(kind, tmp_path):
     np.save(tmp_path / "odd.npy", np.zeros((9, 160), kind))
