@@ -2,8 +2,8 @@
 
 Command:   tal-jax quickstart --workdir runs/quickstart
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
-Time:      99 s, compilation included
-Result:    average mAP (.1-.7) 72.1, seed 0, last round; see docs/results.md
+Time:      80 s, compilation included
+Result:    average mAP (.1-.7) 72.4, seed 0, last round; see docs/results.md
 
 `quickstart:quick` is a run of two short rounds that only shows that everything works.
 """
