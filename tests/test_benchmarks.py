@@ -55,7 +55,7 @@ def test_beam_search_is_exact_where_the_beam_holds_everything():
     scores = rng.random(shape).astype(np.float32)
     action, background, where = np.zeros((3, *shape), bool)
     action[..., [6, 20]], background[..., [1, 13, 27]], where[..., :length] = True, True, True
-    exact = ops._optimal_sequences(*map(jnp.asarray, (scores, action, background, where))).score
+    exact = ops._each_sequence(*map(jnp.asarray, (scores, action, background, where))).score
     for index in np.ndindex(2, 2, 1):
         one = [array[index][:length] for array in (scores, action, background)]
         wide = field_versions.beam_search(*one, beam=10**6)
