@@ -230,8 +230,8 @@ def _search(runs, when, sure, videos, shortest, longest, chunk):
     field_s, ours_s = in_turns([field, lambda: _optimal_labels(*batch)], runs)
     better = sum(margin > 1e-5 for margin in margins)
     return Row(
-        f"optimal sequences, {videos} videos of {shortest}–{longest} snippets, {len(margins)} "
-        f"classes, {when} (exact is better in {better}, worse in none)",
+        f"labels of optimal sequences, {videos} videos of {shortest}–{longest} snippets, "
+        f"{len(margins)} classes, {when} (exact is better in {better}, worse in none)",
         "beam search of 25, NumPy",
         field_s,
         ours_s,
