@@ -49,8 +49,6 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.loss.delta = 0.25
     config.loss.select = "all"
     config.loss.temperature = 0.1
-    config.loss.max_segments = 64
-    config.loss.max_feat_segments = 32
     return config
 
 
@@ -413,8 +411,6 @@ def _check_rsmp(config: ml_collections.ConfigDict, expect: Callable[[str, bool, 
     expect("model.branch", model.branch in branches, f"one of {', '.join(branches)}")
     expect("loss.select", loss.select in ("all", "best"), "'all' or 'best'")
     expect("loss.temperature", loss.temperature > 0, "more than 0")
-    for key in ("max_segments", "max_feat_segments"):
-        expect(f"loss.{key}", loss[key] >= 2, "at least 2")
     between = config.seeds.force_between
     expect("seeds.force_between", between in ("any", "same"), "'any' or 'same'")
 

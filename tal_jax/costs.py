@@ -77,14 +77,15 @@ def training_costs(
         lambda key: steps.init_state(model, config, timeline.recordings.features.shape[-1], key),
         key,
     )
-    run = steps.make_run(model, compiled, length)
-    run = run.lower(state, timeline, steps.settings_of(config), key, jnp.int32(1)).compile()
+    recordings, updates = timeline.counts.shape[0], config.train.search_every
+    run = steps.make_run(model, compiled, timelines.Lengths(length, (length,)))
+    rows = jax.ShapeDtypeStruct((recordings,), jnp.int32)
+    run = run.lower(state, timeline, rows, steps.settings_of(config), key, jnp.int32(1)).compile()
 
     def search_chunk(params, timeline):
         batch = timelines.resample_batch(timeline, length)
         return method.search(model, compiled, params, batch)
 
-    recordings, updates = timeline.counts.shape[0], config.train.search_every
     batch = min(config.train.batch_size, recordings)
     rows = jax.eval_shape(lambda t: timelines.take(t, jnp.zeros(batch, jnp.int32)), timeline)
     searching = _costs(jax.jit(search_chunk).lower(state.params, rows).compile())

@@ -399,8 +399,8 @@ def locate(
 
 # How many runs of a class `locate_recordings` makes room for at first.
 _MAX_RUNS = 512
-# Recordings of one compiled call, on each device.
-_CHUNK = 16
+# Recordings of one compiled call on each device, and the snippets that they have together at most.
+_CHUNK, _CHUNK_SNIPPETS = 16, 16 * 8192
 
 Results = dict[str, list[dict[str, Any]]]  # ActivityNet: {recording: [{label, score, segment}]}
 
@@ -437,7 +437,7 @@ def locate_recordings(
     results, scores, max_runs = {}, {}, _MAX_RUNS
     total, mesh = len(recordings), devices.local_mesh()
     params = devices.replicate(params, mesh)
-    size = _chunk_size(total, devices.num_lanes(mesh))
+    size = _chunk_size(total, devices.num_lanes(mesh), num_samples)
     labelled = np.zeros((total, len(classes)), bool)
     for row, recording in enumerate(recordings):
         labelled[row, list(labels_of(recording))] = True
@@ -509,9 +509,10 @@ def _locate_all(
         max_runs = 1 << (max_runs + int(found.overflow.max()) - 1).bit_length()
 
 
-def _chunk_size(total: int, lanes: int) -> int:
+def _chunk_size(total: int, lanes: int, num_samples: int) -> int:
     """Recordings of a compiled call: as many on each device, no more than there are."""
-    return lanes * min(_CHUNK, -(-total // lanes))
+    fitting = min(_CHUNK, max(_CHUNK_SNIPPETS // num_samples, 1))
+    return lanes * min(fitting, -(-total // lanes))
 
 
 def _padded(values: np.ndarray, size: int, **mode: str) -> np.ndarray:

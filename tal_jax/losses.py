@@ -19,6 +19,7 @@ def video_loss(
     *,
     topk_ratio: jax.typing.ArrayLike = 8,
     where: jax.Array | None = None,
+    counted: jax.Array | None = None,
 ) -> jax.Array:
     """Binary cross-entropy of the recording's class scores, mean over classes (`L_vid`).
 
@@ -35,6 +36,7 @@ def video_loss(
       labels: `[C]` True for the classes of the recording.
       topk_ratio: the share of a recording that its rarest class fills, inverted.
       where: `[T]` True on the valid snippets; default all.
+      counted: `[C]` True for the classes that are known to be there or not; default all.
 
     Returns:
       `[]` the loss.
@@ -46,7 +48,7 @@ def video_loss(
         scores.dtype
     )
     score = jnp.clip(jnp.where(labels, pooled, mean), _EPSILON, 1 - _EPSILON)
-    loss = -jnp.where(labels, jnp.log(score), jnp.log1p(-score)).mean()
+    loss = _mean_over_time(-jnp.where(labels, jnp.log(score), jnp.log1p(-score)), counted)
     return jnp.where(count > 0, loss, 0)
 
 

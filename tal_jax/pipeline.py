@@ -111,7 +111,7 @@ def fit(
             packed.timeline,
             dataset.train,
             number=number,
-            num_samples=packed.num_samples,
+            lengths=packed.lengths,
             workdir=workdir,
             params=state.params if state and config.train.warm_start else None,
             criterion=_criterion(held_out, config, dataset, number),
@@ -161,7 +161,7 @@ def fit_many(
     together.check_members(configs, workdirs)
     for dataset in datasets:
         _check_data(dataset)
-    together.check_datasets(datasets, workdirs)
+    together.check_datasets(datasets, workdirs, configs[0].train.length)
     if processes.count() > 1 or any(map(feeding.streams, configs, [d.train for d in datasets])):
         raise ValueError(
             "runs are trained together in one process, on features that fit on its device; train "
@@ -171,7 +171,7 @@ def fit_many(
         run_card.start(workdir, config, dataset)
     for note in dict.fromkeys(note for dataset in datasets for note in dataset.notes):
         report(f"note: {note}")
-    share, sizes = together.same_features(datasets), _common_sizes(datasets)
+    share, sizes = together.same_features(datasets), _common_sizes(datasets, configs[0])
     config, num_classes = configs[0], len(datasets[0].classes)
     proposals, params = [None] * len(configs), [None] * len(configs)
     for number in range(config.train.rounds):
@@ -191,7 +191,7 @@ def fit_many(
             configs,
             [one.timeline for one in packed],
             number=number,
-            num_samples=config.train.length,
+            lengths=_lengths(config, [one.timeline for one in packed]),
             workdirs=workdirs,
             params=[
                 start if own.train.warm_start else None
@@ -327,14 +327,15 @@ def predict_by(
 def _lengthened(recording, found, sampling, classes) -> resampling.Resampled:
     """Where the timeline that a recording's own detections lengthen is read, on the host."""
     length = batches.bucket(len(recording.features), _LENGTH_STEP)
-    packed = Packed(_identity([recording], (), len(classes), length=length), length)
+    packed = _packed(_identity([recording], (), len(classes), length=length), length)
     packed = _compensate_by(packed, [recording], found, sampling, classes)
     timeline = timelines.take(packed.timeline, 0)
+    num_samples = packed.lengths.window
     return jax.device_get(
         jax.jit(resampling.sample_times, static_argnums=1)(
             timeline.weights,
-            packed.num_samples,
-            count=jnp.minimum(timeline.counts, packed.num_samples),
+            num_samples,
+            count=jnp.minimum(timeline.counts, num_samples),
             where=timeline.recordings.where,
         )
     )
@@ -424,10 +425,15 @@ def _refuse_orphans(workdir: Path, number: int) -> None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Packed:
-    """Recordings on a timeline, and the padded length of that timeline."""
+    """Recordings on a timeline, and what its length is padded to."""
 
     timeline: timelines.Timeline
-    num_samples: int
+    lengths: timelines.Lengths
+
+
+def _packed(timeline: timelines.Timeline, length: int) -> Packed:
+    """A timeline that is read as a whole."""
+    return Packed(timeline, timelines.Lengths(length, (length,)))
 
 
 def pack_training(
@@ -435,7 +441,7 @@ def pack_training(
     config: ml_collections.FrozenConfigDict,
     proposals: Results | None,
     *,
-    sizes: Mapping[str, int] | None = None,
+    sizes: Mapping[str, Any] | None = None,
     features: jax.Array | None = None,
 ) -> Packed:
     """The timeline of a round: compensated by the proposals of the previous one, if there is one.
@@ -449,10 +455,10 @@ def pack_training(
       dataset: the data set.
       config: of the run.
       proposals: of the previous round.
-      sizes: see `batches.pack_labels`; those that the data set itself needs by default.
+      sizes: see `_common_sizes`; those that the data set itself needs by default.
       features: the features that `batches.pack` would make, where they are on the device already.
     """
-    sizes = sizes or _common_sizes([dataset])
+    sizes = sizes or _common_sizes([dataset], config)
     plain = _identity(dataset.train, dataset.overlapping, len(dataset.classes), **sizes)
     if proposals is not None:
         found, plain = _with_instances(plain, proposals, dataset)
@@ -462,12 +468,28 @@ def pack_training(
     if config.sampling.keep_original:
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
         timeline = timelines.join(timeline, plain)
+    lengths = _lengths(config, [timeline])
     if feeding.streams(config, dataset.train):
-        return Packed(jax.device_get(timeline), config.train.length)
+        return Packed(jax.device_get(timeline), lengths)
     if features is None:
         num_rows = batches.spacious(sum(batches.snippet_counts(dataset.train)))
         features = _read_features(dataset.train, num_rows, config)
-    return Packed(timelines.with_features(timeline, features), config.train.length)
+    return Packed(timelines.with_features(timeline, features), lengths)
+
+
+def _lengths(
+    config: ml_collections.FrozenConfigDict, of_runs: Sequence[timelines.Timeline]
+) -> timelines.Lengths:
+    """The lengths to train on timelines with, the same for all runs.
+
+    A window is known to hold the actions that were clicked in it. A recording's classes are known
+    of the whole alone, so that what learns from them samples long recordings instead.
+    """
+    window = config.train.length
+    if methods.method_of(config).SUPERVISION != "points":
+        return timelines.Lengths(window, (window,))
+    counts = np.concatenate([np.asarray(timeline.counts) for timeline in of_runs])
+    return timelines.lengths_of(counts, window)
 
 
 def _with_instances(
@@ -489,7 +511,7 @@ def _pack_plain(recordings: Sequence[Recording], length: int, fitted: Fitted) ->
     """The recordings as they are, padded to `length`."""
     timeline = _identity(recordings, fitted.overlapping, len(fitted.classes), length=length)
     features = _read_features(recordings, length * len(recordings), fitted.config)
-    return Packed(timelines.with_features(timeline, features), length)
+    return _packed(timelines.with_features(timeline, features), length)
 
 
 def _compensate_by(
@@ -519,7 +541,7 @@ def _compensate_by(
     # Test recordings have no slots of their own: the network must not be told what was found.
     timeline = dataclasses.replace(timeline, recordings=packed.timeline.recordings)
     length = timeline.weights.shape[1]
-    return Packed(timeline, _num_samples(int(timeline.counts.max()), length))
+    return _packed(timeline, _num_samples(int(timeline.counts.max()), length))
 
 
 def _num_samples(longest: int, length: int) -> int:
@@ -532,6 +554,8 @@ def _identity(
     recordings: Sequence[Recording],
     overlapping: Sequence[tuple[int, int]],
     num_classes: int,
+    *,
+    most_points: timelines.MostPoints = timelines.MostPoints(),
     **sizes: int,
 ) -> timelines.Timeline:
     """The untouched timeline, without features."""
@@ -539,7 +563,7 @@ def _identity(
     for first, second in overlapping:
         pairs[first, second] = pairs[second, first] = True
     packed = jax.tree.map(jnp.asarray, batches.pack_labels(recordings, **sizes))
-    return timelines.identity_timeline(packed, jnp.asarray(pairs))
+    return timelines.identity_timeline(packed, jnp.asarray(pairs), most_points=most_points)
 
 
 def _read_features(
@@ -561,13 +585,16 @@ def _compensate(timeline, proposals, recordings, sampling):
     )
 
 
-def _common_sizes(datasets: Sequence[Dataset]) -> dict[str, int]:
-    """Sizes that the training recordings of each data set fit in, see `batches.pack_labels`."""
+def _common_sizes(
+    datasets: Sequence[Dataset], config: ml_collections.FrozenConfigDict
+) -> dict[str, Any]:
+    """Sizes that the training recordings of each data set fit in, see `_identity`."""
     recordings = [recording for dataset in datasets for recording in dataset.train]
     return {
         "length": _bucket_of(recordings),
         "num_points": max(len(recording.points) for recording in recordings),
         "num_slots": max(len(labels_of(recording)) for recording in recordings),
+        "most_points": timelines.most_points_of(recordings, config.train.length),
     }
 
 
@@ -623,7 +650,7 @@ def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
         config=steps.compiled_config(fitted.config),
         options=fitted.config.localization,
         classes=fitted.classes,
-        num_samples=packed.num_samples,
+        num_samples=packed.lengths.whole[-1],
         own=own,
     )
 
@@ -689,16 +716,29 @@ def _propose(fitted: Fitted, dataset: Dataset, packed: Packed, workdir: Path) ->
     """What the round's network proposes on the training recordings, found once."""
     path = workdir / f"round_{fitted.round_number}" / "proposals_train.json"
     if not processes.once(path.exists):
-        rows = processes.mine(range(len(dataset.train)))
-        if len(rows) < len(dataset.train):
-            timeline = timelines.take(packed.timeline, np.array(rows, np.int32))
-            packed = Packed(timeline, packed.num_samples)
-        found, _ = _locate(fitted, [dataset.train[row] for row in rows], packed, own=True)
-        found = processes.gather(found)
+        rows = np.array(processes.mine(range(len(dataset.train))), np.int32)
+        found = processes.gather(_propose_in(fitted, dataset, packed, rows))
         found = {recording.name: found[recording.name] for recording in dataset.train}
         processes.once(files.write_json, path, activitynet(found))
     # Read back from the file even when just written: it is the only way to the next round.
     return processes.once(files.read_json, path)["results"]
+
+
+def _propose_in(fitted: Fitted, dataset: Dataset, packed: Packed, rows: np.ndarray) -> Results:
+    """Proposals on some of the training recordings, each as a whole, those of one length at once."""
+    counts = np.asarray(packed.timeline.counts)[rows]
+    lengths = packed.lengths.whole
+    kinds = np.searchsorted(lengths[:-1], counts)
+    found = {}
+    for kind, length in enumerate(lengths):
+        alike = rows[kinds == kind]
+        if len(alike):
+            timeline = packed.timeline
+            if len(alike) < len(dataset.train):
+                timeline = timelines.take(timeline, alike)
+            recordings = [dataset.train[row] for row in alike]
+            found |= _locate(fitted, recordings, _packed(timeline, length), own=True)[0]
+    return found
 
 
 def _test_round(
@@ -797,12 +837,15 @@ def _describe_round(
     timeline = packed.timeline
     before = int(timeline.recordings.where.sum())
     after = int(timeline.counts.sum())
-    kept = int(jnp.minimum(timeline.counts, packed.num_samples).sum())
+    window = config.train.length
+    long = int((timeline.counts > window).sum())
     line = f"round {number}: {len(timeline.counts)} timelines, {before} snippets"
     if after != before:
         line += f", lengthened to {after}"
-    if kept < after:
-        line += f", {after - kept} of them beyond train.length: those recordings are thinned"
+    if packed.lengths.windowed:
+        line += f"; {long} timelines exceed train.length={window}, updates read windows of them"
+    elif long:
+        line += f"; {long} timelines exceed train.length={window}, updates read that many places"
     points = int(timeline.instance_where.sum())
     line += f", {points} pseudo instances" if points else ""
     place = "streamed" if timeline.recordings.features is None else "on the device"

@@ -220,7 +220,6 @@ def test_config_of_a_file(tmp_path):
         ("loss.select=some", "loss.select='some'; expected 'all' or 'best'"),
         ("loss.topk_ratio=0", "loss.topk_ratio=0.0; expected at least 1"),
         ("loss.temperature=0", "loss.temperature=0.0; expected more than 0"),
-        ("loss.max_segments=1", "loss.max_segments=1; expected at least 2"),
         ("seeds.force_between=none", "seeds.force_between='none'; expected 'any' or 'same'"),
         ("sampling.tau_s=0", "sampling.tau_s=0.0; expected more than 0 seconds"),
         ("sampling.alpha=1.5", "sampling.alpha=1.5; expected from 0 to 1"),

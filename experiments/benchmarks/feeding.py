@@ -80,7 +80,7 @@ def time_blocks(options, dataset: Dataset, features: str) -> float:
     state = steps.init_state(model, config, options.dim, key)
     way = feeding.streamed if features == "streamed" else feeding.resident
     feed = way(
-        model, config, packed.timeline, dataset.train, num_samples=packed.num_samples, key=key
+        model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key
     )
     times = []
     with feed as advance:

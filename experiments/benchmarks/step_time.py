@@ -119,14 +119,15 @@ def products(options) -> dict:
 def updates(options):
     """Runs a block of updates before the first search, and one that begins with a search."""
     config, model, timeline = setting(options, options.length, options.batch)
-    run = steps.make_run(model, steps.compiled_config(config), options.length)
+    run = steps.make_run(model, steps.compiled_config(config), timelines.Lengths(options.length, (options.length,)))
+    rows = jnp.arange(len(timeline.counts), dtype=jnp.int32)
     settings, key = steps.settings_of(config), jax.random.key(0)
     fresh = steps.init_state(model, config, options.dim, key)
 
     def block(step):
         state = dataclasses.replace(jax.tree.map(jnp.copy, fresh), step=jnp.int32(step))
         return lambda: jax.block_until_ready(
-            run(jax.tree.map(jnp.copy, state), timeline, settings, key, jnp.int32(1))
+            run(jax.tree.map(jnp.copy, state), timeline, rows, settings, key, jnp.int32(1))
         )
 
     return block(0), block(REPEATS)
@@ -147,8 +148,9 @@ def memory(options, *, length: int, batch: int) -> int:
         argparse.Namespace(**(vars(options) | {"recordings": batch})), length, batch
     )
     state = steps.init_state(model, config, options.dim, jax.random.key(0))
-    run = steps.make_run(model, steps.compiled_config(config), length)
-    arguments = state, timeline, steps.settings_of(config), jax.random.key(0), jnp.int32(1)
+    run = steps.make_run(model, steps.compiled_config(config), timelines.Lengths(length, (length,)))
+    rows = jnp.arange(len(timeline.counts), dtype=jnp.int32)
+    arguments = state, timeline, rows, steps.settings_of(config), jax.random.key(0), jnp.int32(1)
     used = run.lower(*arguments).compile().memory_analysis()
     total = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
     return total - used.alias_size_in_bytes
@@ -188,7 +190,11 @@ def made_up(options, length: int, recordings: int) -> timelines.Timeline:
         duration_s = float(grid.to_seconds(length))
         made.append(Recording(f"noise_{number}", features, grid, duration_s, points))
     packed = jax.tree.map(jnp.asarray, batches.pack(made, length=length))
-    return timelines.identity_timeline(packed, jnp.zeros((options.classes,) * 2, bool))
+    return timelines.identity_timeline(
+        packed,
+        jnp.zeros((options.classes,) * 2, bool),
+        most_points=timelines.most_points_of(made, length),
+    )
 
 
 def machine() -> str:

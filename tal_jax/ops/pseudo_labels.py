@@ -202,8 +202,7 @@ def best_segment(
 ) -> tuple[jax.Array, jax.Array]:
     """The segment of highest contrast that contains a point and nothing blocked.
 
-    All such segments compete, whatever their length. Every segment is counted by the first point
-    that it contains, so the work is the number of candidates.
+    All such segments compete, whatever their length.
 
     >>> import jax.numpy as jnp
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.7, 0.1, 1.0])
@@ -221,6 +220,41 @@ def best_segment(
 
     Returns:
       The segment `[2]` (half-open snippets) and its contrast `[]`; `[0, 0]` and −inf without any.
+    """
+    segments, contrasts = best_segments(scores, points, blocked, delta=delta, where=where)
+    winner = contrasts.argmax()
+    return segments[winner], contrasts[winner]
+
+
+def best_segments(
+    scores: jax.Array,
+    points: jax.Array,
+    blocked: jax.Array,
+    *,
+    delta: jax.typing.ArrayLike = 0.25,
+    where: jax.Array | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """`best_segment` for each point: among the segments whose first point it is.
+
+    Every segment has one first point, so the work is the number of candidates, and the best of all
+    segments that lie in a window is the best of the points whose segment does.
+
+    >>> import jax.numpy as jnp
+    >>> scores = jnp.array([0.1, 0.8, 0.9, 0.1, 0.6, 0.2])
+    >>> position = jnp.arange(6)
+    >>> segments, contrasts = best_segments(scores, (position == 2) | (position == 4), position == 3)
+    >>> print(segments[2], segments[4], jnp.isfinite(contrasts).astype(int))
+    [1 3] [4 5] [0 0 1 0 1 0]
+
+    Args:
+      scores: `[T]` as in `best_segment`, as the others.
+      points: `[T]`.
+      blocked: `[T]`.
+      delta: width of the outer region.
+      where: `[T]`.
+
+    Returns:
+      Segments `[T, 2]` int32 and contrasts `[T]`; `[0, 0]` and −inf where no point is.
     """
     size = scores.shape[0]
     where = jnp.ones(size, bool) if where is None else where
@@ -247,11 +281,16 @@ def best_segment(
         values = jnp.where(is_start[None, :] & is_end[:, None], values, -jnp.inf).ravel()
         winner = _first_highest(values)
         row, column = jnp.divmod(winner, len(starts))
+        segments, contrasts = best
+        # Elsewhere nothing is written.
+        place = jnp.where(values[winner] > contrasts[point], point, size)
         segment = jnp.stack([starts[column], ends[row]])
-        better = values[winner] > best[1]
-        return jnp.where(better, segment, best[0]), jnp.where(better, values[winner], best[1])
+        return (
+            segments.at[place].set(segment, mode="drop"),
+            contrasts.at[place].set(values[winner], mode="drop"),
+        )
 
-    nothing = (jnp.zeros(2, jnp.int32), jnp.asarray(-jnp.inf, scores.dtype))
+    nothing = (jnp.zeros((size, 2), jnp.int32), jnp.full(size, -jnp.inf, scores.dtype))
     return _for_each_tile(rectangles, keep_best, nothing)
 
 

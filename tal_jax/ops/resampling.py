@@ -17,19 +17,23 @@ from tal_jax.ops import prefix
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Resampled:
-    """A recording read on its new timeline.
+    """A recording read on its new timeline, or on a window of it.
 
     Attributes:
       features: the features of the new snippets; masked ones are 0. None from `sample_times`.
       positions: where on the old timeline each new snippet was read; masked ones are 0.
       cumulative: the cumulative weights that carry times from the old timeline to the new.
       where: which new snippets are real; always a prefix.
+      first: for a window, the new snippet that it begins with; None for a whole timeline.
+      count: for a window, the number of new snippets of the whole timeline; None as above.
     """
 
     features: jax.Array | None  # [N, D]
     positions: jax.Array  # [N] float32
     cumulative: jax.Array  # [T + 1] float32
     where: jax.Array  # [N] bool
+    first: jax.Array | None = None  # [] int32
+    count: jax.Array | None = None  # [] int32
 
 
 def compensation_weights(
@@ -311,18 +315,26 @@ def sample_times(
     count: jax.typing.ArrayLike | None = None,
     where: jax.Array | None = None,
     key: jax.Array | None = None,
+    first: jax.Array | None = None,
 ) -> Resampled:
     """Returns where `resample` reads, without reading: for features that lie elsewhere.
 
     >>> sample_times(jnp.array([1.0, 4.0]), 5).positions + 0.5
     Array([0.5  , 1.125, 1.375, 1.625, 1.875], dtype=float32)
 
+    With `first` only a window of the new timeline is sampled: the timeline has `count` snippets,
+    of which those from `first` on are read.
+
+    >>> sample_times(jnp.array([1.0, 4.0]), 2, count=5, first=jnp.int32(1)).positions + 0.5
+    Array([1.125, 1.375], dtype=float32)
+
     Args:
       weights: see `resample`, as the others.
       num_samples: static.
-      count: of real samples.
+      count: of real samples; needed with `first`, where it may exceed `num_samples`.
       where: `[T]` bool, a prefix.
       key: a random key.
+      first: `[]` int32, the new snippet that the window begins with; None for the whole timeline.
 
     Returns:
       `Resampled` whose features are None; `interpolate` reads them at its positions.
@@ -333,20 +345,29 @@ def sample_times(
     weights = jnp.asarray(weights, jnp.float32)
     if num_samples < 1:
         raise ValueError(f"num_samples must be at least 1, got {num_samples}")
-    if isinstance(count, int) and not 0 <= count <= num_samples:
-        raise ValueError(f"count must be between 0 and num_samples = {num_samples}, got {count}")
     cumulative = cumulative_weights(weights, where=where)
-    count = jnp.clip(
-        jnp.asarray(num_samples if count is None else count, jnp.int32), 0, num_samples
-    )
-    samples = jnp.arange(num_samples, dtype=jnp.int32)
+    if first is None:
+        if isinstance(count, int) and not 0 <= count <= num_samples:
+            raise ValueError(
+                f"count must be between 0 and num_samples = {num_samples}, got {count}"
+            )
+        whole = jnp.asarray(num_samples if count is None else count, jnp.int32)
+        count, begin = jnp.clip(whole, 0, num_samples), jnp.int32(0)
+    elif count is None:
+        raise ValueError("a window needs the count of the whole timeline's snippets")
+    else:
+        count, begin = jnp.asarray(count, jnp.int32), jnp.asarray(first, jnp.int32)
+    samples = begin + jnp.arange(num_samples, dtype=jnp.int32)
     real = (samples < count) & (cumulative[-1] > 0)
 
     offset = 0.5 if key is None else jax.random.uniform(key, (num_samples,), jnp.float32)
     cells = samples.astype(jnp.float32) + offset
     times = unwarp(cells * _cell_weight(cumulative, count), cumulative)
     positions = jnp.where(real, times - 0.5, 0.0)
-    return Resampled(features=None, positions=positions, cumulative=cumulative, where=real)
+    window = {} if first is None else {"first": begin, "count": count}
+    return Resampled(
+        features=None, positions=positions, cumulative=cumulative, where=real, **window
+    )
 
 
 def new_times(times: jax.Array, resampled: Resampled) -> jax.Array:
@@ -358,10 +379,12 @@ def new_times(times: jax.Array, resampled: Resampled) -> jax.Array:
 
     Args:
       times: old times in snippets, of any shape; clamped to the recording.
-      resampled: the new timeline, from `resample`.
+      resampled: the new timeline, from `resample`. On a window of it, times outside of the window
+        come out below 0 or beyond its end.
     """
     weight = _cell_weight_of(resampled)
-    return warp(times, resampled.cumulative) / jnp.where(weight > 0, weight, 1.0)
+    new = warp(times, resampled.cumulative) / jnp.where(weight > 0, weight, 1.0)
+    return new if resampled.first is None else new - resampled.first.astype(jnp.float32)
 
 
 def old_times(times: jax.Array, resampled: Resampled) -> jax.Array:
@@ -376,6 +399,8 @@ def old_times(times: jax.Array, resampled: Resampled) -> jax.Array:
       resampled: the new timeline, from `resample`.
     """
     times = jnp.asarray(times, jnp.float32)
+    if resampled.first is not None:
+        times = times + resampled.first.astype(jnp.float32)
     return unwarp(times * _cell_weight_of(resampled), resampled.cumulative)
 
 
@@ -413,7 +438,8 @@ def resample_points(
     cumulative, real = resampled.cumulative, resampled.where
 
     new = jnp.floor(new_times(times, resampled)).astype(jnp.int32)
-    new = jnp.minimum(new, jnp.sum(real, dtype=jnp.int32) - 1)
+    last_new = _count_of(resampled) - 1
+    new = jnp.minimum(new, last_new if resampled.first is None else last_new - resampled.first)
     contains = new[None, :] == jnp.arange(real.shape[0], dtype=jnp.int32)[:, None]
 
     last = jnp.sum(cumulative < cumulative[-1], dtype=jnp.int32) - 1
@@ -456,8 +482,15 @@ def _cell_weight(cumulative: jax.Array, count: jax.Array) -> jax.Array:
     return weight + jax.lax.stop_gradient(error)
 
 
+def _count_of(resampled: Resampled) -> jax.Array:
+    """How many new snippets the whole timeline has."""
+    if resampled.count is None:
+        return jnp.sum(resampled.where, dtype=jnp.int32)
+    return resampled.count
+
+
 def _cell_weight_of(resampled: Resampled) -> jax.Array:
-    return _cell_weight(resampled.cumulative, jnp.sum(resampled.where, dtype=jnp.int32))
+    return _cell_weight(resampled.cumulative, _count_of(resampled))
 
 
 def _checked_cumulative(cumulative: jax.Array) -> jax.Array:

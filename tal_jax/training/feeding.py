@@ -69,7 +69,7 @@ def resident(
     timeline: timelines.Timeline,
     recordings: Sequence[Recording],
     *,
-    num_samples: int,
+    lengths: timelines.Lengths,
     key: jax.Array,
     mesh: Mesh | None = None,
 ) -> Iterator[Advance]:
@@ -80,19 +80,22 @@ def resident(
       config: of the run.
       timeline: with features.
       recordings: that it is made of; not needed here.
-      num_samples: padded length of the new timeline.
+      lengths: see `steps.make_block`.
       key: of the round.
       mesh: of the devices, each of which gets the whole timeline.
     """
     del recordings
-    run = steps.make_run(model, steps.compiled_config(config), num_samples, mesh)
-    timeline, settings = devices.replicate((timeline, steps.settings_of(config)), mesh)
+    run = steps.make_run(model, steps.compiled_config(config), lengths, mesh)
+    rows = timelines.rows_to_draw(timeline, lengths)
+    timeline, rows, settings = devices.replicate(
+        (timeline, rows, steps.settings_of(config)), mesh
+    )
     key = devices.replicate_key(key, mesh)
 
     def advance(state, step, num_blocks):
         del step  # the state knows
         num_blocks = devices.replicate(np.int32(num_blocks), mesh)
-        return run(state, timeline, settings, key, num_blocks)
+        return run(state, timeline, rows, settings, key, num_blocks)
 
     yield advance
 
@@ -104,7 +107,7 @@ def streamed(
     timeline: timelines.Timeline,
     recordings: Sequence[Recording],
     *,
-    num_samples: int,
+    lengths: timelines.Lengths,
     key: jax.Array,
     mesh: Mesh | None = None,
 ) -> Iterator[Advance]:
@@ -117,7 +120,7 @@ def streamed(
       config: of the run.
       timeline: on the host, without features.
       recordings: that it is made of, once or several times one after the other.
-      num_samples: padded length of the new timeline.
+      lengths: see `steps.make_block`.
       key: of the round.
       mesh: of the devices; each reads the recordings of its own part of the batches alone.
 
@@ -126,9 +129,10 @@ def streamed(
     """
     compiled, every = steps.compiled_config(config), config.train.search_every
     precision = config.model.precision
-    run = _make_block(model, compiled, num_samples, mesh)
+    run = _make_block(model, compiled, lengths, mesh)
     starts = jnp.arange(0, config.train.steps, every, dtype=jnp.int32)
-    rows = np.asarray(_rows_of_blocks(key, starts, len(timeline.counts), compiled))
+    drawn_from = jnp.asarray(timelines.rows_to_draw(timeline, lengths))
+    rows = np.asarray(_rows_of_blocks(key, starts, drawn_from, compiled))
     # [blocks, U, B] as [blocks, lanes, U, B of a lane]: each lane reads what it visits.
     rows = np.stack(np.split(rows, devices.num_lanes(mesh), axis=-1), axis=1)
     # One shape for all blocks of the round, so that they share a program.
@@ -174,16 +178,16 @@ def streamed(
 
 
 @functools.lru_cache(maxsize=8)
-def _make_block(model, config, num_samples, mesh):
+def _make_block(model, config, lengths, mesh):
     """The compiled block; the state is donated."""
-    block = steps.make_block(model, config, num_samples, mesh, split=True)
+    block = steps.make_block(model, config, lengths, mesh, split=True)
     return jax.jit(block, donate_argnums=0)
 
 
-@functools.partial(jax.jit, static_argnames=("num_timelines", "config"))
-def _rows_of_blocks(key, starts, num_timelines, config):
+@functools.partial(jax.jit, static_argnames="config")
+def _rows_of_blocks(key, starts, rows, config):
     """`[len(starts), U, B]`, what `choose_rows` gives for each block."""
-    return jax.lax.map(lambda step: steps.choose_rows(key, step, num_timelines, config), starts)
+    return jax.lax.map(lambda step: steps.choose_rows(key, step, rows, config), starts)
 
 
 # --- features of some recordings ---

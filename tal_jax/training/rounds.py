@@ -14,7 +14,7 @@ from tal_jax import processes
 from tal_jax.data.recordings import Recording
 from tal_jax.training import checkpoints, devices, feeding, methods, metrics_log, steps
 from tal_jax.training.state import TrainState
-from tal_jax.training.timeline import Timeline
+from tal_jax.training.timeline import Lengths, Timeline
 
 
 def train_round(
@@ -24,7 +24,7 @@ def train_round(
     recordings: Sequence[Recording],
     *,
     number: int,
-    num_samples: int,
+    lengths: Lengths,
     workdir: Path,
     params: Any = None,
     criterion: Callable[[Any], float] | None = None,
@@ -41,7 +41,7 @@ def train_round(
       timeline: the round's training data; without features where these do not fit on the device.
       recordings: that it is made of.
       number: of the round, from 0.
-      num_samples: padded length of the new timeline.
+      lengths: of windows and of longer timelines, see `steps.make_block`.
       workdir: the run's work directory.
       params: to start from; None starts fresh.
       criterion: maps parameters to the score that the best checkpoint maximises.
@@ -59,7 +59,7 @@ def train_round(
     state = jax.device_get(state)
     mesh = devices.make_mesh(config.train.batch_size, layer_shards=config.train.layer_shards)
     feed = feeding.streamed if timeline.recordings.features is None else feeding.resident
-    fed = feed(model, config, timeline, recordings, num_samples=num_samples, key=key, mesh=mesh)
+    fed = feed(model, config, timeline, recordings, lengths=lengths, key=key, mesh=mesh)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
     folder = checkpoint_folder(workdir, number)

@@ -167,14 +167,12 @@ def batch_losses(
     config: ml_collections.ConfigDict,
 ) -> Metrics:
     """The unweighted loss parts on a batch, means over the branches."""
-    found = jax.vmap(functools.partial(_sequence_segments, config=config))(batch, pseudo)
-    weights, labels, action, where = jax.vmap(
-        functools.partial(_choose_segments, most=config.loss.max_feat_segments)
-    )(found, batch)
+    segments = jax.vmap(_sequence_segments)(batch, pseudo)
+    weights, labels, action, where, feature_overflow = jax.vmap(_choose_segments)(segments, batch)
 
     def one_branch(logits, embeddings):
         parts = jax.vmap(functools.partial(_recording_losses, config=config))(
-            logits, batch, pseudo, found
+            logits, batch, pseudo, segments
         )
         feature = losses.feature_contrast_loss(
             embeddings.reshape(-1, embeddings.shape[-1]),
@@ -186,17 +184,25 @@ def batch_losses(
 
     parts = jax.vmap(one_branch)(branches.logits, rsmp.pool(branches, weights))
     means = jax.tree.map(lambda values: values.mean(axis=0), parts)
-    return means | {"segment_overflow": found.overflow.sum().astype(jnp.float32)}
+    return means | {
+        "segment_overflow": segments.overflow.sum().astype(jnp.float32),
+        "feature_overflow": feature_overflow.sum().astype(jnp.float32),
+    }
 
 
-def _sequence_segments(batch, pseudo, *, config) -> pseudo_labels.SequenceSegments:
-    """The segments of one recording's optimal sequences, none before the first search."""
+def _sequence_segments(batch, pseudo) -> pseudo_labels.SequenceSegments:
+    """The segments of one recording's optimal sequences, none before the first search.
+
+    A class has as many action segments as points at most. In a window two more may begin or end
+    outside of it; sequences without any action in the window are left out.
+    """
+    most = batch.most_points.of_class + 2
     found = jax.vmap(
         lambda labels: pseudo_labels.sequence_segments(
-            labels, num_segments=config.loss.max_segments, where=batch.where
+            labels, num_segments=2 * most + 1, where=batch.where
         )
     )(pseudo.sequences)
-    searched = pseudo.ready & batch.slot_where
+    searched = pseudo.ready & batch.slot_where & pseudo.sequences.any(axis=1)
     return dataclasses.replace(
         found,
         where=found.where & searched[:, None],
@@ -204,7 +210,7 @@ def _sequence_segments(batch, pseudo, *, config) -> pseudo_labels.SequenceSegmen
     )
 
 
-def _recording_losses(logits, batch, pseudo, found, *, config) -> Metrics:
+def _recording_losses(logits, batch, pseudo, segments, *, config) -> Metrics:
     loss = config.loss
     num_classes = logits.shape[-1] - 1
     # One row a slot; empty slots have no class, so their rows are zero.
@@ -213,12 +219,18 @@ def _recording_losses(logits, batch, pseudo, found, *, config) -> Metrics:
     positive = batch.points.any(axis=1)
     fused, _ = fuse(logits)
     scores = slot_scores(fused, batch.slot_labels)
+    present, unsure = _classes_in_view(batch, pseudo)
+
+    def any_of(slots):
+        return (classes[:, :num_classes] * slots[:, None]).any(axis=0)
+
     return {
         "vid": losses.video_loss(
             probabilities[:, :num_classes],
-            classes[:, :num_classes].any(axis=0),
+            any_of(present),
             topk_ratio=loss.topk_ratio,
             where=batch.where,
+            counted=~any_of(unsure),
         ),
         "point_action": losses.focal_loss(
             logits, jnp.minimum(batch.points @ classes, 1), where=positive
@@ -228,7 +240,7 @@ def _recording_losses(logits, batch, pseudo, found, *, config) -> Metrics:
             jax.nn.one_hot(jnp.full(logits.shape[0], num_classes), num_classes + 1),
             where=pseudo.background & pseudo.ready,
         ),
-        "score": _score_loss(scores, found, pseudo, batch, config),
+        "score": _score_loss(scores, segments, pseudo, batch, config),
         "ins": losses.dense_loss(
             logits,
             _instance_targets(batch.instances @ classes),
@@ -237,31 +249,47 @@ def _recording_losses(logits, batch, pseudo, found, *, config) -> Metrics:
     }
 
 
-def _score_loss(scores, found, pseudo, batch, config):
+def _classes_in_view(batch, pseudo) -> tuple[jax.Array, jax.Array]:
+    """`[L]` each: the slots whose class a batch's recording holds, and those that it may hold.
+
+    A whole recording holds its labelled classes. A window holds those with a point in it; others
+    of which a pseudo label reaches into it, or that have no point at all, are neither taught nor
+    ruled out.
+    """
+    clicked = batch.points.any(axis=0)
+    reaches = batch.instances.any(axis=0) | (pseudo.ready & pseudo.sequences.any(axis=1))
+    present = batch.slot_where & (clicked | ~batch.cut)
+    return present, batch.slot_where & ~present & (reaches | ~batch.slot_clicked)
+
+
+def _score_loss(scores, segments, pseudo, batch, config):
     loss = config.loss
-    searched = pseudo.ready & batch.slot_where
+    searched = pseudo.ready & batch.slot_where & pseudo.sequences.any(axis=1)
     length = batch.where.sum(dtype=jnp.int32)
 
-    def one_slot(scores, found, best):
-        sums = prefix.prefix_sum(scores, where=batch.where)
-        if loss.select == "best":
-            segments, inverted = best[None, :], jnp.zeros(1, bool)
-        else:
-            segments, inverted = found.segments, ~found.action
-        contrasts = contrast.contrast_between(
-            sums,
-            segments[:, 0],
-            segments[:, 1],
+    def one_slot(scores, segments, best, contrasts):
+        contrast_of = functools.partial(
+            contrast.contrast_between,
+            prefix.prefix_sum(scores, where=batch.where),
             delta=loss.delta,
             length=length,
-            inverted=inverted,
         )
         if loss.select == "best":
-            return losses.best_contrast_loss(contrasts)
-        return losses.sequence_contrast_loss(contrasts, found.action, where=found.where)
+            # Of the best segments of all points those that lie in the window as a whole.
+            inside = (best[:, 0] >= 0) & (best[:, 1] <= length)
+            contrasts = jnp.where(inside, contrasts, -jnp.inf)
+            winner = contrasts.argmax()
+            start, end = best[winner][:, None]
+            lost = losses.best_contrast_loss(contrast_of(start, end))
+            return lost, jnp.isfinite(contrasts[winner])
+        starts, ends = segments.segments.T
+        contrasts = contrast_of(starts, ends, inverted=~segments.action)
+        lost = losses.sequence_contrast_loss(contrasts, segments.action, where=segments.where)
+        return lost, jnp.bool_(True)
 
-    values = jax.vmap(one_slot)(scores, found, pseudo.best)
-    return jnp.where(searched, values, 0).sum() / jnp.maximum(searched.sum(), 1)
+    values, exists = jax.vmap(one_slot)(scores, segments, pseudo.best, pseudo.contrasts)
+    counted = searched & exists
+    return jnp.where(counted, values, 0).sum() / jnp.maximum(counted.sum(), 1)
 
 
 def _instance_targets(classes: jax.Array) -> jax.Array:
@@ -272,32 +300,42 @@ def _instance_targets(classes: jax.Array) -> jax.Array:
     return jnp.where(total > 0, classes / jnp.maximum(total, 1), background)
 
 
-def _choose_segments(found, batch, *, most):
-    """Up to `most` action and `most` background segments of a recording.
+# Most action segments of a recording, and most background segments, that features are compared of:
+# the comparison takes the square of their number in memory, over a whole batch.
+_MOST_COMPARED = 256
+
+
+def _choose_segments(found, batch):
+    """The action and the background segments of a recording whose features are compared.
 
     Returns:
       The weights of the snippets in their means `[N, T]`, labels, whether they are actions, and
-      whether they exist, `[N]` each.
+      whether they exist, `[N]` each, and `[]` how many more there are than `_MOST_COMPARED`.
     """
+    num_slots = len(batch.slot_where)
+    most = min(batch.most_points.of_all + 3 * num_slots, _MOST_COMPARED, found.where.size)
     labels = jnp.broadcast_to(batch.slot_labels[:, None], found.where.shape)
 
-    def pick(kind):
-        chosen = (found.where & kind).ravel()
-        index = jnp.nonzero(chosen, size=most, fill_value=chosen.shape[0] - 1)[0]
-        exists = jnp.arange(most) < chosen.sum()
-        return found.segments.reshape(-1, 2)[index], labels.ravel()[index], exists
+    def in_turns(values):
+        """One of each class, then the next of each, so that what does not fit is of all alike."""
+        return jnp.swapaxes(values, 0, 1).reshape(-1, *values.shape[2:])
 
-    (segments_a, labels_a, where_a), (segments_b, labels_b, where_b) = (
-        pick(found.action),
-        pick(~found.action),
-    )
-    segments = jnp.concatenate([segments_a, segments_b])
-    exists = jnp.concatenate([where_a, where_b])
+    def pick(kind):
+        chosen = in_turns(found.where & kind)
+        total = chosen.sum(dtype=jnp.int32)
+        index = jnp.nonzero(chosen, size=most, fill_value=chosen.shape[0] - 1)[0]
+        exists = jnp.arange(most) < total
+        kept = in_turns(found.segments)[index], in_turns(labels)[index], exists
+        return kept, jnp.maximum(total - most, 0)
+
+    actions, more_actions = pick(found.action)
+    backgrounds, more_backgrounds = pick(~found.action)
+    segments, labels, exists = map(jnp.concatenate, zip(actions, backgrounds, strict=True))
     at = jnp.arange(batch.where.shape[0])
     inside = (at >= segments[:, :1]) & (at < segments[:, 1:]) & exists[:, None]
     weights = inside / jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
     action = jnp.arange(2 * most) < most
-    return weights, jnp.concatenate([labels_a, labels_b]), action, exists
+    return weights, labels, action, exists, more_actions + more_backgrounds
 
 
 def total_loss(parts: Metrics, weights: Metrics) -> Metrics:
@@ -341,8 +379,11 @@ def search_recording(
     background: jax.Array,
     batch: timelines.Batch,
     config: ml_collections.ConfigDict,
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Pseudo labels of one recording.
+
+    A segment of an optimal sequence holds a point of its class and nothing that is blocked, so it
+    is among those that compete for the best segment.
 
     Args:
       scores: `[N, C]` confidences.
@@ -351,7 +392,8 @@ def search_recording(
       config: see `compiled_config`.
 
     Returns:
-      Background seeds `[N]`, optimal sequences `[L, N]` and best segments `[L, 2]` of its slots.
+      Background seeds `[N]`, and of its slots optimal sequences `[L, N]`, the best segment of each
+      positive snippet `[L, N, 2]` and its contrast `[L, N]`.
     """
     seeds = pseudo_labels.mine_seeds(
         background,
@@ -365,28 +407,16 @@ def search_recording(
     def one_slot(scores, action, points, rivals):
         others = (batch.points & rivals).any(axis=1) & ~points
         known = seeds.background | others
-        sequence = pseudo_labels.optimal_sequence(
-            scores, action, known, delta=config.loss.delta, where=batch.where
-        )
-        segment, value = pseudo_labels.best_segment(
-            scores, points, known, delta=config.loss.delta, where=batch.where
-        )
-        own = pseudo_labels.sequence_segments(
-            sequence.labels, num_segments=config.loss.max_segments, where=batch.where
-        )
-        own_values = contrast.inner_outer_contrast(
-            scores, own.segments, delta=config.loss.delta, where=batch.where
-        )
-        own_values = jnp.where(own.where & own.action, own_values, -jnp.inf)
-        own_best = own_values.argmax()
-        segment = jnp.where(own_values[own_best] > value, own.segments[own_best], segment)
-        return sequence.labels, segment
+        options = {"delta": config.loss.delta, "where": batch.where}
+        sequence = pseudo_labels.optimal_sequence(scores, action, known, **options)
+        best, contrasts = pseudo_labels.best_segments(scores, points, known, **options)
+        return sequence.labels, best, contrasts
 
-    sequences, best = _of_each(
+    sequences, best, contrasts = _of_each(
         one_slot,
         slot_scores(scores, batch.slot_labels),
         seeds.action.T,
         batch.points.T,
         batch.rivals,
     )
-    return seeds.background, sequences & batch.slot_where[:, None], best
+    return seeds.background, sequences & batch.slot_where[:, None], best, contrasts

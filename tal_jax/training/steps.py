@@ -66,14 +66,14 @@ def compiled_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenC
 
 
 def choose_rows(
-    key: jax.Array, step: jax.Array, num_recordings: int, config: ml_collections.FrozenConfigDict
+    key: jax.Array, step: jax.Array, rows: jax.Array, config: ml_collections.FrozenConfigDict
 ) -> jax.Array:
     """The recordings that each update of a block learns from, drawn without replacement.
 
     Args:
       key: of the round.
       step: number of updates before the block.
-      num_recordings: R.
+      rows: `[S]` the rows to draw from, from `timeline.rows_to_draw`.
       config: from `compiled_config`.
 
     Returns:
@@ -82,7 +82,7 @@ def choose_rows(
 
     def one_update(step):
         choose_key = _keys(key, step)[0]
-        return jax.random.permutation(choose_key, num_recordings)[: config.train.batch_size]
+        return rows[jax.random.permutation(choose_key, len(rows))[: config.train.batch_size]]
 
     return jax.vmap(one_update)(step + jnp.arange(config.train.search_every))
 
@@ -107,78 +107,80 @@ def _keys(key: jax.Array, step: jax.Array) -> jax.Array:
 def make_run(
     model: Any,
     config: ml_collections.FrozenConfigDict,
-    num_samples: int,
+    lengths: timelines.Lengths,
     mesh: Mesh | None = None,
-) -> Callable[
-    [TrainState, timelines.Timeline, Metrics, jax.Array, jax.Array], tuple[TrainState, Metrics]
-]:
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiles training on recordings that all lie on every device.
 
     Args:
       model: the network.
       config: from `compiled_config`.
-      num_samples: padded length of the timeline.
+      lengths: see `make_block`.
       mesh: from `devices.make_mesh`; the results do not depend on it but for rounding.
 
     Returns:
-      `run(state, timeline, settings, key, num_blocks) -> (state, metrics)`: `num_blocks` (traced)
-      times a search and `search_every` updates, with the numbers from `settings_of` and the key of
-      the round. The state is donated; the metrics are means over all these updates.
+      `run(state, timeline, rows, settings, key, num_blocks) -> (state, metrics)`: `num_blocks`
+      (traced) times a search and `search_every` updates, with `rows` from `timeline.rows_to_draw`,
+      the numbers from `settings_of` and the key of the round. The state is donated; the metrics are
+      means over all these updates.
     """
-    return _compiled_run(model, config, num_samples, mesh)
+    return _compiled_run(model, config, lengths, mesh)
 
 
 @functools.lru_cache(maxsize=8)
-def _compiled_run(model, config, num_samples, mesh):
-    return jax.jit(_run_of(model, config, num_samples, mesh), donate_argnums=0)
+def _compiled_run(model, config, lengths, mesh):
+    return jax.jit(_run_of(model, config, lengths, mesh), donate_argnums=0)
 
 
 @functools.lru_cache(maxsize=8)
 def make_many_runs(
-    model: Any, config: ml_collections.FrozenConfigDict, num_samples: int, *, share_features: bool
-) -> Callable[
-    [TrainState, timelines.Timeline, Metrics, jax.Array, jax.Array], tuple[TrainState, Metrics]
-]:
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    lengths: timelines.Lengths,
+    *,
+    share_features: bool,
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiles training of several members at once, each with its own seed, points and settings.
 
     Args:
       model: the network.
       config: from `compiled_config`, the same for all members.
-      num_samples: padded length of the timelines.
+      lengths: as in `make_run`.
       share_features: whether all members read the same features.
 
     Returns:
       What `make_run` returns, with a leading axis of members on every argument and result but
       `num_blocks`, and but the timeline's features if they are shared.
     """
-    run = _run_of(model, config, num_samples)
+    run = _run_of(model, config, lengths)
 
-    def one(state, rows, features, settings, key, num_blocks):
-        return run(state, timelines.with_features(rows, features), settings, key, num_blocks)
+    def one(state, timeline, features, rows, settings, key, num_blocks):
+        timeline = timelines.with_features(timeline, features)
+        return run(state, timeline, rows, settings, key, num_blocks)
 
-    members = jax.vmap(one, in_axes=(0, 0, None if share_features else 0, 0, 0, None))
+    members = jax.vmap(one, in_axes=(0, 0, None if share_features else 0, 0, 0, 0, None))
 
-    def many(state, timeline, settings, key, num_blocks):
-        rows, features = timelines.with_features(timeline, None), timeline.recordings.features
-        return members(state, rows, features, settings, key, num_blocks)
+    def many(state, timeline, rows, settings, key, num_blocks):
+        bare, features = timelines.with_features(timeline, None), timeline.recordings.features
+        return members(state, bare, features, rows, settings, key, num_blocks)
 
     return jax.jit(many, donate_argnums=0)
 
 
-def _run_of(model, config, num_samples, mesh=None):
+def _run_of(model, config, lengths, mesh=None):
     """The function that `make_run` compiles."""
-    block = make_block(model, config, num_samples, mesh)
+    block = make_block(model, config, lengths, mesh)
 
-    def run(state, timeline, settings, key, num_blocks):
+    def run(state, timeline, rows, settings, key, num_blocks):
         def add_block(_, carry):
             state, totals = carry
-            rows = choose_rows(key, state.step, timeline.counts.shape[0], config)
-            state, metrics = block(state, timeline, rows, settings, key)
+            chosen = choose_rows(key, state.step, rows, config)
+            state, metrics = block(state, timeline, chosen, settings, key)
             return state, jax.tree.map(jnp.add, totals, metrics)
 
         def first_metrics(state):
-            rows = choose_rows(key, state.step, timeline.counts.shape[0], config)
-            return block(state, timeline, rows, settings, key)[1]
+            chosen = choose_rows(key, state.step, rows, config)
+            return block(state, timeline, chosen, settings, key)[1]
 
         zeros = jax.tree.map(
             lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(first_metrics, state)
@@ -192,7 +194,7 @@ def _run_of(model, config, num_samples, mesh=None):
 def make_block(
     model: Any,
     config: ml_collections.FrozenConfigDict,
-    num_samples: int,
+    lengths: timelines.Lengths,
     mesh: Mesh | None = None,
     *,
     split: bool = False,
@@ -204,10 +206,13 @@ def make_block(
     Only the recordings that these updates visit are searched, each once: what is found in others
     would be found anew before it is read. So the cost of a search does not grow with the data set.
 
+    A search covers whole timelines. An update reads a window of each that is longer, drawn anew.
+
     Args:
       model: the network.
       config: from `compiled_config`.
-      num_samples: padded length of the timeline.
+      lengths: what the update's windows and whole timelines are padded to. Timelines that do not fit
+        into the longest are sampled at as many places.
       mesh: see `make_run`.
       split: each lane of the mesh has a timeline of its own, which its part of `rows` counts in.
 
@@ -238,33 +243,53 @@ def make_block(
         chosen, places = jnp.unique(
             rows, size=num_chunks * size, fill_value=rows[0, 0], return_inverse=True
         )
-        found = method.no_pseudo_labels(timeline, chosen.size, num_samples)
-
-        def search_chunk(index, found):
-            chunk = jax.lax.dynamic_slice_in_dim(chosen, index * size, size)
-            batch = timelines.resample_batch(timelines.take(timeline, chunk), num_samples)
-            new = method.search(model, config, params, batch)
-            return jax.tree.map(
-                lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
-                    whole, part, index * size, axis=0
-                ),
-                found,
-                new,
-            )
-
         num_chosen = places.max() + 1
-        needed = jnp.where(wanted, -(-num_chosen // size), 0)
-        return jax.lax.fori_loop(0, needed, search_chunk, found), places
+        chosen, places, ends = _by_length(
+            chosen, places, timeline.counts, num_chosen, lengths.whole
+        )
+        found = method.no_pseudo_labels(timeline, chosen.size, lengths.whole[-1])
 
-    def read(timeline, rows, keys, found, places):
+        def search_length(found, length, begin, end, size):
+            def search_chunk(index, found):
+                begins = begin + index * size
+                chunk = jax.lax.dynamic_slice_in_dim(chosen, begins, size)
+                batch = timelines.resample_batch(timelines.take(timeline, chunk), length)
+                new = method.search(model, config, params, batch)
+                return jax.tree.map(
+                    lambda whole, part: jax.lax.dynamic_update_slice(
+                        whole, part, (begins, *[0] * (whole.ndim - 1))
+                    ),
+                    found,
+                    new,
+                )
+
+            needed = jnp.where(wanted, -(-(end - begin) // size), 0)
+            return jax.lax.fori_loop(0, needed, search_chunk, found)
+
+        # From short to long: what a chunk at the end of one length finds in the longer ones that
+        # follow is wrong, and written over.
+        begin = jnp.int32(0)
+        for length, end in zip(lengths.whole, ends, strict=True):
+            # As much at once as in an update.
+            fitting = max(size * lengths.window // length, 1) if lengths.windowed else size
+            found = search_length(found, length, begin, end, fitting)
+            begin = end
+        return found, places
+
+    def read(timeline, rows, keys, window_keys, found, places):
         """A batch, and what was found in its recordings."""
-        batch = timelines.resample_batch(timelines.take(timeline, rows), num_samples, keys=keys)
-        return batch, jax.tree.map(lambda values: values[places], found)
+        own = timelines.take(timeline, rows)
+        pseudo = jax.tree.map(lambda values: values[places], found)
+        first = None
+        if lengths.windowed:
+            first = timelines.draw_windows(own.counts, lengths.window, window_keys)
+            pseudo = pseudo.window(first, lengths.window)
+        return timelines.resample_batch(own, lengths.window, keys=keys, first=first), pseudo
 
     lane, lanes = P(devices.DATA), P(None, devices.DATA)
     known = lane if split else P()
     search = devices.per_lane(search, mesh, (P(), known, lanes, P()), (lane, lanes))
-    read = devices.per_lane(read, mesh, (known, lane, lane, lane, lane), lane)
+    read = devices.per_lane(read, mesh, (known, lane, lane, lane, lane, lane), lane)
 
     def block(state, timeline, rows, settings, key):
         found, places = search(state.params, timeline, rows, state.step > 0)
@@ -273,10 +298,37 @@ def make_block(
             rows, places = given
             _, sample_key, dropout_key = _keys(key, state.step)
             keys = jax.random.split(sample_key, rows.size) if config.train.jitter else None
-            batch, pseudo = read(timeline, rows, keys, found, places)
+            window_keys = None
+            if lengths.windowed:
+                window_keys = jax.random.split(jax.random.fold_in(sample_key, 1), rows.size)
+            batch, pseudo = read(timeline, rows, keys, window_keys, found, places)
             return update(state, batch, pseudo, settings, dropout_key)
 
         state, metrics = jax.lax.scan(one_update, state, (rows, places))
         return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
 
     return block
+
+
+def _by_length(chosen, places, counts, num_chosen, lengths):
+    """Puts recordings in the order of the length that they are padded to.
+
+    Args:
+      chosen: `[M]` rows, of which the first `num_chosen` are meant.
+      places: where among them others are.
+      counts: `[R]` snippets of the timelines.
+      num_chosen: `[]`.
+      lengths: rising.
+
+    Returns:
+      The rows and the places in the new order, and how many rows there are up to each length.
+    """
+    if len(lengths) == 1:
+        return chosen, places, [num_chosen]
+    size = chosen.size
+    kind = jnp.searchsorted(jnp.asarray(lengths, jnp.int32), counts[chosen], side="left")
+    kind = jnp.where(jnp.arange(size, dtype=jnp.int32) < num_chosen, kind, len(lengths))
+    order = jnp.argsort(kind, stable=True)
+    rank = jnp.zeros_like(order).at[order].set(jnp.arange(size, dtype=order.dtype))
+    ends = [(kind <= index).sum(dtype=jnp.int32) for index in range(len(lengths))]
+    return chosen[order], rank[places], ends

@@ -7,13 +7,13 @@ the compiled step, on the recordings of one update.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tal_jax.data.batches import PackedRecordings
+from tal_jax.data.batches import PackedRecordings, bucket
 from tal_jax.data.recordings import Recording
 from tal_jax.ops import resampling
 from tal_jax.ops import segments as segment_ops
@@ -30,6 +30,14 @@ class Proposals:
     where: jax.Array  # [R, M] bool
 
 
+@dataclasses.dataclass(frozen=True)
+class MostPoints:
+    """How many points an update meets at most in one recording: what lists have to hold."""
+
+    of_class: int = 0  # of one class
+    of_all: int = 0  # of all classes together
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Timeline:
@@ -41,29 +49,48 @@ class Timeline:
     rivals: jax.Array  # [R, L, L] bool: the points of slot m are negatives for slot l
     instances: jax.Array  # [R, P, 2] old times of each point's pseudo instance, in snippets
     instance_where: jax.Array  # [R, P] bool
+    most_points: MostPoints = dataclasses.field(default=MostPoints(), metadata={"static": True})
+
+
+class Lengths(NamedTuple):
+    """Padded lengths of what the network reads, in snippets of the new timeline."""
+
+    window: int  # of an update
+    whole: tuple[int, ...]  # of whole timelines, rising: the shortest that one fits in is its own
+
+    @property
+    def windowed(self) -> bool:
+        """Whether some timelines are longer than what an update reads of them."""
+        return self.whole[-1] > self.window
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Batch:
-    """Recordings on their new timeline, as the network and the losses see them."""
+    """Recordings, or windows of them, on their new timeline: the input of networks and losses."""
 
     features: jax.Array  # [B, N, D]
     where: jax.Array  # [B, N] bool
     points: jax.Array  # [B, N, L] bool, positive snippets of each slot
     instances: jax.Array  # [B, N, L] bool, pseudo instances of the previous round
     slot_labels: jax.Array  # [B, L] int32
-    slot_where: jax.Array  # [B, L] bool
+    slot_where: jax.Array  # [B, L] bool, labelled classes of the whole recording
+    slot_clicked: jax.Array  # [B, L] bool, those with a point in the whole recording
     rivals: jax.Array  # [B, L, L] bool
     resampled: resampling.Resampled  # [B, …] leads times back to the old timeline; no features
+    cut: jax.Array  # [B] bool, True where a window shows a part of the recording
+    most_points: MostPoints = dataclasses.field(default=MostPoints(), metadata={"static": True})
 
 
-def identity_timeline(recordings: PackedRecordings, overlapping: jax.Array) -> Timeline:
+def identity_timeline(
+    recordings: PackedRecordings, overlapping: jax.Array, *, most_points: MostPoints = MostPoints()
+) -> Timeline:
     """The timeline without proposals: every snippet weighs 1, there are no pseudo instances.
 
     Args:
       recordings: R recordings.
       overlapping: `[C, C]` True for pairs of classes that are no negatives of each other.
+      most_points: from `most_points_of`, where the timeline is to be trained on (static).
     """
     where = recordings.where
     return Timeline(
@@ -74,7 +101,98 @@ def identity_timeline(recordings: PackedRecordings, overlapping: jax.Array) -> T
         & ~jnp.eye(recordings.slot_labels.shape[1], dtype=bool)[None],
         instances=jnp.zeros((*recordings.point_times.shape, 2), jnp.float32),
         instance_where=jnp.zeros_like(recordings.point_where),
+        most_points=most_points,
     )
+
+
+def most_points_of(recordings: Sequence[Recording], window: int) -> MostPoints:
+    """The most points of one class, and of all, in any `window` snippets of one recording.
+
+    A lengthened timeline has as many or fewer in a window of that many new snippets.
+    """
+    of_class = of_all = 0
+    for recording in recordings:
+        times_s = np.array([point.time_s for point in recording.points], np.float64)
+        times = recording.grid.to_snippets(times_s)
+        labels = np.array([point.label for point in recording.points], int)
+        of_all = max(of_all, _most_within(times, window))
+        for label in np.unique(labels):
+            of_class = max(of_class, _most_within(times[labels == label], window))
+    return MostPoints(of_class, of_all)
+
+
+def _most_within(times: np.ndarray, window: float) -> int:
+    times = np.sort(times)
+    # Inclusive: the snippets of both ends may be touched.
+    ends = np.searchsorted(times, times + window, side="right")
+    return int((ends - np.arange(len(times))).max(initial=0))
+
+
+def lengths_of(counts: np.ndarray, window: int) -> Lengths:
+    """What to pad timelines to, so that few programs serve all and little is padding.
+
+    >>> lengths_of(np.array([500, 700, 5000]), 640)
+    Lengths(window=640, whole=(640, 1280, 5120))
+    >>> lengths_of(np.array([500, 700]), 640)
+    Lengths(window=640, whole=(800,))
+
+    Args:
+      counts: `[R]` snippets of the timelines.
+      window: snippets of an update.
+    """
+    doubled = {
+        window << (max(-(-int(count) // window), 1) - 1).bit_length() for count in np.unique(counts)
+    }
+    *shorter, last = sorted(doubled)
+    if last > window:
+        # In steps of an eighth, so that rounds of about the same lengths share programs.
+        last = bucket(int(np.max(counts)), last // 8)
+    # Another program would cost more than this padding.
+    shorter = [length for length in shorter if 1.5 * length < last]
+    return Lengths(window, (*shorter, last))
+
+
+def rows_to_draw(timeline: Timeline, lengths: Lengths) -> np.ndarray:
+    """The rows that updates draw from: each as often as it holds windows.
+
+    So a long recording is visited in proportion to its length, and one that is alone fills a batch.
+    By the lengths of the recordings themselves, the same in all rounds.
+
+    Args:
+      timeline: R recordings.
+      lengths: to train with.
+
+    Returns:
+      `[S]` int32, each row at least once; the rows alone where none is long.
+    """
+    rows = np.arange(len(timeline.counts), dtype=np.int32)
+    if not lengths.windowed:
+        return rows
+    sizes = np.asarray(timeline.recordings.where).sum(axis=1)
+    return np.repeat(rows, np.maximum(np.round(sizes / lengths.window), 1).astype(int))
+
+
+def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:
+    """Where the windows of an update begin, in new snippets.
+
+    A window's middle is uniform over its timeline, and windows that would reach beyond an end are
+    moved inside. So snippets at the ends are read at least half as often as others.
+
+    Args:
+      counts: `[B]` snippets of the timelines.
+      window: N (static).
+      keys: `[B]`.
+
+    Returns:
+      `[B]` int32; 0 for timelines that fit.
+    """
+
+    def one(count, key):
+        middle = jax.random.uniform(key) * count.astype(jnp.float32)
+        first = jnp.floor(middle - window / 2).astype(jnp.int32)
+        return jnp.clip(first, 0, jnp.maximum(count - window, 0))
+
+    return jax.vmap(one)(counts, keys)
 
 
 def compensate(
@@ -236,24 +354,33 @@ def with_features(timeline: Timeline, features: jax.Array | None) -> Timeline:
     return dataclasses.replace(timeline, recordings=recordings)
 
 
-def resample_batch(timeline: Timeline, num_samples: int, *, keys: jax.Array | None = None) -> Batch:
+def resample_batch(
+    timeline: Timeline,
+    num_samples: int,
+    *,
+    keys: jax.Array | None = None,
+    first: jax.Array | None = None,
+) -> Batch:
     """Reads recordings on their new timeline.
 
     Args:
       timeline: B recordings.
       num_samples: N, the padded length of the new timeline (static).
       keys: `[B]` move every sample within its own cell; None reads the centres.
+      first: `[B]` where the windows of N snippets begin that are read, from `draw_windows`; None
+        reads whole timelines, and spreads N samples over those that are longer.
     """
     features = timeline.recordings.features
 
-    def one(row: Timeline, key):
+    def one(row: Timeline, key, first):
         recordings = row.recordings
         resampled = resampling.sample_times(
             row.weights,
             num_samples,
-            count=jnp.minimum(row.counts, num_samples),
+            count=jnp.minimum(row.counts, num_samples) if first is None else row.counts,
             where=recordings.where,
             key=key,
+            first=first,
         )
         read = resampling.interpolate_among(
             features, recordings.first, resampled.positions, where=recordings.where
@@ -276,12 +403,16 @@ def resample_batch(timeline: Timeline, num_samples: int, *, keys: jax.Array | No
             instances=_by_slot(covered, is_slot),
             slot_labels=recordings.slot_labels,
             slot_where=recordings.slot_where,
+            slot_clicked=(is_slot & recordings.point_where[:, None]).any(axis=0),
             rivals=row.rivals,
             resampled=resampled,
+            cut=jnp.bool_(False) if first is None else row.counts > num_samples,
+            most_points=row.most_points,
         )
 
     rows = with_features(timeline, None)
-    return jax.vmap(one, in_axes=(0, None if keys is None else 0))(rows, keys)
+    in_axes = (0, None if keys is None else 0, None if first is None else 0)
+    return jax.vmap(one, in_axes=in_axes)(rows, keys, first)
 
 
 def _by_slot(covered: jax.Array, is_slot: jax.Array) -> jax.Array:

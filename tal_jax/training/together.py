@@ -19,7 +19,7 @@ import numpy as np
 from tal_jax.data.recordings import Dataset
 from tal_jax.training import checkpoints, metrics_log, rounds, steps
 from tal_jax.training.state import TrainState
-from tal_jax.training.timeline import Timeline, with_features
+from tal_jax.training.timeline import Lengths, Timeline, rows_to_draw, with_features
 
 # Settings that no compiled program depends on, but the loop around it or the number of its rows.
 _COMMON = (
@@ -76,8 +76,13 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path]) -> None:
+def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path], window: int) -> None:
     """Refuses data sets whose arrays cannot lie beside one another.
+
+    Args:
+      datasets: M data sets.
+      workdirs: of the M runs, for messages.
+      window: snippets of an update, `config.train.length`.
 
     Raises:
       ValueError: naming what differs.
@@ -89,6 +94,9 @@ def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path]) -> Non
             "the number of training recordings": len(dataset.train),
             "the number D of features": dataset.train[0].features.shape[1],
             "the type of features": str(np.result_type(*{r.features.dtype for r in dataset.train})),
+            "the number of windows in training recordings": sum(
+                max(round(len(recording.features) / window), 1) for recording in dataset.train
+            ),
         }
 
     first = described(datasets[0])
@@ -124,7 +132,7 @@ def train_round(
     timelines: Sequence[Timeline],
     *,
     number: int,
-    num_samples: int,
+    lengths: Lengths,
     workdirs: Sequence[Path],
     params: Sequence[Any],
     share_features: bool,
@@ -141,7 +149,7 @@ def train_round(
       configs: M configs, accepted by `check_members`.
       timelines: M timelines of the same shapes.
       number: of the round, from 0.
-      num_samples: padded length of the new timelines.
+      lengths: of windows and of longer timelines, see `steps.make_block`.
       workdirs: M work directories.
       params: M parameters to start from; None starts fresh.
       share_features: whether all members' features are those of the first, see `same_features`.
@@ -177,9 +185,9 @@ def train_round(
             ahead = [one.step for one in behind if one.step > begun]
             end = min(ahead, default=group[0].config.train.steps)
             if side_by_side:
-                run = _side_by_side(model, group, num_samples, share_features)
+                run = _side_by_side(model, group, lengths, share_features)
             else:
-                run = _in_turns(model, group, num_samples)
+                run = _in_turns(model, group, lengths)
             _advance(run, group, end, number=number, report=report)
         return [one.state for one in members]
 
@@ -206,30 +214,39 @@ _Run = Callable[[Sequence[TrainState], jax.Array], tuple[Sequence[TrainState], S
 
 
 def _side_by_side(
-    model: Any, group: Sequence[_Member], num_samples: int, share_features: bool
+    model: Any, group: Sequence[_Member], lengths: Lengths, share_features: bool
 ) -> _Run:
     """Every update of all members at once."""
     config = steps.compiled_config(group[0].config)
-    run = steps.make_many_runs(model, config, num_samples, share_features=share_features)
+    run = steps.make_many_runs(model, config, lengths, share_features=share_features)
     features = [one.timeline.recordings.features for one in group]
     timeline = with_features(
         _stack([with_features(one.timeline, None) for one in group]),
         features[0] if share_features else _stack(features),
     )
+    rows = _stack([jnp.asarray(rows_to_draw(one.timeline, lengths)) for one in group])
     settings = _stack([steps.settings_of(one.config) for one in group])
     keys = _stack([one.key for one in group])
 
     def train(states, num_blocks):
-        results = run(_stack(states), timeline, settings, keys, num_blocks)
+        results = run(_stack(states), timeline, rows, settings, keys, num_blocks)
         return tuple(_unstack(result, len(group)) for result in results)
 
     return train
 
 
-def _in_turns(model: Any, group: Sequence[_Member], num_samples: int) -> _Run:
+def _in_turns(model: Any, group: Sequence[_Member], lengths: Lengths) -> _Run:
     """One member after another, in the program of a single run."""
-    run = steps.make_run(model, steps.compiled_config(group[0].config), num_samples)
-    given = [(one.timeline, steps.settings_of(one.config), one.key) for one in group]
+    run = steps.make_run(model, steps.compiled_config(group[0].config), lengths)
+    given = [
+        (
+            one.timeline,
+            jnp.asarray(rows_to_draw(one.timeline, lengths)),
+            steps.settings_of(one.config),
+            one.key,
+        )
+        for one in group
+    ]
 
     def train(states, num_blocks):
         results = [run(state, *one, num_blocks) for state, one in zip(states, given, strict=True)]

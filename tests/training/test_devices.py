@@ -33,7 +33,7 @@ model = methods.method_of(config).make_model(config, 2)
 state = jax.device_get(steps.init_state(model, config, toy.DIM, jax.random.key(1)))
 state = devices.place_layers(state, mesh)
 feed = feeding.streamed if features == "streamed" else feeding.resident
-options = dict(num_samples=packed.num_samples, key=jax.random.key(2), mesh=mesh)
+options = dict(lengths=packed.lengths, key=jax.random.key(2), mesh=mesh)
 losses = []
 with feed(model, config, packed.timeline, dataset.train, **options) as advance:
     for step in (0, 5):

@@ -56,7 +56,7 @@ def _open(config, dataset):
     way = feeding.resident if packed.timeline.recordings.features is not None else feeding.streamed
     model, key = hamnet.make_model(config, 2), jax.random.key(3)
     return way(
-        model, config, packed.timeline, dataset.train, num_samples=packed.num_samples, key=key
+        model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key
     )
 
 
@@ -74,9 +74,9 @@ def _rows(config):
     """The timelines of each block."""
     compiled, num_timelines = steps.compiled_config(config), 2 * len(LENGTHS)
     starts = range(0, config.train.steps, config.train.search_every)
-    choose = jax.jit(steps.choose_rows, static_argnums=(2, 3))
+    choose = jax.jit(steps.choose_rows, static_argnums=3)
     return [
-        np.asarray(choose(jax.random.key(3), jnp.int32(step), num_timelines, compiled))
+        np.asarray(choose(jax.random.key(3), jnp.int32(step), jnp.arange(num_timelines), compiled))
         for step in starts
     ]
 

@@ -1,5 +1,7 @@
 """A block of training against the same block written as plain loops."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,11 +22,17 @@ def given(tmp_path_factory):
     config = check_config(toy.config())
     packed = pipeline.pack_training(dataset, config, None)
     model = methods.method_of(config).make_model(config, 2)
-    run = steps.make_run(model, steps.compiled_config(config), packed.num_samples)
+    run = steps.make_run(model, steps.compiled_config(config), packed.lengths)
+    rows = jnp.arange(len(packed.timeline.counts), dtype=jnp.int32)
+    run = functools.partial(_run_on, run, rows)
     key, settings = jax.random.key(3), steps.settings_of(config)
     state = steps.init_state(model, config, toy.DIM, jax.random.key(4))
     state, _ = run(state, packed.timeline, settings, key, jnp.int32(1))
     return config, model, run, state, packed, settings, key
+
+
+def _run_on(run, rows, state, timeline, *rest):
+    return run(state, timeline, rows, *rest)
 
 
 def _copy(state):
@@ -34,7 +42,7 @@ def _copy(state):
 def _plain_block(config, model, state, packed, settings, key):
     """Searches all recordings, one batch of them all, then makes the updates one by one."""
     method, compiled = methods.method_of(config), steps.compiled_config(config)
-    timeline, length = packed.timeline, packed.num_samples
+    timeline, length = packed.timeline, packed.lengths.window
 
     @jax.jit
     def read(rows):
@@ -97,11 +105,11 @@ def test_nothing_crosses_to_the_host_in_a_block(given):
 
 def test_rows_are_drawn_without_replacement():
     config = steps.compiled_config(check_config(toy.config()))
-    rows = steps.choose_rows(jax.random.key(0), jnp.int32(0), 9, config)
+    rows = steps.choose_rows(jax.random.key(0), jnp.int32(0), jnp.arange(9), config)
     assert rows.shape == (config.train.search_every, config.train.batch_size)
     assert all(len(set(row)) == len(row) for row in rows.tolist())
     assert rows.min() >= 0 and rows.max() < 9 and len(np.unique(rows)) > config.train.batch_size
-    later = steps.choose_rows(jax.random.key(0), jnp.int32(3), 9, config)
+    later = steps.choose_rows(jax.random.key(0), jnp.int32(3), jnp.arange(9), config)
     np.testing.assert_array_equal(later[0], rows[3])
 
 

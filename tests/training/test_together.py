@@ -148,14 +148,14 @@ def test_side_by_side_is_the_same(runs, tmp_path, share_features):
 
     with toy.compilations() as compiled:
         for number, found in ((0, [None] * len(configs)), (1, proposals)):
-            packed = map(pipeline.pack_training, datasets, configs, found)
+            packed = list(map(pipeline.pack_training, datasets, configs, found))
             with pytest.raises(KeyboardInterrupt):
                 together.train_round(
                     model,
                     configs,
                     [one.timeline for one in packed],
                     number=number,
-                    num_samples=configs[0].train.length,
+                    lengths=pipeline._lengths(configs[0], [one.timeline for one in packed]),
                     workdirs=workdirs,
                     params=[None] * len(configs),
                     share_features=share_features,
