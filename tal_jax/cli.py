@@ -108,7 +108,9 @@ features that the run was trained on, on the same clock. They are standardised a
 
 Writes the detections as ActivityNet's JSON ({"results": {NAME: [{"label", "score", "segment":
 [start, end] in seconds}, ...]}}, best first), and beside it a page that plays the video along the
-timeline (.html), a table (.csv) and subtitles (.srt).
+timeline (.html), a table (.csv) and subtitles (.srt). Existing files are not replaced, except the
+one that --output names and those of an earlier prediction that were not changed since; --overwrite
+replaces all.
 
   tal-jax predict clip.mp4 --workdir runs/mine
   tal-jax predict walk.csv --workdir runs/quickstart --output found/walk.json
@@ -336,8 +338,9 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    output = arguments.output or Path(f"{arguments.file.stem}.detections.json")
-    prediction.output_files(output, arguments.file)  # before what may take an hour
+    output, overwrite = arguments.output, arguments.overwrite
+    # Before what may take an hour.
+    prediction.output_files(output, arguments.file, overwrite=overwrite)
     exported = export.is_export(arguments.workdir)
     network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
     with _progress_line() as show:
@@ -347,7 +350,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             options=_backbone_options(arguments),
             progress=lambda done, total: show(f"{done} of {total} snippets described"),
         )
-    written = prediction.write_prediction(found, output)
+    written = prediction.write_prediction(found, output, overwrite=overwrite)
     for entry in found.detections[:10]:
         start_s, end_s = entry["segment"]
         _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
@@ -651,6 +654,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "--output", metavar="JSON", type=Path, help="default: NAME.detections.json, here"
+    )
+    predict.add_argument(
+        "--overwrite", action="store_true", help="replace any file that is there already"
     )
     _add_set(predict, "an option of the backbone, such as the path of weights that were moved")
 
