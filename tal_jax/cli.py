@@ -186,7 +186,9 @@ _CONVERT = """\
 A folder becomes one in this project's own layout: <recording>.npy with all streams, grid.json, and
 annotations.json with the points that came with it. A file of detections becomes a submission for
 ActivityNet's server. Label files of any of these tools become those of any other: {kinds}.
-What a file is is told by what is in it, what it becomes by its suffix or by --to.
+What a file is is told by what is in it, what it becomes by its suffix or by --to. Existing files in
+a folder that --output names are not replaced, except .eaf that were written by this command and not
+changed since; --overwrite replaces all.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
   tal-jax convert runs/anet/detections.json --output submission.json
@@ -430,7 +432,9 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    notes = exchange.write_labels(arguments.output, labels, kind=kind, **options)
+    notes = exchange.write_labels(
+        arguments.output, labels, kind=kind, overwrite=arguments.overwrite, **options
+    )
     for note in (*labels.notes, *notes):
         _say(f"note: {note}")
     recordings = labels.annotations.recordings
@@ -675,6 +679,9 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or files of labels"
     )
     rewrite.add_argument("--output", metavar="OUT", type=Path, required=True, help="where to")
+    rewrite.add_argument(
+        "--overwrite", action="store_true", help="replace label files that a folder holds already"
+    )
     rewrite.add_argument("--to", choices=exchange.KINDS, help="what labels are to become")
     rewrite.add_argument(
         "--recordings", metavar="DIR", help="where their videos lie; by default beside the file"

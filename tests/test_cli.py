@@ -805,6 +805,19 @@ def test_convert_labels(capsys, tmp_path):
     )
 
 
+@pytest.mark.parametrize(("kind", "suffix"), [("elan", ".eaf"), ("audacity", ".txt")])
+def test_convert_replaces_no_file_that_was_not_named(capsys, tmp_path, kind, suffix):
+    Path("labels.csv").write_text("recording,label,start,end\na,jump,1,2\nsession1,run,3,4\n")
+    Path(f"session1{suffix}").write_text("theirs")
+    command = ["convert", "labels.csv", "--to", kind, "--output"]
+    line = _fail(capsys, *command, ".")
+    assert line.startswith(f"session1{suffix}: there already") and "--overwrite" in line
+    assert Path(f"session1{suffix}").read_text() == "theirs" and not Path(f"a{suffix}").exists()
+    _succeed(capsys, *command, ".", "--overwrite")
+    assert "run" in Path(f"session1{suffix}").read_text()
+    _succeed(capsys, *command, ".")
+
+
 def test_convert_detections_to_labels(capsys, workdir):
     _succeed(capsys, "convert", workdir / "detections.json", "--output", "found.csv")
     count = sum(map(len, json.loads((workdir / "detections.json").read_text())["results"].values()))
