@@ -108,7 +108,9 @@ features that the run was trained on, on the same clock. They are standardised a
 
 Writes the detections as ActivityNet's JSON ({"results": {NAME: [{"label", "score", "segment":
 [start, end] in seconds}, ...]}}, best first), and beside it a page that plays the video along the
-timeline (.html), a table (.csv) and subtitles (.srt).
+timeline (.html), a table (.csv) and subtitles (.srt). Existing files are not replaced, except the
+one that --output names and those of an earlier prediction that were not changed since; --overwrite
+replaces all.
 
   tal-jax predict clip.mp4 --workdir runs/mine
   tal-jax predict walk.csv --workdir runs/quickstart --output found/walk.json
@@ -184,7 +186,9 @@ _CONVERT = """\
 A folder becomes one in this project's own layout: <recording>.npy with all streams, grid.json, and
 annotations.json with the points that came with it. A file of detections becomes a submission for
 ActivityNet's server. Label files of any of these tools become those of any other: {kinds}.
-What a file is is told by what is in it, what it becomes by its suffix or by --to.
+What a file is is told by what is in it, what it becomes by its suffix or by --to. Existing files in
+a folder that --output names are not replaced, except .eaf that were written by this command and not
+changed since; --overwrite replaces all.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
   tal-jax convert runs/anet/detections.json --output submission.json
@@ -336,8 +340,9 @@ def _tune(arguments: argparse.Namespace) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    output = arguments.output or Path(f"{arguments.file.stem}.detections.json")
-    prediction.output_files(output, arguments.file)  # before what may take an hour
+    output, overwrite = arguments.output, arguments.overwrite
+    # Before what may take an hour.
+    prediction.output_files(output, arguments.file, overwrite=overwrite)
     exported = export.is_export(arguments.workdir)
     network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
     with _progress_line() as show:
@@ -347,7 +352,7 @@ def _predict(arguments: argparse.Namespace) -> None:
             options=_backbone_options(arguments),
             progress=lambda done, total: show(f"{done} of {total} snippets described"),
         )
-    written = prediction.write_prediction(found, output)
+    written = prediction.write_prediction(found, output, overwrite=overwrite)
     for entry in found.detections[:10]:
         start_s, end_s = entry["segment"]
         _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
@@ -427,7 +432,9 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    notes = exchange.write_labels(arguments.output, labels, kind=kind, **options)
+    notes = exchange.write_labels(
+        arguments.output, labels, kind=kind, overwrite=arguments.overwrite, **options
+    )
     for note in (*labels.notes, *notes):
         _say(f"note: {note}")
     recordings = labels.annotations.recordings
@@ -652,6 +659,9 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument(
         "--output", metavar="JSON", type=Path, help="default: NAME.detections.json, here"
     )
+    predict.add_argument(
+        "--overwrite", action="store_true", help="replace any file that is there already"
+    )
     _add_set(predict, "an option of the backbone, such as the path of weights that were moved")
 
     title = "write a network as files that run without this library"
@@ -669,6 +679,9 @@ def _parser() -> argparse.ArgumentParser:
         "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or files of labels"
     )
     rewrite.add_argument("--output", metavar="OUT", type=Path, required=True, help="where to")
+    rewrite.add_argument(
+        "--overwrite", action="store_true", help="replace label files that a folder holds already"
+    )
     rewrite.add_argument("--to", choices=exchange.KINDS, help="what labels are to become")
     rewrite.add_argument(
         "--recordings", metavar="DIR", help="where their videos lie; by default beside the file"

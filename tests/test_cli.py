@@ -15,7 +15,7 @@ import pytest
 import toy
 from absl import logging
 
-from tal_jax import cli, labelling, pipeline
+from tal_jax import cli, labelling, pipeline, prediction
 from tal_jax.data import files
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
@@ -240,7 +240,7 @@ def test_predict(capsys, toy_run, tmp_path):
     file = toy_run.data / "test_0.npy"
     out = _succeed(capsys, "predict", file, "--workdir", toy_run.workdir)
     found = json.loads((tmp_path / "test_0.detections.json").read_text())
-    assert set(found) == {"version", "results", "external_data"}
+    assert set(found) == {"version", "results", "external_data", "files"}
     test = toy.dataset(toy_run.data).test[:1]
     assert found["results"] == pipeline.predict(toy_run.fitted, test)
     best = found["results"]["test_0"][0]
@@ -249,10 +249,31 @@ def test_predict(capsys, toy_run, tmp_path):
     assert out.splitlines()[0] == shown
     output = tmp_path / "deep" / "er.json"
     _succeed(capsys, "predict", file, "--workdir", toy_run.workdir, "--output", output)
-    assert json.loads(output.read_text()) == found
+    assert json.loads(output.read_text())["results"] == found["results"]
     assert {path.name for path in output.parent.iterdir()} == {
         *("er.json", "er.html", "er.csv", "er.srt")
     }
+
+
+def test_predict_replaces_no_file_that_was_not_named(capsys, toy_run, tmp_path, monkeypatch):
+    file = toy_run.data / "test_0.npy"
+    command = ["predict", file, "--workdir", toy_run.workdir]
+    monkeypatch.setattr(prediction, "open_run", lambda workdir: pytest.fail("opened"))
+    for name in ("rec7.csv", "rec7.srt", "test_0.detections.json"):
+        Path(name).write_text("theirs")
+    line = _fail(capsys, *command, "--output", "rec7.json")
+    assert line.startswith("rec7.csv, rec7.srt: there already") and "--overwrite" in line
+    assert _fail(capsys, *command).startswith("test_0.detections.json: there already")
+    assert {path.read_text() for path in tmp_path.iterdir()} == {"theirs"}
+    assert len(list(tmp_path.iterdir())) == 3
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    _succeed(capsys, *command, "--output", "rec7.json", "--overwrite")
+    assert Path("rec7.csv").read_text().startswith("label,start_s,end_s,score\n")
+    _succeed(capsys, *command, "--output", "rec7.json")
+    Path("rec7.srt").write_text("1\n00:00:01,000 --> 00:00:02,000\ncorrected\n")
+    assert _fail(capsys, *command, "--output", "rec7.json").startswith("rec7.srt: there already")
+    assert "corrected" in Path("rec7.srt").read_text()
 
 
 def test_predict_from_an_export(capsys, toy_run, tmp_path):
@@ -782,6 +803,19 @@ def test_convert_labels(capsys, tmp_path):
     assert "frame rate 0.0" in _fail(
         capsys, "convert", "all.json", "--output", "all.csv", "--fps", "0"
     )
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("elan", ".eaf"), ("audacity", ".txt")])
+def test_convert_replaces_no_file_that_was_not_named(capsys, tmp_path, kind, suffix):
+    Path("labels.csv").write_text("recording,label,start,end\na,jump,1,2\nsession1,run,3,4\n")
+    Path(f"session1{suffix}").write_text("theirs")
+    command = ["convert", "labels.csv", "--to", kind, "--output"]
+    line = _fail(capsys, *command, ".")
+    assert line.startswith(f"session1{suffix}: there already") and "--overwrite" in line
+    assert Path(f"session1{suffix}").read_text() == "theirs" and not Path(f"a{suffix}").exists()
+    _succeed(capsys, *command, ".", "--overwrite")
+    assert "run" in Path(f"session1{suffix}").read_text()
+    _succeed(capsys, *command, ".")
 
 
 def test_convert_detections_to_labels(capsys, workdir):

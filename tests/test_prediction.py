@@ -225,6 +225,73 @@ def test_a_recording_is_never_replaced(table, tmp_path):
     assert not list(tmp_path.glob("*.json"))
 
 
+@pytest.mark.parametrize("suffixes", [(".csv",), (".srt",), (".html",), (".html", ".csv", ".srt")])
+def test_files_beside_the_named_one_are_not_replaced(table, tmp_path, suffixes):
+    found = prediction.predict_file(table, _network(_signal()))
+    results = tmp_path / "out" / "rec7.json"
+    results.parent.mkdir()
+    results.write_text("named")
+    others = [results.with_suffix(suffix) for suffix in suffixes]
+    for path in others:
+        path.write_text("theirs")
+    with pytest.raises(ValueError) as caught:
+        prediction.write_prediction(found, results)
+    assert str(caught.value).startswith(f"{', '.join(map(str, others))}: there already")
+    assert results.read_text() == "named" and {path.read_text() for path in others} == {"theirs"}
+    assert set(results.parent.iterdir()) == {results, *others}
+    for path in prediction.write_prediction(found, results, overwrite=True):
+        assert path.read_text() not in ("named", "theirs")
+
+
+def test_an_earlier_prediction_is_replaced_unless_it_was_changed(table, tmp_path):
+    found = prediction.predict_file(table, _network(_signal()))
+    less = dataclasses.replace(found, detections=[])
+    outputs = prediction.write_prediction(found, tmp_path / "out" / "rec7.json")
+    prediction.write_prediction(less, outputs[0])
+    prediction.write_prediction(found, outputs[0])
+    for path in outputs[1:]:
+        content = path.read_bytes()
+        path.write_bytes(content + b"\n")
+        with pytest.raises(ValueError, match=f"^{path}: there already"):
+            prediction.write_prediction(less, outputs[0])
+        assert path.read_bytes() == content + b"\n"
+        path.write_bytes(content)
+    prediction.write_prediction(less, outputs[0])
+    assert files.read_json(outputs[0])["results"] == {table.stem: []}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"files": []}', '{"files": {"rec7.csv": 1, "rec7.srt": null}}']
+)
+def test_files_beside_a_json_of_others_are_not_replaced(table, tmp_path, content):
+    outputs = [tmp_path / f"rec7{suffix}" for suffix in (".json", ".csv", ".srt")]
+    for path in outputs:
+        path.write_text(content)
+    with pytest.raises(ValueError, match="rec7.csv, .*rec7.srt: there already"):
+        prediction.output_files(outputs[0], table)
+    assert [path.read_text() for path in outputs] == [content] * 3
+
+
+def test_all_files_of_the_default_name_are_checked(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = prediction.predict_file(table, _network(_signal()))
+    outputs = prediction.write_prediction(found)
+    assert outputs[0].name == f"{table.stem}.detections.json"
+    prediction.write_prediction(found)
+    content = outputs[0].read_text()
+    # Another layout holds the same; another score, or one that JSON does not have, is an edit.
+    outputs[0].write_text(json.dumps(json.loads(content)))
+    prediction.write_prediction(found)
+    for score in ("0.75", "NaN"):
+        edited = content.replace('"score": 0.5', f'"score": {score}')
+        outputs[0].write_text(edited)
+        with pytest.raises(ValueError, match=f"^{outputs[0]}: there already"):
+            prediction.write_prediction(found)
+        assert outputs[0].read_text() == edited != content
+    prediction.write_prediction(found, overwrite=True)
+    assert outputs[0].read_text() == content
+
+
 def test_nothing_is_written_where_a_folder_is_in_the_way(film, tmp_path):
     found = prediction.predict_file(film, _network(_motion()))
     (tmp_path / "out" / "x.html").mkdir(parents=True)

@@ -13,6 +13,8 @@ from typing import IO, Any
 
 import numpy as np
 
+_NAMED = 5  # files in a message
+
 
 def read_text(path: str | os.PathLike) -> str:
     """Reads a file of text; raises ValueError if it is missing or not UTF-8."""
@@ -103,8 +105,12 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
       TypeError: if the value holds something else.
       OSError: if the file cannot be written, in one line; what lay there before still does.
     """
-    text = json.dumps(value, indent=1, allow_nan=False, default=_plain)
-    write_bytes(path, (text + "\n").encode())
+    write_bytes(path, json_bytes(value))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes; raises ValueError and TypeError as it does."""
+    return (json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n").encode()
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
@@ -178,6 +184,34 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"cannot read {path}: {_reason(error)}; expected an .npz") from error
+
+
+def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> None:
+    """Refuses to write where files lie that are not ours.
+
+    Args:
+      paths: of the files to write.
+      ours: whether a file that exists was written by this library and not changed since. One that
+        it cannot read (OSError) is not.
+
+    Raises:
+      ValueError: naming the files.
+    """
+
+    def is_ours(path: Path) -> bool:
+        try:
+            return ours(path)
+        except OSError:
+            return False
+
+    # A broken link counts as a file: its target may be on a disk that is not mounted.
+    others = [str(path) for path in paths if os.path.lexists(path) and not is_ours(path)]
+    if others:
+        more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+        raise ValueError(
+            f"{', '.join(others[:_NAMED])}{more}: there already, and not written by tal_jax or "
+            "changed since; expected another --output, or --overwrite to replace what is there"
+        )
 
 
 def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:

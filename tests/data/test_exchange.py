@@ -528,6 +528,57 @@ def test_labels_that_a_format_cannot_hold(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("kind", KINDS_OF_ONE)
+def test_files_in_a_folder_are_not_replaced(tmp_path, kind):
+    """Of several recordings, none is written where one file is in the way."""
+    labels = _labels(a=RawRecording("train", 9.5, None, (RUN,)))
+    path = tmp_path / f"clip{exchange._SUFFIXES[kind]}"
+    theirs = EAF if kind == "elan" else "0.5\t0.5\tmine\n"
+    path.write_text(theirs)
+    with pytest.raises(ValueError, match=f"^{path}: there already, and not written by tal_jax"):
+        exchange.write_labels(tmp_path, labels, kind=kind)
+    assert list(tmp_path.iterdir()) == [path] and path.read_text() == theirs
+    exchange.write_labels(tmp_path, labels, kind=kind, overwrite=True)
+    assert _sorted(exchange.read_labels(path)) == [JUMP, FALL, RUN]
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_ONE)
+def test_a_named_file_is_replaced(tmp_path, kind):
+    path = tmp_path / f"clip{exchange._SUFFIXES[kind]}"
+    path.write_text("theirs")
+    exchange.write_labels(path, _labels())
+    assert _sorted(exchange.read_labels(path)) == [JUMP, FALL, RUN]
+
+
+def test_elan_files_of_ours_are_replaced_unless_they_were_changed(tmp_path):
+    path = tmp_path / "clip.eaf"
+    exchange.write_labels(tmp_path, _labels(), kind="elan")
+    exchange.write_labels(tmp_path, _labels([JUMP]), kind="elan")
+    assert _sorted(exchange.read_labels(path)) == [JUMP]
+    ours = path.read_text()
+    mark = ours[ours.rindex("<!--") :]
+    changes = {
+        "edited": ours.replace(">jump<", ">leap<"),
+        "without its comment": ours.removesuffix(mark),
+        "with more behind it": ours + "<!-- mine -->\n",
+        "of another file": EAF + mark,
+    }
+    for change, content in changes.items():
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"clip\.eaf: there already"):
+            exchange.write_labels(tmp_path, _labels(), kind="elan")
+        assert path.read_text() == content, change
+        exchange.read_labels(path)
+
+
+def test_audacity_files_are_replaced_by_the_same_only(tmp_path):
+    exchange.write_labels(tmp_path, _labels(), kind="audacity")
+    exchange.write_labels(tmp_path, _labels(), kind="audacity")
+    with pytest.raises(ValueError, match=r"clip\.txt: there already"):
+        exchange.write_labels(tmp_path, _labels([JUMP]), kind="audacity")
+
+
 @pytest.mark.parametrize("kind", exchange.KINDS)
 def test_long_names_and_a_full_disk(tmp_path, kind, monkeypatch):
     suffix = exchange._SUFFIXES[kind]

@@ -175,6 +175,26 @@ def test_npz_that_cannot_be_read(tmp_path, kind):
         files.read_npz(path)
 
 
+def test_files_that_are_not_ours_are_not_replaced(tmp_path):
+    paths = [tmp_path / f"{index}.csv" for index in range(8)]
+    files.refuse_replacing(paths, ours=lambda path: False)  # none exists
+    for path in paths[1:]:
+        path.write_text("ours" if path == paths[2] else "theirs")
+    with pytest.raises(ValueError) as caught:
+        files.refuse_replacing(paths, ours=lambda path: path.read_text() == "ours")
+    named = ", ".join(str(paths[index]) for index in (1, 3, 4, 5, 6))
+    assert str(caught.value).startswith(f"{named} and 1 more: there already, and not written by ")
+    files.refuse_replacing(paths, ours=lambda path: True)
+
+
+def test_what_cannot_be_read_is_not_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "not mounted")
+    for name in ("folder", "link"):
+        with pytest.raises(ValueError, match=f"{name}: there already"):
+            files.refuse_replacing([tmp_path / name], ours=lambda path: not path.read_bytes())
+
+
 def test_text_without_a_byte_order_mark(tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbf\xc3\xbc\r\nb\n")
     assert files.read_text(tmp_path / "a.txt") == "\u00fc\nb\n"

@@ -26,7 +26,7 @@ from tal_jax.data import files
 from tal_jax.data.annotations import Instance, annotations_to_dict
 from tal_jax.data.exchange import elan, label_studio, tables, via
 from tal_jax.data.exchange.labels import Labels, collect, find_media, is_video, losses
-from tal_jax.data.formats import RawRecording, read_raw
+from tal_jax.data.formats import RawAnnotations, RawRecording, read_raw
 from tal_jax.data.point_files import clicks_by_recording, read_point_file
 from tal_jax.data.point_sets import with_durations
 from tal_jax.extraction.video import probe
@@ -134,24 +134,27 @@ def write_labels(
     kind: str | None = None,
     recordings: str | os.PathLike | None = None,
     frame_rate: float | None = None,
+    overwrite: bool = False,
 ) -> list[str]:
     """Writes a label file.
 
     Args:
-      path: the file. For a kind that has one recording a file it may be a folder, that is, have no
-        suffix; every recording then gets a file named after it.
+      path: the file, which is replaced where it exists. For a kind that has one recording a file it
+        may be a folder, that is, have no suffix; every recording then gets a file named after it.
       labels: what to write.
       kind: one of `KINDS`; told by the suffix by default.
       recordings: the folder where the recordings lie, which the files then name; that of `path` by
         default.
       frame_rate: frames a second of the videos, for a kind that counts in frames.
+      overwrite: whether existing files in a folder are replaced even if they were not written here,
+        or changed since.
 
     Returns:
       What was left out or changed, a line each.
 
     Raises:
       ValueError: if the kind is not known, or has no place for several recordings or for a label,
-        or the file would be a video.
+        the file would be a video, or files in a folder must not be replaced; nothing is written.
       OSError: if a file cannot be written.
     """
     path = Path(path)
@@ -162,7 +165,7 @@ def write_labels(
     folder = path.parent if recordings is None else Path(recordings)
     _check_rate(frame_rate)
     if kind in _ONE_A_FILE:
-        return _write_each(path, labels, kind, folder)
+        return _write_each(path, labels, kind, folder, overwrite)
     if kind == "csv":
         return tables.write_table(path, labels)
     if kind == "via":
@@ -284,9 +287,10 @@ def _read_text(path: Path, subset: str) -> Labels:
     return collect("click list", str(path), recordings)
 
 
-def _write_each(path: Path, labels: Labels, kind: str, folder: Path) -> list[str]:
+def _write_each(path: Path, labels: Labels, kind: str, folder: Path, overwrite: bool) -> list[str]:
     raw = labels.annotations
-    if not path.suffix or path.is_dir():
+    into_folder = not path.suffix or path.is_dir()
+    if into_folder:
         paths = {name: path / _file_name(name, _SUFFIXES[kind]) for name in raw.recordings}
     elif len(raw.recordings) == 1:
         paths = dict.fromkeys(raw.recordings, path)
@@ -295,16 +299,28 @@ def _write_each(path: Path, labels: Labels, kind: str, folder: Path) -> list[str
             f"{path}: {len(raw.recordings)} recordings, of which {kind} holds one a file; expected "
             "a folder to write into"
         )
-    for name, target in paths.items():
-        recording = raw.recordings[name]
-        if kind == "elan":
-            media = find_media(folder, name)
-            elan.write_elan(target, name, recording, classes=raw.classes, media=media)
-        else:
-            tables.write_audacity(target, recording)
+    contents = {target: _content(target, raw, name, kind, folder) for name, target in paths.items()}
+
+    def is_ours(target: Path) -> bool:
+        present = target.read_bytes()
+        # A label track has no place for a mark: only the same content is known to be ours.
+        return present == contents[target] or (kind == "elan" and elan.is_unchanged(present))
+
+    if into_folder and not overwrite:
+        files.refuse_replacing(contents, ours=is_ours)
+    for target, content in contents.items():
+        files.write_bytes(target, content)
     if kind == "elan":
         return losses(labels, "subsets", "durations", "classes", "empty")
     return losses(labels, "empty")
+
+
+def _content(path: Path, raw: RawAnnotations, name: str, kind: str, folder: Path) -> bytes:
+    recording = raw.recordings[name]
+    if kind == "audacity":
+        return tables.to_audacity(path, recording)
+    media = find_media(folder, name)
+    return elan.to_elan(path, name, recording, classes=raw.classes, media=media)
 
 
 def _check_rate(frame_rate: float | None) -> None:

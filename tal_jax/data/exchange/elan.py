@@ -6,9 +6,14 @@ linguistic type "point", as annotations of one millisecond. The label is the val
 annotation, or the name of the tier where the value is empty. The classes are a controlled
 vocabulary, so that ELAN offers them; the name, the duration and the subset of the recording are
 properties of the document.
+
+A file ends in a comment with the sha256 of the bytes before it. ELAN drops comments when it saves,
+and an edit of the text changes the digest: without a comment that matches, a file was changed or
+comes from elsewhere.
 """
 
 import datetime
+import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +21,6 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from tal_jax.data import files
 from tal_jax.data.exchange.labels import (
     Labels,
     Span,
@@ -32,6 +36,7 @@ from tal_jax.data.formats import RawRecording
 _PROPERTY = "tal_jax:"
 _MILLISECONDS = 1000  # in a second
 _SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
+_MARK = b"<!-- tal_jax: sha256 of the above: "
 _POINT, _SEGMENT, _CLASSES = "point", "segment", "classes"
 
 
@@ -86,18 +91,18 @@ def read_elan(
     )
 
 
-def write_elan(
+def to_elan(
     path: str | os.PathLike,
     name: str,
     recording: RawRecording,
     *,
     classes: Sequence[str],
     media: Path | None = None,
-) -> None:
-    """Writes one recording as `.eaf`.
+) -> bytes:
+    """The content of the `.eaf` of one recording.
 
     Args:
-      path: the file.
+      path: of the file, to which the media is given relatively.
       name: of the recording.
       recording: what is known of it.
       classes: all classes, which become the controlled vocabulary.
@@ -105,7 +110,6 @@ def write_elan(
 
     Raises:
       ValueError: if a label holds a character that XML cannot.
-      OSError: if the file cannot be written.
     """
     root = ElementTree.Element(
         "ANNOTATION_DOCUMENT",
@@ -156,7 +160,18 @@ def write_elan(
         _parse_bytes(content)
     except expat.ExpatError as error:
         raise ValueError(f"{path}: {name}: a name or a label holds what XML cannot") from error
-    files.write_bytes(path, content)
+    return content + _mark(content)
+
+
+def is_unchanged(content: bytes) -> bool:
+    """Whether the content of an `.eaf` is as it was written here."""
+    before, start, _ = content.rpartition(_MARK)
+    return start != b"" and content == before + _mark(before)
+
+
+def _mark(content: bytes) -> bytes:
+    digest = hashlib.sha256(content).hexdigest()
+    return b"%b%b -->\n" % (_MARK, digest.encode())
 
 
 def _tiers(spans: Iterable[Span]) -> list[tuple[str, str, list[Span]]]:

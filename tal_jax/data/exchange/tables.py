@@ -127,8 +127,12 @@ def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> La
     return collect("Audacity labels", str(path), found, joined=joined)
 
 
-def write_audacity(path: str | os.PathLike, recording: RawRecording) -> None:
-    """Writes the label track of one recording.
+def to_audacity(path: str | os.PathLike, recording: RawRecording) -> bytes:
+    """The content of the label track of one recording.
+
+    Args:
+      path: of the file, for messages.
+      recording: what is known of it.
 
     Raises:
       ValueError: if a label has a line break in it.
@@ -146,7 +150,7 @@ def write_audacity(path: str | os.PathLike, recording: RawRecording) -> None:
             f"{time // _MICROSECONDS}.{time % _MICROSECONDS:06}" for time in (span.start, span.end)
         )
         lines.append("\t".join((*times, span.label)) + "\n")
-    files.write_bytes(path, "".join(lines).encode())
+    return "".join(lines).encode()
 
 
 def is_label_track(text: str) -> bool:
