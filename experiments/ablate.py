@@ -177,11 +177,14 @@ def copy_round(source: Path, target: Path) -> None:
 
 
 def format_table(root: Path, settings: dict[str, Setting], rounds: int) -> str:
-    """The table of the last rounds over the seeds that are finished."""
+    """The table of all rounds together over the seeds that are finished."""
+
+    def result(workdir, setting):
+        last, together = last_evaluation(workdir, setting, rounds), workdir / "evaluation.json"
+        return together if last.exists() and together.exists() else last
+
     rows = {
-        setting.title: [
-            last_evaluation(path, setting, rounds) for path in sorted((root / name).glob("seed_*"))
-        ]
+        setting.title: [result(path, setting) for path in sorted((root / name).glob("seed_*"))]
         for name, setting in settings.items()
     }
     return runs.format_seeds(rows)

@@ -146,7 +146,8 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
     config.localization.delta = 0.25
     config.localization.min_outer = 0.0
     config.localization.iou_threshold = 0.7
-    config.localization.soft_sigma = 0.0
+    # Detections: soft-NMS. `iou_threshold` is for proposals, and for detections where this is 0.
+    config.localization.soft_sigma = 0.5
 
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.tious = tuple(round(0.1 * i, 1) for i in range(1, 8))

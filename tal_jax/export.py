@@ -1,10 +1,12 @@
-"""A trained network as files that need nothing of this library to run.
+"""The trained networks of a run as files that need nothing of this library to run.
 
 What `export_run` writes::
 
     model.jax_export   (features [b, t, D] float32, where [b, t] bool) -> {scores [b, t, C],
-                       foreground [b, t], video [b, C]}; b and t are free; for cpu, cuda and tpu
-    params.npz         the parameters by their path, "Embedding_0/TemporalConv_0/Dense_0/kernel"
+                       foreground [b, t], video [b, C]}: the mean over the networks of all rounds;
+                       b and t are free; for cpu, cuda and tpu
+    params.npz         the parameters by round and path,
+                       "round_0/Embedding_0/TemporalConv_0/Dense_0/kernel"
     card.json          classes, clock, backbone, config, data, scores, sha256 of both files
 
 The features are those that the backbone makes: standardising them is part of the model.
@@ -31,9 +33,9 @@ from tal_jax.training import methods, steps
 
 MODEL_FILE, PARAMS_FILE, CARD_FILE = "model.jax_export", "params.npz", "card.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
-_VERSION = 1
+_VERSION = 2
 # What `open_export` needs of a card.
-_READ_KEYS = set("classes dim grid manifest threshold sampling localization sha256".split())
+_READ_KEYS = set("classes dim grid manifest threshold localization sha256".split())
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
 _LENGTH_STEP = 256
 
@@ -41,7 +43,7 @@ _LENGTH_STEP = 256
 def export_run(
     workdir: str | Path, output: str | Path, *, platforms: tuple[str, ...] = PLATFORMS
 ) -> dict[str, Any]:
-    """Writes the network of a run's last finished round; see the module for the files.
+    """Writes the networks of a run's finished rounds; see the module for the files.
 
     Args:
       workdir: of a run.
@@ -64,23 +66,22 @@ def export_run(
     files.write_bytes(
         output / MODEL_FILE, _serialize(fitted, params, run_card.read_scaling(workdir), platforms)
     )
-    files.write_npz(output / PARAMS_FILE, _flat(params))
-    compensates = pipeline.compensates_test(fitted)
+    by_round = {f"round_{number}": one for number, one in enumerate(params)}
+    files.write_npz(output / PARAMS_FILE, _flat(by_round))
     card = {
         "version": _VERSION,
         "classes": list(fitted.classes),
         "dim": fitted.dim,
         "grid": data["grid"],
         "manifest": data.get("manifest"),
-        "threshold": shown_threshold(workdir, fitted.round_number),
-        "sampling": config.sampling.to_dict() if compensates else None,
+        "threshold": shown_threshold(workdir, len(params) - 1, config.localization),
         "localization": config.localization.to_dict(),
         "platforms": list(platforms),
-        "round": fitted.round_number,
+        "rounds": len(params),
         "seed": config.seed,
         "config": config.to_dict(),
         "data": data,
-        "scores": _scores_of_round(workdir, fitted.round_number),
+        "scores": _scores_of(workdir),
         "sha256": {
             name: hashlib.sha256((output / name).read_bytes()).hexdigest()
             for name in (MODEL_FILE, PARAMS_FILE)
@@ -107,9 +108,13 @@ def open_export(folder: str | Path) -> Network:
     _import_flatbuffers()
     folder = Path(folder)
     card = files.read_json(folder / CARD_FILE)
-    known = isinstance(card, dict) and card.get("version") == _VERSION
-    if not known or not _READ_KEYS <= card.keys():
+    if not isinstance(card, dict) or not _READ_KEYS <= card.keys():
         raise ValueError(f"{folder / CARD_FILE}: no card of an exported network")
+    if card.get("version") != _VERSION:
+        raise ValueError(
+            f"{folder / CARD_FILE}: version {card.get('version')!r}, expected {_VERSION}; export "
+            "the run again with this version of tal_jax"
+        )
     try:
         serialized = (folder / MODEL_FILE).read_bytes()
     except OSError as error:
@@ -119,16 +124,14 @@ def open_export(folder: str | Path) -> Network:
             f"{folder / MODEL_FILE}: not the file that {CARD_FILE} tells of; export the run again"
         )
     classes, manifest = tuple(card["classes"]), card["manifest"]
-    sampling = card["sampling"]
+    options = ml_collections.ConfigDict(card["localization"])
+    call = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
 
     def predict(recording: Recording) -> tuple[Entries, RecordingScores]:
-        return pipeline.predict_by(
-            _reader(jax.export.deserialize(bytearray(serialized)), recording.name),
-            recording,
-            sampling=None if sampling is None else ml_collections.ConfigDict(sampling),
-            options=ml_collections.ConfigDict(card["localization"]),
-            classes=classes,
-        )
+        sequence = _read(call, recording)
+        scores = RecordingScores(recording.grid, recording.duration_s, sequence, sequence)
+        found = pipeline.relocalize({recording.name: scores}, options, classes)
+        return found[recording.name], scores
 
     return Network(
         source=folder,
@@ -142,21 +145,21 @@ def open_export(folder: str | Path) -> Network:
     )
 
 
-def _reader(exported: Any, name: str) -> Callable[[Any, np.ndarray], ScoreSequence]:
-    call = jax.jit(exported.call)
-
-    def read(features: Any, cumulative: np.ndarray) -> ScoreSequence:
-        total = len(features)
-        length = batches.bucket(total, _LENGTH_STEP)
-        values = np.asarray(features[:], np.float32)
-        check_finite(name, values)
-        padded = np.pad(values, ((0, length - total), (0, 0)))
-        where = np.arange(length) < total
-        said = jax.device_get(call(padded[None], where[None]))
-        scores, foreground = said["scores"][0, :total], said["foreground"][0, :total]
-        return ScoreSequence(scores, foreground, said["video"][0], cumulative)
-
-    return read
+def _read(call: Callable[..., Any], recording: Recording) -> ScoreSequence:
+    """What an exported model predicts for one recording."""
+    total = len(recording.features)
+    length = batches.bucket(total, _LENGTH_STEP)
+    values = np.asarray(recording.features[:], np.float32)
+    check_finite(recording.name, values)
+    padded = np.pad(values, ((0, length - total), (0, 0)))
+    where = np.arange(length) < total
+    found = jax.device_get(call(padded[None], where[None]))
+    return ScoreSequence(
+        found["scores"][0, :total],
+        found["foreground"][0, :total],
+        found["video"][0],
+        np.arange(total + 1, dtype=np.float32),
+    )
 
 
 def _serialize(
@@ -168,13 +171,13 @@ def _serialize(
     def run(features, where):
         if scaling is not None:
             features = (features - np.float32(scaling.mean)) / np.float32(scaling.scale)
-        said = method.read_logits(model, config, params, features, where)
-        scores = method.scores_of(config, said, where)
-        return {
-            "scores": scores.scores,
-            "foreground": scores.foreground,
-            "video": scores.video,
-        }
+
+        def read(one):
+            logits = method.read_logits(model, config, one, features, where)
+            return method.scores_of(config, logits, where)
+
+        mean = jax.tree.map(lambda *values: sum(values) / len(values), *map(read, params))
+        return {"scores": mean.scores, "foreground": mean.foreground, "video": mean.video}
 
     sizes = jax.export.symbolic_shape("b, t")
     features = jax.ShapeDtypeStruct((*sizes, fitted.dim), jnp.float32)
@@ -189,9 +192,9 @@ def _flat(params: Any) -> dict[str, np.ndarray]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _scores_of_round(workdir: Path, number: int) -> dict[str, Any] | None:
-    """What the round's network reached on the run's test recordings."""
-    path = workdir / f"round_{number}" / "evaluation.json"
+def _scores_of(workdir: Path) -> dict[str, Any] | None:
+    """What the networks reached together on the run's test recordings."""
+    path = workdir / "evaluation.json"
     return files.read_json(path) if path.exists() else None
 
 

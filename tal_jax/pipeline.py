@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax import evaluation, localization, processes, run_card
+from tal_jax import ensemble, evaluation, localization, processes, run_card
 from tal_jax.config import check_config
 from tal_jax.data import batches, files
 from tal_jax.data.recordings import (
@@ -56,14 +56,13 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Fitted:
-    """A trained network with what is needed to use it."""
+    """The trained networks of all rounds with what is needed to use them."""
 
-    params: Any
+    params: tuple[Any, ...]  # of each round's network; from round 1 on they met lengthened actions
     config: ml_collections.FrozenConfigDict
     classes: tuple[str, ...]
     dim: int  # D of the features
     overlapping: tuple[tuple[int, int], ...] = ()
-    round_number: int = 0  # that it was trained in; from 1 on it met compensated timelines
 
 
 def fit(
@@ -85,7 +84,7 @@ def fit(
       report: prints a line.
 
     Returns:
-      The network of the last round.
+      The networks of all rounds.
 
     Raises:
       ValueError: for a config or data set that cannot be trained on, a work directory of another
@@ -99,7 +98,7 @@ def fit(
     for note in dataset.notes:
         report(f"note: {note}")
     dataset, held_out = hold_out(dataset, config)
-    proposals, state = None, None
+    proposals, params = None, ()
     for number in range(config.train.rounds):
         began = time.monotonic()
         processes.once(_refuse_orphans, workdir, number)
@@ -113,11 +112,12 @@ def fit(
             number=number,
             lengths=packed.lengths,
             workdir=workdir,
-            params=state.params if state and config.train.warm_start else None,
-            criterion=_criterion(held_out, config, dataset, number),
+            params=params[-1] if params and config.train.warm_start else None,
+            criterion=_criterion(held_out, config, dataset, params),
             report=report,
         )
-        fitted = _fitted(state.params, config, dataset, number)
+        params = (*params, state.params)
+        fitted = _fitted(params, config, dataset)
         proposals = _propose(fitted, dataset, packed, workdir)
         del packed  # neither the test recordings nor the next round need room beside it
         if _test_round(fitted, dataset, workdir, report):
@@ -150,7 +150,7 @@ def fit_many(
       report: prints a line.
 
     Returns:
-      The M networks of the last round.
+      The networks of all rounds, of each of the M runs.
 
     Raises:
       ValueError: as `fit` does, or if runs differ in what is compiled or in the shape of their
@@ -173,7 +173,7 @@ def fit_many(
         report(f"note: {note}")
     share, sizes = together.same_features(datasets), _common_sizes(datasets, configs[0])
     config, num_classes = configs[0], len(datasets[0].classes)
-    proposals, params = [None] * len(configs), [None] * len(configs)
+    proposals, params = [None] * len(configs), [()] * len(configs)
     for number in range(config.train.rounds):
         began = time.monotonic()
         packed = []
@@ -194,17 +194,14 @@ def fit_many(
             lengths=_lengths(config, [one.timeline for one in packed]),
             workdirs=workdirs,
             params=[
-                start if own.train.warm_start else None
-                for start, own in zip(params, configs, strict=True)
+                earlier[-1] if earlier and own.train.warm_start else None
+                for earlier, own in zip(params, configs, strict=True)
             ],
             share_features=share,
             report=report,
         )
-        params = [state.params for state in states]
-        fitted = [
-            _fitted(state.params, own, dataset, number)
-            for state, own, dataset in zip(states, configs, datasets, strict=True)
-        ]
+        params = [(*earlier, state.params) for earlier, state in zip(params, states, strict=True)]
+        fitted = list(map(_fitted, params, configs, datasets))
         proposals = list(map(_propose, fitted, datasets, packed, workdirs))
         del packed
         for one, dataset, workdir in zip(fitted, datasets, workdirs, strict=True):
@@ -220,60 +217,95 @@ def predict(
     *,
     scores: dict[str, RecordingScores] | None = None,
 ) -> Results:
-    """Detects actions in recordings.
+    """Detects actions in recordings, by the mean of what the networks of all rounds predict.
 
     Args:
-      fitted: a trained network.
+      fitted: trained networks.
       recordings: features with their clocks; points are ignored.
-      scores: filled with what the network says of each recording, for `relocalize`, if given.
+      scores: filled with the mean scores of each recording, for `relocalize`, if given.
 
     Returns:
       For each recording its detections, best first, with times in seconds.
 
     Raises:
-      ValueError: if features are bad or of another D than the network was trained on.
+      ValueError: if features are bad or of another D than the networks were trained on.
     """
+    of_rounds = (
+        _read_round(fitted, number, recordings, lengthen=False)
+        for number in range(len(fitted.params))
+    )
+    mean = ensemble.mean_scores(of_rounds)
+    if scores is not None:
+        scores |= mean
+    return _relocalize_shared(mean, fitted.config.localization, fitted.classes)
+
+
+def predict_round(
+    fitted: Fitted,
+    number: int,
+    recordings: Sequence[Recording],
+    *,
+    scores: dict[str, RecordingScores] | None = None,
+) -> Results:
+    """Detects actions in recordings by the network of one round.
+
+    As `predict` does; where the config compensates test recordings, and the network met lengthened
+    actions in training, from a second reading that lengthens short ones.
+    """
+    read = _read_round(fitted, number, recordings, lengthen=compensates_test(fitted, number))
+    if scores is not None:
+        scores |= read
+    return _relocalize_shared(read, fitted.config.localization, fitted.classes)
+
+
+def _read_round(
+    fitted: Fitted, number: int, recordings: Sequence[Recording], *, lengthen: bool
+) -> dict[str, RecordingScores]:
+    """What a round's network predicts for recordings, also on a lengthened timeline if wanted."""
     for recording in recordings:
         check_recording(recording, dim=fitted.dim)
     bare = [dataclasses.replace(recording, points=()) for recording in recordings]
-    results, said = {}, {}
+    scores = {}
     long = [recording for recording in bare if len(recording.features) > _MOST_AT_ONCE]
     for recording in processes.mine(long):
-        results[recording.name], said[recording.name] = _predict_long(fitted, recording)
+        scores[recording.name] = _read_long(fitted, number, recording, lengthen=lengthen)
     groups = _groups(
         [recording for recording in bare if len(recording.features) <= _MOST_AT_ONCE],
         lambda recording: len(recording.features),
     )
     for length, group in processes.mine(groups):
-        packed = _pack_plain(group, length, fitted)
-        found, original = _locate(fitted, group, packed)
-        last = original
-        if compensates_test(fitted):
-            packed = _compensate_by(packed, group, found, fitted.config.sampling, fitted.classes)
-            found, last = _locate(fitted, group, packed)
-        results |= found
-        if scores is not None:
-            for one in group:
-                sequences = original[one.name], last[one.name]
-                said[one.name] = RecordingScores(one.grid, one.duration_s, *sequences)
-    results = processes.gather(results)
-    if scores is not None:
-        said = _gather_scores(said)
-        scores |= {recording.name: said[recording.name] for recording in recordings}
-    return {recording.name: results[recording.name] for recording in recordings}
+        scores |= _read_group(fitted, number, group, length, lengthen=lengthen)
+    scores = _gather_scores(scores)
+    return {recording.name: scores[recording.name] for recording in recordings}
 
 
-def _predict_long(
-    fitted: Fitted, recording: Recording
-) -> tuple[list[dict[str, Any]], RecordingScores]:
-    """`predict` of a recording that only the network's scores of are held as a whole."""
+def _read_group(fitted, number, recordings, length, *, lengthen) -> dict[str, RecordingScores]:
+    """`_read_round` for recordings that are padded to one length."""
+    packed = _pack_plain(recordings, length, fitted)
+    original = _read(fitted, number, recordings, packed)
+    scores = {
+        one.name: RecordingScores(one.grid, one.duration_s, original[one.name], original[one.name])
+        for one in recordings
+    }
+    if not lengthen:
+        return scores
+    options = localization.proposal_options(fitted.config.localization)
+    found = relocalize(scores, options, fitted.classes)
+    packed = _compensate_by(packed, recordings, found, fitted.config.sampling, fitted.classes)
+    last = _read(fitted, number, recordings, packed)
+    return {name: dataclasses.replace(one, last=last[name]) for name, one in scores.items()}
+
+
+def _read_long(fitted, number, recording, *, lengthen) -> RecordingScores:
+    """`_read_round` for a recording that only the scores of are held as a whole."""
     config = fitted.config
     model = methods.method_of(config).make_model(config, len(fitted.classes))
     dtype = batches.feature_dtype([recording], config.model.precision)
+    total = len(recording.features)
 
     def read(features, cumulative):
         return localization.read_windows(
-            fitted.params,
+            fitted.params[number],
             streaming.Windows(recording.name, features, _MOST_AT_ONCE, model.reach, dtype),
             cumulative,
             model=model,
@@ -281,47 +313,15 @@ def _predict_long(
             num_samples=batches.bucket(len(features), _MOST_AT_ONCE // 4),
         )
 
-    sampling = config.sampling if compensates_test(fitted) else None
-    return predict_by(
-        read,
-        recording,
-        sampling=sampling,
-        options=config.localization,
-        classes=fitted.classes,
-    )
-
-
-def predict_by(
-    read: Callable[[Any, np.ndarray], ScoreSequence],
-    recording: Recording,
-    *,
-    sampling: ml_collections.FrozenConfigDict | ml_collections.ConfigDict | None,
-    options: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
-    classes: Sequence[str],
-) -> tuple[list[dict[str, Any]], RecordingScores]:
-    """Detects actions in one recording by whatever reads its features.
-
-    Args:
-      read: `(features, cumulative) -> ScoreSequence`: what the network says of features `[N, D]`,
-        which slices are read of, and what leads their times back.
-      recording: of T snippets.
-      sampling: the section `sampling` of a config to read a lengthened timeline as well; or None.
-      options: the section `localization`.
-      classes: names of the classes.
-
-    Returns:
-      Detections, best first, with times in seconds, and what the network says.
-    """
-    name, total = recording.name, len(recording.features)
     original = read(recording.features, np.arange(total + 1, dtype=np.float32))
-    said = RecordingScores(recording.grid, recording.duration_s, original, original)
-    found = relocalize({name: said}, options, classes)
-    if sampling is not None:
-        resampled = _lengthened(recording, found, sampling, classes)
-        features = streaming.Interpolated(recording.features, resampled.positions[resampled.where])
-        said = dataclasses.replace(said, last=read(features, resampled.cumulative[: total + 1]))
-        found = relocalize({name: said}, options, classes)
-    return found[name], said
+    scores = RecordingScores(recording.grid, recording.duration_s, original, original)
+    if not lengthen:
+        return scores
+    options = localization.proposal_options(config.localization)
+    found = relocalize({recording.name: scores}, options, fitted.classes)
+    resampled = _lengthened(recording, found, config.sampling, fitted.classes)
+    features = streaming.Interpolated(recording.features, resampled.positions[resampled.where])
+    return dataclasses.replace(scores, last=read(features, resampled.cumulative[: total + 1]))
 
 
 def _lengthened(recording, found, sampling, classes) -> resampling.Resampled:
@@ -346,10 +346,10 @@ def relocalize(
     options: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
     classes: Sequence[str],
 ) -> Results:
-    """Detects actions again in what a network said before, without that network.
+    """Detects actions in the scores of networks, without these networks.
 
-    With the settings of the run these are its detections. Where it read a lengthened timeline, that
-    stays the one that the run's own settings made, whatever `options` are.
+    With the settings of the run these are its detections. Where a network read a lengthened
+    timeline, that stays the one that the run's own settings made, whatever `options` are.
 
     Args:
       scores: from `predict`, or read from a file by `score_files.read_scores`.
@@ -363,44 +363,60 @@ def relocalize(
     def length_of(name):
         return len(scores[name].last.cumulative) - 1
 
-    results = {}
+    results, max_runs = {}, localization.MAX_RUNS
     for length, names in _groups(list(scores), length_of):
         longest = max(len(scores[name].last.scores) for name in names)
-        results |= localization.locate_scores(
+        found, max_runs = localization.locate_scores(
             {name: scores[name] for name in names},
             options=options,
             classes=classes,
             length=length,
             num_samples=_num_samples(longest, length),
+            max_runs=max_runs,
         )
+        results |= found
+    return {name: results[name] for name in scores}
+
+
+def _relocalize_shared(
+    scores: Mapping[str, RecordingScores],
+    options: ml_collections.FrozenConfigDict,
+    classes: Sequence[str],
+) -> Results:
+    """`relocalize` in all processes, each its share."""
+    mine = {name: scores[name] for name in processes.mine(scores)}
+    results = processes.gather(relocalize(mine, options, classes))
     return {name: results[name] for name in scores}
 
 
 def load_run(workdir: str | Path) -> Fitted:
-    """Reads the network of a work directory's last finished round.
+    """Reads the networks of a work directory's finished rounds.
 
     Raises:
-      ValueError: if there is none, or it cannot be read.
+      ValueError: if there is none, or one cannot be read.
     """
     workdir = Path(workdir)
     config, data = run_card.read(workdir)
-    finished = [
-        number
-        for number in range(config.train.rounds)
-        if (workdir / f"round_{number}" / "proposals_train.json").exists()
-    ]
-    if not finished:
+    params = []
+    while len(params) < config.train.rounds:
+        folder = workdir / f"round_{len(params)}"
+        if not (folder / "proposals_train.json").exists():
+            break
+        params.append(_load_params(folder / "checkpoints", config))
+    if not params:
         raise ValueError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
+    overlapping = tuple(tuple(pair) for pair in data["overlapping"])
+    return Fitted(tuple(params), config, tuple(data["classes"]), data["dim"], overlapping)
+
+
+def _load_params(folder: Path, config: ml_collections.FrozenConfigDict) -> Any:
+    """The parameters that a round ended with."""
     which = checkpoints.BEST if config.train.patience else checkpoints.LATEST
-    folder = workdir / f"round_{finished[-1]}" / "checkpoints"
     with checkpoints.open_checkpoints(folder, keep_best=which == checkpoints.BEST) as saved:
         params = saved.restore_params(which=which)
     if params is None:
         raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
-    params = devices.replicate(params, devices.local_mesh())
-    overlapping = tuple(tuple(pair) for pair in data["overlapping"])
-    classes = tuple(data["classes"])
-    return Fitted(params, config, classes, data["dim"], overlapping, finished[-1])
+    return devices.replicate(params, devices.local_mesh())
 
 
 def _check_data(dataset: Dataset) -> None:
@@ -555,7 +571,7 @@ def _identity(
     overlapping: Sequence[tuple[int, int]],
     num_classes: int,
     *,
-    most_points: timelines.MostPoints = timelines.MostPoints(),
+    most_points: timelines.MostPoints = timelines.NO_POINTS,
     **sizes: int,
 ) -> timelines.Timeline:
     """The untouched timeline, without features."""
@@ -616,42 +632,44 @@ def _groups(
         kinds.setdefault(size.bit_length(), []).append(recording)
     for alike in kinds.values():
         length = batches.bucket(max(map(length_of, alike)), _LENGTH_STEP)
-        size = min(_CHUNK, len(alike))
-        for first in range(0, len(alike), size):
-            # The last group is filled up with some of the group before it.
-            first = min(first, len(alike) - size)
-            yield length, alike[first : first + size]
+        for group in _equal_parts(alike):
+            yield length, group
+
+
+def _equal_parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Parts of at most `_CHUNK`, so that one program serves all."""
+    size = min(_CHUNK, len(items))
+    for first in range(0, len(items), size):
+        # The last part is filled up with some of the part before it.
+        first = min(first, len(items) - size)
+        yield items[first : first + size]
 
 
 # --- rounds ---
 
 
 def _fitted(
-    params: Any, config: ml_collections.FrozenConfigDict, dataset: Dataset, number: int
+    params: Sequence[Any], config: ml_collections.FrozenConfigDict, dataset: Dataset
 ) -> Fitted:
     dim = dataset.train[0].features.shape[1]
-    overlapping = tuple(dataset.overlapping)
-    params = devices.replicate(params, devices.local_mesh())
-    return Fitted(params, config, tuple(dataset.classes), dim, overlapping, number)
+    params = tuple(devices.replicate(one, devices.local_mesh()) for one in params)
+    return Fitted(params, config, tuple(dataset.classes), dim, tuple(dataset.overlapping))
 
 
-def compensates_test(fitted: Fitted) -> bool:
-    """Whether recordings are read once more, lengthened where a first reading found actions."""
+def compensates_test(fitted: Fitted, number: int) -> bool:
+    """Whether a round's network reads recordings once more, lengthened where it found actions."""
     sampling = fitted.config.sampling
-    return sampling.compensate and sampling.test_compensation and fitted.round_number > 0
+    return sampling.compensate and sampling.test_compensation and number > 0
 
 
-def _locate(fitted: Fitted, recordings, packed: Packed, *, own=False):
-    return localization.locate_recordings(
-        fitted.params,
+def _read(fitted: Fitted, number: int, recordings, packed: Packed) -> dict[str, ScoreSequence]:
+    return localization.read_recordings(
+        fitted.params[number],
         recordings,
         feeding.chunks(packed.timeline, recordings, fitted.config.model.precision),
         model=methods.method_of(fitted.config).make_model(fitted.config, len(fitted.classes)),
         config=steps.compiled_config(fitted.config),
-        options=fitted.config.localization,
-        classes=fitted.classes,
         num_samples=packed.lengths.whole[-1],
-        own=own,
     )
 
 
@@ -700,59 +718,84 @@ def _criterion(
     held_out: Sequence[Recording],
     config: ml_collections.FrozenConfigDict,
     dataset: Dataset,
-    number: int,
+    earlier: tuple[Any, ...],
 ) -> Callable[[Any], float] | None:
+    """Scores the parameters of the round that comes after the `earlier` ones."""
     if not held_out:
         return None
+    options = localization.proposal_options(config.localization)
 
     def criterion(params):
-        found = predict(_fitted(params, config, dataset, number), held_out)
+        fitted, number = _fitted((*earlier, params), config, dataset), len(earlier)
+        lengthen = compensates_test(fitted, number)
+        scores = _read_round(fitted, number, held_out, lengthen=lengthen)
+        found = _relocalize_shared(scores, options, fitted.classes)
         return point_criterion(found, held_out, dataset.classes)
 
     return criterion
 
 
 def _propose(fitted: Fitted, dataset: Dataset, packed: Packed, workdir: Path) -> Results:
-    """What the round's network proposes on the training recordings, found once."""
-    path = workdir / f"round_{fitted.round_number}" / "proposals_train.json"
+    """What the last round's network proposes on the training recordings, found once."""
+    number = len(fitted.params) - 1
+    path = workdir / f"round_{number}" / "proposals_train.json"
     if not processes.once(path.exists):
         rows = np.array(processes.mine(range(len(dataset.train))), np.int32)
-        found = processes.gather(_propose_in(fitted, dataset, packed, rows))
+        found = processes.gather(_propose_in(fitted, number, dataset, packed, rows))
         found = {recording.name: found[recording.name] for recording in dataset.train}
         processes.once(files.write_json, path, activitynet(found))
     # Read back from the file even when just written: it is the only way to the next round.
     return processes.once(files.read_json, path)["results"]
 
 
-def _propose_in(fitted: Fitted, dataset: Dataset, packed: Packed, rows: np.ndarray) -> Results:
-    """Proposals on some of the training recordings, each as a whole, those of one length at once."""
+def _propose_in(
+    fitted: Fitted, number: int, dataset: Dataset, packed: Packed, rows: np.ndarray
+) -> Results:
+    """Proposals on some of the training recordings, each as a whole, in their own classes."""
     counts = np.asarray(packed.timeline.counts)[rows]
     lengths = packed.lengths.whole
     kinds = np.searchsorted(lengths[:-1], counts)
-    found = {}
+    results, max_runs = {}, localization.MAX_RUNS
     for kind, length in enumerate(lengths):
         alike = rows[kinds == kind]
-        if len(alike):
-            timeline = packed.timeline
-            if len(alike) < len(dataset.train):
-                timeline = timelines.take(timeline, alike)
-            recordings = [dataset.train[row] for row in alike]
-            found |= _locate(fitted, recordings, _packed(timeline, length), own=True)[0]
-    return found
+        if not len(alike):
+            continue
+        timeline = packed.timeline
+        if len(alike) < len(dataset.train):
+            timeline = timelines.take(timeline, alike)
+        recordings = [dataset.train[row] for row in alike]
+        read = _read(fitted, number, recordings, _packed(timeline, length))
+        for part in _equal_parts(recordings):
+            # In the same shapes in all rounds.
+            found, max_runs = localization.locate_scores(
+                {
+                    one.name: RecordingScores(one.grid, one.duration_s, *[read[one.name]] * 2)
+                    for one in part
+                },
+                options=localization.proposal_options(fitted.config.localization),
+                classes=fitted.classes,
+                length=packed.timeline.weights.shape[1],
+                num_samples=length,
+                wanted={one.name: labels_of(one) for one in part},
+                max_runs=max_runs,
+            )
+            results |= found
+    return results
 
 
 def _test_round(
     fitted: Fitted, dataset: Dataset, workdir: Path, report: Callable[[str], None]
 ) -> bool:
-    """Writes what the round's network finds in the test recordings, and how good that is.
+    """Writes what the last round's network detects in the test recordings, and how good that is.
 
-    False where there is nothing to do.
+    Then the same of all rounds so far. False where there is nothing to do.
     """
-    done = workdir / f"round_{fitted.round_number}" / "evaluation.json"
+    number = len(fitted.params) - 1
+    done = workdir / f"round_{number}" / "evaluation.json"
     if not dataset.test or processes.once(done.exists):
         return False
     scores: dict[str, RecordingScores] = {}
-    found = predict(fitted, dataset.test, scores=scores)
+    found = predict_round(fitted, number, dataset.test, scores=scores)
     processes.once(_write_test_round, fitted, found, scores, dataset, workdir, report)
     return True
 
@@ -765,28 +808,47 @@ def _write_test_round(
     workdir: Path,
     report: Callable[[str], None],
 ) -> None:
-    number = fitted.round_number
+    config, number = fitted.config, len(fitted.params) - 1
     folder = workdir / f"round_{number}"
-    files.write_json(folder / "detections_test.json", activitynet(found))
     write_scores(folder / "scores_test.npz", scores)
-    metrics = evaluate(found, dataset.ground_truth, fitted.config)
-    files.write_json(workdir / "detections.json", activitynet(found))
-    report(f"round {number}\n{evaluation.format_table(metrics)}")
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
-    log.rewind(number, fitted.config.train.steps)
+    log.rewind(number, config.train.steps)
+    metrics = _write_detections(folder / "detections_test.json", found, dataset, config)
+    report(f"round {number}\n{evaluation.format_table(metrics)}")
+    _log_evaluation(log, metrics, round=number, event="evaluation")
+    # Read from files, so that a run that goes on needs no network for it.
+    paths = [workdir / f"round_{one}" / "scores_test.npz" for one in range(number + 1)]
+    mean = ensemble.mean_scores(map(read_scores, paths))
+    write_scores(workdir / "scores_test.npz", mean)
+    found = relocalize(mean, config.localization, fitted.classes)
+    of_all = _write_detections(workdir / "detections.json", found, dataset, config)
+    if number:
+        report(f"all rounds, 0 to {number}\n{evaluation.format_table(of_all)}")
+        _log_evaluation(log, of_all, round=number, event="evaluation_of_all_rounds")
+    files.write_json(workdir / "evaluation.json", of_all.to_dict())
+    # Last, since it marks the round as done.
+    files.write_json(folder / "evaluation.json", metrics.to_dict())
+
+
+def _write_detections(
+    path: Path, found: Results, dataset: Dataset, config: ml_collections.FrozenConfigDict
+) -> evaluation.DetectionMetrics:
+    files.write_json(path, activitynet(found))
+    return evaluate(found, dataset.ground_truth, config)
+
+
+def _log_evaluation(
+    log: metrics_log.MetricsLog, metrics: evaluation.DetectionMetrics, **place: Any
+) -> None:
     middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
     log.append(
-        round=number,
-        event="evaluation",
+        **place,
         average_map=float(metrics.average_map),
         map=metrics.map.tolist(),
         tious=metrics.tious.tolist(),
         short_recall=_number(metrics.short_recall[middle]),
         long_recall=_number(metrics.long_recall[middle]),
     )
-    files.write_json(workdir / "evaluation.json", metrics.to_dict())
-    # Last, since it marks the round as done.
-    files.write_json(folder / "evaluation.json", metrics.to_dict())
 
 
 def _gather_scores(said: dict[str, RecordingScores]) -> dict[str, RecordingScores]:

@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import ml_collections
 import numpy as np
 
 from tal_jax import extraction, pipeline, run_card
@@ -17,6 +19,7 @@ from tal_jax.data.features import GRID_FILE, load_grid
 from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.data.score_files import RecordingScores
+from tal_jax.ops import segments as segment_ops
 from tal_jax.report import player, subtitles
 
 Entries = list[dict[str, Any]]  # ActivityNet: [{label, score, segment in seconds}], best first
@@ -75,7 +78,7 @@ class Prediction:
 
 
 def open_run(workdir: str | Path) -> Network:
-    """Opens the network of a run's last finished round.
+    """Opens the networks of a run's finished rounds.
 
     Raises:
       ValueError: if there is none, or a file of the run cannot be read.
@@ -97,23 +100,53 @@ def open_run(workdir: str | Path) -> Network:
         grid=Grid.from_dict(data["grid"]),
         manifest=run_card.manifest_of(data),
         scaling=run_card.read_scaling(workdir),
-        threshold=shown_threshold(workdir, fitted.round_number),
+        threshold=shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization),
     )
 
 
-def shown_threshold(workdir: Path, round_number: int) -> float | None:
+def shown_threshold(
+    workdir: Path, round_number: int, options: ml_collections.FrozenConfigDict
+) -> float | None:
     """The score that leaves as many proposals on the training recordings as they have points.
 
-    None where a run has no points.
+    Duplicates among the proposals are lowered as they are among detections. None where a run has no
+    points.
     """
     proposals = files.read_json(workdir / f"round_{round_number}" / "proposals_train.json")
     points = files.read_json(workdir / "train_points.json")
     count = sum(len(one["annotations"]) for one in points["database"].values())
-    scores = sorted(
-        (entry["score"] for found in proposals["results"].values() for entry in found),
-        reverse=True,
-    )
-    return scores[min(count, len(scores)) - 1] if count and scores else None
+    scores = np.sort(_ranked(proposals["results"].values(), options.soft_sigma))[::-1]
+    return float(scores[min(count, len(scores)) - 1]) if count and len(scores) else None
+
+
+def _ranked(recordings: Iterable[Entries], soft_sigma: float) -> np.ndarray:
+    """Scores of entries after soft-NMS among those of one recording and class."""
+    groups: dict[tuple[int, str], Entries] = {}
+    for number, entries in enumerate(recordings):
+        for entry in entries:
+            groups.setdefault((number, entry["label"]), []).append(entry)
+    if not groups:
+        return np.zeros(0)
+    shape = len(groups), max(map(len, groups.values()))
+    segments, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
+    where = np.zeros(shape, bool)
+    for row, entries in enumerate(groups.values()):
+        segments[row, : len(entries)] = [entry["segment"] for entry in entries]
+        scores[row, : len(entries)] = [entry["score"] for entry in entries]
+        where[row, : len(entries)] = True
+    if soft_sigma:
+        scores = np.asarray(_lower(segments, scores, where, soft_sigma))
+    return scores[where]
+
+
+@jax.jit
+def _lower(segments, scores, where, sigma):
+    """`ops.soft_nms` for each row."""
+
+    def one(segments, scores, where):
+        return segment_ops.soft_nms(segments, scores, sigma=sigma, where=where)
+
+    return jax.vmap(one)(segments, scores, where)
 
 
 def predict_file(

@@ -19,7 +19,7 @@ from tal_jax.data.score_files import read_scores
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
-    """Scores the saved detections of every finished round again, and writes the scores.
+    """Scores the saved detections of every finished round, and of all together, again.
 
     Args:
       workdir: of a run.
@@ -35,16 +35,16 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
     rounds = _rounds_with(workdir, "detections_test.json")
     if not rounds:
         raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
+    paths = {folder: folder / "detections_test.json" for folder in rounds}
+    paths[workdir] = workdir / "detections.json"
     scored = {
-        folder: pipeline.evaluate(
-            read_results(folder / "detections_test.json"), ground_truth, config
-        )
-        for folder in rounds
+        folder: pipeline.evaluate(read_results(path), ground_truth, config)
+        for folder, path in paths.items()
     }
     for folder, metrics in scored.items():
-        print_line(f"{_title(folder)}\n{evaluation.format_table(metrics)}")
+        if folder != workdir or has_all_rounds(workdir):
+            print_line(f"{_title(folder)}\n{evaluation.format_table(metrics)}")
         files.write_json(folder / "evaluation.json", metrics.to_dict())
-    files.write_json(workdir / "evaluation.json", metrics.to_dict())
 
 
 def evaluate_scores(
@@ -54,12 +54,12 @@ def evaluate_scores(
     output: str | Path | None = None,
     print_line: Callable[[str], None] = print,
 ) -> None:
-    """Localizes again in the saved scores of a round, without its network, and scores the result.
+    """Localizes again in saved scores, without the networks, and scores the result.
 
     Nothing in the run changes.
 
     Args:
-      path: a round's `scores_test.npz`, in the work directory of its run.
+      path: the `scores_test.npz` of a round, or of all rounds, in the work directory of its run.
       assignments: changes to the run's settings, such as `"localization.delta=0.5"`.
       output: a file for the detections.
       print_line: prints a line.
@@ -68,7 +68,8 @@ def evaluate_scores(
       ValueError: if a file cannot be read or does not fit the run, or a setting is refused.
       OSError: if the output cannot be written.
     """
-    workdir = Path(path).absolute().parent.parent
+    folder = Path(path).absolute().parent
+    workdir = folder if (folder / "config.json").exists() else folder.parent
     config, data = run_card.read(workdir)
     config = _relocalizing_config(config, assignments)
     ground_truth = files.read_json(workdir / "ground_truth.json")
@@ -96,7 +97,7 @@ def tune_run(
     data: str | os.PathLike | None = None,
     print_line: Callable[[str], None] = print,
 ) -> None:
-    """Chooses localization settings for the last round by the points that a run held out.
+    """Chooses localization settings for all rounds together by the points that a run held out.
 
     Writes `tuned.json`; see `tal_jax.tuning` for what is chosen and how.
 
@@ -139,17 +140,20 @@ def tune_run(
         f"criterion {tuned.criterion_before:.4f} before, {tuned.criterion:.4f} now, on {points} "
         f"points of {len(held_out)} held-out recordings; in {workdir / 'tuned.json'}"
     )
-    path = workdir / f"round_{fitted.round_number}" / "scores_test.npz"
-    command = ["tal-jax", "evaluate", "--scores", str(path)]
+    command = ["tal-jax", "evaluate", "--scores", str(workdir / "scores_test.npz")]
     for assignment in _assignments(config.localization, tuned.options):
         command += ["--set", assignment]
     print_line(shlex.join(command))
 
 
 def compare_rounds(workdir: str | Path) -> str:
-    """A table with the mAP of each evaluated round, in percent; empty where there is none."""
-    rows = []
-    for folder in _rounds_with(Path(workdir), "evaluation.json"):
+    """A table with the mAP of each evaluated round, and of all together, in percent.
+
+    Empty where there is none.
+    """
+    rows, workdir = [], Path(workdir)
+    folders = _rounds_with(workdir, "evaluation.json")
+    for folder in [*folders, workdir] if has_all_rounds(workdir) else folders:
         metrics = evaluation.DetectionMetrics.from_dict(files.read_json(folder / "evaluation.json"))
         if not rows:
             thresholds = "".join(f"{f'@{tiou:g}':>7}" for tiou in metrics.tious.round(6))
@@ -170,7 +174,7 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
       ValueError: if a file cannot be read.
     """
     lines = [
-        "mAP in %, mean ± standard deviation over the seeds, last update of all rounds",
+        "mAP in %, mean ± standard deviation over the seeds, last update, all rounds together",
         "",
         "| setting | seeds | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
         "|---|---|---|---|---|---|---|---|",
@@ -263,5 +267,12 @@ def _rounds_with(workdir: Path, name: str) -> list[Path]:
     )
 
 
+def has_all_rounds(workdir: Path) -> bool:
+    """Whether several rounds are evaluated, and together."""
+    several = len(_rounds_with(workdir, "scores_test.npz")) > 1
+    return several and (workdir / "scores_test.npz").exists()
+
+
 def _title(folder: Path) -> str:
-    return folder.name.replace("_", " ")
+    is_round = folder.name.startswith("round_")
+    return folder.name.replace("_", " ") if is_round else "all rounds"

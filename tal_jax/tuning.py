@@ -4,8 +4,9 @@ The criterion is `pipeline.point_criterion`: over the points, the mean score of 
 that contains that point and no other. No start and no end enters it, so that nothing is learnt of
 test recordings, nor of what training is not told. It compares two settings honestly only if they
 
-1. score the same segment the same. `video_weight`, `delta` and `min_outer` are part of the score,
-   and `soft_sigma` lowers it: they would move the criterion without moving one segment.
+1. score the same segment the same. `video_weight`, `delta` and `min_outer` are part of the score:
+   they would move the criterion without moving one segment. So would soft-NMS, which is therefore
+   replaced by hard NMS here.
 2. propose from equally many thresholds. The criterion sees the best proposal of each point and no
    wrong one. More thresholds, a lower `class_threshold` or a higher `iou_threshold` give more
    proposals, which it could only reward: at `iou_threshold=1`, where every duplicate is kept, it is
@@ -25,7 +26,7 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 import numpy as np
 
-from tal_jax import pipeline
+from tal_jax import localization, pipeline
 from tal_jax.data.recordings import Recording
 from tal_jax.data.score_files import RecordingScores
 
@@ -125,7 +126,8 @@ def _try_values(setting, scores, recordings, options, classes) -> list[Trial]:
     """A trial of the value that there is, then of every other."""
     trials, before = [], None
     for value in dict.fromkeys([tuple(options[setting]), *_level_sets(len(options[setting]))]):
-        found = pipeline.relocalize(scores, _replace(options, setting, value), classes)
+        tried = localization.proposal_options(_replace(options, setting, value))
+        found = pipeline.relocalize(scores, tried, classes)
         values = pipeline.point_scores(found, recordings, classes)
         before = values if before is None else before
         gains = values - before

@@ -28,26 +28,31 @@ def test_predicts_what_the_run_does(toy_run, exported):
     for name in ("test_0", "test_1"):
         path = toy_run.data / f"{name}.npy"
         want, got = (prediction.predict_file(path, network) for network in networks)
-        assert len(got.detections) == len(want.detections) > 5
         assert got.threshold == want.threshold and got.duration_s == want.duration_s
-        for one, other in zip(got.detections, want.detections, strict=True):
-            assert one["label"] == other["label"]
-            np.testing.assert_allclose(one["score"], other["score"], atol=1e-5)
-            np.testing.assert_allclose(one["segment"], other["segment"], atol=1e-3)
-        said, wanted = got.scores.original, want.scores.original
-        np.testing.assert_allclose(said.scores, wanted.scores, rtol=1e-5, atol=1e-6)
+        _assert_close(got.scores.original, want.scores.original)
+        # Both localize in the same way; rounding may decide which of two comes first.
+        options = toy_run.fitted.config.localization
+        for one in (got, want):
+            found = pipeline.relocalize({name: one.scores}, options, toy.CLASSES)[name]
+            assert one.detections == found and len(found) > 5
+
+
+def _assert_close(got, want):
+    for part in ("scores", "foreground", "video"):
+        np.testing.assert_allclose(getattr(got, part), getattr(want, part), rtol=1e-4, atol=1e-5)
 
 
 def test_card_and_parameters(toy_run, exported):
     card = json.loads((exported / "card.json").read_text())
     assert card["classes"] == list(toy.CLASSES) and card["platforms"] == ["cpu", "cuda", "tpu"]
-    assert card["data"]["train_recordings"] == 6 and card["round"] == 1
-    assert card["scores"] == json.loads((toy_run.workdir / "round_1/evaluation.json").read_text())
+    assert card["data"]["train_recordings"] == 6 and card["rounds"] == 2
+    assert card["scores"] == json.loads((toy_run.workdir / "evaluation.json").read_text())
     for name, digest in card["sha256"].items():
         assert hashlib.sha256((exported / name).read_bytes()).hexdigest() == digest
     params = files.read_npz(exported / "params.npz")
-    kernel = toy_run.fitted.params["classifier"]["kernel"]
-    np.testing.assert_array_equal(params["classifier/kernel"], kernel)
+    for number, one in enumerate(toy_run.fitted.params):
+        kernel = params[f"round_{number}/classifier/kernel"]
+        np.testing.assert_array_equal(kernel, one["classifier"]["kernel"])
     assert len(params) == len(jax.tree.leaves(toy_run.fitted.params))
 
 
@@ -65,9 +70,9 @@ def test_runs_without_this_library(toy_run, exported):
     for row, recording in enumerate(test):
         want = scores[recording.name].original
         np.testing.assert_allclose(
-            said["scores"][row, : sizes[row]], want.scores, rtol=1e-5, atol=1e-6
+            said["scores"][row, : sizes[row]], want.scores, rtol=1e-4, atol=1e-5
         )
-        np.testing.assert_allclose(said["video"][row], want.video, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(said["video"][row], want.video, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method, settings", [
@@ -85,19 +90,27 @@ def test_every_network_can_be_exported(method, settings):
     features = rng.normal(size=(2, 11, 6)).astype(np.float32)
     where = np.arange(11) < np.array([[11], [7]])
     params = model.init(jax.random.key(0), features, where=where)["params"]
+    params = (params, jax.tree.map(lambda leaf: 0.5 * leaf, params))
     fitted = pipeline.Fitted(params, config, ("a", "b", "c"), 6)
     scaling = Scaling(rng.normal(size=6), rng.uniform(1, 2, size=6))
     serialized = export._serialize(fitted, params, scaling, ("cpu",))
     got = jax.export.deserialize(bytearray(serialized)).call(features, where)
-    said = module.read_logits(model, compiled, params, scaling.apply(features), where)
-    want = module.scores_of(compiled, said, where)
+    of_rounds = [
+        module.scores_of(
+            compiled,
+            module.read_logits(model, compiled, one, scaling.apply(features), where),
+            where,
+        )
+        for one in params
+    ]
     tolerance = 2e-2 if settings.get("precision") else 1e-5
     for name in ("scores", "foreground", "video"):
-        np.testing.assert_allclose(got[name], getattr(want, name), rtol=tolerance, atol=tolerance)
+        want = np.mean([getattr(one, name) for one in of_rounds], axis=0)
+        np.testing.assert_allclose(got[name], want, rtol=tolerance, atol=tolerance)
 
 
-def test_lengthened_timelines_are_read_too(toy_run, tmp_path):
-    """A run whose test recordings are compensated predicts the same from its export."""
+def test_recordings_are_read_once(toy_run, tmp_path):
+    """Also where each round reads them lengthened: the rounds' mean is on their own timeline."""
     import shutil
 
     workdir = tmp_path / "run"
@@ -110,10 +123,9 @@ def test_lengthened_timelines_are_read_too(toy_run, tmp_path):
     want, got = (
         prediction.predict_file(toy_run.data / "test_0.npy", network) for network in networks
     )
-    assert len(want.scores.last.scores) > len(want.scores.original.scores)
-    # Where the lengthened timeline is read depends on the rounding of the first reading.
-    np.testing.assert_allclose(got.scores.last.scores, want.scores.last.scores, atol=1e-3)
-    assert [one["label"] for one in got.detections] == [one["label"] for one in want.detections]
+    for one in (got, want):
+        assert one.scores.last is one.scores.original
+    _assert_close(got.scores.original, want.scores.original)
 
 
 def test_changed_files_are_refused(exported, tmp_path):
@@ -129,10 +141,14 @@ def test_changed_files_are_refused(exported, tmp_path):
     (folder / "model.jax_export").unlink()
     with pytest.raises(ValueError, match="cannot read .*model.jax_export: No such file"):
         export.open_export(folder)
-    for card in ({"version": 0}, {"version": 1}, []):
+    whole = files.read_json(folder / "card.json")
+    for card in ({"version": 0}, {"version": 2}, []):
         files.write_json(folder / "card.json", card)
         with pytest.raises(ValueError, match="no card of an exported network"):
             export.open_export(folder)
+    files.write_json(folder / "card.json", whole | {"version": 1})
+    with pytest.raises(ValueError, match="version 1, expected 2; export the run again"):
+        export.open_export(folder)
 
 
 def test_missing_package(toy_run, tmp_path, monkeypatch):

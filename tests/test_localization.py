@@ -24,7 +24,7 @@ def _jit(op, *static, **defaults):
 
 
 _threshold_runs = _jit(localization.threshold_runs, "max_runs")
-_localize = _jit(localization.localize, "max_runs", "soft_sigma", max_runs=8)
+_localize = _jit(localization.localize, "max_runs", max_runs=8)
 _present_classes = _jit(localization.present_classes)
 
 
@@ -276,11 +276,16 @@ def _saved(cumulative, video=(1.0, 1.4 / 3)):
     return RecordingScores(Grid(1, 1, 1), len(cumulative) - 1.0, sequence, sequence)
 
 
-def _locate_scores(recordings, **changes):
+def _locate_scores(recordings, *, max_runs, **changes):
     options = rsmp_config().localization
+    options.soft_sigma = 0.0
     options.update({name: tuple(levels.tolist()) for name, levels in THRESHOLDS.items()} | changes)
     padded = dict(length=16, num_samples=14)
-    return localization.locate_scores(recordings, options=options, classes="ab", **padded)
+    found, room = localization.locate_scores(
+        recordings, options=options, classes="ab", max_runs=max_runs, **padded
+    )
+    assert room > max_runs
+    return found
 
 
 def _assert_entries(found, label, want, keep, stretch=1.0):
@@ -295,8 +300,7 @@ def _assert_entries(found, label, want, keep, stretch=1.0):
     np.testing.assert_allclose(got[:, 2], want.scores[label][keep][order], atol=1e-5)
 
 
-def test_saved_scores_are_localized_as_fresh_ones(monkeypatch):
-    monkeypatch.setattr(localization, "_MAX_RUNS", 1)  # too few: room for more is made
+def test_saved_scores_are_localized_as_fresh_ones():
     recordings = {
         "plain": _saved(range(13)),
         # Six snippets, of which every one was read twice: times come back halved.
@@ -304,7 +308,7 @@ def test_saved_scores_are_localized_as_fresh_ones(monkeypatch):
         "one class": _saved(range(13), video=(0.3, 0.6)),
     }
     scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
-    found = _locate_scores(recordings, class_threshold=0.4)
+    found = _locate_scores(recordings, max_runs=1, class_threshold=0.4)  # room is made for more
     want = _detect(scores, foreground, [True, True])
     for label in range(2):
         _assert_entries(found["plain"], label, want, want.where[label])
@@ -314,12 +318,11 @@ def test_saved_scores_are_localized_as_fresh_ones(monkeypatch):
     _assert_entries(found["one class"], 1, want, want.where[1])
 
 
-def test_other_settings_change_what_is_found_in_saved_scores(monkeypatch):
-    monkeypatch.setattr(localization, "_MAX_RUNS", 2)
+def test_other_settings_change_what_is_found_in_saved_scores():
     recordings = {name: _saved(range(13)) for name in ("plain", "long/er", "one class")}
     changes = dict(thresholds=(0.1, 0.6), iou_threshold=0.3, video_weight=0.1, delta=0.5)
-    found = _locate_scores(recordings, **changes)
-    assert found != _locate_scores(recordings)
+    found = _locate_scores(recordings, max_runs=1, **changes)
+    assert found != _locate_scores(recordings, max_runs=1)
     scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
     changes["thresholds"] = _curve(0.1, 0.6)
     want = _detect(scores, foreground, [True, False], **changes)

@@ -78,13 +78,16 @@ def test_work_directory(toy_run):
     }
     assert names == {
         *("config.json", "run.json", "metrics.jsonl", "train_points.json", "ground_truth.json"),
-        *("detections.json", "evaluation.json"),
+        *("detections.json", "evaluation.json", "scores_test.npz"),
         *(f"round_{number}/{name}" for number in range(2) for name in each),
     }
     lines = _read_log(toy_run.workdir)
     steps = [(line["round"], line["step"]) for line in lines if "step" in line]
     assert steps == [(number, step) for number in range(2) for step in range(5, 61, 5)]
     assert [line["round"] for line in lines if line.get("event") == "evaluation"] == [0, 1]
+    together = [line for line in lines if line.get("event") == "evaluation_of_all_rounds"]
+    assert [line["round"] for line in together] == [1]
+    assert together[0]["average_map"] == _read(toy_run.workdir / "evaluation.json")["average_map"]
     points = _read(toy_run.workdir / "train_points.json")["database"]
     instances = [one for recording in points.values() for one in recording["annotations"]]
     assert instances and all(set(one) == {"label", "point"} for one in instances)
@@ -114,6 +117,21 @@ def test_saved_scores_give_the_saved_detections(toy_run, number):
     assert pipeline.activitynet(found) == _read(folder / "detections_test.json")
     assert list(found) == [recording.name for recording in toy.dataset(toy_run.data).test]
     assert not {"jit(read)", "jit(locate)"} & set(compiled)
+
+
+def test_all_rounds_are_the_mean_of_each(toy_run):
+    """By hand, from the scores that the rounds saved."""
+    of_rounds = [
+        read_scores(toy_run.workdir / f"round_{number}" / "scores_test.npz") for number in (0, 1)
+    ]
+    together = read_scores(toy_run.workdir / "scores_test.npz")
+    for name, one in together.items():
+        first, second = (scores[name].original for scores in of_rounds)
+        for part in ("scores", "foreground", "video"):
+            want = (np.float64(getattr(first, part)) + getattr(second, part)) / 2
+            np.testing.assert_allclose(getattr(one.original, part), want, rtol=1e-6)
+    found = pipeline.relocalize(together, toy_run.fitted.config.localization, toy.CLASSES)
+    assert pipeline.activitynet(found) == _read(toy_run.workdir / "detections.json")
 
 
 def test_every_program_is_compiled_once(toy_run):
@@ -366,11 +384,11 @@ def test_test_compensation(toy_run, tmp_path):
     config.sampling.test_compensation = True
     fitted = dataclasses.replace(toy_run.fitted, config=check_config(config))
     dataset, scores = toy.dataset(toy_run.data), {}
-    found = pipeline.predict(fitted, dataset.test, scores=scores)
-    plain = pipeline.predict(toy_run.fitted, dataset.test)
-    assert found != plain
+    found = pipeline.predict_round(fitted, 1, dataset.test, scores=scores)
+    plain = [pipeline.predict_round(toy_run.fitted, number, dataset.test) for number in (0, 1)]
+    assert found != plain[1]
     # Round 0 met no compensated timelines.
-    assert pipeline.predict(dataclasses.replace(fitted, round_number=0), dataset.test) == plain
+    assert pipeline.predict_round(fitted, 0, dataset.test) == plain[0]
     metrics = pipeline.evaluate(found, dataset.ground_truth, fitted.config)
     assert metrics.map[4] > 0.9
     for recording in dataset.test:

@@ -3,8 +3,10 @@
 import csv
 import dataclasses
 import json
+import math
 import shutil
 
+import ml_collections
 import numpy as np
 import pytest
 import toy
@@ -187,13 +189,22 @@ def test_features_beside_another_clock_are_refused(tmp_path):
 
 
 def test_the_threshold_leaves_as_many_proposals_as_points(tmp_path):
-    scores = [0.9, 0.2, 0.6, 0.4]
-    proposals = {"r": [{"label": "a", "score": s, "segment": [0, 1]} for s in scores], "s": []}
+    """Of proposals that overlap, all but the best count with what soft-NMS leaves of them."""
+
+    def proposal(label, score, start):
+        return {"label": label, "score": score, "segment": [start, start + 1]}
+
+    found = [proposal("a", 0.9, 0), proposal("a", 0.2, 3), proposal("b", 0.4, 0)]
+    proposals = {"r": [*found, proposal("a", 0.8, 0)], "s": [], "t": [proposal("a", 0.6, 0)]}
     files.write_json(tmp_path / "round_1" / "proposals_train.json", {"results": proposals})
-    for count, expected in ((3, 0.4), (9, 0.2), (0, None)):
+    lowered = 0.8 * math.exp(-1 / 0.5)
+    for sigma, count, expected in (
+        (0.5, 3, 0.4), (0.5, 5, lowered), (0.5, 9, lowered), (0.0, 3, 0.6), (0.5, 0, None),
+    ):  # fmt: skip
         points = {"r": {"annotations": [{}] * count}}
         files.write_json(tmp_path / "train_points.json", {"database": points})
-        assert prediction.shown_threshold(tmp_path, 1) == expected
+        options = ml_collections.FrozenConfigDict({"soft_sigma": sigma})
+        assert prediction.shown_threshold(tmp_path, 1, options) == pytest.approx(expected)
 
 
 def test_files_of_a_prediction(film, table, tmp_path):

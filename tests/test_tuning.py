@@ -4,7 +4,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tal_jax import pipeline, tuning
+from tal_jax import localization, pipeline, tuning
 from tal_jax.config import rsmp_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Point, Recording
@@ -54,7 +54,8 @@ def test_the_only_levels_that_part_the_actions_are_chosen(problem):
     assert tuned.options == _options(**changed)
     # Before, every run held all three points.
     assert tuned.criterion_before == 0
-    found = pipeline.relocalize(scores, tuned.options, CLASSES)
+    proposals = localization.proposal_options(tuned.options)
+    found = pipeline.relocalize(scores, proposals, CLASSES)
     assert tuned.criterion == pipeline.point_criterion(found, recordings, CLASSES) > 0.3
     first, *others = tuned.trials
     assert (first.setting, first.value, first.gain) == ("thresholds", (0.0, 0.9), 0)

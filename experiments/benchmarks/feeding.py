@@ -79,9 +79,7 @@ def time_blocks(options, dataset: Dataset, features: str) -> float:
     model, key = rsmp.make_model(config, CLASSES), jax.random.key(0)
     state = steps.init_state(model, config, options.dim, key)
     way = feeding.streamed if features == "streamed" else feeding.resident
-    feed = way(
-        model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key
-    )
+    feed = way(model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key)
     times = []
     with feed as advance:
         for step in range(0, config.train.steps, options.search_every):

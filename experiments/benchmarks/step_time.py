@@ -119,7 +119,7 @@ def products(options) -> dict:
 def updates(options):
     """Runs a block of updates before the first search, and one that begins with a search."""
     config, model, timeline = setting(options, options.length, options.batch)
-    run = steps.make_run(model, steps.compiled_config(config), timelines.Lengths(options.length, (options.length,)))
+    run = steps.make_run(model, steps.compiled_config(config), whole(options.length))
     rows = jnp.arange(len(timeline.counts), dtype=jnp.int32)
     settings, key = steps.settings_of(config), jax.random.key(0)
     fresh = steps.init_state(model, config, options.dim, key)
@@ -142,13 +142,18 @@ def setting(options, length: int, batch: int):
     return config, model, made_up(options, length, max(options.recordings, batch))
 
 
+def whole(length: int) -> timelines.Lengths:
+    """Recordings of so many snippets, read as a whole."""
+    return timelines.Lengths(length, (length,))
+
+
 def memory(options, *, length: int, batch: int) -> int:
     """Bytes of the compiled training program: parameters, optimiser, features, everything."""
     config, model, timeline = setting(
         argparse.Namespace(**(vars(options) | {"recordings": batch})), length, batch
     )
     state = steps.init_state(model, config, options.dim, jax.random.key(0))
-    run = steps.make_run(model, steps.compiled_config(config), timelines.Lengths(length, (length,)))
+    run = steps.make_run(model, steps.compiled_config(config), whole(length))
     rows = jnp.arange(len(timeline.counts), dtype=jnp.int32)
     arguments = state, timeline, rows, steps.settings_of(config), jax.random.key(0), jnp.int32(1)
     used = run.lower(*arguments).compile().memory_analysis()

@@ -241,8 +241,8 @@ def best_segments(
 
     >>> import jax.numpy as jnp
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.1, 0.6, 0.2])
-    >>> position = jnp.arange(6)
-    >>> segments, contrasts = best_segments(scores, (position == 2) | (position == 4), position == 3)
+    >>> at = jnp.arange(6)
+    >>> segments, contrasts = best_segments(scores, (at == 2) | (at == 4), at == 3)
     >>> print(segments[2], segments[4], jnp.isfinite(contrasts).astype(int))
     [1 3] [4 5] [0 0 1 0 1 0]
 

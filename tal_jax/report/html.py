@@ -17,6 +17,7 @@ from tal_jax.report.workdir import (
     Recording,
     Span,
     Work,
+    proposals_of,
     read_workdir,
     shown_threshold,
 )
@@ -60,7 +61,7 @@ def _report_data(work: Work) -> dict[str, Any]:
     test = _first("test", work.test, notes)
     train = _first("training", work.train, notes)
     detections = [one.detections for one in work.rounds]
-    proposals = [one.proposals for one in work.rounds]
+    proposals = proposals_of(work.rounds)
     most = _most_spans(len(work.rounds) * (len(test) + len(train)))
     curves = _pack_curves(work.curves, test, notes)
     data = {

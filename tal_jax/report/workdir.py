@@ -14,6 +14,7 @@ import numpy as np
 from tal_jax.data.files import read_json
 from tal_jax.data.score_files import read_scores
 
+_ALL_ROUNDS = "all rounds"
 FLAT_CURVE = 0.05  # the score curve of a class that never gets here is not worth drawing
 
 
@@ -54,11 +55,14 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """What one round found, by recording, and its `evaluation.json` where there is one."""
+    """What one round found, by recording, and its `evaluation.json` where there is one.
+
+    Of several rounds the last entry are all together, which have detections and no proposals.
+    """
 
     name: str
     detections: Mapping[str, tuple[Span, ...]]
-    proposals: Mapping[str, tuple[Span, ...]]
+    proposals: Mapping[str, tuple[Span, ...]] | None
     evaluation: Mapping[str, Any] | None
 
 
@@ -74,8 +78,9 @@ class Work:
       config: `config.json`; empty where missing.
       test: the test recordings, those that only have detections included.
       train: the training recordings.
-      rounds: one entry a round, in order; a lone `detections.json` makes one.
-      curves: the scores of the last round, by test recording.
+      rounds: one entry a round, in order, then one for all together; a lone `detections.json`
+        makes one.
+      curves: the scores of the last of these, by test recording.
       metrics: the lines of `metrics.jsonl`, in order.
       notes: what could not be read and is therefore not in here.
     """
@@ -132,12 +137,17 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
         card=card,
         config=config,
         test=_with_unannotated(test, [one.detections for one in rounds], curves),
-        train=_with_unannotated(train, [one.proposals for one in rounds], {}),
+        train=_with_unannotated(train, proposals_of(rounds), {}),
         rounds=rounds,
         curves=curves,
         metrics=metrics,
         notes=tuple(notes),
     )
+
+
+def proposals_of(rounds: Iterable[Round]) -> list[Mapping[str, tuple[Span, ...]]]:
+    """The proposals of each round, in order."""
+    return [one.proposals for one in rounds if one.proposals is not None]
 
 
 def shown_threshold(found: Mapping[str, tuple[Span, ...]], count: int) -> float:
@@ -201,15 +211,21 @@ def _label(index: dict[str, int], name: Any) -> int:
 
 
 def _round_folders(path: Path) -> dict[str, Path]:
-    """The rounds in order, or the directory itself where only its `detections.json` is there."""
+    """The rounds in order, and the directory itself for what they detect together.
+
+    The directory alone where only its `detections.json` is there.
+    """
     numbered = [
         (int(folder.name[6:]), folder)
         for folder in path.glob("round_*")
         if folder.is_dir() and folder.name[6:].isdecimal()
     ]
     folders = {f"round {number}": folder for number, folder in sorted(numbered)}
-    finished = any((folder / "detections_test.json").exists() for folder in folders.values())
-    return folders if finished or not (path / "detections.json").exists() else {"detections": path}
+    finished = [one for one in folders.values() if (one / "detections_test.json").exists()]
+    if not finished and (path / "detections.json").exists():
+        return {"detections": path}
+    together = (path / "detections.json").exists() and (path / "scores_test.npz").exists()
+    return folders | {_ALL_ROUNDS: path} if len(finished) > 1 and together else folders
 
 
 def _known_classes(
@@ -260,13 +276,16 @@ def _read_round(folder: Path, name: str, index: dict[str, int]) -> Round:
     return Round(
         name=name,
         detections=_read_results(_detections_path(name, folder), index),
-        proposals=_read_results(folder / "proposals_train.json", index),
+        proposals=None
+        if name == _ALL_ROUNDS
+        else _read_results(folder / "proposals_train.json", index),
         evaluation=_read_object(folder / "evaluation.json") or None,
     )
 
 
 def _detections_path(name: str, folder: Path) -> Path:
-    return folder / ("detections.json" if name == "detections" else "detections_test.json")
+    of_all = name in ("detections", _ALL_ROUNDS)
+    return folder / ("detections.json" if of_all else "detections_test.json")
 
 
 def _read_results(path: Path, index: dict[str, int]) -> dict[str, tuple[Span, ...]]:
@@ -284,7 +303,7 @@ def _parse_detection(entry: Mapping[str, Any], index: dict[str, int]) -> Span:
 
 
 def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dict[str, Curves]:
-    """The scores of the last round that has any."""
+    """The scores of the last of some folders that has any."""
     folder = next((one for one in reversed(folders) if (one / "scores_test.npz").exists()), None)
     if folder is None:
         return {}

@@ -87,9 +87,7 @@ def resident(
     del recordings
     run = steps.make_run(model, steps.compiled_config(config), lengths, mesh)
     rows = timelines.rows_to_draw(timeline, lengths)
-    timeline, rows, settings = devices.replicate(
-        (timeline, rows, steps.settings_of(config)), mesh
-    )
+    timeline, rows, settings = devices.replicate((timeline, rows, steps.settings_of(config)), mesh)
     key = devices.replicate_key(key, mesh)
 
     def advance(state, step, num_blocks):

@@ -211,8 +211,8 @@ def make_block(
     Args:
       model: the network.
       config: from `compiled_config`.
-      lengths: what the update's windows and whole timelines are padded to. Timelines that do not fit
-        into the longest are sampled at as many places.
+      lengths: what the update's windows and whole timelines are padded to. Of timelines that do not
+        fit into the longest, as many places are read.
       mesh: see `make_run`.
       split: each lane of the mesh has a timeline of its own, which its part of `rows` counts in.
 

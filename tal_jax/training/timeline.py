@@ -38,6 +38,9 @@ class MostPoints:
     of_all: int = 0  # of all classes together
 
 
+NO_POINTS = MostPoints()  # of what is not trained on
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Timeline:
@@ -49,7 +52,7 @@ class Timeline:
     rivals: jax.Array  # [R, L, L] bool: the points of slot m are negatives for slot l
     instances: jax.Array  # [R, P, 2] old times of each point's pseudo instance, in snippets
     instance_where: jax.Array  # [R, P] bool
-    most_points: MostPoints = dataclasses.field(default=MostPoints(), metadata={"static": True})
+    most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
 class Lengths(NamedTuple):
@@ -79,11 +82,11 @@ class Batch:
     rivals: jax.Array  # [B, L, L] bool
     resampled: resampling.Resampled  # [B, …] leads times back to the old timeline; no features
     cut: jax.Array  # [B] bool, True where a window shows a part of the recording
-    most_points: MostPoints = dataclasses.field(default=MostPoints(), metadata={"static": True})
+    most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
 def identity_timeline(
-    recordings: PackedRecordings, overlapping: jax.Array, *, most_points: MostPoints = MostPoints()
+    recordings: PackedRecordings, overlapping: jax.Array, *, most_points: MostPoints = NO_POINTS
 ) -> Timeline:
     """The timeline without proposals: every snippet weighs 1, there are no pseudo instances.
 

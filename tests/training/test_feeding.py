@@ -55,9 +55,7 @@ def _open(config, dataset):
     packed = pipeline.pack_training(dataset, config, PROPOSALS)
     way = feeding.resident if packed.timeline.recordings.features is not None else feeding.streamed
     model, key = hamnet.make_model(config, 2), jax.random.key(3)
-    return way(
-        model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key
-    )
+    return way(model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key)
 
 
 def _first_state(config):
