@@ -69,15 +69,16 @@ def measure_run(workdir: Path):
 
 
 def assignments(fitted: pipeline.Fitted):
-    """Returns a function from features `[T, D]` to the assignments `[T, K]` of a run's network."""
+    """A function from features `[T, D]` to assignments `[T, K]` by a run's last network."""
+    params = fitted.params[-1]
     model = method_of(fitted.config).make_model(fitted.config, len(fitted.classes))
     settings = {key: fitted.config.model[key] for key in ("gamma", "omega", "num_iters")}
 
     @jax.jit
     def assign(features):
         where = np.ones((1, features.shape[0]), bool)
-        hidden = model.apply({"params": fitted.params}, features[None], where=where).embedding[0]
-        return reassignment.reassign(hidden, fitted.params["prototypes"], **settings).assignments
+        hidden = model.apply({"params": params}, features[None], where=where).embedding[0]
+        return reassignment.reassign(hidden, params["prototypes"], **settings).assignments
 
     return assign
 

@@ -114,12 +114,13 @@ def test_localization_takes_the_memory_of_a_few_classes_at_once():
         ),
     )
     names = ("video_weight", "delta", "min_outer", "iou_threshold", "class_threshold")
+    names += ("soft_sigma",)
     settings = {name: jax.ShapeDtypeStruct((), F) for name in names}
     settings |= {
         "thresholds": jax.ShapeDtypeStruct((20,), F),
         "foreground_thresholds": jax.ShapeDtypeStruct((0,), F),
     }
-    lowered = localization.locate.lower(reading, settings, soft_sigma=0.0, max_runs=max_runs)
+    lowered = localization.locate.lower(reading, settings, max_runs=max_runs)
     memory = lowered.compile().memory_analysis()
     # All classes at once took 6 GB. No array of time by time either.
     assert memory.temp_size_in_bytes < length**2 / 2

@@ -124,12 +124,17 @@ def test_evaluate(capsys, workdir):
     path.write_text(json.dumps(detections))
     out = _succeed(capsys, "evaluate", "--workdir", workdir)
     assert "recall short (n=" in out and "report: " in out
-    last = out.strip().splitlines()
-    assert last[-2].split()[:2] == ["round", "0"] and float(last[-2].split()[-1]) > 80
-    assert last[-1].split() == ["round", "1", *["0.0"] * 8]
-    after = json.loads((workdir / "evaluation.json").read_text())
+    first, second, together = (line.split() for line in out.strip().splitlines()[-3:])
+    assert first[:2] == ["round", "0"] and float(first[-1]) > 80
+    assert second == ["round", "1", *["0.0"] * 8]
+    assert together[:2] == ["all", "rounds"] and float(together[-1]) > 80
+    after = json.loads((workdir / "round_1" / "evaluation.json").read_text())
     assert after["average_map"] == 0 and after["tious"] == before["tious"]
-    assert after == json.loads((workdir / "round_1" / "evaluation.json").read_text())
+    # Those of all rounds stand in a file of their own.
+    assert json.loads((workdir / "evaluation.json").read_text()) == before
+    (workdir / "detections.json").write_text(json.dumps(detections))
+    assert re.search(r"all rounds( +0\.0){8}\n", _succeed(capsys, "evaluate", "--workdir", workdir))
+    assert json.loads((workdir / "evaluation.json").read_text())["average_map"] == 0
     assert (workdir / "report.html").exists() and (workdir / "report.png").exists()
 
 
@@ -205,7 +210,7 @@ def test_tune(capsys, toy_run, tmp_path):
     assert command[:2] == ["tal-jax", "evaluate"] and "--set" in command
     _succeed(capsys, *command[1:], "--output", tmp_path / "found.json")
     options.update(tuned["localization"])
-    scores = read_scores(workdir / "round_1" / "scores_test.npz")
+    scores = read_scores(workdir / "scores_test.npz")
     found = pipeline.relocalize(scores, ml_collections.ConfigDict(options), toy.CLASSES)
     assert files.read_json(tmp_path / "found.json")["results"] == found
 
@@ -323,7 +328,7 @@ def test_predict_refuses_a_broken_scaling(capsys, toy_run, workdir, arrays, mess
 def test_info(capsys, config, toy_run):
     out = _succeed(capsys, "info", "--config", config, "--data", "/")
     assert re.search(r"training set: +6 recordings of up to 256 snippets, D 8, 2 classes", out)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(toy_run.fitted.params))
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(toy_run.fitted.params[0]))
     assert re.search(rf"parameters: +{parameters}\n", out)
     assert re.search(r"FLOPs: +0\.\d\d G an update", out)
     assert re.search(r"peak memory: +[1-9]\d* MB", out)
