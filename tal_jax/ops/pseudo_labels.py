@@ -236,8 +236,8 @@ def best_segments(
 ) -> tuple[jax.Array, jax.Array]:
     """`best_segment` for each point: among the segments whose first point it is.
 
-    Every segment has one first point, so the work is the number of candidates, and the best of all
-    segments that lie in a window is the best of the points whose segment does.
+    Every segment has one first point, so the work is the number of candidates, and the best of
+    these is the best of all.
 
     >>> import jax.numpy as jnp
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.1, 0.6, 0.2])

@@ -30,6 +30,7 @@ def _jit(op, *static, **defaults):
 _mine_seeds = _jit(ops.mine_seeds, "force_between", force_between="any")
 _optimal_sequence = _jit(ops.optimal_sequence, delta=0.25)
 _best_segment = _jit(ops.best_segment, delta=0.25)
+_best_segments = _jit(ops.best_segments, delta=0.25)
 _sequence_segments = _jit(ops.sequence_segments, "num_segments")
 
 
@@ -499,6 +500,57 @@ def test_best_segment_is_the_best_of_all(size, num_points, num_blocked):
         if np.isfinite(want):
             assert points[start:end].any() and not blocked[start:end].any()
             assert _contrast(scores, start, end, 0.4) == pytest.approx(want, abs=1e-6)
+
+
+def test_each_point_has_the_best_of_the_segments_that_it_begins():
+    """Against all segments: grouped by their first point, and limited to any window."""
+    rng = np.random.default_rng(5)
+    for _ in range(10):
+        scores = rng.uniform(size=14).astype(np.float32)
+        points, blocked = np.zeros(14, bool), np.zeros(14, bool)
+        points[rng.choice(14, 3, replace=False)] = True
+        blocked[rng.choice(np.flatnonzero(~points), 2, replace=False)] = True
+        segments, contrasts = map(np.asarray, _best_segments(scores, points, blocked))
+        assert np.isfinite(contrasts).tolist() == points.tolist()
+        allowed = [
+            (start, end)
+            for start in range(14)
+            for end in range(start + 1, 15)
+            if points[start:end].any() and not blocked[start:end].any()
+        ]
+        for low, high in ((0, 14), (2, 11), (5, 9)):
+            window = [one for one in allowed if low <= one[0] and one[1] <= high]
+            want = max((_contrast(scores, *one) for one in window), default=-np.inf)
+            inside = (segments[:, 0] >= low) & (segments[:, 1] <= high)
+            # The best of a point may reach out of the window where a worse one does not.
+            got = np.where(inside, contrasts, -np.inf).max()
+            assert got <= want + 1e-6
+            if (low, high) == (0, 14):
+                np.testing.assert_allclose(got, want, atol=1e-6)
+        for place in np.flatnonzero(points):
+            own = [one for one in allowed if one[0] + points[slice(*one)].argmax() == place]
+            want = max(_contrast(scores, *one) for one in own)
+            np.testing.assert_allclose(contrasts[place], want, atol=1e-6)
+            np.testing.assert_allclose(_contrast(scores, *segments[place]), want, atol=1e-6)
+
+
+def test_segments_of_the_sequence_are_among_those_that_compete():
+    """So that the search for the best segment need not look at the sequence again."""
+    rng = np.random.default_rng(7)
+    for _ in range(20):
+        size = 24
+        scores, background = rng.uniform(size=(2, size)).astype(np.float32)
+        points = np.zeros((size, 2), bool)
+        for label in range(2):
+            points[rng.choice(size, 2, replace=False), label] = True
+        seeds = _mine_seeds(background, points, force_between="same", action_threshold=0.4)
+        known = np.asarray(seeds.background) | (points[:, 1] & ~points[:, 0])
+        labels = _optimal_sequence(scores, seeds.action[:, 0], known).labels
+        _, best = _best_segment(scores, points[:, 0], known)
+        for start, end, action in _runs(np.asarray(labels)):
+            if action:
+                assert points[start:end, 0].any() and not known[start:end].any()
+                assert _contrast(scores, start, end) <= best + 1e-6
 
 
 def test_best_segment_crosses_points_of_its_own_class():

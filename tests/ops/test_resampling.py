@@ -427,7 +427,40 @@ def test_new_and_old_times_are_inverse():
     np.testing.assert_allclose(_old_times(centres, got), got.positions[:800] + 0.5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("first", [0, 7, 25])
+def test_a_window_is_a_part_of_the_whole(first):
+    """Positions, positive snippets and times on both timelines; the last window is not full."""
+    rng = np.random.default_rng(first)
+    weights = rng.uniform(0.5, 3, 20).astype(np.float32)
+    times = np.sort(rng.uniform(0, 20, 12)).astype(np.float32)
+    count, size = 32, 10
+
+    @jax.jit
+    def read(first):
+        whole = ops.sample_times(weights, 40, count=count)
+        window = ops.sample_times(weights, size, count=count, first=first)
+        back = jnp.arange(size, dtype=jnp.float32) + 0.25
+        return (
+            (whole, ops.resample_points(times, whole), ops.new_times(times, whole)),
+            (window, ops.resample_points(times, window), ops.new_times(times, window)),
+            ops.old_times(back + first.astype(jnp.float32), whole),
+            ops.old_times(back, window),
+        )
+
+    (whole, points, new), (window, some, shifted), old, old_again = read(jnp.int32(first))
+    real = max(0, min(size, count - first))
+    assert window.where.tolist() == [True] * real + [False] * (size - real)
+    kept = slice(first, first + real)
+    np.testing.assert_array_equal(window.positions[:real], whole.positions[kept])
+    np.testing.assert_array_equal(some[:real], points[kept])
+    assert not some[real:].any()
+    np.testing.assert_allclose(shifted, np.asarray(new) - first, atol=1e-5)
+    np.testing.assert_allclose(old_again, old, atol=1e-5)
+
+
 def test_errors():
+    with pytest.raises(ValueError, match="a window needs the count"):
+        ops.sample_times(jnp.ones(3), 2, first=jnp.int32(1))
     features, weights = jnp.zeros((4, 2)), jnp.ones(4)
     with pytest.raises(ValueError, match=r"segments must have shape \[N, 2\], got \(3,\)"):
         ops.compensation_weights(jnp.zeros(3), 4, tau=2.0)

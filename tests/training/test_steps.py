@@ -1,5 +1,6 @@
 """A block of training against the same block written as plain loops."""
 
+import dataclasses
 import functools
 
 import jax
@@ -15,15 +16,21 @@ from tal_jax.training import methods, steps
 from tal_jax.training import timeline as timelines
 
 
-@pytest.fixture(scope="module")
-def given(tmp_path_factory):
-    """All that a block takes, after five updates, when there is something to search with."""
+@pytest.fixture(scope="module", params=[240, 96])
+def given(tmp_path_factory, request):
+    """All that a block takes, after five updates, when there is something to search with.
+
+    Updates read whole recordings, or windows of less than half of each.
+    """
     dataset = toy.dataset(toy.write(tmp_path_factory.mktemp("toy") / "data"))
-    config = check_config(toy.config())
+    config = toy.config()
+    config.train.length = request.param
+    config = check_config(config)
     packed = pipeline.pack_training(dataset, config, None)
     model = methods.method_of(config).make_model(config, 2)
     run = steps.make_run(model, steps.compiled_config(config), packed.lengths)
-    rows = jnp.arange(len(packed.timeline.counts), dtype=jnp.int32)
+    assert packed.lengths.windowed == (request.param == 96)
+    rows = jnp.asarray(timelines.rows_to_draw(packed.timeline, packed.lengths))
     run = functools.partial(_run_on, run, rows)
     key, settings = jax.random.key(3), steps.settings_of(config)
     state = steps.init_state(model, config, toy.DIM, jax.random.key(4))
@@ -42,11 +49,35 @@ def _copy(state):
 def _plain_block(config, model, state, packed, settings, key):
     """Searches all recordings, one batch of them all, then makes the updates one by one."""
     method, compiled = methods.method_of(config), steps.compiled_config(config)
-    timeline, length = packed.timeline, packed.lengths.window
+    timeline, lengths = packed.timeline, packed.lengths
 
     @jax.jit
     def read(rows):
-        return timelines.resample_batch(timelines.take(timeline, rows), length)
+        return timelines.resample_batch(timelines.take(timeline, rows), lengths.whole[-1])
+
+    @jax.jit
+    def read_windows(rows, key):
+        keys = jax.random.split(jax.random.fold_in(key, 1), len(rows))
+        first = timelines.draw_windows(timeline.counts[rows], lengths.window, keys)
+        own = timelines.take(timeline, rows)
+        return timelines.resample_batch(own, lengths.window, first=first), first
+
+    def see(pseudo, first):
+        """The pseudo labels of a window, recording by recording."""
+        ends = first + lengths.window
+        spans = list(zip(first.tolist(), ends.tolist(), strict=True))
+        cut = {
+            name: jnp.stack([values[row][..., begin:end] for row, (begin, end) in enumerate(spans)])
+            for name, values in (
+                ("background", pseudo.background),
+                ("sequences", pseudo.sequences),
+                ("contrasts", pseudo.contrasts),
+            )
+        }
+        best = jnp.stack(
+            [pseudo.best[row][:, begin:end] - begin for row, (begin, end) in enumerate(spans)]
+        )
+        return dataclasses.replace(pseudo, best=best, **cut)
 
     @jax.jit
     def gradient(params, batch, pseudo, key):
@@ -62,10 +93,16 @@ def _plain_block(config, model, state, packed, settings, key):
         optax.add_decayed_weights(config.train.l2), optax.adam(config.train.learning_rate)
     )
     for step in range(int(state.step), int(state.step) + config.train.search_every):
-        choose_key, _, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
-        rows = jax.random.permutation(choose_key, len(timeline.counts))[: config.train.batch_size]
+        choose_key, sample_key, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
+        drawn = timelines.rows_to_draw(timeline, lengths)
+        rows = drawn[np.asarray(jax.random.permutation(choose_key, len(drawn)))]
+        rows = jnp.asarray(rows[: config.train.batch_size])
         pseudo = jax.tree.map(lambda values, rows=rows: values[rows], found)
-        value, gradients = gradient(params, read(rows), pseudo, dropout_key)
+        batch = read(rows)
+        if lengths.windowed:
+            batch, first = read_windows(rows, sample_key)
+            pseudo = see(pseudo, first)
+        value, gradients = gradient(params, batch, pseudo, dropout_key)
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         params = optax.apply_updates(params, updates)
         losses.append(float(value))

@@ -1,10 +1,7 @@
 """Recordings read window by window, against the same read at once."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 import pytest
 import toy

@@ -222,6 +222,90 @@ def test_a_masked_proposal_and_a_long_one_change_nothing():
     np.testing.assert_array_equal(got.counts, timeline.counts)
 
 
+# ---- windows
+
+
+@pytest.mark.parametrize("first", [0, 3, 9])
+def test_a_window_shows_a_part_of_the_compensated_timeline(first):
+    timeline, size = _compensated(), 4
+    whole = _numpy(_resample_batch(timeline, 24))
+    window = jax.jit(lambda timeline, first: timelines.resample_batch(timeline, size, first=first))
+    firsts = np.minimum(first, np.maximum(np.asarray(timeline.counts) - size, 0)).astype(np.int32)
+    batch = _numpy(window(timeline, firsts))
+    for row, begin in enumerate(firsts):
+        for name in ("features", "where", "points", "instances"):
+            want = getattr(whole, name)[row, begin : begin + size]
+            np.testing.assert_allclose(getattr(batch, name)[row], want, atol=1e-6)
+    assert batch.cut.tolist() == (np.asarray(timeline.counts) > size).tolist()
+    assert not whole.cut.any()
+
+
+def test_windows_cover_the_timeline_and_its_ends():
+    """Whatever is drawn lies inside; the first snippet is read half as often as one amid."""
+    counts = np.repeat(np.array([100, 30, 40], np.int32), 4000)
+    keys = jax.random.split(jax.random.key(0), len(counts))
+    draw = jax.jit(timelines.draw_windows, static_argnums=1)
+    first = np.asarray(draw(counts, 40, keys)).reshape(3, -1)
+    assert first[0].min() == 0 and first[0].max() == 60
+    assert not first[1:].any()
+
+    def share(snippet):
+        return np.mean((first[0] <= snippet) & (snippet < first[0] + 40))
+
+    assert share(50) == pytest.approx(0.4, abs=0.03)
+    assert share(0) == pytest.approx(0.2, abs=0.03)
+    assert share(99) == pytest.approx(0.2, abs=0.03)
+    np.testing.assert_array_equal(first, np.asarray(draw(counts, 40, keys)).reshape(3, -1))
+
+
+@pytest.mark.parametrize(("counts", "whole"), [
+    ([5, 640], (640,)),
+    ([5, 641], (800,)),  # another program would cost more than padding all to that
+    ([500, 1000, 7810], (640, 1280, 8960)),
+    ([7810], (8960,)),
+    ([500, 1281, 1300], (640, 1600)),
+])  # fmt: skip
+def test_lengths(counts, whole):
+    """The longest timeline fits, with a quarter too much at most."""
+    lengths = timelines.lengths_of(np.array(counts), 640)
+    assert lengths == (640, whole) and lengths.windowed == (max(counts) > 640)
+    assert max(counts) <= whole[-1] < 1.25 * max(max(counts), 640)
+
+
+def test_long_timelines_are_drawn_as_often_as_they_hold_windows():
+    timeline = _timeline((9, []), (3, []), (5, []))
+    draw = timelines.rows_to_draw
+    assert draw(timeline, timelines.Lengths(2, (10,))).tolist() == [0] * 4 + [1, 1, 2, 2]
+    assert draw(timeline, timelines.Lengths(4, (10,))).tolist() == [0, 0, 1, 2]
+    assert draw(timeline, timelines.Lengths(10, (10,))).tolist() == [0, 1, 2]
+
+
+def test_most_points_of_any_window():
+    """Against a loop over all windows that begin at a point."""
+    rng = np.random.default_rng(0)
+    listed = [
+        _recording(str(number), 60, [(rng.uniform(0, 60), rng.integers(3)) for _ in range(30)])
+        for number in range(3)
+    ]
+    for window in (5, 20, 60):
+        of_class = of_all = 0
+        for recording in listed:
+            for start in recording.points:
+                inside = [
+                    point.label
+                    for point in recording.points
+                    if start.time_s <= point.time_s <= start.time_s + window
+                ]
+                of_all = max(of_all, len(inside))
+                of_class = max(of_class, *np.bincount(inside))
+        found = timelines.most_points_of(listed, window)
+        assert found == timelines.MostPoints(of_class, of_all)
+    assert timelines.most_points_of([_recording("none", 4, [])], 4) == timelines.MostPoints(0, 0)
+
+
+# ---- rows
+
+
 def test_take_picks_rows():
     timeline = _numpy(_compensated())
     got = timelines.take(timeline, np.array([1, 1, 0]))
