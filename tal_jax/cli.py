@@ -281,8 +281,8 @@ def _train_seeds(config: ml_collections.ConfigDict, arguments: argparse.Namespac
     for workdir in workdirs:
         _say(f"{workdir}:")
         _show(workdir)
-    last = f"round_{config.train.rounds - 1}/evaluation.json"
-    table = runs.format_seeds({arguments.config: [workdir / last for workdir in workdirs]})
+    evaluations = [workdir / "evaluation.json" for workdir in workdirs]
+    table = runs.format_seeds({arguments.config: evaluations})
     files.write_bytes(arguments.workdir / "table.md", table.encode())
     _say(table)
 

@@ -509,6 +509,8 @@ def locate_scores(
             flags[row, list(wanted[name])] = True
         present = jnp.asarray(flags)
     settings = settings_of(options)
+    # Long recordings have more runs, and room that does not suffice costs another compilation.
+    max_runs = max(max_runs, 1 << (num_samples // 8).bit_length())
     while True:
         found = locate(reading, settings, present, max_runs=max_runs, mesh=mesh)
         if not found.overflow.any():
