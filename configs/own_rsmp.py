@@ -3,7 +3,8 @@
 Command:   tal-jax train --config own_rsmp --data FOLDER --workdir runs/mine
 Hardware:  any; a laptop's CPU for some hours of recordings
 Time:      see docs/own_recordings.md
-Result:    see docs/own_recordings.md; those on real sensors are watch_rsmp's and hapt_rsmp's
+Result:    unchanged on SHREC'21 83.7 +- 1.4 on average (.1-.7), 5 seeds, all rounds; on real sensors
+           those of watch_rsmp and hapt_rsmp
 
 FOLDER is what `tal-jax extract` wrote, with the `annotations.json` that `tal-jax label` wrote. A
 small network on standardised features; for features of a large network on many recordings take
@@ -12,7 +13,7 @@ thumos14_rsmp. What depends most on the recordings:
     sampling.tau_s      widened proposals shorter than this (seconds) are lengthened: about three
                         times the typical short action
     loss.topk_ratio     a recording's length over that of its rarest class, about
-    train.length        snippets of a training timeline; longer recordings are thinned to it
+    train.length        snippets that an update reads of a recording: a random window of longer ones
     train.steps         of each of the four rounds
 """
 

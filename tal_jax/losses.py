@@ -4,6 +4,8 @@ All take one recording's arrays (batch with `jax.vmap`), except `feature_contras
 compares segments across a batch. Masks are called `where`; nothing valid gives 0.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -195,16 +197,62 @@ def feature_contrast_loss(
     squares = (jnp.where(where[:, None], embeddings, 0) ** 2).sum(axis=-1, keepdims=True)
     norms = jnp.sqrt(jnp.maximum(squares, 1e-12))
     unit = jnp.where(where[:, None], embeddings, 0) / norms
-    similar = (unit @ unit.T) / jnp.asarray(temperature, unit.dtype)
-    same = (labels[:, None] == labels[None, :]) & where[:, None] & where[None, :]
-    mates = same & action[:, None] & action[None, :] & ~jnp.eye(labels.shape[0], dtype=bool)
-    against = same & action[:, None] & ~action[None, :]
+    losses_of = functools.partial(
+        _anchor_losses,
+        unit=unit,
+        labels=labels,
+        action=action & where,
+        background=~action & where,
+        temperature=jnp.asarray(temperature, unit.dtype),
+    )
+    size = labels.shape[0]
+    at = jnp.arange(size, dtype=jnp.int32)
+    if size <= _MOST_AT_ONCE:
+        total, count = losses_of(at)
+        return total / jnp.maximum(count, 1)
+    # Lists have room for the fullest recordings, and most of it is empty: the cost follows the
+    # number of actions, which come first.
+    order = at[jnp.argsort(~(action & where), stable=True)]
+    order = jnp.pad(order, (0, -size % _ANCHORS_AT_ONCE), constant_values=size)
+    exists = jnp.pad(action & where, (0, 1))
+
+    def add(sums, rows):
+        some = jax.lax.cond(
+            exists[rows].any(),
+            jax.checkpoint(losses_of),
+            lambda rows: (jnp.zeros((), unit.dtype),) * 2,
+            rows,
+        )
+        return jax.tree.map(jnp.add, sums, some), None
+
+    zeros = (jnp.zeros((), unit.dtype),) * 2
+    (total, count), _ = jax.lax.scan(add, zeros, order.reshape(-1, _ANCHORS_AT_ONCE))
+    return total / jnp.maximum(count, 1)
+
+
+# Segments that are compared with each other in one matrix; of more, so many rows at a time.
+_MOST_AT_ONCE, _ANCHORS_AT_ONCE = 1024, 256
+
+
+def _anchor_losses(rows, *, unit, labels, action, background, temperature):
+    """The sum of the losses of the anchors among the segments `rows` `[R]`, and their number.
+
+    Rows beyond the last segment are none.
+    """
+    size = labels.shape[0]
+    valid = rows < size
+    chosen = jnp.minimum(rows, size - 1)
+    own = chosen[:, None] == jnp.arange(size, dtype=rows.dtype)[None, :]
+    similar = (unit[chosen] @ unit.T) / temperature
+    is_action = (action[chosen] & valid)[:, None]
+    same = is_action & (labels[chosen][:, None] == labels[None, :])
+    mates = same & action[None, :] & ~own
     anchors = mates.any(axis=1)
-    rivals = mates | against
+    rivals = mates | (same & background[None, :])
     # Rows without mates get one harmless entry, so that their unused logarithms stay finite.
-    spare = jnp.eye(labels.shape[0], dtype=bool) & ~anchors[:, None]
+    spare = own & ~anchors[:, None]
     loss = _masked_logsumexp(similar, rivals | spare) - _masked_logsumexp(similar, mates | spare)
-    return _mean_over_time(loss, anchors)
+    return jnp.where(anchors, loss, 0).sum(), anchors.sum(dtype=unit.dtype)
 
 
 # --- HAM-Net ---

@@ -53,7 +53,9 @@ def test_short_actions_of_a_long_recording_are_learnt(tmp_path):
     assert any("2 timelines exceed train.length=640" in line for line in lines)
     log = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     log = [json.loads(line) for line in log]
-    assert not any(line.get("segment_overflow", 0) + line.get("feature_overflow", 0) for line in log)
+    assert not any(
+        line.get("segment_overflow", 0) + line.get("feature_overflow", 0) for line in log
+    )
     counts = collections.Counter(compiled)
     assert counts["jit(run)"] <= 2  # one a length of the timeline that a round lengthens
     # Proposals cover the whole recording, and of (nearly) every action.

@@ -307,6 +307,28 @@ def test_feature_loss_by_hand():
     np.testing.assert_allclose(got, (first + second) / 2, rtol=1e-6)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_feature_loss_of_many_segments_some_at_a_time(monkeypatch, share):
+    """Lists too long for one matrix, in part empty: the same value and gradient."""
+    rng = np.random.default_rng(int(10 * share))
+    embeddings = rng.normal(size=(23, 4)).astype(np.float32)
+    labels, action = rng.integers(3, size=23), rng.uniform(size=23) < 0.5
+    where = rng.uniform(size=23) < share
+
+    def both():
+        # A new function each time: what is compiled reads the sizes when it is traced.
+        loss = jax.value_and_grad(lambda *given: losses.feature_contrast_loss(*given, where=where))
+        return jax.jit(loss)(embeddings, labels, action)
+
+    want, want_gradient = both()
+    monkeypatch.setattr(losses, "_MOST_AT_ONCE", 4)
+    monkeypatch.setattr(losses, "_ANCHORS_AT_ONCE", 5)
+    got, gradient = both()
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    np.testing.assert_allclose(gradient, want_gradient, rtol=1e-4, atol=1e-6)
+    assert share == 0 or got > 0
+
+
 def test_feature_loss_without_anchors_or_background():
     embeddings = CASES["feature"].values
     function = jax.jit(jax.value_and_grad(losses.feature_contrast_loss))

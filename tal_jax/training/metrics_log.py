@@ -52,11 +52,26 @@ def progress_line(
     step: int,
     steps: int,
 ) -> str:
-    """A line that says how far training is, what the loss is made of, and how long it will take."""
+    """One line: the progress, the loss and its parts, the time left, and what losses leave out."""
     parts = ", ".join(f"{title} {values[f'loss_{name}']:.3f}" for name, title in shown.items())
     minutes, seconds = divmod(round(values["eta_s"]), 60)
     return (
         f"round {round_number} of {rounds - 1}  update {step:>5}/{steps}  "
         f"loss {values['loss']:.3f} ({parts})  {values['steps_per_s']:.1f} updates/s  "
-        f"{minutes}:{seconds:02d} left"
+        f"{minutes}:{seconds:02d} left{_left_out(values)}"
+    )
+
+
+# Counts of segments that fit into no list, a mean over updates, and which loss misses them.
+_OVERFLOWS = {
+    "segment_overflow": "contrast loss",
+    "feature_overflow": "feature contrast loss",
+}
+
+
+def _left_out(values: dict[str, float]) -> str:
+    return "".join(
+        f"; {values[name]:.1f} segments an update are left out of the {loss}"
+        for name, loss in _OVERFLOWS.items()
+        if values.get(name)
     )
