@@ -3,8 +3,8 @@
 Command:   tal-jax train --config own_rsmp --data FOLDER --workdir runs/mine
 Hardware:  any; a laptop's CPU for some hours of recordings
 Time:      see docs/own_recordings.md
-Result:    unchanged on SHREC'21 83.7 +- 1.4 on average (.1-.7), 5 seeds, all rounds; on real sensors
-           those of watch_rsmp and hapt_rsmp
+Result:    average mAP (.1-.7) 83.7 +- 1.4 over 5 seeds on SHREC'21, unchanged, all rounds; see
+           docs/results.md
 
 FOLDER is what `tal-jax extract` wrote, with the `annotations.json` that `tal-jax label` wrote. A
 small network on standardised features; for features of a large network on many recordings take
