@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     # --- all rounds, each evaluated on the test recordings ---
     fitted = pipeline.fit(dataset, config, workdir=WORKDIR.value)
 
-    # --- what the last network finds in one recording ---
+    # --- what the networks of all rounds find in one recording ---
     if dataset.test:
         name = dataset.test[0].name
         print(name, pipeline.predict(fitted, dataset.test[:1])[name][:3])

@@ -45,7 +45,7 @@ a data set of your own, or one of the field's as it lies on your disk:
   tal-jax doctor my_folder
   tal-jax train --config thumos14_rsmp --data my_folder --workdir runs/mine
 
-then, with the network of that run:
+then, with the networks of that run:
   tal-jax predict new_recording.npy --workdir runs/mine
 
 A run that was stopped goes on when the same command is given again.
@@ -75,19 +75,21 @@ is its argument: `hapt_rsmp:quick` is a short run that only shows that everythin
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/seeds --seeds 0,1,2,3,4
 
 The work directory gets config.json, run.json, metrics.jsonl, one folder a round (proposals,
-detections, checkpoints), and report.html. Give the same command again to go on where it stopped.
+detections, checkpoints), the detections of all rounds together, and report.html. Give the same
+command again to go on where it stopped.
 """
 
 _EVALUATE = """\
-Scores round_*/detections_test.json against ground_truth.json, so that detections that were edited
-or made elsewhere can be put in their place. Rewrites evaluation.json and the report.
+Scores round_*/detections_test.json, and detections.json of all rounds together, against
+ground_truth.json, so that detections that were edited or made elsewhere can be put in their place.
+Rewrites evaluation.json and the report.
 
   tal-jax evaluate --workdir runs/hapt
 
-With --scores it localizes again in the scores that a round saved, without its network, and only
-prints the result; nothing in the run changes.
+With --scores it localizes again in saved scores, of all rounds or of one in its folder, without
+the networks, and only prints the result; nothing in the run changes.
 
-  tal-jax evaluate --scores runs/hapt/round_3/scores_test.npz --thresholds 0.1,0.2,0.3
+  tal-jax evaluate --scores runs/hapt/scores_test.npz --thresholds 0.1,0.2,0.3
   tal-jax evaluate --scores runs/hapt/round_3/scores_test.npz --set localization.delta=0.5 \\
       --output detections.json
 """
@@ -118,9 +120,9 @@ replaces all.
 """
 
 _EXPORT = """\
-Writes model.jax_export (features in, scores out; any number of recordings of any length; for cpu,
-cuda and tpu), params.npz, and card.json, which tells where they come from. `tal-jax predict` takes
-the folder as --workdir.
+Writes model.jax_export (features in, mean scores of all rounds' networks out; any number of
+recordings of any length; for cpu, cuda and tpu), params.npz, and card.json, which tells where they
+come from. `tal-jax predict` takes the folder as --workdir.
 
   tal-jax export --workdir runs/mine --output exported
   tal-jax predict clip.mp4 --workdir exported
@@ -632,9 +634,7 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command(_evaluate, "score the detections of a run again", _EVALUATE)
     source = evaluate.add_mutually_exclusive_group(required=True)
     source.add_argument("--workdir", metavar="W", type=Path, help="the folder of the run")
-    source.add_argument(
-        "--scores", metavar="NPZ", type=Path, help="the scores_test.npz of a round in its folder"
-    )
+    source.add_argument("--scores", metavar="NPZ", type=Path, help="a scores_test.npz of a run")
     for name in ("thresholds", "foreground-thresholds"):
         evaluate.add_argument(
             f"--{name}", metavar="A,B,...", help=f"short for --set localization.{name}"

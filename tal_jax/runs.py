@@ -35,16 +35,19 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
     rounds = _rounds_with(workdir, "detections_test.json")
     if not rounds:
         raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
+    together = has_all_rounds(workdir)
     paths = {folder: folder / "detections_test.json" for folder in rounds}
-    paths[workdir] = workdir / "detections.json"
+    if together:
+        paths[workdir] = workdir / "detections.json"
     scored = {
         folder: pipeline.evaluate(read_results(path), ground_truth, config)
         for folder, path in paths.items()
     }
     for folder, metrics in scored.items():
-        if folder != workdir or has_all_rounds(workdir):
-            print_line(f"{_title(folder)}\n{evaluation.format_table(metrics)}")
+        print_line(f"{_title(folder)}\n{evaluation.format_table(metrics)}")
         files.write_json(folder / "evaluation.json", metrics.to_dict())
+    if not together:
+        files.write_json(workdir / "evaluation.json", metrics.to_dict())
 
 
 def evaluate_scores(
