@@ -129,6 +129,8 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
     config.train.search_every = 10
     config.train.jitter = False
     config.train.warm_start = False
+    # Snippets that an update reads of a recording: a random window of longer ones. What learns from
+    # labels of whole recordings reads so many places of a longer one instead.
     config.train.length = 750
     config.train.layer_shards = 1
     # "resident" on the device, "streamed" from their files, or "auto": by their size.
