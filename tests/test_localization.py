@@ -204,6 +204,22 @@ def test_soft_suppression_keeps_all_with_lower_scores():
         assert (after < before - 1e-3).any()
 
 
+def test_duplicates_below_a_hundredth_of_the_best_are_dropped():
+    """By hand: each duplicate is lowered by all that are better, by exp(-2) each time."""
+    segments = np.array([[0, 10]] * 4 + [[20, 30], [0, 9]], np.float32)
+    scores = np.array([1.0, 0.9, 0.9, 0.9, 0.005, -0.2], np.float32)
+    lower = jax.jit(localization._lower)
+    lowered, keep = lower(segments, scores, np.ones(6, bool), sigma=0.5)
+    want = [1.0, 0.9 * np.exp(-2), 0.9 * np.exp(-4), 0.9 * np.exp(-6), 0.005, -0.2]
+    np.testing.assert_allclose(lowered, want, rtol=1e-5)
+    # The fourth scores 0.002. What no better one overlaps stays, however little it scores, and so
+    # does what soft-NMS does not lower.
+    assert keep.tolist() == [True, True, True, False, True, True]
+    masked = np.array([False, True, True, True, True, False])
+    _, keep = lower(segments, scores, masked, sigma=0.5)
+    assert keep.tolist() == masked.tolist()
+
+
 def test_either_kind_of_threshold_alone():
     scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
     none = np.zeros(0, np.float32)

@@ -12,7 +12,7 @@ import pytest
 
 from tal_jax.data.clock import Grid
 from tal_jax.data.files import write_json, write_npz
-from tal_jax.data.score_files import RecordingScores, ScoreSequence, write_scores
+from tal_jax.data.score_files import RecordingScores, ScoreSequence, read_scores, write_scores
 from tal_jax.report import html as report_html
 from tal_jax.report import write_picture, write_report
 from tal_jax.report.pages import fill_template
@@ -255,6 +255,26 @@ def test_detections_alone(tmp_path):
     assert data["classes"] == CLASSES
     assert data["thresholds"]["test"] == 0.4
     assert write_picture(tmp_path).exists()
+
+
+def test_all_rounds_stand_behind_the_last(toy_run):
+    """With their detections and scores, and without proposals, of which they make none."""
+    work = read_workdir(toy_run.workdir)
+    assert [one.name for one in work.rounds] == ["round 0", "round 1", "all rounds"]
+    last = work.rounds[-1]
+    assert last.proposals is None and all(one.proposals for one in work.rounds[:-1])
+    want = json.loads((toy_run.workdir / "detections.json").read_text())["results"]
+    assert {name: len(spans) for name, spans in last.detections.items()} == {
+        name: len(entries) for name, entries in want.items()
+    }
+    assert last.evaluation == json.loads((toy_run.workdir / "evaluation.json").read_text())
+    together = read_scores(toy_run.workdir / "scores_test.npz")
+    for name, curves in work.curves.items():
+        np.testing.assert_array_equal(curves.classes, together[name].original.scores)
+    data = report_html._report_data(work)
+    assert [one["name"] for one in data["rounds"]] == ["round 0", "round 1", "all rounds"]
+    assert {len(one["rounds"]) for one in data["test"]} == {3}
+    assert {len(one["rounds"]) for one in data["train"]} == {2}
 
 
 def test_nothing_detected(tmp_path):
