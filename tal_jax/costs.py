@@ -52,7 +52,10 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
         slot_where=shape(sizes.slots, dtype=bool),
     )
     overlapping = jax.ShapeDtypeStruct((sizes.classes, sizes.classes), bool)
-    return jax.eval_shape(timelines.identity_timeline, packed, overlapping)
+    timeline = jax.eval_shape(timelines.identity_timeline, packed, overlapping)
+    # All points may be of one class.
+    most_points = timelines.MostPoints(sizes.points, sizes.points)
+    return dataclasses.replace(timeline, most_points=most_points)
 
 
 def training_costs(

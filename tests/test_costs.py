@@ -1,5 +1,7 @@
 """What training costs, against counts by hand."""
 
+import dataclasses
+
 import jax
 import pytest
 import toy
@@ -28,6 +30,10 @@ def test_shapes_are_those_of_a_data_set(toy_run):
     # Of sizes alone it is not known that some recordings are shorter, or repeated.
     rows = shapes.recordings.features.shape[0]
     assert rows == 12 * 256 > timeline.recordings.features.shape[0]
+    # Nor that a class has fewer points than all together.
+    assert shapes.most_points == timelines.MostPoints(sizes.points, sizes.points)
+    assert timeline.most_points.of_all == sizes.points > timeline.most_points.of_class
+    shapes = dataclasses.replace(shapes, most_points=timeline.most_points)
     shown = timelines.with_features(shapes, None), timelines.with_features(timeline, None)
     assert _shapes(shown[0]) == _shapes(shown[1])
 

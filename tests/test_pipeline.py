@@ -455,12 +455,35 @@ def test_odd_recordings_train(toy_run, tmp_path):
     dataset = Dataset(toy.CLASSES, train, (), {"version": "", "database": {}})
     lines = []
     fitted = _fit(
-        toy_run, tmp_path, dataset=dataset, report=lines.append, steps=10, checkpoint_every=10
+        toy_run,
+        tmp_path,
+        dataset=dataset,
+        report=lines.append,
+        steps=10,
+        checkpoint_every=10,
+        length=224,
     )
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(fitted.params))
-    assert any("12 of them beyond train.length" in line for line in lines)
+    assert any("2 timelines exceed train.length=224" in line for line in lines)
     proposals = _read(tmp_path / "round_1" / "proposals_train.json")["results"]
     assert list(proposals) == [one.name for one in train] and proposals["silent"] == []
+
+
+@pytest.mark.slow
+def test_windows_are_the_same_streamed_and_after_a_stop(toy_run, tmp_path):
+    """Which windows are read follows from the step alone: bitwise the same network."""
+    settings = dict(length=96, steps=30, checkpoint_every=15, rounds=1)
+    whole = _fit(toy_run, tmp_path / "whole", **settings).params
+    streamed = _fit(toy_run, tmp_path / "streamed", features="streamed", **settings).params
+    _assert_same(streamed, whole)
+
+    def stop(line):
+        if "update    25/30" in line:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _fit(toy_run, tmp_path / "stopped", report=stop, **settings)
+    _assert_same(_fit(toy_run, tmp_path / "stopped", **settings).params, whole)
 
 
 def test_ambiguous_segments_are_dropped_where_that_is_asked_for():

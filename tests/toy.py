@@ -48,7 +48,8 @@ def config(folder: Path | str = "") -> ml_collections.ConfigDict:
     config.train.learning_rate = 1e-2
     config.train.l2 = 1e-4
     config.train.search_every = 5
-    config.train.length = 224
+    # Lengthened timelines fit, too: those that are cut into windows are tested where that is said.
+    config.train.length = 448
     config.train.log_every = 5
     config.train.checkpoint_every = 15
     return config

@@ -292,6 +292,7 @@ def localize(
         "delta": np.float32(0.25),
         "min_outer": np.float32(0),
         "iou_threshold": np.float32(0.7),
+        "soft_sigma": np.float32(0),
         "class_threshold": np.float32(0.5),
     }
     settings = jax.tree.map(jnp.asarray, settings)
@@ -316,7 +317,6 @@ def localize(
             reading,
             settings,
             jnp.asarray(wanted),
-            soft_sigma=0.0,
             max_runs=512,
         )
 
