@@ -2,7 +2,7 @@
 
 Command:   tal-jax quickstart --workdir runs/quickstart
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
-Time:      66 to 80 s, compilation included
+Time:      128 s, compilation included; see docs/results.md
 Result:    average mAP (.1-.7) 80.0, seed 0, all rounds; see docs/results.md
 
 `quickstart:quick` is a run of two short rounds that only shows that everything works.
