@@ -202,12 +202,17 @@ def _sequence_segments(batch, pseudo) -> pseudo_labels.SequenceSegments:
             labels, num_segments=2 * most + 1, where=batch.where
         )
     )(pseudo.sequences)
-    searched = pseudo.ready & batch.slot_where & pseudo.sequences.any(axis=1)
+    searched = _searched(batch, pseudo)
     return dataclasses.replace(
         found,
         where=found.where & searched[:, None],
         overflow=jnp.where(searched, found.overflow, 0),
     )
+
+
+def _searched(batch, pseudo) -> jax.Array:
+    """`[L]` True for the slots whose optimal sequence has any action in the batch's snippets."""
+    return pseudo.ready & batch.slot_where & pseudo.sequences.any(axis=1)
 
 
 def _recording_losses(logits, batch, pseudo, segments, *, config) -> Metrics:
@@ -257,14 +262,13 @@ def _classes_in_view(batch, pseudo) -> tuple[jax.Array, jax.Array]:
     ruled out.
     """
     clicked = batch.points.any(axis=0)
-    reaches = batch.instances.any(axis=0) | (pseudo.ready & pseudo.sequences.any(axis=1))
+    reaches = batch.instances.any(axis=0) | _searched(batch, pseudo)
     present = batch.slot_where & (clicked | ~batch.cut)
     return present, batch.slot_where & ~present & (reaches | ~batch.slot_clicked)
 
 
 def _score_loss(scores, segments, pseudo, batch, config):
     loss = config.loss
-    searched = pseudo.ready & batch.slot_where & pseudo.sequences.any(axis=1)
     length = batch.where.sum(dtype=jnp.int32)
 
     def one_slot(scores, segments, best, contrasts):
@@ -288,7 +292,7 @@ def _score_loss(scores, segments, pseudo, batch, config):
         return lost, jnp.bool_(True)
 
     values, exists = jax.vmap(one_slot)(scores, segments, pseudo.best, pseudo.contrasts)
-    counted = searched & exists
+    counted = _searched(batch, pseudo) & exists
     return jnp.where(counted, values, 0).sum() / jnp.maximum(counted.sum(), 1)
 
 

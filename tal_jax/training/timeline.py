@@ -172,7 +172,16 @@ def rows_to_draw(timeline: Timeline, lengths: Lengths) -> np.ndarray:
     if not lengths.windowed:
         return rows
     sizes = np.asarray(timeline.recordings.where).sum(axis=1)
-    return np.repeat(rows, np.maximum(np.round(sizes / lengths.window), 1).astype(int))
+    return np.repeat(rows, num_windows(sizes, lengths.window))
+
+
+def num_windows(sizes: np.ndarray, window: int) -> np.ndarray:
+    """How many windows recordings of `sizes` `[R]` snippets hold, rounded, at least 1: `[R]`.
+
+    >>> num_windows(np.array([100, 640, 7810]), 640)
+    array([ 1,  1, 12])
+    """
+    return np.maximum(np.round(sizes / window), 1).astype(int)
 
 
 def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:

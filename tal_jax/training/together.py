@@ -16,10 +16,17 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
+from tal_jax.data.batches import snippet_counts
 from tal_jax.data.recordings import Dataset
 from tal_jax.training import checkpoints, metrics_log, rounds, steps
 from tal_jax.training.state import TrainState
-from tal_jax.training.timeline import Lengths, Timeline, rows_to_draw, with_features
+from tal_jax.training.timeline import (
+    Lengths,
+    Timeline,
+    num_windows,
+    rows_to_draw,
+    with_features,
+)
 
 # Settings that no compiled program depends on, but the loop around it or the number of its rows.
 _COMMON = (
@@ -94,8 +101,8 @@ def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path], window
             "the number of training recordings": len(dataset.train),
             "the number D of features": dataset.train[0].features.shape[1],
             "the type of features": str(np.result_type(*{r.features.dtype for r in dataset.train})),
-            "the number of windows in training recordings": sum(
-                max(round(len(recording.features) / window), 1) for recording in dataset.train
+            "the number of windows in training recordings": int(
+                num_windows(np.array(snippet_counts(dataset.train)), window).sum()
             ),
         }
 
