@@ -16,6 +16,7 @@ from tal_jax.data import files
 from tal_jax.data.datasets import load_dataset
 from tal_jax.data.recordings import check_dataset
 from tal_jax.data.score_files import read_scores
+from tal_jax.report.workdir import ALL_ROUNDS, has_all_rounds
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
@@ -270,12 +271,6 @@ def _rounds_with(workdir: Path, name: str) -> list[Path]:
     )
 
 
-def has_all_rounds(workdir: Path) -> bool:
-    """Whether several rounds are evaluated, and together."""
-    several = len(_rounds_with(workdir, "scores_test.npz")) > 1
-    return several and (workdir / "scores_test.npz").exists()
-
-
 def _title(folder: Path) -> str:
     is_round = folder.name.startswith("round_")
-    return folder.name.replace("_", " ") if is_round else "all rounds"
+    return folder.name.replace("_", " ") if is_round else ALL_ROUNDS

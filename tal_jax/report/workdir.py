@@ -14,7 +14,7 @@ import numpy as np
 from tal_jax.data.files import read_json
 from tal_jax.data.score_files import read_scores
 
-_ALL_ROUNDS = "all rounds"
+ALL_ROUNDS = "all rounds"
 FLAT_CURVE = 0.05  # the score curve of a class that never gets here is not worth drawing
 
 
@@ -224,8 +224,14 @@ def _round_folders(path: Path) -> dict[str, Path]:
     finished = [one for one in folders.values() if (one / "detections_test.json").exists()]
     if not finished and (path / "detections.json").exists():
         return {"detections": path}
-    together = (path / "detections.json").exists() and (path / "scores_test.npz").exists()
-    return folders | {_ALL_ROUNDS: path} if len(finished) > 1 and together else folders
+    return folders | {ALL_ROUNDS: path} if has_all_rounds(path) else folders
+
+
+def has_all_rounds(path: Path) -> bool:
+    """Whether a work directory holds the detections of several rounds together."""
+    files = ("detections.json", "scores_test.npz")
+    several = len(list(path.glob("round_*/detections_test.json"))) > 1
+    return several and all((path / name).exists() for name in files)
 
 
 def _known_classes(
@@ -277,14 +283,14 @@ def _read_round(folder: Path, name: str, index: dict[str, int]) -> Round:
         name=name,
         detections=_read_results(_detections_path(name, folder), index),
         proposals=None
-        if name == _ALL_ROUNDS
+        if name == ALL_ROUNDS
         else _read_results(folder / "proposals_train.json", index),
         evaluation=_read_object(folder / "evaluation.json") or None,
     )
 
 
 def _detections_path(name: str, folder: Path) -> Path:
-    of_all = name in ("detections", _ALL_ROUNDS)
+    of_all = name in ("detections", ALL_ROUNDS)
     return folder / ("detections.json" if of_all else "detections_test.json")
 
 
