@@ -300,7 +300,8 @@ def test_predict_standardises_as_in_training(capsys, toy_run, workdir, tmp_path)
     features = np.load(toy_run.data / "test_0.npy")
     mean, scale = np.full(8, 3.0), np.full(8, 4.0)  # powers of two: undone without rounding
     files.write_npz(workdir / "scaling.npz", {"mean": mean, "scale": scale})
-    np.save("test_0.npy", (features * 4 + 3).astype(np.float64))
+    # In float64, since float32 would round what is added and subtracted again.
+    np.save("test_0.npy", features.astype(np.float64) * 4 + 3)
     _succeed(capsys, "predict", "test_0.npy", "--workdir", workdir)
     found = json.loads((tmp_path / "test_0.detections.json").read_text())["results"]["test_0"]
     expected = pipeline.predict(toy_run.fitted, toy.dataset(toy_run.data).test[:1])["test_0"]
