@@ -14,8 +14,8 @@ from jax.sharding import PartitionSpec as P
 
 from tal_jax.data.recordings import Recording
 from tal_jax.data.score_files import RecordingScores, ScoreSequence
+from tal_jax.ops import _bits
 from tal_jax.ops import contrast, resampling
-from tal_jax.ops import flags as flags_lib
 from tal_jax.ops import segments as segment_ops
 from tal_jax.training import devices, methods, streaming
 from tal_jax.training import timeline as timelines
@@ -73,7 +73,7 @@ def threshold_runs(
 
     def listed(flags):
         """Threshold and snippet of the flags, one a run, and how many there are."""
-        place, count = flags_lib.first_flags(flags.ravel(), max_runs)
+        place, count = _bits.first_flags(flags.ravel(), max_runs)
         return *jnp.divmod(jnp.minimum(place, flags.size - 1), size), count
 
     def crossing(row, snippet, step):

@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tal_jax.models import embedding
+from tal_jax.models import layers
 from tal_jax.ops import attention as attention_ops
 
 VARIANTS = ("document", "published")
@@ -136,8 +136,8 @@ class Classifier(nn.Module):
     def __call__(self, features: jax.Array, *, where: jax.Array, deterministic: bool) -> jax.Array:
         """Maps `[B, T, D]` to logits `[B, T, C + 1]`."""
         hidden = _convolve(features, where, self.widths, self.dtype)
-        hidden = embedding.Dropout(self.dropout)(hidden, deterministic=deterministic)
-        return embedding.classifier(self.num_classes + 1, dtype=self.dtype)(hidden)
+        hidden = layers.Dropout(self.dropout)(hidden, deterministic=deterministic)
+        return layers.classifier(self.num_classes + 1, dtype=self.dtype)(hidden)
 
 
 class AttentionBranch(nn.Module):
@@ -150,7 +150,7 @@ class AttentionBranch(nn.Module):
     def __call__(self, features: jax.Array, *, where: jax.Array) -> jax.Array:
         """Maps `[B, T, D]` to `[B, T]` in [0, 1]; 0 where masked."""
         hidden = _convolve(features, where, (self.width,) * _ATTENTION_LAYERS, self.dtype)
-        attention = jax.nn.sigmoid(embedding.classifier(1, dtype=self.dtype)(hidden)[..., 0])
+        attention = jax.nn.sigmoid(layers.classifier(1, dtype=self.dtype)(hidden)[..., 0])
         return jnp.where(where, attention, 0)
 
 
@@ -161,7 +161,7 @@ def _convolve(
     valid = where[..., None]
     hidden = jnp.where(valid, features, 0).astype(dtype)
     for width in widths:
-        hidden = nn.leaky_relu(embedding.TemporalConv(width, dtype=dtype)(hidden), 0.2)
+        hidden = nn.leaky_relu(layers.TemporalConv(width, dtype=dtype)(hidden), 0.2)
         hidden = jnp.where(valid, hidden, 0)
     return hidden
 

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tal_jax.models import embedding
+from tal_jax.models import layers
 from tal_jax.ops import reassignment
 
 
@@ -85,10 +85,10 @@ class RSMP(nn.Module):
     @nn.nowrap
     def layers(self) -> tuple[nn.Module, nn.Module]:
         """The embedding and the classifier; each may be applied to its own part of the params."""
-        embed = embedding.Embedding(
+        embed = layers.Embedding(
             self.widths, self.dilations, dropout=self.dropout, dtype=self.dtype, name="Embedding_0"
         )
-        classify = embedding.classifier(
+        classify = layers.classifier(
             self.num_classes + 1, dtype=self.dtype, use_bias=False, name="classifier"
         )
         return embed, classify

@@ -8,7 +8,7 @@ attention of each reading is a function of its own.
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import prefix
+from tal_jax.ops import _cumsum
 
 
 def soft_attention(logits: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
@@ -25,7 +25,7 @@ def soft_attention(logits: jax.Array, *, where: jax.Array | None = None) -> jax.
     Returns:
       `[T]` in [0, 1]; 0 where masked.
     """
-    where = prefix.mask_or_all(where, logits.shape[0])
+    where = _cumsum.mask_or_all(where, logits.shape[0])
     logits = jnp.where(where[:, None], logits, 0)
     # The classes' own share: 1 − P_bg would round small attentions off.
     return jnp.where(where, jax.nn.softmax(logits, axis=-1)[:, :-1].sum(axis=-1), 0)
@@ -53,7 +53,7 @@ def semi_soft_attention(
     Returns:
       `[T]`; 0 where masked. Gradients pass through the snippets that stay.
     """
-    where = prefix.mask_or_all(where, attention.shape[0])
+    where = _cumsum.mask_or_all(where, attention.shape[0])
     sure = jnp.where(attention >= high, 1.0, attention).astype(attention.dtype)
     return jnp.where(where & (attention > low), sure, 0)
 
@@ -83,7 +83,7 @@ def hard_attention(
     Returns:
       `[T]` 1 for snippets that are seen, 0 for hidden and masked ones. It carries no gradient.
     """
-    where = prefix.mask_or_all(where, attention.shape[0])
+    where = _cumsum.mask_or_all(where, attention.shape[0])
     stays = ~jax.random.bernoulli(key, drop_rate, attention.shape)
     return ((stays | (attention < low)) & where).astype(attention.dtype)
 
@@ -106,7 +106,7 @@ def published_semi_soft_attention(
       `[T]`; 0 where masked. Gradients pass through the snippets that stay.
     """
     return published_hard_attention(attention, gamma=gamma, where=where) * jnp.where(
-        prefix.mask_or_all(where, attention.shape[0]), attention, 0
+        _cumsum.mask_or_all(where, attention.shape[0]), attention, 0
     )
 
 
@@ -127,7 +127,7 @@ def published_hard_attention(
     Returns:
       `[T]`; 0 where masked. It carries no gradient.
     """
-    where = prefix.mask_or_all(where, attention.shape[0])
+    where = _cumsum.mask_or_all(where, attention.shape[0])
     attention = jax.lax.stop_gradient(jnp.where(where, attention, 0))
     largest = attention.max(initial=0)
     return (where & (attention < gamma * largest)).astype(attention.dtype)

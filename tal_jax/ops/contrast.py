@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import prefix as prefix_lib
+from tal_jax.ops import _cumsum
 
 
 def outer_width(length: jax.Array, delta: jax.typing.ArrayLike) -> jax.Array:
@@ -17,7 +17,7 @@ def outer_width(length: jax.Array, delta: jax.typing.ArrayLike) -> jax.Array:
 
 
 def contrast_between(
-    prefix: prefix_lib.Prefix,
+    prefix: _cumsum.Prefix,
     start: jax.Array,
     end: jax.Array,
     *,
@@ -45,8 +45,8 @@ def contrast_between(
     left = jnp.maximum(start - width, 0)
     right = jnp.minimum(end + width, length)
     outside = (start - left) + (right - end)
-    outer_sum = prefix_lib.range_sum(prefix, left, start) + prefix_lib.range_sum(prefix, end, right)
-    inner = _mean(prefix_lib.range_sum(prefix, start, end), inside)
+    outer_sum = _cumsum.range_sum(prefix, left, start) + _cumsum.range_sum(prefix, end, right)
+    inner = _mean(_cumsum.range_sum(prefix, start, end), inside)
     outer = _mean(outer_sum, outside)
     # An empty region counts 0 in either orientation, hence not simply the negated contrast.
     one_minus_inner = jnp.where(inside > 0, 1 - inner, 0)
@@ -92,7 +92,7 @@ def inner_outer_contrast(
     segments = jnp.clip(segments.astype(jnp.int32), 0, length)
     start, end = segments[:, 0], jnp.maximum(segments[:, 0], segments[:, 1])
     contrast = contrast_between(
-        prefix_lib.prefix_sum(scores, where=where), start, end, delta=delta, length=length
+        _cumsum.prefix_sum(scores, where=where), start, end, delta=delta, length=length
     )
     return jnp.where(end > start, contrast, 0)
 
@@ -133,7 +133,7 @@ def contrast_map(
     end = start + jnp.arange(1, max_length + 1, dtype=jnp.int32)[None, :]
     inside = end <= length
     contrast = contrast_between(
-        prefix_lib.prefix_sum(scores, where=where),
+        _cumsum.prefix_sum(scores, where=where),
         jnp.where(inside, start, 0),
         jnp.where(inside, end, 0),
         delta=delta,
@@ -202,7 +202,7 @@ def _curve_integral(scores: jax.Array, length: jax.Array, where: jax.Array | Non
     heights = jnp.where(jnp.arange(size + 2) <= length, heights, scores[last])
     areas = (heights[:-1] + heights[1:]) / 2
     areas = jnp.where(jnp.arange(size + 1) <= length, areas, 0)
-    prefix = prefix_lib.prefix_sum(areas)
+    prefix = _cumsum.prefix_sum(areas)
 
     def locate(time):
         piece = jnp.clip(jnp.floor(time + 0.5).astype(jnp.int32), 0, length)
@@ -213,7 +213,7 @@ def _curve_integral(scores: jax.Array, length: jax.Array, where: jax.Array | Non
     def integrate(a, b):
         piece_a, part_a = locate(a)
         piece_b, part_b = locate(b)
-        return prefix_lib.range_sum(prefix, piece_a, piece_b) + part_b - part_a
+        return _cumsum.range_sum(prefix, piece_a, piece_b) + part_b - part_a
 
     return integrate
 

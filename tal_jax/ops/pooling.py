@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import prefix
+from tal_jax.ops import _cumsum
 
 
 def topk_mean(
@@ -40,7 +40,7 @@ def topk_mean(
         )
     if not jnp.issubdtype(k.dtype, jnp.integer):
         raise ValueError(f"k must be an integer, got {k.dtype}")
-    where = prefix.mask_or_all(where, scores.shape[0])
+    where = _cumsum.mask_or_all(where, scores.shape[0])
     count = jnp.maximum(jnp.minimum(k.astype(jnp.int32), jnp.sum(where, dtype=jnp.int32)), 1)
 
     chosen = _largest(scores, count, where)

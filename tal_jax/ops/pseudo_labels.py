@@ -6,8 +6,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import contrast, prefix
-from tal_jax.ops import flags as flags_lib
+from tal_jax.ops import _bits
+from tal_jax.ops import _cumsum, contrast
 
 
 @jax.tree_util.register_dataclass
@@ -150,7 +150,7 @@ def optimal_sequence(
     action_seeds = action_seeds & where
 
     def search():
-        sums = prefix.prefix_sum(scores, where=where)
+        sums = _cumsum.prefix_sum(scores, where=where)
         labels, starts = _best_runs(
             jax.lax.stop_gradient(sums), action_seeds, background_seeds & where, delta, where
         )
@@ -261,18 +261,18 @@ def best_segments(
     points = points & where & ~blocked
     at = jnp.arange(size, dtype=jnp.int32)
     closed = blocked | ~where
-    low = jnp.maximum(flags_lib.last_flag(closed), _last_before(points)) + 1
+    low = jnp.maximum(_bits.last_flag(closed), _last_before(points)) + 1
     rectangles = _Rectangles(
         exists=points,
         starts=(low, at),
-        ends=(at + 1, flags_lib.next_flag(closed)),
+        ends=(at + 1, _bits.next_flag(closed)),
     )
-    sums = prefix.prefix_sum(jax.lax.stop_gradient(scores), where=where)
+    sums = _cumsum.prefix_sum(jax.lax.stop_gradient(scores), where=where)
     length = where.sum(dtype=jnp.int32)
 
     def keep_best(best, point, starts, ends, is_start, is_end):
         values = contrast.contrast_between(
-            prefix.seen_from(sums, point),
+            _cumsum.seen_from(sums, point),
             starts[None, :],
             ends[:, None],
             delta=delta,
@@ -312,8 +312,8 @@ class _Stretches:
         return cls(
             index=jnp.cumsum(is_point, dtype=jnp.int32),
             inside=where & ~is_point,
-            before=flags_lib.last_flag(is_point),
-            after=flags_lib.next_flag(is_point),
+            before=_bits.last_flag(is_point),
+            after=_bits.next_flag(is_point),
         )
 
 
@@ -354,7 +354,7 @@ def _grow(points, open_, stretches):
     size = open_.shape[0]
     at = jnp.arange(size, dtype=jnp.int32)
     shut = stretches.inside & ~open_
-    last_shut, next_shut = flags_lib.last_flag(shut), flags_lib.next_flag(shut)
+    last_shut, next_shut = _bits.last_flag(shut), _bits.next_flag(shut)
     from_before = open_ & (stretches.before >= 0) & (last_shut < stretches.before)
     from_after = open_ & (stretches.after < size) & (next_shut > stretches.after)
     nearer_before = at - stretches.before <= stretches.after - at
@@ -418,7 +418,7 @@ def _best_runs(sums, action, background, delta, where):
 
     def totals(value, place, starts, ends, valid):
         contrasts = contrast.contrast_between(
-            prefix.seen_from(sums, place),  # the first seed of the run, which all candidates hold
+            _cumsum.seen_from(sums, place),  # the first seed of the run, which all candidates hold
             starts,
             ends,
             delta=delta,
@@ -465,7 +465,7 @@ def _best_runs(sums, action, background, delta, where):
 
     earlier = _last_before(begins)
     state = (
-        flags_lib.last_flag(begins)[-1],
+        _bits.last_flag(begins)[-1],
         jnp.zeros((), jnp.int32),
         length,
         jnp.asarray(-jnp.inf, value.dtype),
@@ -474,7 +474,7 @@ def _best_runs(sums, action, background, delta, where):
     )
     marks = jax.lax.while_loop(lambda state: state[0] >= 0, look_back, state)[-1]
     # A mark tells the kind of the run that starts there.
-    starts = flags_lib.last_flag(marks > 0)
+    starts = _bits.last_flag(marks > 0)
     return (marks[starts] == 2) & where, starts
 
 
@@ -491,12 +491,12 @@ def _mean_contrast(sums, labels, starts, delta, where):
 
 def _first_after(flags):
     """`[T]` int32: the first True flag behind each place, T if there is none."""
-    return jnp.append(flags_lib.next_flag(flags), flags.shape[0])[1:]
+    return jnp.append(_bits.next_flag(flags), flags.shape[0])[1:]
 
 
 def _last_before(flags):
     """`[T]` int32: the last True flag before each place, −1 if there is none."""
-    return jnp.pad(flags_lib.last_flag(flags), (1, 0), constant_values=-1)[:-1]
+    return jnp.pad(_bits.last_flag(flags), (1, 0), constant_values=-1)[:-1]
 
 
 def _first_highest(values):
@@ -548,5 +548,5 @@ def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
         )
 
     zero = jnp.zeros((), jnp.int32)
-    carry = (flags_lib.next_flag(rectangles.exists)[0], zero, zero, state)
+    carry = (_bits.next_flag(rectangles.exists)[0], zero, zero, state)
     return jax.lax.while_loop(lambda carry: carry[0] < size, body, carry)[3]

@@ -10,7 +10,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import prefix
+from tal_jax.ops import _cumsum
 
 
 @jax.tree_util.register_dataclass
@@ -318,5 +318,5 @@ def _checked(features, prototypes, where):
             "features must have shape [T, D] and prototypes [K, D], "
             f"got {features.shape} and {prototypes.shape}"
         )
-    where = prefix.mask_or_all(where, features.shape[0])
+    where = _cumsum.mask_or_all(where, features.shape[0])
     return jnp.where(where[:, None], features, jnp.zeros_like(features)), prototypes, where

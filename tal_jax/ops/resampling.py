@@ -11,7 +11,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import prefix
+from tal_jax.ops import _cumsum
 
 
 @jax.tree_util.register_dataclass
@@ -69,7 +69,7 @@ def compensation_weights(
     segments, tau = jnp.asarray(segments, jnp.float32), jnp.asarray(tau, jnp.float32)
     if segments.ndim != 2 or segments.shape[1] != 2:
         raise ValueError(f"segments must have shape [N, 2], got {segments.shape}")
-    where = prefix.mask_or_all(where, segments.shape[0])
+    where = _cumsum.mask_or_all(where, segments.shape[0])
     segments = jnp.where(where[:, None], segments, 0.0)
     start, end = segments[:, 0], segments[:, 1]
 
@@ -124,9 +124,9 @@ def cumulative_weights(weights: jax.Array, *, where: jax.Array | None = None) ->
     """
     weights = jnp.asarray(weights, jnp.float32)
     (length,) = weights.shape
-    weights = jnp.where(prefix.mask_or_all(where, length), weights, 0.0)
-    sums = prefix.prefix_sum(weights)
-    cumulative = prefix.range_sum(sums, 0, jnp.arange(length + 1, dtype=jnp.int32))
+    weights = jnp.where(_cumsum.mask_or_all(where, length), weights, 0.0)
+    sums = _cumsum.prefix_sum(weights)
+    cumulative = _cumsum.range_sum(sums, 0, jnp.arange(length + 1, dtype=jnp.int32))
 
     # Rounding can leave neighbours one unit in the last place out of order, and a flat part one
     # unit off itself.
@@ -211,7 +211,7 @@ def interpolate(
     Raises:
       ValueError: if the shapes do not fit.
     """
-    where = prefix.mask_or_all(where, jnp.shape(features)[0])
+    where = _cumsum.mask_or_all(where, jnp.shape(features)[0])
     return interpolate_among(features, 0, positions, where=where)
 
 
@@ -434,7 +434,7 @@ def resample_points(
     times = jnp.asarray(times, jnp.float32)
     if times.ndim != 1:
         raise ValueError(f"times must have shape [P], got {times.shape}")
-    where = prefix.mask_or_all(where, times.shape[0])
+    where = _cumsum.mask_or_all(where, times.shape[0])
     cumulative, real = resampled.cumulative, resampled.where
 
     new = jnp.floor(new_times(times, resampled)).astype(jnp.int32)

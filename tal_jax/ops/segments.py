@@ -7,7 +7,7 @@ before its start, overlaps nothing.
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import prefix
+from tal_jax.ops import _cumsum
 
 
 def segment_iou(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -213,5 +213,5 @@ def _checked(segments, scores, where):
     segments, scores = _checked_segments(segments, "segments"), jnp.asarray(scores, jnp.float32)
     if scores.shape != segments.shape[:1]:
         raise ValueError(f"scores must have shape {segments.shape[:1]}, got {scores.shape}")
-    where = prefix.mask_or_all(where, scores.shape[0])
+    where = _cumsum.mask_or_all(where, scores.shape[0])
     return jnp.where(where[:, None], segments, 0.0), jnp.where(where, scores, 0.0), where

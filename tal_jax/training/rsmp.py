@@ -14,7 +14,7 @@ import numpy as np
 
 from tal_jax import losses
 from tal_jax.models import rsmp
-from tal_jax.ops import contrast, prefix, pseudo_labels, reassignment
+from tal_jax.ops import _cumsum, contrast, pseudo_labels, reassignment
 from tal_jax.training import streaming
 from tal_jax.training import timeline as timelines
 from tal_jax.training.state import PseudoLabels, Scores
@@ -274,7 +274,7 @@ def _score_loss(scores, segments, pseudo, batch, config):
     def one_slot(scores, segments, best, contrasts):
         contrast_of = functools.partial(
             contrast.contrast_between,
-            prefix.prefix_sum(scores, where=batch.where),
+            _cumsum.prefix_sum(scores, where=batch.where),
             delta=loss.delta,
             length=length,
         )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tal_jax.models import embedding, rsmp
+from tal_jax.models import layers, rsmp
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +31,7 @@ def _where(*lengths, size):
 @pytest.mark.parametrize("kernel_size, dilation", [(1, 1), (3, 1), (3, 4), (5, 2)])
 def test_convolution_is_that_of_jax(kernel_size, dilation):
     inputs = _random(0, 2, 7, 3)
-    layer = embedding.TemporalConv(4, kernel_size, dilation)
+    layer = layers.TemporalConv(4, kernel_size, dilation)
     kernel, bias = _random(1, kernel_size * 3, 4), _random(2, 4)
     got = jax.jit(layer.apply)({"params": {"Dense_0": {"kernel": kernel, "bias": bias}}}, inputs)
     want = jax.lax.conv_general_dilated(
@@ -60,7 +60,7 @@ def test_convolution_in_pairs_is_the_plain_one(length, dilation):
 
     got, want = (
         with_gradients(convolve)
-        for convolve in (embedding.paired_convolution, embedding.gathered_convolution)
+        for convolve in (layers.paired_convolution, layers.gathered_convolution)
     )
     for ours, theirs in zip(got, want, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
@@ -69,7 +69,7 @@ def test_convolution_in_pairs_is_the_plain_one(length, dilation):
 def test_wide_layers_are_exact_to_float32():
     inputs, kernel = _random(0, 1, 21, 256), _random(1, 3 * 256, 256)
     params = {"params": {"Dense_0": {"kernel": kernel, "bias": np.zeros(256, np.float32)}}}
-    layer = embedding.TemporalConv(256)
+    layer = layers.TemporalConv(256)
     if jax.default_backend() == "cpu":
         assert "f32[4,11,256]" in str(jax.make_jaxpr(layer.apply)(params, inputs)), "not in pairs"
     padded = np.pad(inputs[0].astype(np.float64), ((1, 1), (0, 0)))
@@ -80,7 +80,7 @@ def test_wide_layers_are_exact_to_float32():
 
 
 def test_convolution_by_hand():
-    layer = embedding.TemporalConv(1, 3, 2)
+    layer = layers.TemporalConv(1, 3, 2)
     kernel = np.array([[1], [10], [100]], np.float32)
     params = {"Dense_0": {"kernel": kernel, "bias": np.ones(1, np.float32)}}
     inputs = np.arange(1, 5, dtype=np.float32)[None, :, None]
@@ -94,7 +94,7 @@ def test_convolution_by_hand():
 
 @functools.partial(jax.jit, static_argnums=0)
 def _compiled_drop(rate, inputs, key):
-    layer = embedding.Dropout(rate)
+    layer = layers.Dropout(rate)
     return layer.apply({}, inputs, deterministic=False, rngs={"dropout": key})
 
 
@@ -130,12 +130,12 @@ def test_dropout_gradient_is_its_mask():
 
 def test_dropout_of_rate_zero_and_without_randomness_is_nothing():
     inputs = _random(4, 5, 2)
-    assert embedding.Dropout(0.7).apply({}, inputs, deterministic=True) is inputs
-    assert embedding.Dropout(0.0).apply({}, inputs, deterministic=False) is inputs
+    assert layers.Dropout(0.7).apply({}, inputs, deterministic=True) is inputs
+    assert layers.Dropout(0.0).apply({}, inputs, deterministic=False) is inputs
 
 
 def _bits(seed, shape):
-    return np.asarray(jax.jit(embedding.hashed_bits, static_argnums=1)(jax.random.key(seed), shape))
+    return np.asarray(jax.jit(layers.hashed_bits, static_argnums=1)(jax.random.key(seed), shape))
 
 
 def test_hashed_bits_are_uniform():
@@ -176,7 +176,7 @@ def _variables(model, features, where):
 
 
 def test_layers_drop_differently():
-    model = embedding.Embedding((64, 64), (1, 1), dropout=0.5)
+    model = layers.Embedding((64, 64), (1, 1), dropout=0.5)
     features, where = np.ones((1, 40, 2), np.float32), np.ones((1, 40), bool)
     variables = _variables(model, features, where)
 
@@ -188,7 +188,7 @@ def test_layers_drop_differently():
             where=where,
             deterministic=False,
             rngs={"dropout": jax.random.key(0)},
-            capture_intermediates=lambda module, _: isinstance(module, embedding.Dropout),
+            capture_intermediates=lambda module, _: isinstance(module, layers.Dropout),
         )
         layers = state["intermediates"]
         return [layers[f"Dropout_{i}"]["__call__"][0] for i in range(2)]
@@ -200,7 +200,7 @@ def test_layers_drop_differently():
 
 
 def test_embedding_refuses_widths_without_dilations():
-    model = embedding.Embedding((8, 8), (1,))
+    model = layers.Embedding((8, 8), (1,))
     with pytest.raises(ValueError, match=r"widths=\(8, 8\) and dilations=\(1,\) differ in length"):
         _variables(model, np.ones((1, 5, 2)), np.ones((1, 5), bool))
 

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from tal_jax.ops import _cumsum
 from tal_jax.ops import contrast as ops
-from tal_jax.ops import prefix
 
 
 @pytest.fixture(autouse=True)
@@ -170,7 +170,7 @@ def test_inverted_is_the_contrast_of_one_minus_the_scores():
     inverted = np.arange(len(segments)) % 2 == 0
     got = jax.jit(
         lambda scores, start, end: ops.contrast_between(
-            prefix.prefix_sum(scores),
+            _cumsum.prefix_sum(scores),
             start,
             end,
             delta=0.25,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tal_jax.ops import prefix
+from tal_jax.ops import _cumsum
 
 
 @pytest.fixture(autouse=True)
@@ -15,7 +15,7 @@ def _strict():
 
 
 def _range_sums(values, start, end, where=None):
-    return prefix.range_sum(prefix.prefix_sum(values, where=where), start, end)
+    return _cumsum.range_sum(_cumsum.prefix_sum(values, where=where), start, end)
 
 
 def _reference(values, start, end):
@@ -114,21 +114,21 @@ def test_padding_changes_nothing():
 
 def test_errors():
     with pytest.raises(ValueError, match=r"\[T\], got \(2, 3\)"):
-        prefix.prefix_sum(jnp.zeros((2, 3)))
+        _cumsum.prefix_sum(jnp.zeros((2, 3)))
     with pytest.raises(ValueError, match=r"where must be bool \[3\], got bool \[2\]"):
-        prefix.prefix_sum(jnp.zeros(3), where=jnp.ones(2, bool))
+        _cumsum.prefix_sum(jnp.zeros(3), where=jnp.ones(2, bool))
     with pytest.raises(ValueError, match="where must be bool .* got float32"):
-        prefix.prefix_sum(jnp.zeros(3), where=jnp.ones(3))
+        _cumsum.prefix_sum(jnp.zeros(3), where=jnp.ones(3))
     with pytest.raises(ValueError, match="end must hold integers, got float32"):
-        prefix.range_sum(prefix.prefix_sum(jnp.zeros(3)), 0, jnp.array(1.5))
+        _cumsum.range_sum(_cumsum.prefix_sum(jnp.zeros(3)), 0, jnp.array(1.5))
 
 
 def test_sums_seen_from_a_place_are_exact_around_it():
     values = np.random.default_rng(0).random(20000).astype(np.float32)
-    sums = jax.jit(prefix.prefix_sum)(values)
+    sums = jax.jit(_cumsum.prefix_sum)(values)
     place = 15000
-    near = prefix.seen_from(sums, jnp.int32(place))
+    near = _cumsum.seen_from(sums, jnp.int32(place))
     starts, ends = place - np.array([0, 1, 7, 90]), place + np.array([1, 3, 5, 200])
-    got = prefix.range_sum(near, starts, ends)
+    got = _cumsum.range_sum(near, starts, ends)
     want = [values[a:b].sum(dtype=np.float64) for a, b in zip(starts, ends, strict=True)]
     np.testing.assert_allclose(got, want, rtol=1e-6)

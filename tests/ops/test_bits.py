@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from tal_jax.ops import flags as flags_lib
+from tal_jax.ops import _bits
 
 LENGTHS = [1, 31, 32, 33, 64, 500]
 SHARES = (0, 0.02, 0.5, 1)
@@ -11,7 +11,7 @@ SHARES = (0, 0.02, 0.5, 1)
 @pytest.mark.parametrize("length", LENGTHS)
 def test_first_flags_are_those_of_nonzero(length):
     rng = np.random.default_rng(length)
-    found = jax.jit(flags_lib.first_flags, static_argnums=1)
+    found = jax.jit(_bits.first_flags, static_argnums=1)
     for share in SHARES:
         flags = rng.random(length) < share
         for size in (1, 40, length):
@@ -24,7 +24,7 @@ def test_first_flags_are_those_of_nonzero(length):
 @pytest.mark.parametrize("length", LENGTHS)
 def test_last_and_next_flags_are_those_of_a_walk(length):
     rng = np.random.default_rng(length)
-    last_flag, next_flag = jax.jit(flags_lib.last_flag), jax.jit(flags_lib.next_flag)
+    last_flag, next_flag = jax.jit(_bits.last_flag), jax.jit(_bits.next_flag)
     for share in SHARES:
         flags = rng.random(length) < share
         places = np.flatnonzero(flags)
@@ -37,5 +37,5 @@ def test_last_and_next_flags_are_those_of_a_walk(length):
 
 def test_vmap_changes_nothing():
     flags = np.random.default_rng(0).random((5, 70)) < 0.1
-    for function in (flags_lib.last_flag, flags_lib.next_flag):
+    for function in (_bits.last_flag, _bits.next_flag):
         np.testing.assert_array_equal(jax.vmap(function)(flags), [function(row) for row in flags])
