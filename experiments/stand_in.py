@@ -3,16 +3,17 @@
     python experiments/stand_in.py --annotations gt_full.json --layout joined --out DIR
 
 The features show that a system runs at full size; nothing measured on them is a result.
-`tal_jax/data/synthetic.py` says what they are made of, and which files each layout has. They lie
+`synthetic.py` says what they are made of, and which files each layout has. They lie
 on the grid of the field's I3D features: 25 frames a second, 16 frames a snippet.
 """
 
 import time
 
 import numpy as np
+import synthetic
 from absl import app, flags
 
-from tal_jax.data import files, synthetic
+from tal_jax.data import files
 from tal_jax.data.annotations import parse_annotations
 from tal_jax.data.clock import Grid
 

@@ -28,9 +28,9 @@ from tal_jax.data import convert, exchange, files, point_sets
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.datasets import examine, load_dataset, open_layout
 from tal_jax.data.doctor import format_diagnosis
-from tal_jax.data.formats import RawAnnotations, read_raw
+from tal_jax.data.point_distributions import LAWS
 from tal_jax.data.point_files import compare_points, format_comparison
-from tal_jax.data.point_labels import LAWS
+from tal_jax.data.raw_annotations import RawAnnotations, read_raw
 from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.training.methods import method_of
 

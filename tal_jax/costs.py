@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from tal_jax.data.batches import PackedRecordings
+from tal_jax.data import timeline as timelines
+from tal_jax.data.packing import PackedRecordings
 from tal_jax.training import methods, steps
-from tal_jax.training import timeline as timelines
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from tal_jax.data.score_files import RecordingScores, ScoreSequence
+from tal_jax.data.predictions import RecordingScores, ScoreSequence
 
 
 def mean_scores(rounds: Iterable[Mapping[str, RecordingScores]]) -> dict[str, RecordingScores]:

@@ -23,11 +23,11 @@ import ml_collections
 import numpy as np
 
 from tal_jax import pipeline, run_card
-from tal_jax.data import batches, files
+from tal_jax.data import files, packing
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
+from tal_jax.data.predictions import RecordingScores, ScoreSequence
 from tal_jax.data.recordings import Recording, Scaling, check_finite
-from tal_jax.data.score_files import RecordingScores, ScoreSequence
 from tal_jax.prediction import Entries, Network, shown_threshold
 from tal_jax.training import methods, steps
 
@@ -148,7 +148,7 @@ def open_export(folder: str | Path) -> Network:
 def _read(call: Callable[..., Any], recording: Recording) -> ScoreSequence:
     """What an exported model predicts for one recording."""
     total = len(recording.features)
-    length = batches.bucket(total, _LENGTH_STEP)
+    length = packing.bucket(total, _LENGTH_STEP)
     values = np.asarray(recording.features[:], np.float32)
     check_finite(recording.name, values)
     padded = np.pad(values, ((0, length - total), (0, 0)))

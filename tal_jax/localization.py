@@ -12,13 +12,13 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from tal_jax.data import sliding_window
+from tal_jax.data import timeline as timelines
+from tal_jax.data.predictions import RecordingScores, ScoreSequence
 from tal_jax.data.recordings import Recording
-from tal_jax.data.score_files import RecordingScores, ScoreSequence
-from tal_jax.ops import _bits
-from tal_jax.ops import contrast, resampling
+from tal_jax.ops import _bits, contrast, resampling
 from tal_jax.ops import segments as segment_ops
-from tal_jax.training import devices, methods, streaming
-from tal_jax.training import timeline as timelines
+from tal_jax.training import devices, methods
 from tal_jax.training.state import Scores
 
 
@@ -324,7 +324,7 @@ def read(
 
 def read_windows(
     params: Any,
-    windows: streaming.Windows,
+    windows: sliding_window.Windows,
     cumulative: np.ndarray,
     *,
     model: Any,

@@ -19,7 +19,9 @@ import numpy as np
 
 from tal_jax import ensemble, evaluation, localization, processes, run_card
 from tal_jax.config import check_config
-from tal_jax.data import batches, files
+from tal_jax.data import files, packing, sliding_window
+from tal_jax.data import timeline as timelines
+from tal_jax.data.predictions import RecordingScores, ScoreSequence, read_scores, write_scores
 from tal_jax.data.recordings import (
     Dataset,
     Recording,
@@ -28,7 +30,6 @@ from tal_jax.data.recordings import (
     labels_of,
     read_features,
 )
-from tal_jax.data.score_files import RecordingScores, ScoreSequence, read_scores, write_scores
 from tal_jax.localization import Results
 from tal_jax.ops import resampling
 from tal_jax.training import (
@@ -39,10 +40,8 @@ from tal_jax.training import (
     metrics_log,
     rounds,
     steps,
-    streaming,
     together,
 )
-from tal_jax.training import timeline as timelines
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
 _LENGTH_STEP = 64
@@ -300,17 +299,17 @@ def _read_long(fitted, number, recording, *, lengthen) -> RecordingScores:
     """`_read_round` for a recording that only the scores of are held as a whole."""
     config = fitted.config
     model = methods.method_of(config).make_model(config, len(fitted.classes))
-    dtype = batches.feature_dtype([recording], config.model.precision)
+    dtype = packing.feature_dtype([recording], config.model.precision)
     total = len(recording.features)
 
     def read(features, cumulative):
         return localization.read_windows(
             fitted.params[number],
-            streaming.Windows(recording.name, features, _MOST_AT_ONCE, model.reach, dtype),
+            sliding_window.Windows(recording.name, features, _MOST_AT_ONCE, model.reach, dtype),
             cumulative,
             model=model,
             config=steps.compiled_config(config),
-            num_samples=batches.bucket(len(features), _MOST_AT_ONCE // 4),
+            num_samples=packing.bucket(len(features), _MOST_AT_ONCE // 4),
         )
 
     original = read(recording.features, np.arange(total + 1, dtype=np.float32))
@@ -320,13 +319,13 @@ def _read_long(fitted, number, recording, *, lengthen) -> RecordingScores:
     options = localization.proposal_options(config.localization)
     found = relocalize({recording.name: scores}, options, fitted.classes)
     resampled = _lengthened(recording, found, config.sampling, fitted.classes)
-    features = streaming.Interpolated(recording.features, resampled.positions[resampled.where])
+    features = sliding_window.Interpolated(recording.features, resampled.positions[resampled.where])
     return dataclasses.replace(scores, last=read(features, resampled.cumulative[: total + 1]))
 
 
 def _lengthened(recording, found, sampling, classes) -> resampling.Resampled:
     """Where the timeline that a recording's own detections lengthen is read, on the host."""
-    length = batches.bucket(len(recording.features), _LENGTH_STEP)
+    length = packing.bucket(len(recording.features), _LENGTH_STEP)
     packed = _packed(_identity([recording], (), len(classes), length=length), length)
     packed = _compensate_by(packed, [recording], found, sampling, classes)
     timeline = timelines.take(packed.timeline, 0)
@@ -488,7 +487,7 @@ def pack_training(
     if feeding.streams(config, dataset.train):
         return Packed(jax.device_get(timeline), lengths)
     if features is None:
-        num_rows = batches.spacious(sum(batches.snippet_counts(dataset.train)))
+        num_rows = packing.spacious(sum(packing.snippet_counts(dataset.train)))
         features = _read_features(dataset.train, num_rows, config)
     return Packed(timelines.with_features(timeline, features), lengths)
 
@@ -563,7 +562,7 @@ def _compensate_by(
 def _num_samples(longest: int, length: int) -> int:
     """Padded length of lengthened timelines of recordings that are padded to `length`."""
     # Coarsely, since every other length is another program.
-    return max(length, batches.bucket(longest, max(length // 4, _LENGTH_STEP)))
+    return max(length, packing.bucket(longest, max(length // 4, _LENGTH_STEP)))
 
 
 def _identity(
@@ -578,7 +577,7 @@ def _identity(
     pairs = np.zeros((num_classes, num_classes), bool)
     for first, second in overlapping:
         pairs[first, second] = pairs[second, first] = True
-    packed = jax.tree.map(jnp.asarray, batches.pack_labels(recordings, **sizes))
+    packed = jax.tree.map(jnp.asarray, packing.pack_labels(recordings, **sizes))
     return timelines.identity_timeline(packed, jnp.asarray(pairs), most_points=most_points)
 
 
@@ -587,7 +586,7 @@ def _read_features(
 ) -> jax.Array:
     """All features of recordings, on the device."""
     precision = config.model.precision
-    return jnp.asarray(batches.pack_features(recordings, num_rows=num_rows, precision=precision))
+    return jnp.asarray(packing.pack_features(recordings, num_rows=num_rows, precision=precision))
 
 
 def _compensate(timeline, proposals, recordings, sampling):
@@ -615,7 +614,7 @@ def _common_sizes(
 
 
 def _bucket_of(recordings: Sequence[Recording]) -> int:
-    return batches.bucket(max(len(recording.features) for recording in recordings), _LENGTH_STEP)
+    return packing.bucket(max(len(recording.features) for recording in recordings), _LENGTH_STEP)
 
 
 def _groups(
@@ -631,7 +630,7 @@ def _groups(
         size = max(length_of(recording), 1023)
         kinds.setdefault(size.bit_length(), []).append(recording)
     for alike in kinds.values():
-        length = batches.bucket(max(map(length_of, alike)), _LENGTH_STEP)
+        length = packing.bucket(max(map(length_of, alike)), _LENGTH_STEP)
         for group in _equal_parts(alike):
             yield length, group
 

@@ -27,8 +27,8 @@ import ml_collections
 import numpy as np
 
 from tal_jax import localization, pipeline
+from tal_jax.data.predictions import RecordingScores
 from tal_jax.data.recordings import Recording
-from tal_jax.data.score_files import RecordingScores
 
 # The settings that are chosen, in this order.
 _TUNED = ("thresholds", "foreground_thresholds")

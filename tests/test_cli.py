@@ -19,7 +19,7 @@ from tal_jax import cli, labelling, pipeline, prediction
 from tal_jax.data import files
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.score_files import read_scores, write_scores
+from tal_jax.data.predictions import read_scores, write_scores
 from tal_jax.training import checkpoints, rsmp
 
 
@@ -688,7 +688,8 @@ def test_nothing_to_evaluate(capsys, workdir):
 @pytest.fixture
 def golf(tmp_path):
     """A folder as HR-Pro's code lays it out."""
-    from tal_jax.data import synthetic
+    import synthetic
+
     from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 
     recordings = {

@@ -8,7 +8,7 @@ import toy
 
 from tal_jax import costs, pipeline
 from tal_jax.config import check_config, hamnet_config
-from tal_jax.training import timeline as timelines
+from tal_jax.data import timeline as timelines
 
 
 def _shapes(tree):

@@ -5,7 +5,7 @@ import pytest
 
 from tal_jax import ensemble
 from tal_jax.data.clock import Grid
-from tal_jax.data.score_files import RecordingScores, ScoreSequence
+from tal_jax.data.predictions import RecordingScores, ScoreSequence
 
 GRID = Grid(fps=1, stride_frames=1, window_frames=1)
 

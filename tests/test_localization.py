@@ -8,7 +8,7 @@ import pytest
 from tal_jax import localization
 from tal_jax.config import rsmp_config
 from tal_jax.data.clock import Grid
-from tal_jax.data.score_files import RecordingScores, ScoreSequence
+from tal_jax.data.predictions import RecordingScores, ScoreSequence
 
 
 @pytest.fixture(autouse=True)

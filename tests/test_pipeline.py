@@ -19,8 +19,8 @@ import toy
 from tal_jax import pipeline
 from tal_jax.config import check_config
 from tal_jax.data.clock import Grid
+from tal_jax.data.predictions import read_scores, write_scores
 from tal_jax.data.recordings import Dataset, Point, Recording
-from tal_jax.data.score_files import read_scores, write_scores
 from tal_jax.training import rounds
 
 

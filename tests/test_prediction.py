@@ -16,8 +16,8 @@ from tal_jax.data import files, recordings, signals
 from tal_jax.data.clock import Grid
 from tal_jax.data.features import write_folder
 from tal_jax.data.manifest import Manifest, write_manifest
+from tal_jax.data.predictions import RecordingScores, ScoreSequence
 from tal_jax.data.recordings import Dataset, Recording, Scaling
-from tal_jax.data.score_files import RecordingScores, ScoreSequence
 
 CLASSES = ("walk", "sit")
 

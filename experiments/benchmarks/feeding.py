@@ -22,7 +22,7 @@ import numpy as np
 from tal_jax import pipeline
 from tal_jax.config import check_config, rsmp_config
 from tal_jax.data.clock import Grid
-from tal_jax.data.feature_files import open_features
+from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.training import feeding, rsmp, steps
 

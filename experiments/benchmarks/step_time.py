@@ -24,11 +24,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from tal_jax.config import rsmp_config
-from tal_jax.data import batches
+from tal_jax.data import packing
+from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Point, Recording
 from tal_jax.training import rsmp, steps
-from tal_jax.training import timeline as timelines
 
 REPEATS = 2  # updates of a compiled loop
 
@@ -197,7 +197,7 @@ def made_up(options, length: int, recordings: int) -> timelines.Timeline:
         points = tuple(Point(float(t), labels[i % 2]) for i, t in enumerate(times))
         duration_s = float(grid.to_seconds(length))
         made.append(Recording(f"noise_{number}", features, grid, duration_s, points))
-    packed = jax.tree.map(jnp.asarray, batches.pack(made, length=length))
+    packed = jax.tree.map(jnp.asarray, packing.pack(made, length=length))
     return timelines.identity_timeline(
         packed,
         jnp.zeros((options.classes,) * 2, bool),

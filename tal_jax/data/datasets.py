@@ -14,7 +14,7 @@ from tal_jax.data.annotations import Annotations, load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.field import NO_POINTS, POINTS_OF_FILE, load_field
 from tal_jax.data.manifest import read_manifest
-from tal_jax.data.point_labels import LAWS, generate_points
+from tal_jax.data.point_distributions import LAWS, generate_points
 from tal_jax.data.recordings import Dataset
 
 DATA_VARIABLE = "TAL_JAX_DATA"

@@ -15,9 +15,9 @@ import numpy as np
 from tal_jax.data import field, layouts
 from tal_jax.data.annotations import Instance
 from tal_jax.data.clock import Grid
-from tal_jax.data.feature_files import FeatureFiles
-from tal_jax.data.formats import RawAnnotations, RawRecording
 from tal_jax.data.layouts import Layout
+from tal_jax.data.lazy_features import FeatureFiles
+from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
 
 # Clocks that features of the field were made with: frames a second, frames from snippet to snippet.
 _RATES = (10.0, 15.0, 24.0, 25.0, 29.97, 30.0)

@@ -25,7 +25,7 @@ from tal_jax.data.annotations import (
     load_annotations,
 )
 from tal_jax.data.clock import Grid
-from tal_jax.data.feature_files import open_features
+from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import (
     Dataset,
     Recording,

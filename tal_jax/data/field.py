@@ -19,10 +19,10 @@ from tal_jax.data.annotations import (
     annotations_to_dict,
 )
 from tal_jax.data.clock import Grid
-from tal_jax.data.feature_files import FeatureFiles, open_features
-from tal_jax.data.formats import RawAnnotations, RawRecording
 from tal_jax.data.layouts import Layout
+from tal_jax.data.lazy_features import FeatureFiles, open_features
 from tal_jax.data.point_sets import cut_instance, make_points
+from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
 from tal_jax.data.recordings import (
     MAX_DRIFT_SNIPPETS,
     Dataset,

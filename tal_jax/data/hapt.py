@@ -14,7 +14,7 @@ import numpy as np
 
 from tal_jax.data import signals, windows
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
-from tal_jax.data.point_labels import generate_points
+from tal_jax.data.point_distributions import generate_points
 from tal_jax.data.recordings import (
     Dataset,
     Recording,

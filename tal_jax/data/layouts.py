@@ -7,7 +7,7 @@ What lies where is told by names alone, wherever below the folder it is::
     <recording>.npy                               the same without folders of parts
     one .npy beside *-Annotations/                an array of objects, one a recording (W-TALC)
 
-    gt_full.json, gt.json, anet_anno_action.json  annotations, see `tal_jax.data.formats`
+    gt_full.json, gt.json, anet_anno_action.json  annotations, see `tal_jax.data.raw_annotations`
     split_train.txt, split_test.txt               which recordings are used for what
     point*.csv, in a folder point*/ or not        points, see `tal_jax.data.point_files`
     fps_dict.json                                 frame rates that the points are told in
@@ -24,10 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_jax.data import formats
+from tal_jax.data import raw_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, load_grid
-from tal_jax.data.formats import RawAnnotations
+from tal_jax.data.raw_annotations import RawAnnotations
 
 STREAMS = ("rgb", "flow")
 KINDS = {
@@ -112,7 +112,7 @@ def find_layout(
         source = wtalc[0]  # its names tell the order of the arrays
     else:
         source = _find_annotations(folder, files, wtalc)
-    raw = formats.read_raw(source, allow_pickle=allow_pickle)
+    raw = raw_annotations.read_raw(source, allow_pickle=allow_pickle)
     features, parts = ({}, {}) if one else _by_recording(folder, arrays)
     if not features and one is None:
         raise ValueError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
@@ -121,10 +121,10 @@ def find_layout(
     names = {path.name: path for path in files}
     raw, ambiguous = _without_ambiguous(_named_as(raw, features))
     if "Ambiguous_test.txt" in names:
-        ambiguous |= formats.read_ambiguous(names["Ambiguous_test.txt"])
+        ambiguous |= raw_annotations.read_ambiguous(names["Ambiguous_test.txt"])
     rates = {name: one.frame_rate for name, one in raw.recordings.items() if one.frame_rate}
     if "fps_dict.json" in names:
-        rates |= formats.read_frame_rates(names["fps_dict.json"])
+        rates |= raw_annotations.read_frame_rates(names["fps_dict.json"])
     return Layout(
         folder=folder,
         kind="object array" if one else "streams" if streams else "own" if own else "joined",
@@ -133,7 +133,7 @@ def find_layout(
         array=one,
         annotations=raw,
         splits={
-            part: formats.read_split(names[f"split_{part}.txt"])
+            part: raw_annotations.read_split(names[f"split_{part}.txt"])
             for part in ("train", "test")
             if f"split_{part}.txt" in names
         },

@@ -1,6 +1,6 @@
 """Sets of points over annotations as they are on disk: made, read, and put into instances.
 
-The annotations are those of `tal_jax.data.formats`, whose times nobody has judged. What cannot be
+The annotations are those of `data.raw_annotations`, whose times nobody has judged. What cannot be
 done for some of them is told in notes, a line each.
 """
 
@@ -18,14 +18,14 @@ from tal_jax.data.annotations import (
     RecordingAnnotation,
     annotations_to_dict,
 )
-from tal_jax.data.formats import RawAnnotations, read_frame_rates, read_raw
+from tal_jax.data.point_distributions import draw_point
 from tal_jax.data.point_files import (
     clicks_by_recording,
     read_point_file,
     write_click_list,
     write_point_csv,
 )
-from tal_jax.data.point_labels import draw_point
+from tal_jax.data.raw_annotations import RawAnnotations, read_frame_rates, read_raw
 
 
 @dataclasses.dataclass(frozen=True)

@@ -29,8 +29,8 @@ import numpy as np
 
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
-from tal_jax.data.feature_files import load_npy
 from tal_jax.data.features import GRID_FILE, feature_path
+from tal_jax.data.lazy_features import load_npy
 from tal_jax.data.manifest import (
     MANIFEST_FILE,
     Entry,

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tal_jax.data import files
-from tal_jax.data.feature_files import load_npy
+from tal_jax.data.lazy_features import load_npy
 
 SUFFIXES = (".csv", ".npy", ".parquet")
 

@@ -6,8 +6,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import _bits
-from tal_jax.ops import _cumsum, contrast
+from tal_jax.ops import _bits, _cumsum, contrast
 
 
 @jax.tree_util.register_dataclass

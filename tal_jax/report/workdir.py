@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal_jax.data.files import read_json
-from tal_jax.data.score_files import read_scores
+from tal_jax.data.predictions import read_scores
 
 ALL_ROUNDS = "all rounds"
 FLAT_CURVE = 0.05  # the score curve of a class that never gets here is not worth drawing

@@ -18,10 +18,10 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from tal_jax.data import batches
+from tal_jax.data import packing
+from tal_jax.data import timeline as timelines
 from tal_jax.data.recordings import Recording
 from tal_jax.training import devices, steps
-from tal_jax.training import timeline as timelines
 from tal_jax.training.state import TrainState
 
 # (state, number of updates made, blocks to make) -> state and the means over the new updates.
@@ -48,9 +48,9 @@ def streams(config: ml_collections.FrozenConfigDict, recordings: Sequence[Record
 
 def num_bytes(config: ml_collections.FrozenConfigDict, recordings: Sequence[Recording]) -> int:
     """Memory that the features of recordings take as they are packed."""
-    dtype = batches.feature_dtype(recordings, config.model.precision)
+    dtype = packing.feature_dtype(recordings, config.model.precision)
     dim = recordings[0].features.shape[1]
-    return sum(batches.snippet_counts(recordings)) * dim * dtype.itemsize
+    return sum(packing.snippet_counts(recordings)) * dim * dtype.itemsize
 
 
 def _device_bytes() -> int:
@@ -135,7 +135,7 @@ def streamed(
     rows = np.stack(np.split(rows, devices.num_lanes(mesh), axis=-1), axis=1)
     # One shape for all blocks of the round, so that they share a program.
     num_chosen = min(len(timeline.counts), rows[0, 0].size)
-    num_rows = batches.spacious(
+    num_rows = packing.spacious(
         max(_num_snippets(recordings, lane) for block in rows for lane in block)
     )
     settings = devices.replicate(steps.settings_of(config), mesh)
@@ -208,10 +208,10 @@ def chunks(
     mesh = devices.local_mesh()
     if timeline.recordings.features is not None:
         return functools.partial(timelines.take, devices.replicate(timeline, mesh))
-    longest_first = sorted(batches.snippet_counts(recordings), reverse=True)
+    longest_first = sorted(packing.snippet_counts(recordings), reverse=True)
 
     def chunk_of(rows):
-        num_rows = batches.spacious(sum(longest_first[: len(rows)]))
+        num_rows = packing.spacious(sum(longest_first[: len(rows)]))
         return devices.replicate(_read_rows(timeline, recordings, rows, num_rows, precision), mesh)
 
     return chunk_of
@@ -222,11 +222,11 @@ def _read_rows(timeline, recordings, rows, num_rows, precision):
     # Timelines of the same recordings may follow each other; they share its features.
     own, places = np.unique(rows % len(recordings), return_inverse=True)
     wanted = [recordings[index] for index in own]
-    ends = np.cumsum(batches.snippet_counts(wanted), dtype=np.int32)
+    ends = np.cumsum(packing.snippet_counts(wanted), dtype=np.int32)
     chunk = timelines.take(timeline, rows)
     packed = dataclasses.replace(
         chunk.recordings,
-        features=batches.pack_features(wanted, num_rows=num_rows, precision=precision),
+        features=packing.pack_features(wanted, num_rows=num_rows, precision=precision),
         first=np.concatenate([[0], ends[:-1]]).astype(np.int32)[places],
     )
     return dataclasses.replace(chunk, recordings=packed)

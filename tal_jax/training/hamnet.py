@@ -12,9 +12,9 @@ import ml_collections
 import numpy as np
 
 from tal_jax import losses
+from tal_jax.data import sliding_window
+from tal_jax.data import timeline as timelines
 from tal_jax.models import hamnet
-from tal_jax.training import streaming
-from tal_jax.training import timeline as timelines
 from tal_jax.training.state import Scores
 
 Metrics = dict[str, jax.Array]
@@ -140,10 +140,10 @@ def stream_logits(
     model: hamnet.HAMNet,
     config: ml_collections.ConfigDict,
     params: Any,
-    windows: streaming.Windows,
+    windows: sliding_window.Windows,
 ) -> dict[str, np.ndarray]:
     """What `read_logits` says of a recording that is read window by window, once."""
-    return streaming.join(_read_window(model, config, params, window) for window in windows)
+    return sliding_window.join(_read_window(model, config, params, window) for window in windows)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))

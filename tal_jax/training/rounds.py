@@ -12,9 +12,9 @@ import ml_collections
 
 from tal_jax import processes
 from tal_jax.data.recordings import Recording
+from tal_jax.data.timeline import Lengths, Timeline
 from tal_jax.training import checkpoints, devices, feeding, methods, metrics_log, steps
 from tal_jax.training.state import TrainState
-from tal_jax.training.timeline import Lengths, Timeline
 
 
 def train_round(

@@ -13,10 +13,10 @@ import ml_collections
 import numpy as np
 
 from tal_jax import losses
+from tal_jax.data import sliding_window
+from tal_jax.data import timeline as timelines
 from tal_jax.models import rsmp
 from tal_jax.ops import _cumsum, contrast, pseudo_labels, reassignment
-from tal_jax.training import streaming
-from tal_jax.training import timeline as timelines
 from tal_jax.training.state import PseudoLabels, Scores
 
 Metrics = dict[str, jax.Array]
@@ -100,7 +100,7 @@ def stream_logits(
     model: rsmp.RSMP,
     config: ml_collections.ConfigDict,
     params: Any,
-    windows: streaming.Windows,
+    windows: sliding_window.Windows,
 ) -> np.ndarray:
     """The logits `[N, C + 1]` of a recording that is read window by window.
 
@@ -109,7 +109,7 @@ def stream_logits(
     prototypes = None
     if model.num_prototypes:
         prototypes = _stream_prototypes(model, params, windows)
-    return streaming.join(
+    return sliding_window.join(
         _classify_window(model, config.model.branch, params, prototypes, window)
         for window in windows
     )

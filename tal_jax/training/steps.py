@@ -11,8 +11,8 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from tal_jax.data import timeline as timelines
 from tal_jax.training import devices, methods
-from tal_jax.training import timeline as timelines
 from tal_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]

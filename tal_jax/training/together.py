@@ -16,17 +16,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax.data.batches import snippet_counts
+from tal_jax.data.packing import snippet_counts
 from tal_jax.data.recordings import Dataset
+from tal_jax.data.timeline import Lengths, Timeline, num_windows, rows_to_draw, with_features
 from tal_jax.training import checkpoints, metrics_log, rounds, steps
 from tal_jax.training.state import TrainState
-from tal_jax.training.timeline import (
-    Lengths,
-    Timeline,
-    num_windows,
-    rows_to_draw,
-    with_features,
-)
 
 # Settings that no compiled program depends on, but the loop around it or the number of its rows.
 _COMMON = (

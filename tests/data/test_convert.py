@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import synthetic
 
 from tal_jax.config import folder_config, rsmp_config
-from tal_jax.data import convert, synthetic
+from tal_jax.data import convert
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.datasets import load_dataset, open_layout

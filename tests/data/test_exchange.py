@@ -13,7 +13,7 @@ import pytest
 from tal_jax.data import exchange
 from tal_jax.data.annotations import Instance, load_annotations
 from tal_jax.data.exchange.labels import Labels, recording_name
-from tal_jax.data.formats import RawAnnotations, RawRecording
+from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
 
 JUMP = Instance("jump", 3.1, 4.0, 3.4)
 RUN = Instance("run", point_s=20.2)

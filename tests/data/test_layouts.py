@@ -1,6 +1,6 @@
 """Folders of the field's codes: found by looking, loaded as they are, and examined.
 
-The folders are written by `tal_jax.data.synthetic`, in the layouts that people have on their disks.
+The folders are written by `synthetic`, in the layouts that people have on their disks.
 """
 
 import json
@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import synthetic
 
 from tal_jax.config import folder_config, rsmp_config
-from tal_jax.data import files, synthetic
+from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.datasets import examine, load_dataset
 from tal_jax.data.doctor import fit_clock, format_diagnosis
-from tal_jax.data.feature_files import FeatureFiles
 from tal_jax.data.layouts import KINDS, choose_subsets, find_layout, split_names
+from tal_jax.data.lazy_features import FeatureFiles
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 LAYOUTS = ("streams", "joined", "object array", "activitynet")

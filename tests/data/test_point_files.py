@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
-from tal_jax.data.formats import read_frame_rates, read_raw
 from tal_jax.data.point_files import (
     Click,
     PointFile,
@@ -23,6 +22,7 @@ from tal_jax.data.point_files import (
     write_click_list,
     write_point_csv,
 )
+from tal_jax.data.raw_annotations import read_frame_rates, read_raw
 
 TABLE = """class,class_index,start_frame,stop_frame,video_id,point
 Golf Swing,2,30.5,90,video_1,60

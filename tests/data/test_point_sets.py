@@ -15,8 +15,7 @@ from tal_jax.data.annotations import (
     load_annotations,
 )
 from tal_jax.data.files import write_json
-from tal_jax.data.formats import RawAnnotations, RawRecording, read_raw
-from tal_jax.data.point_labels import LAWS, generate_points
+from tal_jax.data.point_distributions import LAWS, generate_points
 from tal_jax.data.point_sets import (
     PointSet,
     convert_points,
@@ -26,6 +25,7 @@ from tal_jax.data.point_sets import (
     read_points,
     write_points,
 )
+from tal_jax.data.raw_annotations import RawAnnotations, RawRecording, read_raw
 
 
 def raw_of(classes=("a", "b"), **recordings):

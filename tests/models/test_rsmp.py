@@ -190,8 +190,8 @@ def test_layers_drop_differently():
             rngs={"dropout": jax.random.key(0)},
             capture_intermediates=lambda module, _: isinstance(module, layers.Dropout),
         )
-        layers = state["intermediates"]
-        return [layers[f"Dropout_{i}"]["__call__"][0] for i in range(2)]
+        drops = state["intermediates"]
+        return [drops[f"Dropout_{i}"]["__call__"][0] for i in range(2)]
 
     # Only positive parameters, so that nothing but dropout makes zeros.
     first, second = (np.asarray(x) == 0 for x in outputs(jax.tree.map(np.abs, variables)))

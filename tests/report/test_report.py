@@ -12,7 +12,7 @@ import pytest
 
 from tal_jax.data.clock import Grid
 from tal_jax.data.files import write_json, write_npz
-from tal_jax.data.score_files import RecordingScores, ScoreSequence, read_scores, write_scores
+from tal_jax.data.predictions import RecordingScores, ScoreSequence, read_scores, write_scores
 from tal_jax.report import html as report_html
 from tal_jax.report import write_picture, write_report
 from tal_jax.report.pages import fill_template

@@ -12,12 +12,12 @@ import toy
 
 from tal_jax import pipeline
 from tal_jax.config import check_config, hamnet_config
-from tal_jax.data import batches
+from tal_jax.data import packing
+from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
-from tal_jax.data.feature_files import open_features
+from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.training import devices, feeding, hamnet, steps
-from tal_jax.training import timeline as timelines
 
 GRID = Grid(fps=1, stride_frames=1, window_frames=1)
 LENGTHS = (5, 9, 7, 12, 8, 6, 11)
@@ -223,7 +223,7 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
         assert events.index(("run", number)) < events.index(("read", number + 2))
     sizes = [sum(LENGTHS[row] for row in np.unique(rows % len(LENGTHS))) for rows in _rows(config)]
     # One shape for all blocks: that of the largest, which is far from all.
-    assert set(shapes) == {((batches.spacious(max(sizes)), DIM), (4,), (2, 2))}
+    assert set(shapes) == {((packing.spacious(max(sizes)), DIM), (4,), (2, 2))}
     assert max(sizes) < 0.8 * sum(LENGTHS)
 
 

@@ -10,12 +10,12 @@ import pytest
 
 from tal_jax import losses, pipeline
 from tal_jax.config import check_config, data_config, hamnet_config
-from tal_jax.data import batches
+from tal_jax.data import packing
+from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Recording
 from tal_jax.models.hamnet import Attended
 from tal_jax.training import hamnet, methods
-from tal_jax.training import timeline as timelines
 
 GRID = Grid(fps=10, stride_frames=5, window_frames=5)
 NUM_CLASSES, LENGTH = 3, 16
@@ -43,7 +43,7 @@ def _batch(dim=5):
         )
         for number, (length, labels) in enumerate(zip(LENGTHS, LABELS, strict=True))
     ]
-    packed = batches.pack(recordings, length=LENGTH)
+    packed = packing.pack(recordings, length=LENGTH)
     timeline = timelines.identity_timeline(packed, jnp.zeros((NUM_CLASSES,) * 2, bool))
     return timelines.resample_batch(timeline, LENGTH)
 

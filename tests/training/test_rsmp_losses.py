@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from tal_jax.config import rsmp_config
+from tal_jax.data.timeline import Batch, MostPoints
 from tal_jax.models.rsmp import Branches
 from tal_jax.ops.resampling import Resampled
 from tal_jax.training import rsmp
 from tal_jax.training.state import PseudoLabels
-from tal_jax.training.timeline import Batch, MostPoints
 
 LENGTH, PADDED, WIDTH = 400, 410, 6
 # Instances of each class: one class has many times as many as the others.

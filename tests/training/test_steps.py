@@ -12,8 +12,8 @@ import toy
 
 from tal_jax import pipeline
 from tal_jax.config import check_config
+from tal_jax.data import timeline as timelines
 from tal_jax.training import methods, steps
-from tal_jax.training import timeline as timelines
 
 
 @pytest.fixture(scope="module", params=[240, 96])

@@ -31,7 +31,7 @@ from tal_jax.data.exchange.labels import (
     recording_name,
     spans_of,
 )
-from tal_jax.data.formats import RawRecording
+from tal_jax.data.raw_annotations import RawRecording
 
 _PROPERTY = "tal_jax:"
 _MILLISECONDS = 1000  # in a second

@@ -28,7 +28,7 @@ from tal_jax.data.exchange.labels import (
     recording_name,
     spans_of,
 )
-from tal_jax.data.formats import RawRecording
+from tal_jax.data.raw_annotations import RawRecording
 
 _MICROSECONDS = 10**6
 _TYPES = ("timelinelabels", "timeserieslabels", "labels")

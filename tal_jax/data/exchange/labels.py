@@ -7,8 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tal_jax.data.annotations import Instance
-from tal_jax.data.formats import RawAnnotations, RawRecording
 from tal_jax.data.point_sets import join_clicks
+from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
 from tal_jax.extraction import tables, video
 
 _SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac", ".opus")

@@ -22,7 +22,7 @@ from collections.abc import Mapping
 from tal_jax.data import files
 from tal_jax.data.annotations import Instance
 from tal_jax.data.exchange.labels import Labels, collect, instances_of, losses, number, spans_of
-from tal_jax.data.formats import RawRecording
+from tal_jax.data.raw_annotations import RawRecording
 
 _COLUMNS = {
     "recording": ("recording", "video", "video_id", "file", "filename", "name"),

@@ -6,9 +6,9 @@ import jax
 import numpy as np
 import pytest
 
-from tal_jax.data.batches import PackedRecordings, bucket, pack, spacious
 from tal_jax.data.clock import Grid
-from tal_jax.data.feature_files import open_features
+from tal_jax.data.lazy_features import open_features
+from tal_jax.data.packing import PackedRecordings, bucket, pack, spacious
 from tal_jax.data.recordings import Point, Recording
 
 GRID = Grid(fps=10, stride_frames=5, window_frames=10)  # two snippets a second

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tal_jax.data.batches import PackedRecordings, bucket
+from tal_jax.data.packing import PackedRecordings, bucket
 from tal_jax.data.recordings import Recording
 from tal_jax.ops import resampling
 from tal_jax.ops import segments as segment_ops

@@ -9,7 +9,7 @@ import pytest
 
 from tal_jax.data.annotations import Instance
 from tal_jax.data.files import write_json
-from tal_jax.data.formats import (
+from tal_jax.data.raw_annotations import (
     RawAnnotations,
     RawRecording,
     read_ambiguous,

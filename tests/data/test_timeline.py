@@ -6,11 +6,11 @@ import jax
 import numpy as np
 import pytest
 
-from tal_jax.data import batches
+from tal_jax.data import packing
+from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Point, Recording
 from tal_jax.ops import resampling
-from tal_jax.training import timeline as timelines
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ def _recording(name, length, points):
 
 def _timeline(*recordings, overlapping=()):
     """The untouched timeline of `(length, [(time, label), ...])` recordings."""
-    packed = batches.pack(
+    packed = packing.pack(
         [_recording(str(i), *r) for i, r in enumerate(recordings)],
         length=LENGTH,
         num_points=3,

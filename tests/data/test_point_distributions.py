@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
-from tal_jax.data.point_labels import LAWS, generate_points
+from tal_jax.data.point_distributions import LAWS, generate_points
 
 
 def make(num_recordings=3, num_instances=4):

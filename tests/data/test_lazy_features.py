@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tal_jax.data.feature_files import open_features
+from tal_jax.data.lazy_features import open_features
 
 
 def write(path, length, dim, dtype=np.float32):

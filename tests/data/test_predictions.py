@@ -7,7 +7,7 @@ import pytest
 
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
-from tal_jax.data.score_files import RecordingScores, ScoreSequence, read_scores, write_scores
+from tal_jax.data.predictions import RecordingScores, ScoreSequence, read_scores, write_scores
 
 GRID = Grid(fps=30000 / 1001, stride_frames=16, window_frames=24)
 

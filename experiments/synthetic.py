@@ -44,7 +44,7 @@ from tal_jax.data.annotations import (
 )
 from tal_jax.data.clock import Grid
 from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, feature_path
-from tal_jax.data.point_labels import generate_points
+from tal_jax.data.point_distributions import generate_points
 
 Drawn = Iterable[tuple[str, np.ndarray]]  # each recording's name and features
 
@@ -52,7 +52,7 @@ LAYOUTS = ("own", "streams", "joined", "object array", "activitynet")
 
 NOTICE_FILE = "STAND_IN.txt"
 _NOTICE = (
-    "The features in this folder are made up (tal_jax.data.synthetic): a stand-in that shows that "
+    "The features in this folder are made up (synthetic): a stand-in that shows that "
     "a system runs. Nothing measured on them is a result.\n"
 )
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from synthetic import LAYOUTS, split_subsets, synthesize, write_stand_in
 
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.features import load_folder
-from tal_jax.data.synthetic import LAYOUTS, split_subsets, synthesize, write_stand_in
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 CLASSES = ("dive", "jump", "run", "throw")

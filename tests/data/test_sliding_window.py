@@ -8,9 +8,10 @@ import toy
 
 from tal_jax import pipeline
 from tal_jax.config import DEFAULTS
+from tal_jax.data import sliding_window
 from tal_jax.data.recordings import Recording
 from tal_jax.ops import resampling
-from tal_jax.training import methods, steps, streaming
+from tal_jax.training import methods, steps
 
 LENGTH, DIM, NUM_CLASSES = 53, 6, 3
 
@@ -20,7 +21,7 @@ def _features(length=LENGTH, dim=DIM):
 
 
 def _windows(features, *, size, reach):
-    return streaming.Windows("r", features, size, reach, np.dtype(np.float32))
+    return sliding_window.Windows("r", features, size, reach, np.dtype(np.float32))
 
 
 @pytest.mark.parametrize("size, reach", [(53, 0), (53, 4), (100, 4), (17, 4), (9, 20), (1, 1)])
@@ -34,7 +35,7 @@ def test_windows_cover_every_snippet_once(size, reach):
         inner = np.flatnonzero(window.core)
         assert reach <= inner[0] and inner[-1] < len(window.where) - reach
     assert len(shapes) == 1  # so that one program serves all
-    joined = streaming.join((window.features, window.core) for window in windows)
+    joined = sliding_window.join((window.features, window.core) for window in windows)
     np.testing.assert_array_equal(joined, features)
 
 
@@ -50,7 +51,7 @@ def test_interpolated_is_the_operation(rows):
     features = _features()
     positions = np.sort(np.random.default_rng(1).uniform(-2, LENGTH + 1, 40)).astype(np.float32)
     positions[7] = 5.0
-    got = streaming.Interpolated(features, positions)
+    got = sliding_window.Interpolated(features, positions)
     want = resampling.interpolate(features, positions)
     assert got.shape == want.shape and len(got) == 40
     np.testing.assert_allclose(got[rows], want[rows], rtol=1e-5, atol=1e-6)
