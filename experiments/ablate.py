@@ -25,7 +25,7 @@ from ml_collections import config_flags
 from tal_jax import pipeline, runs
 from tal_jax.config import override
 from tal_jax.data import files
-from tal_jax.data.datasets import load_dataset
+from tal_jax.datasets.load import load_dataset
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The full system's config.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and tables are kept.", required=True)

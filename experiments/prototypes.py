@@ -21,8 +21,8 @@ from absl import app, flags, logging
 
 from tal_jax import pipeline
 from tal_jax.data import files
-from tal_jax.data.datasets import load_dataset
 from tal_jax.data.recordings import read_features
+from tal_jax.datasets.load import load_dataset
 from tal_jax.ops import reassignment
 from tal_jax.training.methods import method_of
 

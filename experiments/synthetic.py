@@ -15,7 +15,7 @@ dimensions there would be hardly any left in the directions that matter.
 
 What the layouts hold, with `<v>` for a recording's name::
 
-    own            <v>.npy, grid.json, annotations.json          see `tal_jax.data.features`
+    own            <v>.npy, grid.json, annotations.json          see `tal_jax.datasets.own_layout`
     streams        features/{train,test}/{rgb,flow}/<v>.npy, gt.json, split_{train,test}.txt,
                    fps_dict.json, point_gaussian/point_labels.csv                   as for LACP
     joined         features/{train,test}/<v>.npy, gt_full.json, split_{train,test}.txt,
@@ -43,8 +43,8 @@ from tal_jax.data.annotations import (
     annotations_to_dict,
 )
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, feature_path
 from tal_jax.data.point_distributions import generate_points
+from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, feature_path
 
 Drawn = Iterable[tuple[str, np.ndarray]]  # each recording's name and features
 

@@ -8,7 +8,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from tal_jax import pipeline, runs
-from tal_jax.data.datasets import load_dataset
+from tal_jax.datasets.load import load_dataset
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a stopped run goes on from it.")

@@ -44,7 +44,7 @@ from tal_jax.ops.segments import disjoint_segments, nms, segment_iou, soft_nms
 
 if TYPE_CHECKING:
     from tal_jax.config import load_config, rsmp_config
-    from tal_jax.data.datasets import load_dataset
+    from tal_jax.datasets.load import load_dataset
     from tal_jax.pipeline import Fitted, fit, load_run, predict
 
 # What needs flax, optax or ml_collections is imported when it is first asked for, so that
@@ -53,7 +53,7 @@ _LAZY = {
     "Fitted": "tal_jax.pipeline",
     "fit": "tal_jax.pipeline",
     "load_config": "tal_jax.config",
-    "load_dataset": "tal_jax.data.datasets",
+    "load_dataset": "tal_jax.datasets.load",
     "load_run": "tal_jax.pipeline",
     "predict": "tal_jax.pipeline",
     "rsmp_config": "tal_jax.config",

@@ -24,14 +24,15 @@ from absl import logging
 from tal_jax import export, extraction, labelling, pipeline, prediction, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
-from tal_jax.data import convert, exchange, files, point_sets
+from tal_jax.data import exchange, files, point_sets
 from tal_jax.data.annotations import Annotations
-from tal_jax.data.datasets import examine, load_dataset, open_layout
-from tal_jax.data.doctor import format_diagnosis
 from tal_jax.data.point_distributions import LAWS
 from tal_jax.data.point_files import compare_points, format_comparison
 from tal_jax.data.raw_annotations import RawAnnotations, read_raw
 from tal_jax.data.recordings import Dataset, labels_of
+from tal_jax.datasets import convert
+from tal_jax.datasets.doctor import format_diagnosis
+from tal_jax.datasets.load import examine, load_dataset, open_layout
 from tal_jax.training.methods import method_of
 
 # Whole lines at once, so that a run that writes into a pipe or a file can be watched.

@@ -161,7 +161,7 @@ def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
     """The `data` section of a config.
 
     Args:
-      name: of the data set, see `tal_jax.data.datasets`.
+      name: of the data set, see `tal_jax.datasets.load`.
       **settings: what this data set can be told beyond the law and the seed of its points.
     """
     data = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})

@@ -14,11 +14,11 @@ import numpy as np
 from tal_jax import extraction, pipeline, run_card
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import GRID_FILE, load_grid
 from tal_jax.data.lazy_features import FeatureFiles, load_npy, open_features
 from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.predictions import RecordingScores
 from tal_jax.data.recordings import Recording, Scaling, check_recording
+from tal_jax.datasets.own_layout import GRID_FILE, load_grid
 from tal_jax.ops import segments as segment_ops
 from tal_jax.report import player, subtitles
 

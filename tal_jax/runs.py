@@ -13,9 +13,9 @@ import numpy as np
 from tal_jax import evaluation, pipeline, report, run_card, tuning
 from tal_jax.config import check_config, override
 from tal_jax.data import files
-from tal_jax.data.datasets import load_dataset
 from tal_jax.data.predictions import read_scores
 from tal_jax.data.recordings import check_dataset
+from tal_jax.datasets.load import load_dataset
 from tal_jax.report.workdir import ALL_ROUNDS, has_all_rounds
 
 

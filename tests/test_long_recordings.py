@@ -9,8 +9,8 @@ import toy
 
 from tal_jax import pipeline
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
-from tal_jax.data.datasets import load_dataset
-from tal_jax.data.features import write_folder
+from tal_jax.datasets.load import load_dataset
+from tal_jax.datasets.own_layout import write_folder
 
 LENGTH, WINDOW = 10_000, 640
 

@@ -14,10 +14,10 @@ import toy
 from tal_jax import extraction, pipeline, prediction
 from tal_jax.data import files, recordings, signals
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import write_folder
 from tal_jax.data.manifest import Manifest, write_manifest
 from tal_jax.data.predictions import RecordingScores, ScoreSequence
 from tal_jax.data.recordings import Dataset, Recording, Scaling
+from tal_jax.datasets.own_layout import write_folder
 
 CLASSES = ("walk", "sit")
 

@@ -13,7 +13,7 @@ from synthetic import LAYOUTS, split_subsets, synthesize, write_stand_in
 
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import load_folder
+from tal_jax.datasets.own_layout import load_folder
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 CLASSES = ("dive", "jump", "run", "throw")

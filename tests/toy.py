@@ -11,9 +11,9 @@ import numpy as np
 from tal_jax.config import folder_config, rsmp_config
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
-from tal_jax.data.datasets import load_dataset
-from tal_jax.data.features import write_folder
 from tal_jax.data.recordings import Dataset
+from tal_jax.datasets.load import load_dataset
+from tal_jax.datasets.own_layout import write_folder
 
 DIM = 8
 CLASSES = ("bump", "dip")

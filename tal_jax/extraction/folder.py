@@ -29,7 +29,6 @@ import numpy as np
 
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import GRID_FILE, feature_path
 from tal_jax.data.lazy_features import load_npy
 from tal_jax.data.manifest import (
     MANIFEST_FILE,
@@ -40,6 +39,7 @@ from tal_jax.data.manifest import (
     write_manifest,
 )
 from tal_jax.data.signals import cut_windows
+from tal_jax.datasets.own_layout import GRID_FILE, feature_path
 from tal_jax.extraction import tables, video
 from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
 

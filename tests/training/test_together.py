@@ -12,7 +12,7 @@ import toy
 
 from tal_jax import pipeline
 from tal_jax.config import check_config
-from tal_jax.data.datasets import load_dataset
+from tal_jax.datasets.load import load_dataset
 from tal_jax.training import methods, together
 
 # Seed, learning rate and a weight of the loss of each member.

@@ -5,10 +5,10 @@ import pytest
 import synthetic
 
 from tal_jax.config import folder_config, rsmp_config
-from tal_jax.data import convert
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
-from tal_jax.data.datasets import load_dataset, open_layout
+from tal_jax.datasets import convert
+from tal_jax.datasets.load import load_dataset, open_layout
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 ANNOTATIONS = Annotations(

@@ -16,10 +16,10 @@ from tal_jax.config import folder_config, rsmp_config
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
-from tal_jax.data.datasets import examine, load_dataset
-from tal_jax.data.doctor import fit_clock, format_diagnosis
-from tal_jax.data.layouts import KINDS, choose_subsets, find_layout, split_names
 from tal_jax.data.lazy_features import FeatureFiles
+from tal_jax.datasets.doctor import fit_clock, format_diagnosis
+from tal_jax.datasets.layouts import KINDS, choose_subsets, find_layout, split_names
+from tal_jax.datasets.load import examine, load_dataset
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 LAYOUTS = ("streams", "joined", "object array", "activitynet")

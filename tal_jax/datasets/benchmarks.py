@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tal_jax.data import layouts, point_files
+from tal_jax.data import point_files
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -19,7 +19,6 @@ from tal_jax.data.annotations import (
     annotations_to_dict,
 )
 from tal_jax.data.clock import Grid
-from tal_jax.data.layouts import Layout
 from tal_jax.data.lazy_features import FeatureFiles, open_features
 from tal_jax.data.point_sets import cut_instance, make_points
 from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
@@ -33,6 +32,8 @@ from tal_jax.data.recordings import (
     label_pairs,
     points_of,
 )
+from tal_jax.datasets import layouts
+from tal_jax.datasets.layouts import Layout
 
 # `data.points` where the points come from a file, and where there are to be none.
 POINTS_OF_FILE = "file"

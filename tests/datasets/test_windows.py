@@ -6,7 +6,7 @@ import pytest
 from tal_jax.data.annotations import Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Point, Recording, check_recording
-from tal_jax.data.windows import cut_recording
+from tal_jax.datasets.windows import cut_recording
 
 GRID = Grid(fps=50, stride_frames=25, window_frames=75)
 CLASSES = ("walk", "sit", "fall")

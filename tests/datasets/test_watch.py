@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tal_jax.data import watch
+from tal_jax.datasets import watch
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,10 @@ import pytest
 
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, load_annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import load_folder, load_grid, write_folder
 from tal_jax.data.lazy_features import FeatureFiles, load_npy
 from tal_jax.data.point_distributions import generate_points
 from tal_jax.data.recordings import Point
+from tal_jax.datasets.own_layout import load_folder, load_grid, write_folder
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 TRAIN = RecordingAnnotation(

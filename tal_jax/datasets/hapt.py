@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_jax.data import signals, windows
+from tal_jax.data import signals
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
 from tal_jax.data.point_distributions import generate_points
 from tal_jax.data.recordings import (
@@ -23,6 +23,7 @@ from tal_jax.data.recordings import (
     points_of,
     standardize,
 )
+from tal_jax.datasets import windows
 
 FPS = 50.0
 TRAIN_USERS = range(1, 22)  # 43 recordings; users 22 to 30 test on 18

@@ -26,8 +26,8 @@ import numpy as np
 
 from tal_jax.data import raw_annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, load_grid
 from tal_jax.data.raw_annotations import RawAnnotations
+from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid
 
 STREAMS = ("rgb", "flow")
 KINDS = {

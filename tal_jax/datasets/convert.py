@@ -6,18 +6,19 @@ from typing import Any
 
 import ml_collections
 
-from tal_jax.data import field, files
+from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
     RecordingAnnotation,
     annotations_to_dict,
 )
-from tal_jax.data.datasets import clock_of
-from tal_jax.data.features import ANNOTATION_FILE, GRID_FILE, feature_path
-from tal_jax.data.layouts import Layout
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.data.recordings import Recording, read_features
+from tal_jax.datasets import benchmarks
+from tal_jax.datasets.layouts import Layout
+from tal_jax.datasets.load import clock_of
+from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, feature_path
 
 
 def to_own_layout(
@@ -27,7 +28,7 @@ def to_own_layout(
     *,
     report: Callable[[str], None] = print,
 ) -> list[str]:
-    """Writes a data set anew as `tal_jax.data.features` describes it.
+    """Writes a data set anew as `tal_jax.datasets.own_layout` describes it.
 
     Training recordings keep their segments, with the points that came with the data set; which
     recordings are for what is told by the subsets "train" and "test".
@@ -49,7 +50,7 @@ def to_own_layout(
     if output.exists() and any(output.iterdir()):
         raise ValueError(f"{output}: not empty, expected a new folder to write into")
     grid = layout.grid or clock_of(settings)
-    train, test, notes = field.open_recordings(
+    train, test, notes = benchmarks.open_recordings(
         layout,
         grid=grid,
         train_subset=settings.train_subset,
@@ -63,7 +64,7 @@ def to_own_layout(
             known = layout.annotations.recordings[name].instances
             if name in clicks and subset == "train":
                 known = join_clicks(clicks[name], known)
-            fitting = [field.fit_instance(one, recording.duration_s) for one in known]
+            fitting = [benchmarks.fit_instance(one, recording.duration_s) for one in known]
             kept = tuple(one for one in fitting if one is not None)
             beyond += len(known) - len(kept)
             recordings[name] = RecordingAnnotation(subset, recording.duration_s, kept)
@@ -77,7 +78,9 @@ def to_own_layout(
     annotations = Annotations(
         classes=layout.annotations.classes,
         recordings=recordings,
-        overlapping=field.overlapping_classes(settings.overlapping, layout.annotations.classes),
+        overlapping=benchmarks.overlapping_classes(
+            settings.overlapping, layout.annotations.classes
+        ),
     )
     files.write_json(output / ANNOTATION_FILE, annotations_to_dict(annotations))
     return [*notes, *more]
@@ -106,8 +109,8 @@ def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
 def _clicks(layout: Layout, point_file: str) -> tuple[dict[str, tuple[Instance, ...]], list[str]]:
     if not point_file and not layout.point_files:
         return {}, []
-    clicks, strangers = field.read_clicks(layout, point_file)
-    lost = f"points of {field.count(strangers)} are left out: without annotations"
+    clicks, strangers = benchmarks.read_clicks(layout, point_file)
+    lost = f"points of {benchmarks.count(strangers)} are left out: without annotations"
     return clicks, [lost] if strangers else []
 
 

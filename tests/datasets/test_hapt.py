@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tal_jax.data import hapt
 from tal_jax.data.signals import window_features
+from tal_jax.datasets import hapt
 
 # experiment, user, class from 1, first and last sample from 1
 LABELS = [

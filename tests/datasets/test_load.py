@@ -7,8 +7,8 @@ import pytest
 import toy
 
 from tal_jax.config import data_config, folder_config, rsmp_config
-from tal_jax.data import datasets, hapt, watch
-from tal_jax.data.datasets import load_dataset
+from tal_jax.datasets import hapt, load, watch
+from tal_jax.datasets.load import load_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -165,7 +165,7 @@ def test_unknown_law(tmp_path):
 
 
 def test_names():
-    assert set(datasets.LOADERS) == {"watch", "hapt", "folder"}
+    assert set(load.LOADERS) == {"watch", "hapt", "folder"}
 
 
 def test_video_level_labels_alone(tmp_path):

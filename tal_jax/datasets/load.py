@@ -9,13 +9,14 @@ from pathlib import Path
 import ml_collections
 
 from tal_jax.config import nearest
-from tal_jax.data import doctor, features, hapt, layouts, recordings, watch
+from tal_jax.data import recordings
 from tal_jax.data.annotations import Annotations, load_annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.field import NO_POINTS, POINTS_OF_FILE, load_field
 from tal_jax.data.manifest import read_manifest
 from tal_jax.data.point_distributions import LAWS, generate_points
 from tal_jax.data.recordings import Dataset
+from tal_jax.datasets import doctor, hapt, layouts, own_layout, watch
+from tal_jax.datasets.benchmarks import NO_POINTS, POINTS_OF_FILE, load_field
 
 DATA_VARIABLE = "TAL_JAX_DATA"
 
@@ -75,7 +76,7 @@ def _load_hapt(
         )
     folder = data if (data / "RawData").is_dir() else data / "hapt"
     return hapt.load(
-        folder, seed=seed, points=points, stride_s=stride_s, window_s=window_s, cut_s=cut_s
+        own_layout, seed=seed, points=points, stride_s=stride_s, window_s=window_s, cut_s=cut_s
     )
 
 
@@ -98,7 +99,7 @@ def _load_folder(
     allow_pickle: bool,
 ) -> Dataset:
     """A folder of features with annotations; `folder` is read from `data` on."""
-    path = folder_path(data, folder)
+    path = folder_path(data, own_layout)
     if is_own(path) and not annotations:
         dataset = _load_own(path, points, seed, train_subset, test_subset)
     elif points not in (*LAWS, POINTS_OF_FILE, NO_POINTS):
@@ -124,12 +125,12 @@ def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
     Raises:
       ValueError: if neither is given.
     """
-    if not data and not folder:
+    if not data and not own_layout:
         raise ValueError(
             f"folder: where is it? Give the folder of features with --data or {DATA_VARIABLE}, or "
             "set data.folder"
         )
-    return Path(data or ".") / folder
+    return Path(data or ".") / own_layout
 
 
 def examine(
@@ -195,16 +196,18 @@ def clock_of(settings: ml_collections.ConfigDict | ml_collections.FrozenConfigDi
 
 def is_own(path: Path) -> bool:
     """Whether a folder has this project's own layout."""
-    return all((path / name).is_file() for name in (features.GRID_FILE, features.ANNOTATION_FILE))
+    return all(
+        (path / name).is_file() for name in (own_layout.GRID_FILE, own_layout.ANNOTATION_FILE)
+    )
 
 
 def _load_own(path: Path, points: str, seed: int, train_subset: str, test_subset: str) -> Dataset:
-    annotations, notes = load_annotations(path / features.ANNOTATION_FILE), ()
+    annotations, notes = load_annotations(path / own_layout.ANNOTATION_FILE), ()
     present = {r.subset for r in annotations.recordings.values() if r.instances}
     train_subset, test_subset = layouts.choose_subsets(sorted(present), train_subset, test_subset)
     if points not in (POINTS_OF_FILE, NO_POINTS):
         annotations, notes = _draw_points(annotations, train_subset, law=points, seed=seed)
-    dataset = features.load_folder(
+    dataset = own_layout.load_folder(
         path,
         annotations=annotations,
         train_subset=train_subset,

@@ -12,12 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from tal_jax.data import field, layouts
 from tal_jax.data.annotations import Instance
 from tal_jax.data.clock import Grid
-from tal_jax.data.layouts import Layout
 from tal_jax.data.lazy_features import FeatureFiles
 from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
+from tal_jax.datasets import benchmarks, layouts
+from tal_jax.datasets.layouts import Layout
 
 # Clocks that features of the field were made with: frames a second, frames from snippet to snippet.
 _RATES = (10.0, 15.0, 24.0, 25.0, 29.97, 30.0)
@@ -77,7 +77,7 @@ def diagnose(
     train_subset: str = "",
     test_subset: str = "",
     split: str = "files",
-    points: str = field.POINTS_OF_FILE,
+    points: str = benchmarks.POINTS_OF_FILE,
     point_file: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
@@ -138,7 +138,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         cells = (f"{counts[c]:.1f}" if c == "hours" else f"{counts[c]:,}" for c in columns)
         lines.append(f"{part:10}" + "".join(f"{cell:>12}" for cell in cells))
     for finding in diagnosis.findings:
-        about = f": {field.count(finding.names)}" if finding.names else ""
+        about = f": {benchmarks.count(finding.names)}" if finding.names else ""
         lines.append(f"{finding.level:10}{finding.text}{about}")
     lines.append("training on this would be wrong" if diagnosis.wrong else "ready to train")
     return "\n".join(lines)
@@ -161,7 +161,7 @@ def fit_clock(
         for stride in _STRIDES:
             grid = Grid(fps, stride, stride)
             off = [lengths[n] - grid.to_snippets(durations_s[n]) for n in names]
-            fits = [field.is_on_clock(lengths[n], durations_s[n], grid) for n in names]
+            fits = [benchmarks.is_on_clock(lengths[n], durations_s[n], grid) for n in names]
             found.append((grid, float(np.mean(fits)), float(np.std(off))))
     found.sort(key=lambda one: (-one[1], one[2]))
     return [(grid, share) for grid, share, _ in found]
@@ -173,13 +173,13 @@ def fit_clock(
 def _open(layout: Layout, names: Sequence[str]) -> tuple[dict[str, Any], list[Finding]]:
     if layout.array is not None:
         try:
-            return field.open_all(layout, names), []
+            return benchmarks.open_all(layout, names), []
         except ValueError as error:
             return {}, [Finding("error", str(error))]
     opened, findings = {}, []
     for name in names:
         try:
-            opened |= field.open_all(layout, [name])
+            opened |= benchmarks.open_all(layout, [name])
         except ValueError as error:
             findings.append(Finding("error", str(error), (name,)))
     return opened, _shortened(findings)
@@ -262,7 +262,9 @@ def _check_clock(
     if not durations_s:
         line = f"{said}; the annotations tell no durations to check it by"
         return line, [Finding("warning", "no durations: the clock cannot be checked")]
-    odd = tuple(n for n in durations_s if not field.is_on_clock(lengths[n], durations_s[n], grid))
+    odd = tuple(
+        n for n in durations_s if not benchmarks.is_on_clock(lengths[n], durations_s[n], grid)
+    )
     line = f"{said}: explains {len(durations_s) - len(odd)} of {len(durations_s)} recordings"
     if not odd:
         return line, []
@@ -274,7 +276,7 @@ def _check_clock(
             "features that were rescaled to one length have no clock"
         )
         return line, [Finding("error", text)]
-    if len(odd) > field.MAX_ODD_SHARE * len(durations_s):
+    if len(odd) > benchmarks.MAX_ODD_SHARE * len(durations_s):
         text = f"lengths do not fit the clock; {_fitting(best, share)}"
         return line, [Finding("error", text, odd)]
     text = "lengths do not fit the durations; the features' are taken"
@@ -301,13 +303,13 @@ def _clicks(
     if not point_file and any(own.values()):
         return own, []
     if not layout.point_files and not point_file:
-        level = "error" if points == field.POINTS_OF_FILE else "note"
+        level = "error" if points == benchmarks.POINTS_OF_FILE else "note"
         text = "no points; draw them by data.points=uniform, or tell labels alone by data.points="
         return {}, [Finding(level, f"{text}none")]
     try:
-        clicks, strangers = field.read_clicks(layout, point_file)
+        clicks, strangers = benchmarks.read_clicks(layout, point_file)
     except ValueError as error:
-        return {}, [Finding("error" if points == field.POINTS_OF_FILE else "note", str(error))]
+        return {}, [Finding("error" if points == benchmarks.POINTS_OF_FILE else "note", str(error))]
     findings = []
     if strangers:
         findings.append(Finding("warning", "points without annotations", tuple(strangers)))
@@ -340,7 +342,7 @@ def _check_clicks(layout: Layout, clicks, ends_s: Mapping[str, float]) -> Iterat
         yield Finding("error", text, tuple(sorted(set(outside))))
     if astray:
         # A point or two beside their segment are rounding; many are a wrong frame rate.
-        level = "error" if len(astray) > field.MAX_ODD_SHARE * total else "warning"
+        level = "error" if len(astray) > benchmarks.MAX_ODD_SHARE * total else "warning"
         text = f"{len(astray)} of {total} points lie in no segment of their class"
         yield Finding(level, text, tuple(sorted(set(astray))))
 
@@ -388,7 +390,7 @@ def _check_classes(
     if unknown:
         text = f"points of classes that the annotations do not have: {', '.join(unknown)}"
         yield Finding("error", text)
-    taught = pointed if clicks and points == field.POINTS_OF_FILE else labels("train")
+    taught = pointed if clicks and points == benchmarks.POINTS_OF_FILE else labels("train")
     untaught = sorted(labels("test") - taught)
     if untaught:
         text = f"classes of test recordings that none teaches: {', '.join(untaught)}"
