@@ -21,10 +21,10 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import export, extraction, labelling, pipeline, prediction, processes, runs
+from tal_jax import export, extraction, formats, labelling, pipeline, prediction, processes, runs
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.costs import Sizes, timeline_shapes, training_costs
-from tal_jax.data import exchange, files, point_sets
+from tal_jax.data import files, point_sets
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.point_distributions import LAWS
 from tal_jax.data.point_files import compare_points, format_comparison
@@ -420,22 +420,22 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 
 def _convert_labels(arguments: argparse.Namespace) -> None:
-    kind = arguments.to or exchange.kind_of(arguments.output)
+    kind = arguments.to or formats.kind_of(arguments.output)
     options = {"recordings": arguments.recordings, "frame_rate": arguments.fps}
-    labels = exchange.merge_labels(
+    labels = formats.merge_labels(
         [
-            exchange.read_labels(path, subset=arguments.subset, tiers=arguments.tier, **options)
+            formats.read_labels(path, subset=arguments.subset, tiers=arguments.tier, **options)
             for path in arguments.source
         ]
     )
     if kind == "activitynet" and labels.scores is not None:
-        exchange.refuse_videos(arguments.output)
-        submission = convert.to_submission(exchange.labels_to_results(labels))
+        formats.refuse_videos(arguments.output)
+        submission = convert.to_submission(formats.labels_to_results(labels))
         files.write_json(arguments.output, submission)
         count = sum(map(len, submission["results"].values()))
         _say(f"{count} detections in {arguments.output}, as ActivityNet's server takes them")
         return
-    notes = exchange.write_labels(
+    notes = formats.write_labels(
         arguments.output, labels, kind=kind, overwrite=arguments.overwrite, **options
     )
     for note in (*labels.notes, *notes):
@@ -674,7 +674,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor.add_argument("folder", metavar="DIR", help="where features and annotations lie")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
 
-    known = _CONVERT.format(kinds=", ".join(exchange.KINDS))
+    known = _CONVERT.format(kinds=", ".join(formats.KINDS))
     rewrite = command(_convert, "write a data set, labels or detections anew", known)
     rewrite.add_argument(
         "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or files of labels"
@@ -683,7 +683,7 @@ def _parser() -> argparse.ArgumentParser:
     rewrite.add_argument(
         "--overwrite", action="store_true", help="replace label files that a folder holds already"
     )
-    rewrite.add_argument("--to", choices=exchange.KINDS, help="what labels are to become")
+    rewrite.add_argument("--to", choices=formats.KINDS, help="what labels are to become")
     rewrite.add_argument(
         "--recordings", metavar="DIR", help="where their videos lie; by default beside the file"
     )

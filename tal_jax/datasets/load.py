@@ -76,7 +76,7 @@ def _load_hapt(
         )
     folder = data if (data / "RawData").is_dir() else data / "hapt"
     return hapt.load(
-        own_layout, seed=seed, points=points, stride_s=stride_s, window_s=window_s, cut_s=cut_s
+        folder, seed=seed, points=points, stride_s=stride_s, window_s=window_s, cut_s=cut_s
     )
 
 
@@ -99,7 +99,7 @@ def _load_folder(
     allow_pickle: bool,
 ) -> Dataset:
     """A folder of features with annotations; `folder` is read from `data` on."""
-    path = folder_path(data, own_layout)
+    path = folder_path(data, folder)
     if is_own(path) and not annotations:
         dataset = _load_own(path, points, seed, train_subset, test_subset)
     elif points not in (*LAWS, POINTS_OF_FILE, NO_POINTS):
@@ -125,12 +125,12 @@ def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
     Raises:
       ValueError: if neither is given.
     """
-    if not data and not own_layout:
+    if not data and not folder:
         raise ValueError(
             f"folder: where is it? Give the folder of features with --data or {DATA_VARIABLE}, or "
             "set data.folder"
         )
-    return Path(data or ".") / own_layout
+    return Path(data or ".") / folder
 
 
 def examine(

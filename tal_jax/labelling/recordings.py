@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_jax.data.exchange.labels import is_video
 from tal_jax.extraction import tables
 from tal_jax.extraction.tables import Table, read_table
 from tal_jax.extraction.video import probe
+from tal_jax.formats.labels import is_video
 
 _BLOCK = 8  # how much coarser each level of an envelope is than the one before
 

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 
 from tal_jax.data import files
 from tal_jax.data.annotations import Instance
-from tal_jax.data.exchange.labels import Labels, collect, instances_of, losses, number, spans_of
 from tal_jax.data.raw_annotations import RawRecording
+from tal_jax.formats.labels import Labels, collect, instances_of, losses, number, spans_of
 
 _COLUMNS = {
     "recording": ("recording", "video", "video_id", "file", "filename", "name"),

@@ -10,10 +10,10 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from tal_jax.data import exchange
+from tal_jax import formats
 from tal_jax.data.annotations import Instance, load_annotations
-from tal_jax.data.exchange.labels import Labels, recording_name
 from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
+from tal_jax.formats.labels import Labels, recording_name
 
 JUMP = Instance("jump", 3.1, 4.0, 3.4)
 RUN = Instance("run", point_s=20.2)
@@ -28,8 +28,8 @@ def _labels(instances=(JUMP, RUN, FALL), **more) -> Labels:
 
 
 def _round_trip(path, labels, **options):
-    notes = exchange.write_labels(path, labels, **options)
-    return exchange.read_labels(path), notes
+    notes = formats.write_labels(path, labels, **options)
+    return formats.read_labels(path), notes
 
 
 def _sorted(labels, name="clip"):
@@ -40,9 +40,9 @@ def _sorted(labels, name="clip"):
 # --- round trips ---
 
 
-@pytest.mark.parametrize("kind", exchange.KINDS)
+@pytest.mark.parametrize("kind", formats.KINDS)
 def test_every_kind_keeps_labels(tmp_path, kind):
-    path = tmp_path / f"clip{exchange._SUFFIXES[kind]}"
+    path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
     again, notes = _round_trip(path, _labels(), kind=kind)
     assert _sorted(again) == [JUMP, FALL, RUN]
     both = kind in ("activitynet", "csv")
@@ -60,7 +60,7 @@ def test_kinds_with_many_recordings(tmp_path, kind):
     labels = _labels(
         **{"quiet": RawRecording("train", 30.0), "video.v2": RawRecording("train", 9.5)}
     )
-    again, _ = _round_trip(tmp_path / f"all{exchange._SUFFIXES[kind]}", labels, kind=kind)
+    again, _ = _round_trip(tmp_path / f"all{formats._SUFFIXES[kind]}", labels, kind=kind)
     assert list(again.annotations.recordings) == ["clip", "quiet", "video.v2"]
     assert again.annotations.recordings["quiet"].instances == ()
 
@@ -68,19 +68,19 @@ def test_kinds_with_many_recordings(tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS_OF_ONE)
 def test_one_recording_a_file(tmp_path, kind):
     labels = _labels(**{"video.v2": RawRecording("train", 9.5, None, (RUN,))})
-    suffix = exchange._SUFFIXES[kind]
+    suffix = formats._SUFFIXES[kind]
     with pytest.raises(ValueError, match=f"all{suffix}: 2 recordings, of which {kind} holds one"):
-        exchange.write_labels(tmp_path / f"all{suffix}", labels)
+        formats.write_labels(tmp_path / f"all{suffix}", labels)
     assert not list(tmp_path.iterdir())
-    exchange.write_labels(tmp_path / "all", labels, kind=kind)
+    formats.write_labels(tmp_path / "all", labels, kind=kind)
     paths = sorted((tmp_path / "all").iterdir())
     assert [path.name for path in paths] == [f"clip{suffix}", f"video.v2{suffix}"]
-    merged = exchange.merge_labels([exchange.read_labels(path) for path in paths])
+    merged = formats.merge_labels([formats.read_labels(path) for path in paths])
     assert list(merged.annotations.recordings) == ["clip", "video.v2"]
     with pytest.raises(ValueError, match="'clip' is in .*clip.* and in .*clip"):
-        exchange.merge_labels([exchange.read_labels(paths[0])] * 2)
+        formats.merge_labels([formats.read_labels(paths[0])] * 2)
     with pytest.raises(ValueError, match="recording name '../clip'"):
-        exchange.write_labels(tmp_path / "all", _labels(**{"../clip": RawRecording()}), kind=kind)
+        formats.write_labels(tmp_path / "all", _labels(**{"../clip": RawRecording()}), kind=kind)
 
 
 RESOLUTION_S = {"elan": 1e-3, "audacity": 1e-6, "via": 1e-6, "label-studio": 1e-6, "csv": 0.0}
@@ -98,7 +98,7 @@ INSTANCES = st.one_of(
 @hypothesis.given(instances=st.lists(INSTANCES, max_size=12))
 @hypothesis.settings(max_examples=30)
 def test_times_are_exact_to_the_resolution(tmp_path_factory, kind, instances):
-    path = tmp_path_factory.mktemp(kind) / f"clip{exchange._SUFFIXES[kind]}"
+    path = tmp_path_factory.mktemp(kind) / f"clip{formats._SUFFIXES[kind]}"
     again, _ = _round_trip(path, _labels(instances), kind=kind)
     half = RESOLUTION_S[kind] / 2 * (1 + 1e-6)
     for label in "abc":
@@ -161,7 +161,7 @@ def test_elan_tiers_hold_no_overlap(tmp_path):
     instances = [Instance("a", k / 2, k / 2 + 1.2) for k in range(6)] + [
         Instance("b", point_s=1.0)
     ] * 2
-    exchange.write_labels(tmp_path / "clip.eaf", _labels(instances))
+    formats.write_labels(tmp_path / "clip.eaf", _labels(instances))
     root = ElementTree.parse(tmp_path / "clip.eaf").getroot()
     times = {
         slot.get("TIME_SLOT_ID"): int(slot.get("TIME_VALUE")) for slot in root.iter("TIME_SLOT")
@@ -190,7 +190,7 @@ def test_the_order_of_classes_stays(tmp_path):
         "test", "test", labels.annotations.recordings, ("run", FALL.label, "jump", "z")
     )
     for kind in ("elan", "via", "activitynet"):
-        path = tmp_path / f"clip{exchange._SUFFIXES[kind]}"
+        path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
         again, _ = _round_trip(path, Labels(raw), kind=kind)
         assert again.annotations.classes == raw.classes
 
@@ -207,14 +207,14 @@ def test_losses_are_told(tmp_path):
         (("a", "jump"),),
         {"law": "uniform", "seed": 0},
     )
-    notes = exchange.write_labels(tmp_path / "out", Labels(raw), kind="audacity")
+    notes = formats.write_labels(tmp_path / "out", Labels(raw), kind="audacity")
     assert notes == [
         "left out, for the format has no place for them: subsets, durations, classes without an "
         "instance, instances without a time, pairs of classes that may overlap, how the points "
         "were drawn",
         "instances written as a segment and a point, which are joined when read here: 1",
     ]
-    assert exchange.write_labels(tmp_path / "out.csv", Labels(raw)) == [
+    assert formats.write_labels(tmp_path / "out.csv", Labels(raw)) == [
         "left out, for the format has no place for them: classes without an instance, pairs of "
         "classes that may overlap, how the points were drawn"
     ]
@@ -226,14 +226,14 @@ def test_losses_are_told(tmp_path):
 def test_audacity(tmp_path):
     text = "0.500000\t0.500000\tjump\n1.25\t2.75\tlong run\n\\\t1200.0\t3400.0\n\n"
     (tmp_path / "walk.txt").write_text(text)
-    labels = exchange.read_labels(tmp_path / "walk.txt", subset="test")
+    labels = formats.read_labels(tmp_path / "walk.txt", subset="test")
     recording = labels.annotations.recordings["walk"]
     assert recording.instances == (
         Instance("long run", 1.25, 2.75),
         Instance("jump", point_s=0.5),
     )
     assert recording.subset == "test" and recording.duration_s is None
-    exchange.write_labels(tmp_path / "again.txt", labels)
+    formats.write_labels(tmp_path / "again.txt", labels)
     assert (tmp_path / "again.txt").read_text() == (
         "0.500000\t0.500000\tjump\n1.250000\t2.750000\tlong run\n"
     )
@@ -241,7 +241,7 @@ def test_audacity(tmp_path):
 
 def test_click_list(tmp_path):
     (tmp_path / "clicks.txt").write_text("walk,2.5,jump\nrun,3,fall\n")
-    found = exchange.read_labels(tmp_path / "clicks.txt").annotations.recordings
+    found = formats.read_labels(tmp_path / "clicks.txt").annotations.recordings
     assert found["walk"].instances == (Instance("jump", point_s=2.5),)
 
 
@@ -279,7 +279,7 @@ EAF = """<?xml version="1.0" encoding="UTF-8"?>
 def test_elan(tmp_path):
     path = tmp_path / "mine.eaf"
     path.write_text(EAF)
-    labels = exchange.read_labels(path)
+    labels = formats.read_labels(path)
     assert labels.annotations.recordings["session 1"].instances == (
         Instance("jump", 0.5, 1.25),
         Instance("sitting", 1.25, 3.0),
@@ -288,10 +288,10 @@ def test_elan(tmp_path):
         f"{path}: annotations without a time of their own, left out: 2",
         f"{path}: labels of several tiers together: behaviour, sitting",
     )
-    one = exchange.read_labels(path, tiers=["behaviour"])
+    one = formats.read_labels(path, tiers=["behaviour"])
     assert one.annotations.classes == ("jump",)
     with pytest.raises(ValueError, match="no tier 'x', expected one of 'behaviour', 'sitting'"):
-        exchange.read_labels(path, tiers=["x"])
+        formats.read_labels(path, tiers=["x"])
 
 
 BOMB = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]>'
@@ -302,7 +302,7 @@ def test_xml_with_a_doctype_is_refused(tmp_path, doctype):
     path = tmp_path / "mine.eaf"
     path.write_text(EAF.replace("<ANNOTATION_DOCUMENT", f"{doctype}<ANNOTATION_DOCUMENT"))
     with pytest.raises(ValueError, match="mine.eaf: has a DOCTYPE"):
-        exchange.read_labels(path)
+        formats.read_labels(path)
 
 
 def test_label_studio(tmp_path):
@@ -367,8 +367,8 @@ def test_label_studio(tmp_path):
     path = tmp_path / "export.json"
     path.write_text(json.dumps(tasks))
     with pytest.raises(ValueError, match=r"task 7: clip one: frames, and no frame rate"):
-        exchange.read_labels(path)
-    labels = exchange.read_labels(path, frame_rate=25)
+        formats.read_labels(path)
+    labels = formats.read_labels(path, frame_rate=25)
     found = labels.annotations.recordings
     assert found["clip one"].instances == (Instance("Moving", 0.0, 2.0),)
     assert found["walk"].instances == (Instance("Jump", point_s=2.5),)
@@ -414,7 +414,7 @@ def _via(**changes):
 def test_via(tmp_path):
     path = tmp_path / "via.json"
     path.write_text(json.dumps(_via()))
-    labels = exchange.read_labels(path)
+    labels = formats.read_labels(path)
     assert labels.annotations.recordings["a clip"].instances == (
         Instance("jump", 1.5, 2.125),
         Instance("Default", point_s=3.0),
@@ -430,7 +430,7 @@ def test_tables_of_others(tmp_path):
     (tmp_path / "a.csv").write_text(
         "\ufeffVideo, Start,End,Label,extra\nclip,1,2.5,jump,x\nclip,3,3,run,\nb,,,,\n"
     )
-    found = exchange.read_labels(tmp_path / "a.csv").annotations.recordings
+    found = formats.read_labels(tmp_path / "a.csv").annotations.recordings
     assert found["clip"].instances == (Instance("jump", 1.0, 2.5), Instance("run", point_s=3.0))
     assert found["b"].instances == ()
 
@@ -438,17 +438,17 @@ def test_tables_of_others(tmp_path):
 def test_detections(tmp_path):
     results = {"clip": [{"label": "jump", "score": 0.75, "segment": [1.0, 2.5]}]}
     (tmp_path / "detections.json").write_text(json.dumps({"results": results}))
-    labels = exchange.read_labels(tmp_path / "detections.json")
-    assert exchange.write_labels(tmp_path / "found.csv", labels) == []
+    labels = formats.read_labels(tmp_path / "detections.json")
+    assert formats.write_labels(tmp_path / "found.csv", labels) == []
     assert (tmp_path / "found.csv").read_text() == (
         "recording,subset,duration_s,label,start_s,end_s,point_s,score\nclip,,,jump,1.0,2.5,,0.75\n"
     )
-    assert exchange.read_labels(tmp_path / "found.csv").scores == {"clip": (0.75,)}
-    assert exchange.write_labels(tmp_path / "tasks.json", labels, kind="label-studio") == []
+    assert formats.read_labels(tmp_path / "found.csv").scores == {"clip": (0.75,)}
+    assert formats.write_labels(tmp_path / "tasks.json", labels, kind="label-studio") == []
     [task] = json.loads((tmp_path / "tasks.json").read_text())
     [result] = task["predictions"][0]["result"]
     assert result["score"] == 0.75 and "annotations" not in task
-    notes = exchange.write_labels(tmp_path / "clip.eaf", labels)
+    notes = formats.write_labels(tmp_path / "clip.eaf", labels)
     assert notes == ["left out, for the format has no place for them: scores"]
 
 
@@ -506,7 +506,7 @@ def test_refused(tmp_path, file, content, message):
     path = tmp_path / file
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     with pytest.raises(ValueError) as caught:
-        exchange.read_labels(path)
+        formats.read_labels(path)
     assert message in str(caught.value) and file in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -514,17 +514,17 @@ def test_refused(tmp_path, file, content, message):
 def test_missing_and_binary_files(tmp_path):
     for suffix in (".json", ".csv", ".txt", ".eaf"):
         with pytest.raises(ValueError, match="cannot read .*No such file"):
-            exchange.read_labels(tmp_path / f"none{suffix}")
+            formats.read_labels(tmp_path / f"none{suffix}")
         (tmp_path / f"some{suffix}").write_bytes(b"\xff\xfe\x00\x01")
         with pytest.raises(ValueError, match=f"some{suffix}"):
-            exchange.read_labels(tmp_path / f"some{suffix}")
+            formats.read_labels(tmp_path / f"some{suffix}")
 
 
 def test_labels_that_a_format_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match="label 'a\\\\nb' has a line break"):
-        exchange.write_labels(tmp_path / "clip.txt", _labels([Instance("a\nb", point_s=1.0)]))
+        formats.write_labels(tmp_path / "clip.txt", _labels([Instance("a\nb", point_s=1.0)]))
     with pytest.raises(ValueError, match="clip: a name or a label holds what XML cannot"):
-        exchange.write_labels(tmp_path / "clip.eaf", _labels([Instance("a\x01b", point_s=1.0)]))
+        formats.write_labels(tmp_path / "clip.eaf", _labels([Instance("a\x01b", point_s=1.0)]))
     assert not list(tmp_path.iterdir())
 
 
@@ -532,30 +532,30 @@ def test_labels_that_a_format_cannot_hold(tmp_path):
 def test_files_in_a_folder_are_not_replaced(tmp_path, kind):
     """Of several recordings, none is written where one file is in the way."""
     labels = _labels(a=RawRecording("train", 9.5, None, (RUN,)))
-    path = tmp_path / f"clip{exchange._SUFFIXES[kind]}"
+    path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
     theirs = EAF if kind == "elan" else "0.5\t0.5\tmine\n"
     path.write_text(theirs)
     with pytest.raises(ValueError, match=f"^{path}: there already, and not written by tal_jax"):
-        exchange.write_labels(tmp_path, labels, kind=kind)
+        formats.write_labels(tmp_path, labels, kind=kind)
     assert list(tmp_path.iterdir()) == [path] and path.read_text() == theirs
-    exchange.write_labels(tmp_path, labels, kind=kind, overwrite=True)
-    assert _sorted(exchange.read_labels(path)) == [JUMP, FALL, RUN]
+    formats.write_labels(tmp_path, labels, kind=kind, overwrite=True)
+    assert _sorted(formats.read_labels(path)) == [JUMP, FALL, RUN]
     assert len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_ONE)
 def test_a_named_file_is_replaced(tmp_path, kind):
-    path = tmp_path / f"clip{exchange._SUFFIXES[kind]}"
+    path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
     path.write_text("theirs")
-    exchange.write_labels(path, _labels())
-    assert _sorted(exchange.read_labels(path)) == [JUMP, FALL, RUN]
+    formats.write_labels(path, _labels())
+    assert _sorted(formats.read_labels(path)) == [JUMP, FALL, RUN]
 
 
 def test_elan_files_of_ours_are_replaced_unless_they_were_changed(tmp_path):
     path = tmp_path / "clip.eaf"
-    exchange.write_labels(tmp_path, _labels(), kind="elan")
-    exchange.write_labels(tmp_path, _labels([JUMP]), kind="elan")
-    assert _sorted(exchange.read_labels(path)) == [JUMP]
+    formats.write_labels(tmp_path, _labels(), kind="elan")
+    formats.write_labels(tmp_path, _labels([JUMP]), kind="elan")
+    assert _sorted(formats.read_labels(path)) == [JUMP]
     ours = path.read_text()
     mark = ours[ours.rindex("<!--") :]
     changes = {
@@ -567,21 +567,21 @@ def test_elan_files_of_ours_are_replaced_unless_they_were_changed(tmp_path):
     for change, content in changes.items():
         path.write_text(content)
         with pytest.raises(ValueError, match=r"clip\.eaf: there already"):
-            exchange.write_labels(tmp_path, _labels(), kind="elan")
+            formats.write_labels(tmp_path, _labels(), kind="elan")
         assert path.read_text() == content, change
-        exchange.read_labels(path)
+        formats.read_labels(path)
 
 
 def test_audacity_files_are_replaced_by_the_same_only(tmp_path):
-    exchange.write_labels(tmp_path, _labels(), kind="audacity")
-    exchange.write_labels(tmp_path, _labels(), kind="audacity")
+    formats.write_labels(tmp_path, _labels(), kind="audacity")
+    formats.write_labels(tmp_path, _labels(), kind="audacity")
     with pytest.raises(ValueError, match=r"clip\.txt: there already"):
-        exchange.write_labels(tmp_path, _labels([JUMP]), kind="audacity")
+        formats.write_labels(tmp_path, _labels([JUMP]), kind="audacity")
 
 
-@pytest.mark.parametrize("kind", exchange.KINDS)
+@pytest.mark.parametrize("kind", formats.KINDS)
 def test_long_names_and_a_full_disk(tmp_path, kind, monkeypatch):
-    suffix = exchange._SUFFIXES[kind]
+    suffix = formats._SUFFIXES[kind]
     name = "录像🎬" * 40
     labels = Labels(
         RawAnnotations("t", "t", {name: RawRecording("train", 9.0, None, (RUN,))}, ("run",))
@@ -589,7 +589,7 @@ def test_long_names_and_a_full_disk(tmp_path, kind, monkeypatch):
     (tmp_path / "out").mkdir()
     if kind in KINDS_OF_ONE:
         with pytest.raises(OSError, match="cannot write .*File name too long; nothing was changed"):
-            exchange.write_labels(tmp_path / "out", labels, kind=kind)
+            formats.write_labels(tmp_path / "out", labels, kind=kind)
     again, _ = _round_trip(tmp_path / f"x{suffix}", labels, kind=kind)
     assert list(again.annotations.recordings) == ["x" if kind == "audacity" else name]
 
@@ -601,15 +601,15 @@ def test_long_names_and_a_full_disk(tmp_path, kind, monkeypatch):
     with pytest.raises(
         OSError, match=f"cannot write .*x{suffix}: No space left on device; nothing"
     ):
-        exchange.write_labels(tmp_path / f"x{suffix}", labels, kind=kind)
+        formats.write_labels(tmp_path / f"x{suffix}", labels, kind=kind)
     assert (tmp_path / f"x{suffix}").read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_durations_of_a_whole_annotation_file(tmp_path):
     (tmp_path / "walk.txt").write_text("0.5\t0.5\tjump\n1.25\t2.75\trun\n")
-    labels = exchange.read_labels(tmp_path / "walk.txt")
-    notes = exchange.write_labels(tmp_path / "a.json", labels)
+    labels = formats.read_labels(tmp_path / "walk.txt")
+    notes = formats.write_labels(tmp_path / "a.json", labels)
     assert "taken to end with their last instance: 1" in notes[0]
     assert load_annotations(tmp_path / "a.json").recordings["walk"].duration_s == 2.75
 
@@ -637,11 +637,11 @@ def test_durations_and_frame_rates_of_videos(tmp_path):
             container.mux(stream.encode(av.VideoFrame(32, 32, "yuv420p")))
         container.mux(stream.encode())
     (tmp_path / "clip.txt").write_text("0.5\t1.0\tjump\n")
-    labels = exchange.read_labels(tmp_path / "clip.txt")
+    labels = formats.read_labels(tmp_path / "clip.txt")
     assert labels.annotations.recordings["clip"].duration_s == pytest.approx(2.0)
     assert labels.annotations.recordings["clip"].frame_rate == pytest.approx(25.0)
-    assert exchange.write_labels(tmp_path / "a.json", labels) == []
-    exchange.write_labels(tmp_path / "tasks.json", labels, kind="label-studio")
+    assert formats.write_labels(tmp_path / "a.json", labels) == []
+    formats.write_labels(tmp_path / "tasks.json", labels, kind="label-studio")
     [task] = json.loads((tmp_path / "tasks.json").read_text())
     assert task["data"]["video"] == "/data/local-files/?d=clip.mp4"
     [result] = task["annotations"][0]["result"]
@@ -653,22 +653,22 @@ def test_durations_and_frame_rates_of_videos(tmp_path):
 def test_media_beside_the_file(tmp_path):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "clip.MP4").write_bytes(b"no video at all")
-    exchange.write_labels(tmp_path / "clip.eaf", _labels(), recordings=tmp_path / "videos")
+    formats.write_labels(tmp_path / "clip.eaf", _labels(), recordings=tmp_path / "videos")
     [media] = ElementTree.parse(tmp_path / "clip.eaf").getroot().iter("MEDIA_DESCRIPTOR")
     assert media.get("MEDIA_URL") == (tmp_path / "videos" / "clip.MP4").as_uri()
     assert media.get("RELATIVE_MEDIA_URL") == "./videos/clip.MP4"
     assert media.get("MIME_TYPE") == "video/mp4"
-    assert list(exchange.read_labels(tmp_path / "clip.eaf").annotations.recordings) == ["clip"]
+    assert list(formats.read_labels(tmp_path / "clip.eaf").annotations.recordings) == ["clip"]
     assert (
         Path(tmp_path / "clip.eaf").read_text().startswith('<?xml version="1.0" encoding="UTF-8"?>')
     )
 
 
-@pytest.mark.parametrize("kind", exchange.KINDS)
+@pytest.mark.parametrize("kind", formats.KINDS)
 def test_labels_never_replace_a_video(kind, tmp_path):
     (tmp_path / "walk.txt").write_text("1.0\t2.0\tstep\n")
     (tmp_path / "walk.mp4").write_bytes(b"frames")
-    labels = exchange.read_labels(tmp_path / "walk.txt")
+    labels = formats.read_labels(tmp_path / "walk.txt")
     with pytest.raises(ValueError, match="walk.mp4: the name of a video"):
-        exchange.write_labels(tmp_path / "walk.mp4", labels, kind=kind)
+        formats.write_labels(tmp_path / "walk.mp4", labels, kind=kind)
     assert (tmp_path / "walk.mp4").read_bytes() == b"frames"

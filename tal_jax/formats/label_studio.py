@@ -17,7 +17,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from tal_jax.data import files
 from tal_jax.data.annotations import Instance
-from tal_jax.data.exchange.labels import (
+from tal_jax.data.raw_annotations import RawRecording
+from tal_jax.formats.labels import (
     Labels,
     Span,
     collect,
@@ -28,7 +29,6 @@ from tal_jax.data.exchange.labels import (
     recording_name,
     spans_of,
 )
-from tal_jax.data.raw_annotations import RawRecording
 
 _MICROSECONDS = 10**6
 _TYPES = ("timelinelabels", "timeserieslabels", "labels")

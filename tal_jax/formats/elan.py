@@ -21,7 +21,8 @@ from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from tal_jax.data.exchange.labels import (
+from tal_jax.data.raw_annotations import RawRecording
+from tal_jax.formats.labels import (
     Labels,
     Span,
     collect,
@@ -31,7 +32,6 @@ from tal_jax.data.exchange.labels import (
     recording_name,
     spans_of,
 )
-from tal_jax.data.raw_annotations import RawRecording
 
 _PROPERTY = "tal_jax:"
 _MILLISECONDS = 1000  # in a second

@@ -24,12 +24,12 @@ from typing import Any
 
 from tal_jax.data import files
 from tal_jax.data.annotations import Instance, annotations_to_dict
-from tal_jax.data.exchange import elan, label_studio, tables, via
-from tal_jax.data.exchange.labels import Labels, collect, find_media, is_video, losses
 from tal_jax.data.point_files import clicks_by_recording, read_point_file
 from tal_jax.data.point_sets import with_durations
 from tal_jax.data.raw_annotations import RawAnnotations, RawRecording, read_raw
 from tal_jax.extraction.video import probe
+from tal_jax.formats import elan, label_studio, tables, via
+from tal_jax.formats.labels import Labels, collect, find_media, is_video, losses
 
 _SUFFIXES = {
     "activitynet": ".json",

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from tal_jax.data import files
-from tal_jax.data.exchange.labels import (
+from tal_jax.data.raw_annotations import RawRecording
+from tal_jax.formats.labels import (
     Labels,
     collect,
     find_media,
@@ -23,7 +24,6 @@ from tal_jax.data.exchange.labels import (
     recording_name,
     spans_of,
 )
-from tal_jax.data.raw_annotations import RawRecording
 
 _SEGMENT, _MARKER = "FILE1_Z2_XY0", "FILE1_Z1_XY0"  # what an attribute is anchored to
 _CHECKBOX, _RADIO, _SELECT = 2, 3, 4  # types of attributes whose values are options
