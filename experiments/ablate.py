@@ -22,10 +22,11 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tal_jax import pipeline, runs
+from tal_jax import pipeline
 from tal_jax.config import override
 from tal_jax.data import files
 from tal_jax.datasets.load import load_dataset
+from tal_jax.runs import seeds
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The full system's config.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and tables are kept.", required=True)
@@ -187,7 +188,7 @@ def format_table(root: Path, settings: dict[str, Setting], rounds: int) -> str:
         setting.title: [result(path, setting) for path in sorted((root / name).glob("seed_*"))]
         for name, setting in settings.items()
     }
-    return runs.format_seeds(rows)
+    return seeds.format_seeds(rows)
 
 
 if __name__ == "__main__":

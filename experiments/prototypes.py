@@ -23,8 +23,8 @@ from tal_jax import pipeline
 from tal_jax.data import files
 from tal_jax.data.recordings import read_features
 from tal_jax.datasets.load import load_dataset
+from tal_jax.methods import method_of
 from tal_jax.ops import reassignment
-from tal_jax.training.methods import method_of
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "The run's folder; may be given repeatedly.")
 _DATA = flags.DEFINE_string("data", None, "Where data sets lie; default TAL_JAX_DATA.")

@@ -7,8 +7,9 @@ The same as `tal-jax train`, as a script to read and to change. Settings are cha
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tal_jax import pipeline, runs
+from tal_jax import pipeline
 from tal_jax.datasets.load import load_dataset
+from tal_jax.runs import seeds
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a stopped run goes on from it.")
@@ -36,8 +37,8 @@ def main(argv: list[str]) -> None:
         print(name, pipeline.predict(fitted, dataset.test[:1])[name][:3])
 
     # --- report ---
-    runs.write_reports(WORKDIR.value)
-    print(runs.compare_rounds(WORKDIR.value))
+    seeds.write_reports(WORKDIR.value)
+    print(seeds.compare_rounds(WORKDIR.value))
 
 
 if __name__ == "__main__":

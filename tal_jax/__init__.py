@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Point, Recording
-from tal_jax.evaluation import DetectionMetrics, evaluate_detections
+from tal_jax.evaluation.detection import DetectionMetrics, evaluate_detections
 from tal_jax.ops.contrast import contrast_map, curve_contrast, inner_outer_contrast
 from tal_jax.ops.pooling import topk_mean
 from tal_jax.ops.pseudo_labels import (

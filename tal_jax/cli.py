@@ -21,9 +21,8 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import export, extraction, formats, labelling, pipeline, prediction, processes, runs
+from tal_jax import extraction, formats, pipeline, studio
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
-from tal_jax.costs import Sizes, timeline_shapes, training_costs
 from tal_jax.data import files, point_sets
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.point_distributions import LAWS
@@ -33,7 +32,11 @@ from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.datasets import convert
 from tal_jax.datasets.doctor import format_diagnosis
 from tal_jax.datasets.load import examine, load_dataset, open_layout
-from tal_jax.training.methods import method_of
+from tal_jax.inference import export, predict
+from tal_jax.methods import method_of
+from tal_jax.runs import seeds
+from tal_jax.training import processes
+from tal_jax.training.costs import Sizes, timeline_shapes, training_costs
 
 # Whole lines at once, so that a run that writes into a pipe or a file can be watched.
 _say = functools.partial(print, flush=True)
@@ -285,7 +288,7 @@ def _train_seeds(config: ml_collections.ConfigDict, arguments: argparse.Namespac
         _say(f"{workdir}:")
         _show(workdir)
     evaluations = [workdir / "evaluation.json" for workdir in workdirs]
-    table = runs.format_seeds({arguments.config: evaluations})
+    table = seeds.format_seeds({arguments.config: evaluations})
     files.write_bytes(arguments.workdir / "table.md", table.encode())
     _say(table)
 
@@ -325,7 +328,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if levels is not None:
             assignments.append(f"localization.{key}=({levels}{',' if levels else ''})")
     if arguments.scores is not None:
-        runs.evaluate_scores(
+        seeds.evaluate_scores(
             arguments.scores, assignments, output=arguments.output, print_line=_say
         )
         return
@@ -334,28 +337,28 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             "the detections of a run stand as they are: settings and --output go with --scores, "
             "not with --workdir"
         )
-    runs.evaluate_run(arguments.workdir, print_line=_say)
+    seeds.evaluate_run(arguments.workdir, print_line=_say)
     _show(arguments.workdir)
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    runs.tune_run(arguments.workdir, arguments.set, data=arguments.data, print_line=_say)
+    seeds.tune_run(arguments.workdir, arguments.set, data=arguments.data, print_line=_say)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
     output, overwrite = arguments.output, arguments.overwrite
     # Before what may take an hour.
-    prediction.output_files(output, arguments.file, overwrite=overwrite)
+    predict.output_files(output, arguments.file, overwrite=overwrite)
     exported = export.is_export(arguments.workdir)
-    network = (export.open_export if exported else prediction.open_run)(arguments.workdir)
+    network = (export.open_export if exported else predict.open_run)(arguments.workdir)
     with _progress_line() as show:
-        found = prediction.predict_file(
+        found = predict.predict_file(
             arguments.file,
             network,
             options=_backbone_options(arguments),
             progress=lambda done, total: show(f"{done} of {total} snippets described"),
         )
-    written = prediction.write_prediction(found, output, overwrite=overwrite)
+    written = predict.write_prediction(found, output, overwrite=overwrite)
     for entry in found.detections[:10]:
         start_s, end_s = entry["segment"]
         _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
@@ -447,7 +450,7 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
 
 def _label(arguments: argparse.Namespace) -> None:
     classes = [label.strip() for label in arguments.classes.split(",") if label.strip()]
-    server = labelling.open_server(
+    server = studio.open_server(
         arguments.recordings,
         arguments.output,
         classes=classes,
@@ -560,8 +563,8 @@ def _tell_points(output: Path, annotations: Annotations, notes: Sequence[str]) -
 
 def _show(workdir: Path) -> None:
     """Writes the report and prints where it is, and how the rounds compare."""
-    runs.write_reports(workdir, print_line=_say)
-    _say(runs.compare_rounds(workdir))
+    seeds.write_reports(workdir, print_line=_say)
+    _say(seeds.compare_rounds(workdir))
 
 
 def _load_config(arguments: argparse.Namespace) -> ml_collections.ConfigDict:

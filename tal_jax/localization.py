@@ -12,13 +12,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from tal_jax import methods
 from tal_jax.data import sliding_window
 from tal_jax.data import timeline as timelines
 from tal_jax.data.predictions import RecordingScores, ScoreSequence
 from tal_jax.data.recordings import Recording
 from tal_jax.ops import _bits, contrast, resampling
 from tal_jax.ops import segments as segment_ops
-from tal_jax.training import devices, methods
+from tal_jax.training import sharding
 from tal_jax.training.state import Scores
 
 
@@ -316,8 +317,8 @@ def read(
         said = method.scores_of(config, said, batch.where)
         return Reading(said, dataclasses.replace(batch.resampled, features=None, positions=None))
 
-    lane = P(devices.DATA)
-    read_lanes = devices.per_lane(one_lane, mesh, (P(), P(), lane), lane)
+    lane = P(sharding.DATA)
+    read_lanes = sharding.per_lane(one_lane, mesh, (P(), P(), lane), lane)
     rows = timelines.with_features(timeline, None)
     return read_lanes(params, timeline.recordings.features, rows)
 
@@ -416,8 +417,8 @@ def locate(
             **options,
         )
 
-    lane = P(devices.DATA)
-    locate_lanes = devices.per_lane(one_lane, mesh, (lane, lane, lane, P()), lane)
+    lane = P(sharding.DATA)
+    locate_lanes = sharding.per_lane(one_lane, mesh, (lane, lane, lane, P()), lane)
     return locate_lanes(reading.scores, reading.resampled, classes, settings)
 
 
@@ -451,9 +452,9 @@ def read_recordings(
     Returns:
       The scores of each recording, on that timeline.
     """
-    scores, total, mesh = {}, len(recordings), devices.local_mesh()
-    params = devices.replicate(params, mesh)
-    size = _chunk_size(total, devices.num_lanes(mesh), num_samples)
+    scores, total, mesh = {}, len(recordings), sharding.local_mesh()
+    params = sharding.replicate(params, mesh)
+    size = _chunk_size(total, sharding.num_lanes(mesh), num_samples)
     for first in range(0, total, size):
         # The last chunk is filled up with repeats, so that one program serves all.
         rows = np.minimum(np.arange(first, first + size), total - 1)
@@ -496,8 +497,8 @@ def locate_scores(
       Each recording's detections, best first, with times in seconds, and the room for runs that
       they needed, at least `max_runs`.
     """
-    mesh = devices.local_mesh()
-    lanes = devices.num_lanes(mesh)
+    mesh = sharding.local_mesh()
+    lanes = sharding.num_lanes(mesh)
     names = list(recordings)
     # Every device takes as many; the last recording fills up.
     padded = names + [names[-1]] * (-len(names) % lanes)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax import ensemble, evaluation, localization, processes, run_card
+from tal_jax import localization, methods
 from tal_jax.config import check_config
 from tal_jax.data import files, packing, sliding_window
 from tal_jax.data import timeline as timelines
@@ -30,17 +30,20 @@ from tal_jax.data.recordings import (
     labels_of,
     read_features,
 )
+from tal_jax.evaluation import detection
+from tal_jax.inference import ensemble
 from tal_jax.localization import Results
 from tal_jax.ops import resampling
+from tal_jax.runs import run_card
 from tal_jax.training import (
     checkpoints,
-    devices,
-    feeding,
-    methods,
+    input_pipeline,
     metrics_log,
+    processes,
     rounds,
-    steps,
+    sharding,
     together,
+    update,
 )
 
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
@@ -161,7 +164,9 @@ def fit_many(
     for dataset in datasets:
         _check_data(dataset)
     together.check_datasets(datasets, workdirs, configs[0].train.length)
-    if processes.count() > 1 or any(map(feeding.streams, configs, [d.train for d in datasets])):
+    if processes.count() > 1 or any(
+        map(input_pipeline.streams, configs, [d.train for d in datasets])
+    ):
         raise ValueError(
             "runs are trained together in one process, on features that fit on its device; train "
             "them one after another instead"
@@ -308,7 +313,7 @@ def _read_long(fitted, number, recording, *, lengthen) -> RecordingScores:
             sliding_window.Windows(recording.name, features, _MOST_AT_ONCE, model.reach, dtype),
             cumulative,
             model=model,
-            config=steps.compiled_config(config),
+            config=update.compiled_config(config),
             num_samples=packing.bucket(len(features), _MOST_AT_ONCE // 4),
         )
 
@@ -415,7 +420,7 @@ def _load_params(folder: Path, config: ml_collections.FrozenConfigDict) -> Any:
         params = saved.restore_params(which=which)
     if params is None:
         raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
-    return devices.replicate(params, devices.local_mesh())
+    return sharding.replicate(params, sharding.local_mesh())
 
 
 def _check_data(dataset: Dataset) -> None:
@@ -484,7 +489,7 @@ def pack_training(
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
         timeline = timelines.join(timeline, plain)
     lengths = _lengths(config, [timeline])
-    if feeding.streams(config, dataset.train):
+    if input_pipeline.streams(config, dataset.train):
         return Packed(jax.device_get(timeline), lengths)
     if features is None:
         num_rows = packing.spacious(sum(packing.snippet_counts(dataset.train)))
@@ -651,7 +656,7 @@ def _fitted(
     params: Sequence[Any], config: ml_collections.FrozenConfigDict, dataset: Dataset
 ) -> Fitted:
     dim = dataset.train[0].features.shape[1]
-    params = tuple(devices.replicate(one, devices.local_mesh()) for one in params)
+    params = tuple(sharding.replicate(one, sharding.local_mesh()) for one in params)
     return Fitted(params, config, tuple(dataset.classes), dim, tuple(dataset.overlapping))
 
 
@@ -665,9 +670,9 @@ def _read(fitted: Fitted, number: int, recordings, packed: Packed) -> dict[str, 
     return localization.read_recordings(
         fitted.params[number],
         recordings,
-        feeding.chunks(packed.timeline, recordings, fitted.config.model.precision),
+        input_pipeline.chunks(packed.timeline, recordings, fitted.config.model.precision),
         model=methods.method_of(fitted.config).make_model(fitted.config, len(fitted.classes)),
-        config=steps.compiled_config(fitted.config),
+        config=update.compiled_config(fitted.config),
         num_samples=packed.lengths.whole[-1],
     )
 
@@ -813,7 +818,7 @@ def _write_test_round(
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     log.rewind(number, config.train.steps)
     metrics = _write_detections(folder / "detections_test.json", found, dataset, config)
-    report(f"round {number}\n{evaluation.format_table(metrics)}")
+    report(f"round {number}\n{detection.format_table(metrics)}")
     _log_evaluation(log, metrics, round=number, event="evaluation")
     # Read from files, so that a run that goes on needs no network for it.
     paths = [workdir / f"round_{one}" / "scores_test.npz" for one in range(number + 1)]
@@ -822,7 +827,7 @@ def _write_test_round(
     found = relocalize(mean, config.localization, fitted.classes)
     of_all = _write_detections(workdir / "detections.json", found, dataset, config)
     if number:
-        report(f"all rounds, 0 to {number}\n{evaluation.format_table(of_all)}")
+        report(f"all rounds, 0 to {number}\n{detection.format_table(of_all)}")
         _log_evaluation(log, of_all, round=number, event="evaluation_of_all_rounds")
     files.write_json(workdir / "evaluation.json", of_all.to_dict())
     # Last, since it marks the round as done.
@@ -831,13 +836,13 @@ def _write_test_round(
 
 def _write_detections(
     path: Path, found: Results, dataset: Dataset, config: ml_collections.FrozenConfigDict
-) -> evaluation.DetectionMetrics:
+) -> detection.DetectionMetrics:
     files.write_json(path, activitynet(found))
     return evaluate(found, dataset.ground_truth, config)
 
 
 def _log_evaluation(
-    log: metrics_log.MetricsLog, metrics: evaluation.DetectionMetrics, **place: Any
+    log: metrics_log.MetricsLog, metrics: detection.DetectionMetrics, **place: Any
 ) -> None:
     middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
     log.append(
@@ -868,11 +873,11 @@ def evaluate(
     results: Results,
     ground_truth: dict[str, Any],
     config: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
-) -> evaluation.DetectionMetrics:
+) -> detection.DetectionMetrics:
     """Scores detections as a config asks; "short" is what compensation sampling would lengthen."""
     if config.evaluation.drop_ambiguous:
-        results = evaluation.without_ambiguous(results, ground_truth.get("ambiguous", {}))
-    return evaluation.evaluate_detections(
+        results = detection.without_ambiguous(results, ground_truth.get("ambiguous", {}))
+    return detection.evaluate_detections(
         ground_truth,
         activitynet(results),
         tious=config.evaluation.tious,
@@ -910,4 +915,6 @@ def _describe_round(
     points = int(timeline.instance_where.sum())
     line += f", {points} pseudo instances" if points else ""
     place = "streamed" if timeline.recordings.features is None else "on the device"
-    return f"{line}; features {place} ({feeding.num_bytes(config, recordings) / 1e6:,.1f} MB)"
+    return (
+        f"{line}; features {place} ({input_pipeline.num_bytes(config, recordings) / 1e6:,.1f} MB)"
+    )

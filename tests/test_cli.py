@@ -15,12 +15,14 @@ import pytest
 import toy
 from absl import logging
 
-from tal_jax import cli, labelling, pipeline, prediction
+from tal_jax import cli, pipeline, studio
 from tal_jax.data import files
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import read_scores, write_scores
-from tal_jax.training import checkpoints, rsmp
+from tal_jax.inference import predict
+from tal_jax.methods import rsmp
+from tal_jax.training import checkpoints
 
 
 @pytest.fixture(autouse=True)
@@ -263,7 +265,7 @@ def test_predict(capsys, toy_run, tmp_path):
 def test_predict_replaces_no_file_that_was_not_named(capsys, toy_run, tmp_path, monkeypatch):
     file = toy_run.data / "test_0.npy"
     command = ["predict", file, "--workdir", toy_run.workdir]
-    monkeypatch.setattr(prediction, "open_run", lambda workdir: pytest.fail("opened"))
+    monkeypatch.setattr(predict, "open_run", lambda workdir: pytest.fail("opened"))
     for name in ("rec7.csv", "rec7.srt", "test_0.detections.json"):
         Path(name).write_text("theirs")
     line = _fail(capsys, *command, "--output", "rec7.json")
@@ -754,7 +756,7 @@ def test_label(capsys, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    monkeypatch.setattr(labelling.LabelServer, "serve_forever", interrupted)
+    monkeypatch.setattr(studio.LabelServer, "serve_forever", interrupted)
     out = _succeed(capsys, "label", "walk.npy", "--output", "a.json", "--classes", "jump, run")
     assert opened == [out.splitlines()[0]] and opened[0].startswith("http://127.0.0.1:")
     assert json.loads(answers[0])["classes"] == ["jump", "run"]

@@ -24,7 +24,8 @@ from tal_jax.config import check_config, rsmp_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import Dataset, Point, Recording
-from tal_jax.training import feeding, rsmp, steps
+from tal_jax.methods import rsmp
+from tal_jax.training import input_pipeline, update
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 CLASSES = 20
@@ -61,7 +62,9 @@ def time_ways(options, dataset: Dataset) -> dict[str, float]:
         "resident": time_blocks(options, dataset, "resident"),
         "streamed": time_blocks(options, dataset, "streamed"),
     }
-    with mock.patch.object(feeding.futures, "ThreadPoolExecutor", lambda **_: Inline(reading)):
+    with mock.patch.object(
+        input_pipeline.futures, "ThreadPoolExecutor", lambda **_: Inline(reading)
+    ):
         seconds["streamed, not read ahead"] = time_blocks(options, dataset, "streamed")
     return seconds | {"reading alone": float(np.median(reading[1:]))}
 
@@ -77,8 +80,8 @@ def time_blocks(options, dataset: Dataset, features: str) -> float:
     config = check_config(config)
     packed = pipeline.pack_training(dataset, config, None)
     model, key = rsmp.make_model(config, CLASSES), jax.random.key(0)
-    state = steps.init_state(model, config, options.dim, key)
-    way = feeding.streamed if features == "streamed" else feeding.resident
+    state = update.init_state(model, config, options.dim, key)
+    way = input_pipeline.streamed if features == "streamed" else input_pipeline.resident
     feed = way(model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key)
     times = []
     with feed as advance:

@@ -28,7 +28,8 @@ from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Point, Recording
-from tal_jax.training import rsmp, steps
+from tal_jax.methods import rsmp
+from tal_jax.training import update
 
 REPEATS = 2  # updates of a compiled loop
 
@@ -122,10 +123,10 @@ def products(options) -> dict:
 def updates(options):
     """Runs a block of updates before the first search, and one that begins with a search."""
     config, model, timeline = setting(options, options.length, options.batch)
-    run = steps.make_run(model, steps.compiled_config(config), whole(options.length))
+    run = update.make_run(model, update.compiled_config(config), whole(options.length))
     rows = jnp.arange(len(timeline.counts), dtype=jnp.int32)
-    settings, key = steps.settings_of(config), jax.random.key(0)
-    fresh = steps.init_state(model, config, options.dim, key)
+    settings, key = update.settings_of(config), jax.random.key(0)
+    fresh = update.init_state(model, config, options.dim, key)
 
     def block(step):
         state = dataclasses.replace(jax.tree.map(jnp.copy, fresh), step=jnp.int32(step))
@@ -155,10 +156,10 @@ def memory(options, *, length: int, batch: int) -> int:
     config, model, timeline = setting(
         argparse.Namespace(**(vars(options) | {"recordings": batch})), length, batch
     )
-    state = steps.init_state(model, config, options.dim, jax.random.key(0))
-    run = steps.make_run(model, steps.compiled_config(config), whole(length))
+    state = update.init_state(model, config, options.dim, jax.random.key(0))
+    run = update.make_run(model, update.compiled_config(config), whole(length))
     rows = jnp.arange(len(timeline.counts), dtype=jnp.int32)
-    arguments = state, timeline, rows, steps.settings_of(config), jax.random.key(0), jnp.int32(1)
+    arguments = state, timeline, rows, update.settings_of(config), jax.random.key(0), jnp.int32(1)
     used = run.lower(*arguments).compile().memory_analysis()
     total = used.argument_size_in_bytes + used.output_size_in_bytes + used.temp_size_in_bytes
     return total - used.alias_size_in_bytes

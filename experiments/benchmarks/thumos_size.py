@@ -24,10 +24,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tal_jax import evaluation, pipeline
+from tal_jax import pipeline
 from tal_jax.config import load_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Point, Recording
+from tal_jax.evaluation import detection
 from tal_jax.training import checkpoints, rounds
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
@@ -77,7 +78,7 @@ def timed_run(dataset: Dataset, options, workdir: Path) -> dict:
             (rounds, "train_round", "training"),
             (pipeline, "_propose", "proposals on the training recordings"),
             (pipeline, "predict", "detections in the test recordings"),
-            (evaluation, "evaluate_detections", "evaluation"),
+            (detection, "evaluate_detections", "evaluation"),
             (checkpoints.Checkpoints, "save", "checkpoints (within training)"),
         ):
             last = options.profile if name == "train_round" else None

@@ -10,10 +10,17 @@ from typing import Any
 import jax
 import ml_collections
 
-from tal_jax import processes
+from tal_jax import methods
 from tal_jax.data.recordings import Recording
 from tal_jax.data.timeline import Lengths, Timeline
-from tal_jax.training import checkpoints, devices, feeding, methods, metrics_log, steps
+from tal_jax.training import (
+    checkpoints,
+    input_pipeline,
+    metrics_log,
+    processes,
+    sharding,
+    update,
+)
 from tal_jax.training.state import TrainState
 
 
@@ -57,8 +64,10 @@ def train_round(
     dim = recordings[0].features.shape[1]
     key, state = begin_round(model, config, dim, number=number, params=params)
     state = jax.device_get(state)
-    mesh = devices.make_mesh(config.train.batch_size, layer_shards=config.train.layer_shards)
-    feed = feeding.streamed if timeline.recordings.features is None else feeding.resident
+    mesh = sharding.make_mesh(config.train.batch_size, layer_shards=config.train.layer_shards)
+    feed = (
+        input_pipeline.streamed if timeline.recordings.features is None else input_pipeline.resident
+    )
     fed = feed(model, config, timeline, recordings, lengths=lengths, key=key, mesh=mesh)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
     train = config.train
@@ -78,7 +87,7 @@ def train_round(
             saved.save(step, state, metrics=measured)
 
         step, measured = processes.once(restore)
-        state = devices.place_layers(processes.share_arrays(state), mesh)
+        state = sharding.place_layers(processes.share_arrays(state), mesh)
         rate = Rate(step)
         best, waited = measured.get("best", -math.inf), measured.get("waited", 0)
 
@@ -99,7 +108,7 @@ def train_round(
                 report(progress_line(values, config, number=number, step=step))
             if step % train.checkpoint_every == 0 or step >= train.steps:
                 measured = None
-                host = devices.fetch(state, mesh)
+                host = sharding.fetch(state, mesh)
                 if criterion is not None:
                     score = criterion(host.params)
                     best, waited = max(best, score), 0 if score > best else waited + 1
@@ -109,10 +118,10 @@ def train_round(
         if step < train.steps:
             report(f"round {number}: no better on the held-out points; stopped early")
         if train.patience:
-            state = devices.fetch(state, mesh)
+            state = sharding.fetch(state, mesh)
             processes.once(restore, checkpoints.BEST)
             return processes.share_arrays(state)
-    return devices.fetch(state, mesh)
+    return sharding.fetch(state, mesh)
 
 
 def begin_round(
@@ -125,7 +134,7 @@ def begin_round(
 ) -> tuple[jax.Array, TrainState]:
     """The key of a round, and the state that it starts from on features of `dim`."""
     key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
-    return key, steps.init_state(model, config, dim, init_key, params)
+    return key, update.init_state(model, config, dim, init_key, params)
 
 
 def checkpoint_folder(workdir: Path, number: int) -> Path:
@@ -168,7 +177,7 @@ class Rate:
     def at(self, step: int, steps: int) -> dict[str, float]:
         """Updates a second so far, and the seconds that are left, as they are logged."""
         rate = (step - self._first) / (time.monotonic() - self._begin)
-        return {"steps_per_s": rate, "eta_s": (steps - step) / rate}
+        return {"steps_per_s": rate, "eta_s": (update - step) / rate}
 
 
 def progress_line(

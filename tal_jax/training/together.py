@@ -19,7 +19,7 @@ import numpy as np
 from tal_jax.data.packing import snippet_counts
 from tal_jax.data.recordings import Dataset
 from tal_jax.data.timeline import Lengths, Timeline, num_windows, rows_to_draw, with_features
-from tal_jax.training import checkpoints, metrics_log, rounds, steps
+from tal_jax.training import checkpoints, metrics_log, rounds, update
 from tal_jax.training.state import TrainState
 
 # Settings that no compiled program depends on, but the loop around it or the number of its rows.
@@ -66,7 +66,7 @@ def check_members(
 def _shared_settings(config: ml_collections.FrozenConfigDict) -> dict[str, Any]:
     """All settings that members have in common, flat."""
     values = {key: config[key.split(".")[0]][key.split(".")[1]] for key in _COMMON}
-    return values | _flat(steps.compiled_config(config).to_dict())
+    return values | _flat(update.compiled_config(config).to_dict())
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -218,15 +218,15 @@ def _side_by_side(
     model: Any, group: Sequence[_Member], lengths: Lengths, share_features: bool
 ) -> _Run:
     """Every update of all members at once."""
-    config = steps.compiled_config(group[0].config)
-    run = steps.make_many_runs(model, config, lengths, share_features=share_features)
+    config = update.compiled_config(group[0].config)
+    run = update.make_many_runs(model, config, lengths, share_features=share_features)
     features = [one.timeline.recordings.features for one in group]
     timeline = with_features(
         _stack([with_features(one.timeline, None) for one in group]),
         features[0] if share_features else _stack(features),
     )
     rows = _stack([jnp.asarray(rows_to_draw(one.timeline, lengths)) for one in group])
-    settings = _stack([steps.settings_of(one.config) for one in group])
+    settings = _stack([update.settings_of(one.config) for one in group])
     keys = _stack([one.key for one in group])
 
     def train(states, num_blocks):
@@ -238,12 +238,12 @@ def _side_by_side(
 
 def _in_turns(model: Any, group: Sequence[_Member], lengths: Lengths) -> _Run:
     """One member after another, in the program of a single run."""
-    run = steps.make_run(model, steps.compiled_config(group[0].config), lengths)
+    run = update.make_run(model, update.compiled_config(group[0].config), lengths)
     given = [
         (
             one.timeline,
             jnp.asarray(rows_to_draw(one.timeline, lengths)),
-            steps.settings_of(one.config),
+            update.settings_of(one.config),
             one.key,
         )
         for one in group

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import pipeline
+from tal_jax import methods, pipeline
 from tal_jax.config import DEFAULTS
 from tal_jax.data import sliding_window
 from tal_jax.data.recordings import Recording
 from tal_jax.ops import resampling
-from tal_jax.training import methods, steps
+from tal_jax.training import update
 
 LENGTH, DIM, NUM_CLASSES = 53, 6, 3
 
@@ -82,7 +82,7 @@ def test_streamed_network_is_the_whole_one(method, settings):
     config = DEFAULTS[method]()
     config.model.update({"widths": (16,) if method == "rsmp" else (16, 16)} | settings)
     method = methods.method_of(config)
-    config = steps.compiled_config(config)
+    config = update.compiled_config(config)
     model = method.make_model(config, NUM_CLASSES)
     features, where = _features(), np.ones((1, LENGTH), bool)
     params = model.init(jax.random.key(0), features[None], where=where)["params"]

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import pipeline
+from tal_jax import methods, pipeline
 from tal_jax.config import check_config
 from tal_jax.datasets.load import load_dataset
-from tal_jax.training import methods, together
+from tal_jax.training import together
 
 # Seed, learning rate and a weight of the loss of each member.
 MEMBERS = ((0, 1e-2, 1.0), (1, 1e-2, 1.0), (2, 3e-3, 0.5))

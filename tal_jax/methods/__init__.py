@@ -26,7 +26,7 @@ from types import ModuleType
 
 import ml_collections
 
-from tal_jax.training import hamnet, rsmp
+from tal_jax.methods import hamnet, rsmp
 
 METHODS: dict[str, ModuleType] = {"rsmp": rsmp, "hamnet": hamnet}
 

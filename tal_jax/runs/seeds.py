@@ -10,13 +10,15 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from tal_jax import evaluation, pipeline, report, run_card, tuning
+from tal_jax import pipeline, report
 from tal_jax.config import check_config, override
 from tal_jax.data import files
 from tal_jax.data.predictions import read_scores
 from tal_jax.data.recordings import check_dataset
 from tal_jax.datasets.load import load_dataset
+from tal_jax.evaluation import detection
 from tal_jax.report.workdir import ALL_ROUNDS, has_all_rounds
+from tal_jax.runs import run_card, tuning
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
@@ -45,7 +47,7 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
         for folder, path in paths.items()
     }
     for folder, metrics in scored.items():
-        print_line(f"{_title(folder)}\n{evaluation.format_table(metrics)}")
+        print_line(f"{_title(folder)}\n{detection.format_table(metrics)}")
         files.write_json(folder / "evaluation.json", metrics.to_dict())
     if not together:
         files.write_json(workdir / "evaluation.json", metrics.to_dict())
@@ -91,7 +93,7 @@ def evaluate_scores(
         raise ValueError(f"{path}: no scores of {missing[0]!r}; expected every test recording")
     if output is not None:
         files.write_json(output, pipeline.activitynet(found))
-    print_line(evaluation.format_table(metrics))
+    print_line(detection.format_table(metrics))
 
 
 def tune_run(
@@ -103,7 +105,7 @@ def tune_run(
 ) -> None:
     """Chooses localization settings for all rounds together by the points that a run held out.
 
-    Writes `tuned.json`; see `tal_jax.tuning` for what is chosen and how.
+    Writes `tuned.json`; see `tal_jax.runs.tuning` for what is chosen and how.
 
     Args:
       workdir: of a run with `train.holdout`.
@@ -158,7 +160,7 @@ def compare_rounds(workdir: str | Path) -> str:
     rows, workdir = [], Path(workdir)
     folders = _rounds_with(workdir, "evaluation.json")
     for folder in [*folders, workdir] if has_all_rounds(workdir) else folders:
-        metrics = evaluation.DetectionMetrics.from_dict(files.read_json(folder / "evaluation.json"))
+        metrics = detection.DetectionMetrics.from_dict(files.read_json(folder / "evaluation.json"))
         if not rows:
             thresholds = "".join(f"{f'@{tiou:g}':>7}" for tiou in metrics.tious.round(6))
             rows.append(f"{'mAP in %':10}{thresholds}{'average':>10}")
@@ -197,7 +199,7 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
 
 
 def _scores_in(path: Path) -> list[float]:
-    metrics = evaluation.DetectionMetrics.from_dict(files.read_json(path))
+    metrics = detection.DetectionMetrics.from_dict(files.read_json(path))
     columns = [int(np.argmin(np.abs(metrics.tious - tiou))) for tiou in (0.1, 0.3, 0.5, 0.7)]
     return [*metrics.map[columns], metrics.average_map, metrics.short_recall[columns[2]]]
 

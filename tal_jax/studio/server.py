@@ -27,9 +27,9 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from tal_jax.labelling.recordings import Details, find_sources, read_details
-from tal_jax.labelling.store import Conflict, Store
 from tal_jax.report.pictures import class_colours
+from tal_jax.studio.recordings import Details, find_sources, read_details
+from tal_jax.studio.store import Conflict, Store
 
 _LONGEST_BODY = 16 << 20
 _CHUNK = 256 << 10
@@ -182,7 +182,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _page(self, *_: Any) -> None:
         nonce = base64.b64encode(secrets.token_bytes(16)).decode()
-        page = resources.files("tal_jax.labelling") / "page.html"
+        page = resources.files("tal_jax.studio") / "page.html"
         content = page.read_text(encoding="utf-8").replace("{{nonce}}", nonce).encode()
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "

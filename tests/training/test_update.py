@@ -10,10 +10,10 @@ import optax
 import pytest
 import toy
 
-from tal_jax import pipeline
+from tal_jax import methods, pipeline
 from tal_jax.config import check_config
 from tal_jax.data import timeline as timelines
-from tal_jax.training import methods, steps
+from tal_jax.training import update
 
 
 @pytest.fixture(scope="module", params=[240, 96])
@@ -28,12 +28,12 @@ def given(tmp_path_factory, request):
     config = check_config(config)
     packed = pipeline.pack_training(dataset, config, None)
     model = methods.method_of(config).make_model(config, 2)
-    run = steps.make_run(model, steps.compiled_config(config), packed.lengths)
+    run = update.make_run(model, update.compiled_config(config), packed.lengths)
     assert packed.lengths.windowed == (request.param == 96)
     rows = jnp.asarray(timelines.rows_to_draw(packed.timeline, packed.lengths))
     run = functools.partial(_run_on, run, rows)
-    key, settings = jax.random.key(3), steps.settings_of(config)
-    state = steps.init_state(model, config, toy.DIM, jax.random.key(4))
+    key, settings = jax.random.key(3), update.settings_of(config)
+    state = update.init_state(model, config, toy.DIM, jax.random.key(4))
     state, _ = run(state, packed.timeline, settings, key, jnp.int32(1))
     return config, model, run, state, packed, settings, key
 
@@ -48,7 +48,7 @@ def _copy(state):
 
 def _plain_block(config, model, state, packed, settings, key):
     """Searches all recordings, one batch of them all, then makes the updates one by one."""
-    method, compiled = methods.method_of(config), steps.compiled_config(config)
+    method, compiled = methods.method_of(config), update.compiled_config(config)
     timeline, lengths = packed.timeline, packed.lengths
 
     @jax.jit
@@ -141,21 +141,21 @@ def test_nothing_crosses_to_the_host_in_a_block(given):
 
 
 def test_rows_are_drawn_without_replacement():
-    config = steps.compiled_config(check_config(toy.config()))
-    rows = steps.choose_rows(jax.random.key(0), jnp.int32(0), jnp.arange(9), config)
+    config = update.compiled_config(check_config(toy.config()))
+    rows = update.choose_rows(jax.random.key(0), jnp.int32(0), jnp.arange(9), config)
     assert rows.shape == (config.train.search_every, config.train.batch_size)
     assert all(len(set(row)) == len(row) for row in rows.tolist())
     assert rows.min() >= 0 and rows.max() < 9 and len(np.unique(rows)) > config.train.batch_size
-    later = steps.choose_rows(jax.random.key(0), jnp.int32(3), jnp.arange(9), config)
+    later = update.choose_rows(jax.random.key(0), jnp.int32(3), jnp.arange(9), config)
     np.testing.assert_array_equal(later[0], rows[3])
 
 
 def test_settings_are_traced_and_shapes_are_not():
     config = toy.config()
-    before = steps.compiled_config(check_config(config))
+    before = update.compiled_config(check_config(config))
     config.train.update(learning_rate=0.5, l2=0.1, steps=120)
     config.loss.lambda_vid, config.localization.delta, config.seed = 3.0, 0.1, 7
-    assert steps.compiled_config(check_config(config)) == before
-    assert float(steps.settings_of(config)["learning_rate"]) == 0.5
+    assert update.compiled_config(check_config(config)) == before
+    assert float(update.settings_of(config)["learning_rate"]) == 0.5
     config.train.batch_size = 3
-    assert steps.compiled_config(check_config(config)) != before
+    assert update.compiled_config(check_config(config)) != before

@@ -6,9 +6,10 @@ import jax
 import pytest
 import toy
 
-from tal_jax import costs, pipeline
+from tal_jax import pipeline
 from tal_jax.config import check_config, hamnet_config
 from tal_jax.data import timeline as timelines
+from tal_jax.training import costs
 
 
 def _shapes(tree):

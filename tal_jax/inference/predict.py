@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tal_jax import extraction, pipeline, run_card
+from tal_jax import extraction, pipeline
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles, load_npy, open_features
@@ -21,6 +21,7 @@ from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
 from tal_jax.ops import segments as segment_ops
 from tal_jax.report import player, subtitles
+from tal_jax.runs import run_card
 
 Entries = list[dict[str, Any]]  # ActivityNet: [{label, score, segment in seconds}], best first
 

@@ -9,9 +9,9 @@ import pytest
 
 from tal_jax.config import rsmp_config
 from tal_jax.data.timeline import Batch, MostPoints
+from tal_jax.methods import rsmp
 from tal_jax.models.rsmp import Branches
 from tal_jax.ops.resampling import Resampled
-from tal_jax.training import rsmp
 from tal_jax.training.state import PseudoLabels
 
 LENGTH, PADDED, WIDTH = 400, 410, 6

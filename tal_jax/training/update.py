@@ -11,8 +11,9 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from tal_jax import methods
 from tal_jax.data import timeline as timelines
-from tal_jax.training import devices, methods
+from tal_jax.training import sharding
 from tal_jax.training.state import TrainState
 
 Metrics = dict[str, jax.Array]
@@ -234,7 +235,7 @@ def make_block(
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         state = TrainState(params, opt_state, state.step + 1)
-        return devices.constrain_layers(state, mesh), parts
+        return sharding.constrain_layers(state, mesh), parts
 
     def search(params, timeline, rows, wanted):
         """Pseudo labels of the recordings among `rows`, and where among them each row's are."""
@@ -286,10 +287,10 @@ def make_block(
             pseudo = pseudo.window(first, lengths.window)
         return timelines.resample_batch(own, lengths.window, keys=keys, first=first), pseudo
 
-    lane, lanes = P(devices.DATA), P(None, devices.DATA)
+    lane, lanes = P(sharding.DATA), P(None, sharding.DATA)
     known = lane if split else P()
-    search = devices.per_lane(search, mesh, (P(), known, lanes, P()), (lane, lanes))
-    read = devices.per_lane(read, mesh, (known, lane, lane, lane, lane, lane), lane)
+    search = sharding.per_lane(search, mesh, (P(), known, lanes, P()), (lane, lanes))
+    read = sharding.per_lane(read, mesh, (known, lane, lane, lane, lane, lane), lane)
 
     def block(state, timeline, rows, settings, key):
         found, places = search(state.params, timeline, rows, state.step > 0)

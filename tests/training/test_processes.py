@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import pipeline, processes
+from tal_jax import pipeline
 from tal_jax.data import files
+from tal_jax.training import processes
 
 
 def test_a_single_process_is_told_nothing():
@@ -33,7 +34,7 @@ def test_wrong_addresses_are_refused(where):
 
 _SCRIPT = """
 import sys
-from tal_jax import cli, processes
+from tal_jax import cli
 sys.path.insert(0, sys.argv.pop(1))
 sys.exit(cli.main(sys.argv[1:]))
 """

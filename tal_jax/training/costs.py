@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
+from tal_jax import methods
 from tal_jax.data import timeline as timelines
 from tal_jax.data.packing import PackedRecordings
-from tal_jax.training import methods, steps
+from tal_jax.training import update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,17 +74,17 @@ def training_costs(
       num_classes: C.
     """
     length, key = config.train.length, jax.random.key(0)
-    method, compiled = methods.method_of(config), steps.compiled_config(config)
+    method, compiled = methods.method_of(config), update.compiled_config(config)
     model = method.make_model(config, num_classes)
     timeline = jax.eval_shape(lambda values: values, timeline)
     state = jax.eval_shape(
-        lambda key: steps.init_state(model, config, timeline.recordings.features.shape[-1], key),
+        lambda key: update.init_state(model, config, timeline.recordings.features.shape[-1], key),
         key,
     )
     recordings, updates = timeline.counts.shape[0], config.train.search_every
-    run = steps.make_run(model, compiled, timelines.Lengths(length, (length,)))
+    run = update.make_run(model, compiled, timelines.Lengths(length, (length,)))
     rows = jax.ShapeDtypeStruct((recordings,), jnp.int32)
-    run = run.lower(state, timeline, rows, steps.settings_of(config), key, jnp.int32(1)).compile()
+    run = run.lower(state, timeline, rows, update.settings_of(config), key, jnp.int32(1)).compile()
 
     def search_chunk(params, timeline):
         batch = timelines.resample_batch(timeline, length)

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import export, pipeline, prediction
+from tal_jax import methods, pipeline
 from tal_jax.config import DEFAULTS
 from tal_jax.data import files
 from tal_jax.data.recordings import Scaling
-from tal_jax.training import methods, steps
+from tal_jax.inference import export, predict
+from tal_jax.training import update
 
 
 @pytest.fixture(scope="module")
@@ -24,10 +25,10 @@ def exported(toy_run, tmp_path_factory):
 
 
 def test_predicts_what_the_run_does(toy_run, exported):
-    networks = prediction.open_run(toy_run.workdir), export.open_export(exported)
+    networks = predict.open_run(toy_run.workdir), export.open_export(exported)
     for name in ("test_0", "test_1"):
         path = toy_run.data / f"{name}.npy"
-        want, got = (prediction.predict_file(path, network) for network in networks)
+        want, got = (predict.predict_file(path, network) for network in networks)
         assert got.threshold == want.threshold and got.duration_s == want.duration_s
         _assert_close(got.scores.original, want.scores.original)
         # Both localize in the same way; rounding may decide which of two comes first.
@@ -84,7 +85,7 @@ def test_runs_without_this_library(toy_run, exported):
 def test_every_network_can_be_exported(method, settings):
     config = DEFAULTS[method]()
     config.model.update({"widths": (16,) if method == "rsmp" else (16, 16)} | settings)
-    module, compiled = methods.METHODS[method], steps.compiled_config(config)
+    module, compiled = methods.METHODS[method], update.compiled_config(config)
     model = module.make_model(compiled, 3)
     rng = np.random.default_rng(0)
     features = rng.normal(size=(2, 11, 6)).astype(np.float32)
@@ -119,10 +120,8 @@ def test_recordings_are_read_once(toy_run, tmp_path):
     config["sampling"] |= {"compensate": True, "test_compensation": True}
     files.write_json(workdir / "config.json", config)
     export.export_run(workdir, tmp_path / "exported", platforms=("cpu",))
-    networks = prediction.open_run(workdir), export.open_export(tmp_path / "exported")
-    want, got = (
-        prediction.predict_file(toy_run.data / "test_0.npy", network) for network in networks
-    )
+    networks = predict.open_run(workdir), export.open_export(tmp_path / "exported")
+    want, got = (predict.predict_file(toy_run.data / "test_0.npy", network) for network in networks)
     for one in (got, want):
         assert one.scores.last is one.scores.original
     _assert_close(got.scores.original, want.scores.original)

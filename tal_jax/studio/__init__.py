@@ -1,5 +1,5 @@
 """A page in the browser on which a person clicks one instant an action, for training."""
 
-from tal_jax.labelling.server import LabelServer, open_server
+from tal_jax.studio.server import LabelServer, open_server
 
 __all__ = ["LabelServer", "open_server"]

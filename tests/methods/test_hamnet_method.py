@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tal_jax import losses, pipeline
+from tal_jax import losses, methods, pipeline
 from tal_jax.config import check_config, data_config, hamnet_config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Recording
+from tal_jax.methods import hamnet
 from tal_jax.models.hamnet import Attended
-from tal_jax.training import hamnet, methods
 
 GRID = Grid(fps=10, stride_frames=5, window_frames=5)
 NUM_CLASSES, LENGTH = 3, 16

@@ -11,7 +11,7 @@ import browsing
 import numpy as np
 import pytest
 
-from tal_jax import labelling
+from tal_jax import studio
 from tal_jax.data.annotations import load_annotations
 
 av = pytest.importorskip("av", reason="making the test video needs PyAV")
@@ -46,7 +46,7 @@ def media(tmp_path_factory):
 @pytest.fixture
 def server(media, tmp_path):
     paths = [media / "clip.mp4", media / "watch.npy"]
-    server = labelling.open_server(paths, tmp_path / "a.json", classes=["jump", "run"])
+    server = studio.open_server(paths, tmp_path / "a.json", classes=["jump", "run"])
     with server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -135,7 +135,7 @@ def test_click_key_undo_reload(page, server):
 def test_a_later_session_goes_on(browser, media, server, page, tmp_path):
     page.keyboard.press("2")
     _until(page, lambda: _file(server) == {"clip": [("run", 0.0)]})
-    other = labelling.open_server([media / "clip.mp4"], tmp_path / "a.json", classes=["new"])
+    other = studio.open_server([media / "clip.mp4"], tmp_path / "a.json", classes=["new"])
     with other:
         thread = threading.Thread(target=other.serve_forever)
         thread.start()

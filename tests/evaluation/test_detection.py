@@ -1,4 +1,4 @@
-"""Tests of tal_jax.evaluation against a slow reimplementation and hand-computed values."""
+"""Tests of the detection mAP against a slow reimplementation and hand-computed values."""
 
 import dataclasses
 import json
@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from tal_jax import evaluation
+from tal_jax.evaluation import detection
 
 TIOUS = np.linspace(0.1, 0.7, 7)
 
@@ -137,7 +137,7 @@ def _random_problem(seed):
 def test_agrees_with_the_slow_loops(seed):
     ground_truth, predictions = _random_problem(seed)
     tious = [0.1, 0.25, 1 / 3, 0.5, 0.75, 1.0]
-    metrics = evaluation.evaluate_detections(
+    metrics = detection.evaluate_detections(
         ground_truth, predictions, tious=tious, subset="test", short_s=4.0
     )
     ap, short, long = _slow_evaluation(ground_truth, predictions, tious, "test", 4.0)
@@ -163,7 +163,7 @@ def test_average_precision_by_hand():
             ]
         }
     )
-    metrics = evaluation.evaluate_detections(truth, found, tious=[0.5, 0.7])
+    metrics = detection.evaluate_detections(truth, found, tious=[0.5, 0.7])
     assert metrics.classes == ("x", "y")
     np.testing.assert_allclose(metrics.ap, [[2 / 3, 1.0], [2 / 3, 0.0]], rtol=1e-12)
     np.testing.assert_allclose(metrics.map, [5 / 6, 1 / 3], rtol=1e-12)
@@ -176,7 +176,7 @@ def test_average_precision_by_hand():
 def test_perfect_detections_reach_exactly_one():
     rows = {f"v{i}": [(f"c{j}", 10.0 * j, 10.0 * j + i + 1) for j in range(5)] for i in range(4)}
     found = {v: [(c, 0.1 * i, s, e) for i, (c, s, e) in enumerate(r)] for v, r in rows.items()}
-    metrics = evaluation.evaluate_detections(
+    metrics = detection.evaluate_detections(
         _database(rows), _results(found), tious=[0.5, 1.0], short_s=3.0
     )
     assert (metrics.ap == 1.0).all() and (metrics.map == 1.0).all()
@@ -187,7 +187,7 @@ def test_perfect_detections_reach_exactly_one():
 @pytest.mark.parametrize("results", [{}, {"a": []}])
 def test_no_detections_give_zero(results):
     truth = _database({"a": [("x", 0.0, 2.0)]})
-    metrics = evaluation.evaluate_detections(truth, {"results": results}, tious=TIOUS, short_s=5)
+    metrics = detection.evaluate_detections(truth, {"results": results}, tious=TIOUS, short_s=5)
     assert (metrics.map == 0).all() and (metrics.short_recall == 0).all()
     assert np.isnan(metrics.long_recall).all() and metrics.num_long == 0
     assert metrics.notes == (
@@ -200,20 +200,20 @@ def test_no_detections_give_zero(results):
 @pytest.mark.parametrize("videos", [{}, {"a": []}])
 def test_no_ground_truth_gives_nan_and_says_so(videos):
     found = _results({"a": [("x", 0.9, 0.0, 1.0)]})
-    metrics = evaluation.evaluate_detections(_database(videos), found, tious=[0.5], short_s=1.0)
+    metrics = detection.evaluate_detections(_database(videos), found, tious=[0.5], short_s=1.0)
     assert np.isnan(metrics.map).all() and np.isnan(metrics.average_map)
     assert metrics.ap.shape == (1, 0) and metrics.classes == ()
     assert "no ground-truth segments: mAP is undefined" in metrics.notes
-    again = evaluation.DetectionMetrics.from_dict(json.loads(json.dumps(metrics.to_dict())))
+    again = detection.DetectionMetrics.from_dict(json.loads(json.dumps(metrics.to_dict())))
     assert again.ap.shape == (1, 0)
-    assert "-" in evaluation.format_table(metrics)
+    assert "-" in detection.format_table(metrics)
 
 
 def test_takes_the_best_free_ground_truth():
     # The first detection fits [1, 10] better; the second would fit that too and has to move on.
     truth = _database({"a": [("x", 0.0, 10.0), ("x", 1.0, 10.0)]})
     found = _results({"a": [("x", 0.9, 1.0, 10.0), ("x", 0.8, 2.0, 10.0)]})
-    metrics = evaluation.evaluate_detections(truth, found, tious=[0.8, 0.85])
+    metrics = detection.evaluate_detections(truth, found, tious=[0.8, 0.85])
     np.testing.assert_allclose(metrics.map, [1.0, 0.5])
 
 
@@ -221,17 +221,17 @@ def test_equal_ious_take_the_last_annotated():
     # [5, 15] overlaps both by 1/3. Taking the last leaves the first to [4, 10] (IoU 0.6).
     truth = {"a": [("x", 0.0, 10.0), ("x", 10.0, 20.0)]}
     found = _results({"a": [("x", 0.9, 5.0, 15.0), ("x", 0.8, 4.0, 10.0)]})
-    metrics = evaluation.evaluate_detections(_database(truth), found, tious=[0.3])
+    metrics = detection.evaluate_detections(_database(truth), found, tious=[0.3])
     assert metrics.map.tolist() == [1.0]
     truth = {"a": truth["a"][::-1]}
-    metrics = evaluation.evaluate_detections(_database(truth), found, tious=[0.3])
+    metrics = detection.evaluate_detections(_database(truth), found, tious=[0.3])
     assert metrics.map.tolist() == [0.5]
 
 
 def test_iou_equal_to_the_threshold_counts():
     truth = _database({"a": [("x", 0.0, 2.0)]})
     found = _results({"a": [("x", 0.9, 0.0, 1.0)]})
-    metrics = evaluation.evaluate_detections(truth, found, tious=[0.5, np.nextafter(0.5, 1)])
+    metrics = detection.evaluate_detections(truth, found, tious=[0.5, np.nextafter(0.5, 1)])
     assert metrics.map.tolist() == [1.0, 0.0]
 
 
@@ -239,7 +239,7 @@ def test_thresholds_are_matched_separately():
     # At 0.5 the first detection takes the instance, at 0.9 only the second one can.
     truth = _database({"a": [("x", 0.0, 10.0)]})
     found = _results({"a": [("x", 0.9, 0.0, 6.0), ("x", 0.8, 0.0, 10.0)]})
-    metrics = evaluation.evaluate_detections(truth, found, tious=[0.9, 0.5])
+    metrics = detection.evaluate_detections(truth, found, tious=[0.9, 0.5])
     assert metrics.map.tolist() == [0.5, 1.0]
 
 
@@ -249,7 +249,7 @@ def test_equal_scores_keep_the_input_order():
 
     def score(videos):
         found = _results(videos)
-        return evaluation.evaluate_detections(truth, found, tious=[0.5]).map.item()
+        return detection.evaluate_detections(truth, found, tious=[0.5]).map.item()
 
     assert score({"a": [right, wrong]}) == 1.0
     assert score({"a": [wrong, right]}) == 0.5
@@ -260,12 +260,12 @@ def test_equal_scores_keep_the_input_order():
 @pytest.mark.parametrize("seed", [0, 2])
 def test_only_the_order_of_scores_matters(seed):
     ground_truth, predictions = _random_problem(seed)
-    first = evaluation.evaluate_detections(ground_truth, predictions, tious=TIOUS, subset="test")
+    first = detection.evaluate_detections(ground_truth, predictions, tious=TIOUS, subset="test")
     results = {
         v: [{**d, "score": np.exp(3 * d["score"])} for d in reversed(rows)]
         for v, rows in reversed(predictions["results"].items())
     }
-    second = evaluation.evaluate_detections(
+    second = detection.evaluate_detections(
         ground_truth, {"results": results}, tious=TIOUS[::-1], subset="test"
     )
     np.testing.assert_array_equal(first.ap, second.ap[::-1])
@@ -274,7 +274,7 @@ def test_only_the_order_of_scores_matters(seed):
 def test_segments_without_length_overlap_nothing():
     truth = _database({"a": [("x", 3.0, 3.0), ("x", 5.0, 6.0)]})
     found = _results({"a": [("x", 0.9, 3.0, 3.0), ("x", 0.8, 5.0, 6.0), ("x", 0.7, 5.5, 5.5)]})
-    metrics = evaluation.evaluate_detections(truth, found, tious=[1e-9])
+    metrics = detection.evaluate_detections(truth, found, tious=[1e-9])
     assert metrics.map.tolist() == [0.25]
     assert metrics.notes == ("1 ground-truth segment without length, which nothing can match",)
 
@@ -286,7 +286,7 @@ def test_detections_where_nothing_was_annotated():
     strange = ("z", 0.9, 0.0, 10.0)  # of no class, so no false positive either
 
     def evaluate(videos, subset="test"):
-        return evaluation.evaluate_detections(truth, _results(videos), tious=[0.5], subset=subset)
+        return detection.evaluate_detections(truth, _results(videos), tious=[0.5], subset=subset)
 
     silent = "1 video without ground truth, with 0 detections counted as false positives: bare"
     only = evaluate({"a": [right], "bare": []})
@@ -318,7 +318,7 @@ def test_detections_where_nothing_was_annotated():
 def test_labels_without_ground_truth_are_noted_only():
     truth = _database({"a": [("x", 0.0, 10.0)]})
     rows = [("x", 0.5, 0.0, 10.0)] + [(f"z{i}", 0.9, 0.0, 10.0) for i in range(7)]
-    metrics = evaluation.evaluate_detections(truth, _results({"a": rows}), tious=[0.5])
+    metrics = detection.evaluate_detections(truth, _results({"a": rows}), tious=[0.5])
     assert metrics.map.item() == 1.0 and metrics.num_detections == 1 and metrics.classes == ("x",)
     assert metrics.notes == (
         "7 detections left out, of 7 labels without ground truth: z0, z1, z2, z3, z4 and 2 more",
@@ -328,11 +328,11 @@ def test_labels_without_ground_truth_are_noted_only():
 def test_recall_of_short_and_long_instances():
     truth = _database({"a": [("x", 0.0, 1.9), ("y", 10.0, 12.0)], "b": [("x", 0.0, 1.0)]})
     found = _results({"a": [("x", 0.1, 0.0, 1.9), ("y", 0.9, 10.0, 11.2)]})
-    metrics = evaluation.evaluate_detections(truth, found, tious=[0.5, 0.7], short_s=2.0)
+    metrics = detection.evaluate_detections(truth, found, tious=[0.5, 0.7], short_s=2.0)
     assert (metrics.num_short, metrics.num_long) == (2, 1)  # 2.0 s is not short
     assert metrics.short_recall.tolist() == [0.5, 0.5]
     assert metrics.long_recall.tolist() == [1.0, 0.0]
-    metrics = evaluation.evaluate_detections(truth, found, tious=[0.5, 0.7])
+    metrics = detection.evaluate_detections(truth, found, tious=[0.5, 0.7])
     assert np.isnan(metrics.short_recall).all() and np.isnan(metrics.long_recall).all()
     assert (metrics.short_s, metrics.num_short, metrics.num_long) == (None, 0, 0)
 
@@ -340,7 +340,7 @@ def test_recall_of_short_and_long_instances():
 def test_reads_times_written_as_strings():
     truth = {"database": {"a": {"annotations": [{"label": "x", "segment": ["0.5", "2.5"]}]}}}
     found = {"results": {"a": ({"label": "x", "score": 1, "segment": (0.5, 2.5)},)}}
-    assert evaluation.evaluate_detections(truth, found, tious=[1.0]).map.item() == 1.0
+    assert detection.evaluate_detections(truth, found, tious=[1.0]).map.item() == 1.0
 
 
 @pytest.mark.parametrize(
@@ -370,7 +370,7 @@ def test_malformed_items_are_named(changes, value):
     for what, rows in cases:
         good, rows[-1] = rows[-1], rows[-1] | changes
         with pytest.raises(ValueError) as error:
-            evaluation.evaluate_detections(truth, found, tious=[0.5])
+            detection.evaluate_detections(truth, found, tious=[0.5])
         rows[-1] = good
         message = str(error.value)
         assert f"video 'a', {what} {len(rows) - 1}: " in message
@@ -382,7 +382,7 @@ def test_missing_keys_are_named(key):
     truth, found = _database({"a": [("x", 0.0, 1.0)]}), _results({"a": [("x", 0.5, 0.0, 1.0)]})
     del found["results"]["a"][0][key]
     with pytest.raises(ValueError, match=f"video 'a', detection 0: no '{key}' in"):
-        evaluation.evaluate_detections(truth, found, tious=[0.5])
+        detection.evaluate_detections(truth, found, tious=[0.5])
 
 
 @pytest.mark.parametrize(
@@ -409,25 +409,25 @@ def test_missing_keys_are_named(key):
 def test_wrong_structure_is_named(truth, found, message):
     subset = "test" if truth.get("database") else None
     with pytest.raises(ValueError, match=message):
-        evaluation.evaluate_detections(truth, found, tious=[0.5], subset=subset)
+        detection.evaluate_detections(truth, found, tious=[0.5], subset=subset)
 
 
 @pytest.mark.parametrize("tious", [[], [0.0], [1.1], [float("nan")], 0.5, [[0.5]]])
 def test_thresholds_are_checked(tious):
     with pytest.raises(ValueError, match="tious"):
-        evaluation.evaluate_detections(_database({"a": []}), _results({}), tious=tious)
+        detection.evaluate_detections(_database({"a": []}), _results({}), tious=tious)
 
 
 @pytest.mark.parametrize("short_s", [0.0, -1.0, float("nan"), float("inf")])
 def test_short_s_is_checked(short_s):
     with pytest.raises(ValueError, match=f"short_s is {short_s}"):
-        evaluation.evaluate_detections(
+        detection.evaluate_detections(
             _database({"a": []}), _results({}), tious=[0.5], short_s=short_s
         )
 
 
 def _metrics(seed=0, tious=TIOUS, short_s=4.0):
-    return evaluation.evaluate_detections(
+    return detection.evaluate_detections(
         *_random_problem(seed), tious=tious, subset="test", short_s=short_s
     )
 
@@ -436,7 +436,7 @@ def _metrics(seed=0, tious=TIOUS, short_s=4.0):
 def test_metrics_survive_json(short_s):
     metrics = _metrics(short_s=short_s)
     text = json.dumps(metrics.to_dict(), allow_nan=False)
-    again = evaluation.DetectionMetrics.from_dict(json.loads(text))
+    again = detection.DetectionMetrics.from_dict(json.loads(text))
     for field in dataclasses.fields(metrics):
         value, copy = getattr(metrics, field.name), getattr(again, field.name)
         assert type(value) is type(copy), field.name
@@ -449,30 +449,28 @@ def test_from_dict_names_wrong_fields():
     values = _metrics().to_dict()
     values["mean"] = values.pop("map")
     with pytest.raises(ValueError, match=r"missing \['map'\], unknown \['mean'\]"):
-        evaluation.DetectionMetrics.from_dict(values)
+        detection.DetectionMetrics.from_dict(values)
 
 
 def test_averages_cover_the_thresholds_between():
     metrics = _metrics(tious=[0.1 * i for i in range(1, 8)])  # 0.1 * 3 > 0.3
-    assert evaluation.average_over(metrics, 0.1, 0.5) == pytest.approx(metrics.map[:5].mean())
-    assert evaluation.average_over(metrics, 0.3, 0.7) == pytest.approx(metrics.map[2:].mean())
-    assert evaluation.average_over(metrics, 0.1, 0.7) == pytest.approx(metrics.average_map)
+    assert detection.average_over(metrics, 0.1, 0.5) == pytest.approx(metrics.map[:5].mean())
+    assert detection.average_over(metrics, 0.3, 0.7) == pytest.approx(metrics.map[2:].mean())
+    assert detection.average_over(metrics, 0.1, 0.7) == pytest.approx(metrics.average_map)
     with pytest.raises(ValueError, match=r"no tIoU between 0.8 and 0.9"):
-        evaluation.average_over(metrics, 0.8, 0.9)
+        detection.average_over(metrics, 0.8, 0.9)
 
 
 def test_table():
     metrics = _metrics()
-    table = evaluation.format_table(metrics, per_class=True)
+    table = detection.format_table(metrics, per_class=True)
     header, *rows = table.splitlines()
     assert header.split()[-10:] == (
         ["0.1", "0.2", "0.3", "0.4", "0.5", "0.6", "0.7", "0.1-0.5", "0.3-0.7", "0.1-0.7"]
     )
     assert len({len(line) for line in [header, *rows[:8]]}) == 1  # aligned
     values = [f"{100 * v:.2f}" for v in metrics.map]
-    values += [
-        f"{100 * evaluation.average_over(metrics, *r):.2f}" for r in ((0.1, 0.5), (0.3, 0.7))
-    ]
+    values += [f"{100 * detection.average_over(metrics, *r):.2f}" for r in ((0.1, 0.5), (0.3, 0.7))]
     assert rows[0].split() == ["mAP", *values, f"{100 * metrics.average_map:.2f}"]
     assert rows[1].startswith(f"recall short (n={metrics.num_short})")
     assert rows[2].startswith(f"recall long (n={metrics.num_long})")
@@ -498,14 +496,14 @@ def test_table():
 )
 def test_table_shows_the_averages_there_are(tious, averages):
     metrics = _metrics(tious=tious, short_s=None)
-    header, row, counts, *_ = evaluation.format_table(metrics).splitlines()
+    header, row, counts, *_ = detection.format_table(metrics).splitlines()
     assert header.split()[3:] == ["%)"] + [f"{t:g}" for t in np.round(tious, 6)] + averages
     assert row.split()[-1] == f"{100 * metrics.average_map:.2f}"  # the last covers all
     assert "short" not in counts
 
 
 def _errors(truth, found, **kwargs):
-    counts = evaluation.explain_errors(
+    counts = detection.explain_errors(
         _database({"a": truth}), _results({"a": found}), short_s=3.0, **kwargs
     )
     return {name: count for name, count in counts.items() if count and name != "ground_truth"}
@@ -553,7 +551,7 @@ def test_errors_are_counted_where_precision_equals_recall():
 
 @pytest.mark.parametrize("seed", range(6))
 def test_error_counts_add_up(seed):
-    counts = evaluation.explain_errors(*_random_problem(seed), tiou=0.3, subset="test", short_s=4.0)
+    counts = detection.explain_errors(*_random_problem(seed), tiou=0.3, subset="test", short_s=4.0)
     left = counts["missed_short"] + counts["missed_long"]
     assert counts["matched"] + left == counts["ground_truth"]
     reasons = ("split", "merged", "wrong_class", "badly_placed", "missed")
@@ -584,9 +582,7 @@ def test_detections_that_touch_ambiguous_segments_are_left_out():
             "c": [],
         }
     )["results"]
-    kept = evaluation.without_ambiguous(
-        found, {"a": [[2, 3], [5, 6]], "c": [[0, 1]], "d": [[0, 1]]}
-    )
+    kept = detection.without_ambiguous(found, {"a": [[2, 3], [5, 6]], "c": [[0, 1]], "d": [[0, 1]]})
     assert [one["segment"] for one in kept["a"]] == [[0, 2], [3, 4]]
     assert kept["b"] == found["b"] and kept["c"] == []
-    assert evaluation.without_ambiguous(found, {}) == found
+    assert detection.without_ambiguous(found, {}) == found

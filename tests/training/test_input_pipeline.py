@@ -17,7 +17,8 @@ from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import Dataset, Point, Recording
-from tal_jax.training import devices, feeding, hamnet, steps
+from tal_jax.methods import hamnet
+from tal_jax.training import input_pipeline, sharding, update
 
 GRID = Grid(fps=1, stride_frames=1, window_frames=1)
 LENGTHS = (5, 9, 7, 12, 8, 6, 11)
@@ -53,13 +54,17 @@ PROPOSALS = {
 
 def _open(config, dataset):
     packed = pipeline.pack_training(dataset, config, PROPOSALS)
-    way = feeding.resident if packed.timeline.recordings.features is not None else feeding.streamed
+    way = (
+        input_pipeline.resident
+        if packed.timeline.recordings.features is not None
+        else input_pipeline.streamed
+    )
     model, key = hamnet.make_model(config, 2), jax.random.key(3)
     return way(model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key)
 
 
 def _first_state(config):
-    return steps.init_state(hamnet.make_model(config, 2), config, DIM, jax.random.key(0))
+    return update.init_state(hamnet.make_model(config, 2), config, DIM, jax.random.key(0))
 
 
 def _assert_same(left, right):
@@ -70,9 +75,9 @@ def _assert_same(left, right):
 
 def _rows(config):
     """The timelines of each block."""
-    compiled, num_timelines = steps.compiled_config(config), 2 * len(LENGTHS)
+    compiled, num_timelines = update.compiled_config(config), 2 * len(LENGTHS)
     starts = range(0, config.train.steps, config.train.search_every)
-    choose = jax.jit(steps.choose_rows, static_argnums=3)
+    choose = jax.jit(update.choose_rows, static_argnums=3)
     return [
         np.asarray(choose(jax.random.key(3), jnp.int32(step), jnp.arange(num_timelines), compiled))
         for step in starts
@@ -146,7 +151,7 @@ def test_chunks(tmp_path, features):
     """As many rows have the features that their files hold, in the same shapes."""
     dataset = _dataset(tmp_path)
     timeline = pipeline.pack_training(dataset, _config(features), PROPOSALS).timeline
-    chunk_of, shapes = feeding.chunks(timeline, dataset.train, "float32"), set()
+    chunk_of, shapes = input_pipeline.chunks(timeline, dataset.train, "float32"), set()
     for rows in (np.array([6, 0, 6]), np.array([3, 10, 13])):
         chunk = chunk_of(rows)
         shapes.add(chunk.recordings.features.shape)
@@ -178,7 +183,7 @@ class _Metric:
 
 
 def _replace_block(monkeypatch, run):
-    monkeypatch.setattr(feeding, "_make_block", lambda *given: run)
+    monkeypatch.setattr(input_pipeline, "_make_block", lambda *given: run)
 
 
 def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
@@ -186,7 +191,7 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
     num_blocks = config.train.steps // config.train.search_every
     begun = [threading.Event() for _ in range(num_blocks + 1)]
     begun[num_blocks].set()  # there is no block after the last one
-    read_rows, split = feeding._read_rows, devices.split
+    read_rows, split = input_pipeline._read_rows, sharding.split
     shapes, numbers = [], iter(range(num_blocks))
 
     def reading(*given):
@@ -208,8 +213,8 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
 
     _replace_block(monkeypatch, run)
     with _open(config, dataset) as advance:
-        monkeypatch.setattr(feeding, "_read_rows", reading)
-        monkeypatch.setattr(devices, "split", putting)
+        monkeypatch.setattr(input_pipeline, "_read_rows", reading)
+        monkeypatch.setattr(sharding, "split", putting)
         state = 0
         for step in range(0, config.train.steps, config.train.search_every):
             state, _ = advance(state, step, 1)
@@ -288,13 +293,13 @@ def test_a_file_that_breaks_meanwhile(tmp_path, monkeypatch, broken):
 def test_large_features_are_streamed(tmp_path, monkeypatch):
     dataset = _dataset(tmp_path)
     size = sum(LENGTHS) * DIM * 2  # float16
-    assert feeding.num_bytes(_config("auto"), dataset.train) == size
+    assert input_pipeline.num_bytes(_config("auto"), dataset.train) == size
     for device_bytes, expected in ((size / 0.61, True), (size / 0.59, False)):
-        monkeypatch.setattr(feeding, "_device_bytes", lambda answer=device_bytes: answer)
-        assert feeding.streams(_config("auto"), dataset.train) == expected
-        assert feeding.streams(_config("streamed"), dataset.train)
-        assert not feeding.streams(_config("resident"), dataset.train)
+        monkeypatch.setattr(input_pipeline, "_device_bytes", lambda answer=device_bytes: answer)
+        assert input_pipeline.streams(_config("auto"), dataset.train) == expected
+        assert input_pipeline.streams(_config("streamed"), dataset.train)
+        assert not input_pipeline.streams(_config("resident"), dataset.train)
 
 
 def test_memory_of_the_device():
-    assert feeding._device_bytes() > 2**28
+    assert input_pipeline._device_bytes() > 2**28

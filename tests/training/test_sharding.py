@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax.training import devices
+from tal_jax.training import sharding
 
 # Trains two blocks on fake CPU devices; prints losses, norms of the parameters and collectives.
 _SCRIPT = """
@@ -19,7 +19,8 @@ import jax, numpy as np
 import toy
 from tal_jax import pipeline
 from tal_jax.config import check_config
-from tal_jax.training import devices, feeding, methods, steps
+from tal_jax import methods
+from tal_jax.training import input_pipeline, sharding, update
 
 data, layer_shards, features = sys.argv[1], int(sys.argv[2]), sys.argv[3]
 config = toy.config(data)
@@ -28,11 +29,11 @@ config.train.layer_shards = layer_shards
 config.model.widths = (256,)
 dataset, config = toy.dataset(data), check_config(config)
 packed = pipeline.pack_training(dataset, config, None)
-mesh = devices.make_mesh(8, layer_shards=layer_shards)
+mesh = sharding.make_mesh(8, layer_shards=layer_shards)
 model = methods.method_of(config).make_model(config, 2)
-state = jax.device_get(steps.init_state(model, config, toy.DIM, jax.random.key(1)))
-state = devices.place_layers(state, mesh)
-feed = feeding.streamed if features == "streamed" else feeding.resident
+state = jax.device_get(update.init_state(model, config, toy.DIM, jax.random.key(1)))
+state = sharding.place_layers(state, mesh)
+feed = input_pipeline.streamed if features == "streamed" else input_pipeline.resident
 options = dict(lengths=packed.lengths, key=jax.random.key(2), mesh=mesh)
 losses = []
 with feed(model, config, packed.timeline, dataset.train, **options) as advance:
@@ -41,7 +42,7 @@ with feed(model, config, packed.timeline, dataset.train, **options) as advance:
         losses.append({name: float(value) for name, value in metrics.items()})
 specs = [str(tuple(leaf.sharding.spec)) for leaf in jax.tree.leaves(state.params)] if mesh else []
 params = [np.asarray(leaf).ravel()[::37].tolist() for leaf in
-          jax.tree.leaves(devices.fetch(state.params, mesh))]
+          jax.tree.leaves(sharding.fetch(state.params, mesh))]
 print(json.dumps({"losses": losses, "params": params, "specs": specs}))
 """
 
@@ -92,8 +93,8 @@ def test_devices_share_layers_and_read_their_own_recordings(data, single):
 def _mesh_of(monkeypatch, count, *, batch_size=8, layer_shards=1):
     made = []
     monkeypatch.setattr(jax, "devices", lambda: list(range(count)))
-    monkeypatch.setattr(devices, "_mesh", lambda shape, chosen: made.append((shape, len(chosen))))
-    devices.make_mesh(batch_size, layer_shards=layer_shards)
+    monkeypatch.setattr(sharding, "_mesh", lambda shape, chosen: made.append((shape, len(chosen))))
+    sharding.make_mesh(batch_size, layer_shards=layer_shards)
     return made[0] if made else None
 
 
@@ -114,7 +115,7 @@ def test_a_batch_that_processes_cannot_share(monkeypatch):
 
 def test_without_a_mesh_nothing_is_split():
     tree = {"a": np.arange(3)}
-    for place in (devices.replicate, devices.place_layers, devices.split):
+    for place in (sharding.replicate, sharding.place_layers, sharding.split):
         np.testing.assert_array_equal(place(tree, None)["a"], tree["a"])
-    assert devices.own_lanes(None) == [0] and devices.num_lanes(None) == 1
-    assert devices.per_lane(len, None, None, None) is len
+    assert sharding.own_lanes(None) == [0] and sharding.num_lanes(None) == 1
+    assert sharding.per_lane(len, None, None, None) is len

@@ -11,11 +11,11 @@ import threading
 import numpy as np
 import pytest
 
-from tal_jax import labelling
+from tal_jax import studio
 from tal_jax.data.annotations import load_annotations
 from tal_jax.extraction.tables import Table
-from tal_jax.labelling.recordings import Envelope, find_sources
-from tal_jax.labelling.store import Conflict, Store
+from tal_jax.studio.recordings import Envelope, find_sources
+from tal_jax.studio.store import Conflict, Store
 
 OTHER = {
     "version": "theirs",
@@ -43,7 +43,7 @@ def folder(tmp_path):
 
 @contextlib.contextmanager
 def _serving(*paths, **options):
-    with labelling.open_server(*paths, **options) as server:
+    with studio.open_server(*paths, **options) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -387,7 +387,7 @@ def test_a_full_disk(server, monkeypatch):
 def test_a_broken_annotation_file_is_not_touched(folder, content, message):
     (folder / "a.json").write_text(content)
     with pytest.raises(ValueError, match=message):
-        labelling.open_server([folder / "walk.npy"], folder / "a.json")
+        studio.open_server([folder / "walk.npy"], folder / "a.json")
     assert (folder / "a.json").read_text() == content
 
 
@@ -410,13 +410,13 @@ def test_recordings_are_found(folder):
 
 def test_a_port_in_use(folder, server):
     with pytest.raises(OSError, match=f"cannot listen on port {server.server_port}: Address alre"):
-        labelling.open_server([folder / "walk.npy"], folder / "b.json", port=server.server_port)
+        studio.open_server([folder / "walk.npy"], folder / "b.json", port=server.server_port)
 
 
 def test_the_first_recording_must_be_readable(folder):
     (folder / "bad.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="bad.csv"):
-        labelling.open_server([folder / "bad.csv"], folder / "b.json")
+        studio.open_server([folder / "bad.csv"], folder / "b.json")
 
 
 @pytest.mark.parametrize("place", ["file/a.json", "."])

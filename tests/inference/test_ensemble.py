@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from tal_jax import ensemble
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import RecordingScores, ScoreSequence
+from tal_jax.inference import ensemble
 
 GRID = Grid(fps=1, stride_frames=1, window_frames=1)
 

@@ -22,14 +22,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax import pipeline, run_card
+from tal_jax import methods, pipeline
 from tal_jax.data import files, packing
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
 from tal_jax.data.predictions import RecordingScores, ScoreSequence
 from tal_jax.data.recordings import Recording, Scaling, check_finite
-from tal_jax.prediction import Entries, Network, shown_threshold
-from tal_jax.training import methods, steps
+from tal_jax.inference.predict import Entries, Network, shown_threshold
+from tal_jax.runs import run_card
+from tal_jax.training import update
 
 MODEL_FILE, PARAMS_FILE, CARD_FILE = "model.jax_export", "params.npz", "card.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -165,7 +166,7 @@ def _read(call: Callable[..., Any], recording: Recording) -> ScoreSequence:
 def _serialize(
     fitted: pipeline.Fitted, params: Any, scaling: Scaling | None, platforms: tuple[str, ...]
 ) -> bytes:
-    method, config = methods.method_of(fitted.config), steps.compiled_config(fitted.config)
+    method, config = methods.method_of(fitted.config), update.compiled_config(fitted.config)
     model = method.make_model(config, len(fitted.classes))
 
     def run(features, where):

@@ -21,11 +21,11 @@ from jax.sharding import Mesh
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.recordings import Recording
-from tal_jax.training import devices, steps
+from tal_jax.training import sharding, update
 from tal_jax.training.state import TrainState
 
 # (state, number of updates made, blocks to make) -> state and the means over the new updates.
-Advance = Callable[[TrainState, int, int], tuple[TrainState, steps.Metrics]]
+Advance = Callable[[TrainState, int, int], tuple[TrainState, update.Metrics]]
 
 # Features that need more of the device's memory are streamed: the rest is for the network.
 _RESIDENT_SHARE = 0.6
@@ -85,14 +85,16 @@ def resident(
       mesh: of the devices, each of which gets the whole timeline.
     """
     del recordings
-    run = steps.make_run(model, steps.compiled_config(config), lengths, mesh)
+    run = update.make_run(model, update.compiled_config(config), lengths, mesh)
     rows = timelines.rows_to_draw(timeline, lengths)
-    timeline, rows, settings = devices.replicate((timeline, rows, steps.settings_of(config)), mesh)
-    key = devices.replicate_key(key, mesh)
+    timeline, rows, settings = sharding.replicate(
+        (timeline, rows, update.settings_of(config)), mesh
+    )
+    key = sharding.replicate_key(key, mesh)
 
     def advance(state, step, num_blocks):
         del step  # the state knows
-        num_blocks = devices.replicate(np.int32(num_blocks), mesh)
+        num_blocks = sharding.replicate(np.int32(num_blocks), mesh)
         return run(state, timeline, rows, settings, key, num_blocks)
 
     yield advance
@@ -125,21 +127,21 @@ def streamed(
     Raises:
       ValueError: from `Advance`, if features hold NaN or infinity, or cannot be read any more.
     """
-    compiled, every = steps.compiled_config(config), config.train.search_every
+    compiled, every = update.compiled_config(config), config.train.search_every
     precision = config.model.precision
     run = _make_block(model, compiled, lengths, mesh)
     starts = jnp.arange(0, config.train.steps, every, dtype=jnp.int32)
     drawn_from = jnp.asarray(timelines.rows_to_draw(timeline, lengths))
     rows = np.asarray(_rows_of_blocks(key, starts, drawn_from, compiled))
     # [blocks, U, B] as [blocks, lanes, U, B of a lane]: each lane reads what it visits.
-    rows = np.stack(np.split(rows, devices.num_lanes(mesh), axis=-1), axis=1)
+    rows = np.stack(np.split(rows, sharding.num_lanes(mesh), axis=-1), axis=1)
     # One shape for all blocks of the round, so that they share a program.
     num_chosen = min(len(timeline.counts), rows[0, 0].size)
     num_rows = packing.spacious(
         max(_num_snippets(recordings, lane) for block in rows for lane in block)
     )
-    settings = devices.replicate(steps.settings_of(config), mesh)
-    key = devices.replicate_key(key, mesh)
+    settings = sharding.replicate(update.settings_of(config), mesh)
+    key = sharding.replicate_key(key, mesh)
 
     def load_lane(rows):
         chosen, places = np.unique(rows, return_inverse=True)
@@ -148,12 +150,12 @@ def streamed(
         return block, places.reshape(rows.shape).astype(np.int32)
 
     def load(start, before):
-        lanes = [load_lane(rows[start // every, lane]) for lane in devices.own_lanes(mesh)]
+        lanes = [load_lane(rows[start // every, lane]) for lane in sharding.own_lanes(mesh)]
         block = jax.tree.map(lambda *parts: np.concatenate(parts), *(lane[0] for lane in lanes))
         places = np.concatenate([lane[1] for lane in lanes], axis=1)
         # Only now is there room for it: a block computes, and this one is the next.
         jax.block_until_ready(before)
-        return devices.split(block, mesh), devices.split(places, mesh, axis=1)
+        return sharding.split(block, mesh), sharding.split(places, mesh, axis=1)
 
     with futures.ThreadPoolExecutor(max_workers=1) as reader:
         awaited: dict[int, futures.Future] = {}  # by the block's first update; at most one
@@ -178,14 +180,14 @@ def streamed(
 @functools.lru_cache(maxsize=8)
 def _make_block(model, config, lengths, mesh):
     """The compiled block; the state is donated."""
-    block = steps.make_block(model, config, lengths, mesh, split=True)
+    block = update.make_block(model, config, lengths, mesh, split=True)
     return jax.jit(block, donate_argnums=0)
 
 
 @functools.partial(jax.jit, static_argnames="config")
 def _rows_of_blocks(key, starts, rows, config):
     """`[len(starts), U, B]`, what `choose_rows` gives for each block."""
-    return jax.lax.map(lambda step: steps.choose_rows(key, step, rows, config), starts)
+    return jax.lax.map(lambda step: update.choose_rows(key, step, rows, config), starts)
 
 
 # --- features of some recordings ---
@@ -205,14 +207,14 @@ def chunks(
       `chunk_of(rows) -> Timeline` for `rows` `[B]`. If it has to read files it raises a
       `ValueError` as `read_features` does, and as many rows make as large a chunk.
     """
-    mesh = devices.local_mesh()
+    mesh = sharding.local_mesh()
     if timeline.recordings.features is not None:
-        return functools.partial(timelines.take, devices.replicate(timeline, mesh))
+        return functools.partial(timelines.take, sharding.replicate(timeline, mesh))
     longest_first = sorted(packing.snippet_counts(recordings), reverse=True)
 
     def chunk_of(rows):
         num_rows = packing.spacious(sum(longest_first[: len(rows)]))
-        return devices.replicate(_read_rows(timeline, recordings, rows, num_rows, precision), mesh)
+        return sharding.replicate(_read_rows(timeline, recordings, rows, num_rows, precision), mesh)
 
     return chunk_of
 

@@ -1,0 +1,1 @@
+"""Detections compared with the ground truth."""

@@ -1,0 +1,1 @@
+"""Work directories of runs: training them, tuning, comparing."""
