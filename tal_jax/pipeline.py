@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax import localization, methods
+from tal_jax import methods
 from tal_jax.config import check_config
 from tal_jax.data import files, packing, sliding_window
 from tal_jax.data import timeline as timelines
@@ -31,8 +31,8 @@ from tal_jax.data.recordings import (
     read_features,
 )
 from tal_jax.evaluation import detection
-from tal_jax.inference import ensemble
-from tal_jax.localization import Results
+from tal_jax.inference import ensemble, localization
+from tal_jax.inference.localization import Results
 from tal_jax.ops import resampling
 from tal_jax.runs import run_card
 from tal_jax.training import (

@@ -26,9 +26,10 @@ from collections.abc import Mapping, Sequence
 import ml_collections
 import numpy as np
 
-from tal_jax import localization, pipeline
+from tal_jax import pipeline
 from tal_jax.data.predictions import RecordingScores
 from tal_jax.data.recordings import Recording
+from tal_jax.inference import localization
 
 # The settings that are chosen, in this order.
 _TUNED = ("thresholds", "foreground_thresholds")

@@ -4,11 +4,12 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tal_jax import localization, pipeline
+from tal_jax import pipeline
 from tal_jax.config import rsmp_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import RecordingScores, ScoreSequence, read_scores, write_scores
 from tal_jax.data.recordings import Point, Recording
+from tal_jax.inference import localization
 from tal_jax.runs import tuning
 
 GRID = Grid(fps=2, stride_frames=1, window_frames=1)  # half a second a snippet

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tal_jax import localization
 from tal_jax.config import rsmp_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import RecordingScores, ScoreSequence
+from tal_jax.inference import localization as inference
+from tal_jax.ops import localization
 
 
 @pytest.fixture(autouse=True)
@@ -297,7 +298,7 @@ def _locate_scores(recordings, *, max_runs, **changes):
     options.soft_sigma = 0.0
     options.update({name: tuple(levels.tolist()) for name, levels in THRESHOLDS.items()} | changes)
     padded = dict(length=16, num_samples=14)
-    found, room = localization.locate_scores(
+    found, room = inference.locate_scores(
         recordings, options=options, classes="ab", max_runs=max_runs, **padded
     )
     assert room > max_runs
