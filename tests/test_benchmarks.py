@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 import tal_jax as tal
-from tal_jax.ops import localization, pseudo_labels, resampling
+from tal_jax.inference import localization
+from tal_jax.ops import pseudo_labels, resampling
 from tal_jax.training.state import Scores
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "benchmarks"))

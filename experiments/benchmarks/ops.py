@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import tal_jax as tal
-from tal_jax.ops import localization, pseudo_labels, reassignment, resampling
+from tal_jax.inference import localization
+from tal_jax.ops import pseudo_labels, reassignment, resampling
 from tal_jax.training.state import Scores
 
 try:

@@ -177,7 +177,7 @@ class Rate:
     def at(self, step: int, steps: int) -> dict[str, float]:
         """Updates a second so far, and the seconds that are left, as they are logged."""
         rate = (step - self._first) / (time.monotonic() - self._begin)
-        return {"steps_per_s": rate, "eta_s": (update - step) / rate}
+        return {"steps_per_s": rate, "eta_s": (steps - step) / rate}
 
 
 def progress_line(

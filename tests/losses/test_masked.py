@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from tal_jax import losses
+from tal_jax.losses import masked
 
 
 @pytest.fixture(autouse=True)
@@ -321,8 +322,8 @@ def test_feature_loss_of_many_segments_some_at_a_time(monkeypatch, share):
         return jax.jit(loss)(embeddings, labels, action)
 
     want, want_gradient = both()
-    monkeypatch.setattr(losses, "_MOST_AT_ONCE", 4)
-    monkeypatch.setattr(losses, "_ANCHORS_AT_ONCE", 5)
+    monkeypatch.setattr(masked, "_MOST_AT_ONCE", 4)
+    monkeypatch.setattr(masked, "_ANCHORS_AT_ONCE", 5)
     got, gradient = both()
     np.testing.assert_allclose(got, want, rtol=1e-5)
     np.testing.assert_allclose(gradient, want_gradient, rtol=1e-4, atol=1e-6)
