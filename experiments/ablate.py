@@ -22,11 +22,11 @@ import ml_collections
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tal_jax import pipeline
 from tal_jax.config import override
 from tal_jax.data import files
 from tal_jax.datasets.load import load_dataset
 from tal_jax.runs import seeds
+from tal_jax.runs.fit import fit_many
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "The full system's config.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and tables are kept.", required=True)
@@ -159,7 +159,7 @@ def run_setting(root: Path, name: str, setting: Setting, configs, datasets) -> N
         seeds = ", ".join(str(config.seed) for _, config, _ in left)
         print(f"== {setting.title}, seeds {seeds}", flush=True)
         datasets, configs, workdirs = zip(*left, strict=True)
-        pipeline.fit_many(datasets, configs, workdirs=workdirs)
+        fit_many(datasets, configs, workdirs=workdirs)
 
 
 def last_evaluation(workdir: Path, setting: Setting, rounds: int) -> Path:

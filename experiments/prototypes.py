@@ -19,12 +19,13 @@ import jax
 import numpy as np
 from absl import app, flags, logging
 
-from tal_jax import pipeline
 from tal_jax.data import files
 from tal_jax.data.recordings import read_features
 from tal_jax.datasets.load import load_dataset
+from tal_jax.inference.forward import Fitted
 from tal_jax.methods import method_of
 from tal_jax.ops import reassignment
+from tal_jax.runs.workdir import load_run
 
 _WORKDIR = flags.DEFINE_multi_string("workdir", None, "The run's folder; may be given repeatedly.")
 _DATA = flags.DEFINE_string("data", None, "Where data sets lie; default TAL_JAX_DATA.")
@@ -51,7 +52,7 @@ def main(argv: list[str]) -> None:
 
 def measure_run(workdir: Path):
     """Yields each test recording's classes with `[snippets, 3]` of the three figures."""
-    fitted = pipeline.load_run(workdir)
+    fitted = load_run(workdir)
     if not fitted.config.get("model", {}).get("num_prototypes"):
         raise ValueError(f"{workdir}: a run without prototypes")
     truth = files.read_json(workdir / "ground_truth.json")["database"]
@@ -68,7 +69,7 @@ def measure_run(workdir: Path):
             yield str(label), np.stack([received, uniform, spread[same]], axis=1)
 
 
-def assignments(fitted: pipeline.Fitted):
+def assignments(fitted: Fitted):
     """A function from features `[T, D]` to assignments `[T, K]` by a run's last network."""
     params = fitted.params[-1]
     model = method_of(fitted.config).make_model(fitted.config, len(fitted.classes))

@@ -7,9 +7,10 @@ The same as `tal-jax train`, as a script to read and to change. Settings are cha
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from tal_jax import pipeline
 from tal_jax.datasets.load import load_dataset
+from tal_jax.inference.predict import predict
 from tal_jax.runs import seeds
+from tal_jax.runs.fit import fit
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="The run's config.")
 WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a stopped run goes on from it.")
@@ -29,12 +30,12 @@ def main(argv: list[str]) -> None:
         print(f"{recording.name}: {len(recording.features)} snippets, {recording.points[:2]} …")
 
     # --- all rounds, each evaluated on the test recordings ---
-    fitted = pipeline.fit(dataset, config, workdir=WORKDIR.value)
+    fitted = fit(dataset, config, workdir=WORKDIR.value)
 
     # --- what the networks of all rounds find in one recording ---
     if dataset.test:
         name = dataset.test[0].name
-        print(name, pipeline.predict(fitted, dataset.test[:1])[name][:3])
+        print(name, predict(fitted, dataset.test[:1])[name][:3])
 
     # --- report ---
     seeds.write_reports(WORKDIR.value)

@@ -45,17 +45,20 @@ from tal_jax.ops.segments import disjoint_segments, nms, segment_iou, soft_nms
 if TYPE_CHECKING:
     from tal_jax.config import load_config, rsmp_config
     from tal_jax.datasets.load import load_dataset
-    from tal_jax.pipeline import Fitted, fit, load_run, predict
+    from tal_jax.inference.forward import Fitted
+    from tal_jax.inference.predict import predict
+    from tal_jax.runs.fit import fit
+    from tal_jax.runs.workdir import load_run
 
 # What needs flax, optax or ml_collections is imported when it is first asked for, so that
 # `import tal_jax` takes little longer than `import jax`.
 _LAZY = {
-    "Fitted": "tal_jax.pipeline",
-    "fit": "tal_jax.pipeline",
+    "Fitted": "tal_jax.inference.forward",
+    "fit": "tal_jax.runs.fit",
     "load_config": "tal_jax.config",
     "load_dataset": "tal_jax.datasets.load",
-    "load_run": "tal_jax.pipeline",
-    "predict": "tal_jax.pipeline",
+    "load_run": "tal_jax.runs.workdir",
+    "predict": "tal_jax.inference.predict",
     "rsmp_config": "tal_jax.config",
 }
 

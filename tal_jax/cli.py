@@ -21,7 +21,7 @@ import jax
 import ml_collections
 from absl import logging
 
-from tal_jax import extraction, formats, pipeline, studio
+from tal_jax import extraction, formats, report, studio
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.data import files, point_sets
 from tal_jax.data.annotations import Annotations
@@ -32,11 +32,17 @@ from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.datasets import convert
 from tal_jax.datasets.doctor import format_diagnosis
 from tal_jax.datasets.load import examine, load_dataset, open_layout
-from tal_jax.inference import export, predict
+from tal_jax.inference import export
+from tal_jax.inference.predict_file import predict_file
 from tal_jax.methods import method_of
-from tal_jax.runs import seeds
+from tal_jax.report import prediction
+from tal_jax.runs import evaluate
+from tal_jax.runs import workdir as work
+from tal_jax.runs.fit import fit, fit_many
+from tal_jax.runs.tuning import tune_run
 from tal_jax.training import processes
 from tal_jax.training.costs import Sizes, timeline_shapes, training_costs
+from tal_jax.training.prepare import prepare_round
 
 # Whole lines at once, so that a run that writes into a pipe or a file can be watched.
 _say = functools.partial(print, flush=True)
@@ -263,12 +269,12 @@ def _train(arguments: argparse.Namespace) -> None:
     began = time.monotonic()
     config = _load_config(arguments)
     if arguments.processes is not None:
-        processes.start(arguments.processes)
-    say = _say if processes.is_first() else lambda line: None
+        processes.initialize(arguments.processes)
+    say = _say if processes.is_primary() else lambda line: None
     if arguments.seeds is None:
         dataset = _load_data(config, arguments, say)
-        pipeline.fit(dataset, config, workdir=arguments.workdir, report=say)
-        if processes.is_first():
+        fit(dataset, config, workdir=arguments.workdir, report=say)
+        if processes.is_primary():
             _show(arguments.workdir)
     else:
         _train_seeds(config, arguments)
@@ -283,12 +289,12 @@ def _train_seeds(config: ml_collections.ConfigDict, arguments: argparse.Namespac
         configs[-1].seed = seed
     datasets = [_load_data(config, arguments, _say) for config in configs]
     workdirs = [arguments.workdir / f"seed_{config.seed}" for config in configs]
-    pipeline.fit_many(datasets, configs, workdirs=workdirs, report=_say)
+    fit_many(datasets, configs, workdirs=workdirs, report=_say)
     for workdir in workdirs:
         _say(f"{workdir}:")
         _show(workdir)
     evaluations = [workdir / "evaluation.json" for workdir in workdirs]
-    table = seeds.format_seeds({arguments.config: evaluations})
+    table = evaluate.format_seeds({arguments.config: evaluations})
     files.write_bytes(arguments.workdir / "table.md", table.encode())
     _say(table)
 
@@ -316,7 +322,7 @@ def _load_data(
 
 def _taught(config: ml_collections.ConfigDict, dataset: Dataset) -> str:
     """What training learns from, in words."""
-    supervision = method_of(config).SUPERVISION
+    supervision = method_of(config).supervision
     of = {"points": lambda recording: recording.points, "labels": labels_of}[supervision]
     return f"{sum(len(of(recording)) for recording in dataset.train)} {supervision}"
 
@@ -328,7 +334,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         if levels is not None:
             assignments.append(f"localization.{key}=({levels}{',' if levels else ''})")
     if arguments.scores is not None:
-        seeds.evaluate_scores(
+        evaluate.evaluate_scores(
             arguments.scores, assignments, output=arguments.output, print_line=_say
         )
         return
@@ -337,28 +343,28 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             "the detections of a run stand as they are: settings and --output go with --scores, "
             "not with --workdir"
         )
-    seeds.evaluate_run(arguments.workdir, print_line=_say)
+    evaluate.evaluate_run(arguments.workdir, print_line=_say)
     _show(arguments.workdir)
 
 
 def _tune(arguments: argparse.Namespace) -> None:
-    seeds.tune_run(arguments.workdir, arguments.set, data=arguments.data, print_line=_say)
+    tune_run(arguments.workdir, arguments.set, data=arguments.data, print_line=_say)
 
 
 def _predict(arguments: argparse.Namespace) -> None:
     output, overwrite = arguments.output, arguments.overwrite
     # Before what may take an hour.
-    predict.output_files(output, arguments.file, overwrite=overwrite)
+    prediction.output_files(output, arguments.file, overwrite=overwrite)
     exported = export.is_export(arguments.workdir)
-    network = (export.open_export if exported else predict.open_run)(arguments.workdir)
+    network = (export.open_export if exported else work.open_run)(arguments.workdir)
     with _progress_line() as show:
-        found = predict.predict_file(
+        found = predict_file(
             arguments.file,
             network,
             options=_backbone_options(arguments),
             progress=lambda done, total: show(f"{done} of {total} snippets described"),
         )
-    written = predict.write_prediction(found, output, overwrite=overwrite)
+    written = prediction.write_prediction(found, output, overwrite=overwrite)
     for entry in found.detections[:10]:
         start_s, end_s = entry["segment"]
         _say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
@@ -367,7 +373,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    card = export.export_run(arguments.workdir, arguments.output)
+    card = work.export_run(arguments.workdir, arguments.output)
     _say(
         f"{arguments.output}: {', '.join(card['sha256'])} and {export.CARD_FILE}; runs on "
         f"{', '.join(card['platforms'])}"
@@ -378,13 +384,13 @@ def _info(arguments: argparse.Namespace) -> None:
     config = check_config(_load_config(arguments))
     if arguments.data or config.data.name == "watch":
         dataset = load_dataset(config, arguments.data)
-        timeline = pipeline.pack_training(dataset, config, None).timeline
+        timeline = prepare_round(dataset, config, None).timeline
         recordings, num_classes = len(dataset.train), len(dataset.classes)
     else:
         fields = dataclasses.fields(Sizes)
         sizes = Sizes(*(getattr(arguments, field.name) for field in fields))
         timeline, recordings, num_classes = timeline_shapes(sizes), sizes.recordings, sizes.classes
-    snippets, dim = timeline.weights.shape[1], timeline.recordings.features.shape[1]
+    snippets, dim = timeline.weights.shape[1], timeline.features.shape[1]
     _say(
         f"training set:       {recordings} recordings of up to {snippets} snippets, D {dim}, "
         f"{num_classes} classes"
@@ -563,8 +569,8 @@ def _tell_points(output: Path, annotations: Annotations, notes: Sequence[str]) -
 
 def _show(workdir: Path) -> None:
     """Writes the report and prints where it is, and how the rounds compare."""
-    seeds.write_reports(workdir, print_line=_say)
-    _say(seeds.compare_rounds(workdir))
+    report.write_reports(workdir, print_line=_say)
+    _say(evaluate.compare_rounds(workdir))
 
 
 def _load_config(arguments: argparse.Namespace) -> ml_collections.ConfigDict:
@@ -720,9 +726,11 @@ def _parser() -> argparse.ArgumentParser:
     info = command(_info, "tell what training a config costs", _INFO)
     _add_config(info)
     for field in dataclasses.fields(Sizes):
-        info.add_argument(
-            f"--{field.name}", type=int, default=field.default, metavar="N", help="%(default)s"
+        # The most labelled classes of a recording used to be called slots.
+        flags = (
+            ["--video-classes", "--slots"] if field.name == "video_classes" else [f"--{field.name}"]
         )
+        info.add_argument(*flags, type=int, default=field.default, metavar="N", help="%(default)s")
 
     label = command(_label, "click one instant an action, in the browser", _LABEL)
     label.add_argument(

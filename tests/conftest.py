@@ -34,7 +34,7 @@ class ToyRun:
 
     data: Path
     workdir: Path
-    fitted: object  # pipeline.Fitted
+    fitted: object  # inference.forward.Fitted
     compiled: list[str]  # names of the programs that were compiled, one entry each time
     lines: list[str]  # what was printed
 
@@ -44,12 +44,12 @@ def toy_run(tmp_path_factory):
     """Two rounds on the toy problem, from scratch."""
     import toy
 
-    from tal_jax import pipeline
+    from tal_jax.runs.fit import fit
 
     data = toy.write(tmp_path_factory.mktemp("toy") / "data")
     workdir, lines = data.parent / "run", []
     dataset, config = toy.dataset(data), toy.config(data)
     jax.clear_caches()
     with toy.compilations() as compiled:
-        fitted = pipeline.fit(dataset, config, workdir=workdir, report=lines.append)
+        fitted = fit(dataset, config, workdir=workdir, report=lines.append)
     return ToyRun(data, workdir, fitted, compiled, lines)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 import tal_jax as tal
-from tal_jax.inference import localization
-from tal_jax.ops import pseudo_labels, resampling
-from tal_jax.training.state import Scores
+from tal_jax.data.predictions import Predictions
+from tal_jax.inference.localize import localize_compiled
+from tal_jax.ops import pseudo_labels
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "benchmarks"))
 import field_versions  # noqa: E402
@@ -100,18 +100,12 @@ def test_no_array_of_time_by_time(temporary):
 
 def test_localization_takes_the_memory_of_a_few_classes_at_once():
     videos, length, classes, max_runs = 4, 8000, 200, 512
-    reading = localization.Reading(
-        Scores(
-            jax.ShapeDtypeStruct((videos, length, classes), F),
-            jax.ShapeDtypeStruct((videos, length), F),
-            jax.ShapeDtypeStruct((videos, classes), F),
-        ),
-        resampling.Resampled(
-            features=None,
-            positions=None,
-            cumulative=jax.ShapeDtypeStruct((videos, length + 1), F),
-            where=jax.ShapeDtypeStruct((videos, length), B),
-        ),
+    predictions = Predictions(
+        jax.ShapeDtypeStruct((videos, length, classes), F),
+        jax.ShapeDtypeStruct((videos, length), F),
+        jax.ShapeDtypeStruct((videos, classes), F),
+        jax.ShapeDtypeStruct((videos, length + 1), F),
+        jax.ShapeDtypeStruct((videos, length), B),
     )
     names = ("video_weight", "delta", "min_outer", "iou_threshold", "class_threshold")
     names += ("soft_sigma",)
@@ -120,7 +114,7 @@ def test_localization_takes_the_memory_of_a_few_classes_at_once():
         "thresholds": jax.ShapeDtypeStruct((20,), F),
         "foreground_thresholds": jax.ShapeDtypeStruct((0,), F),
     }
-    lowered = localization.locate.lower(reading, settings, max_runs=max_runs)
+    lowered = localize_compiled.lower(predictions, settings, max_runs=max_runs)
     memory = lowered.compile().memory_analysis()
     # All classes at once took 6 GB. No array of time by time either.
     assert memory.temp_size_in_bytes < length**2 / 2

@@ -15,13 +15,15 @@ import pytest
 import toy
 from absl import logging
 
-from tal_jax import cli, pipeline, studio
+from tal_jax import cli, studio
 from tal_jax.data import files
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.predictions import read_scores, write_scores
-from tal_jax.inference import predict
+from tal_jax.data.predictions import read_predictions, write_predictions
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.inference.predict import predict
 from tal_jax.methods import rsmp
+from tal_jax.runs import workdir as work
 from tal_jax.training import checkpoints
 
 
@@ -163,7 +165,7 @@ def test_evaluate_scores_with_other_settings(capsys, toy_run, tmp_path):
     _succeed(capsys, "evaluate", "--scores", path, *arguments)
     options = toy.config().localization
     options.update(thresholds=(0.4,), foreground_thresholds=(), video_weight=0.0)
-    found = pipeline.relocalize(read_scores(path), options, toy.CLASSES)
+    found = localize_predictions(read_predictions(path), options, toy.CLASSES)
     assert files.read_json(tmp_path / "found.json")["results"] == found
     before = files.read_json(path.parent / "detections_test.json")["results"]
     assert all(0 < len(found[name]) < len(before[name]) for name in before)
@@ -212,8 +214,8 @@ def test_tune(capsys, toy_run, tmp_path):
     assert command[:2] == ["tal-jax", "evaluate"] and "--set" in command
     _succeed(capsys, *command[1:], "--output", tmp_path / "found.json")
     options.update(tuned["localization"])
-    scores = read_scores(workdir / "scores_test.npz")
-    found = pipeline.relocalize(scores, ml_collections.ConfigDict(options), toy.CLASSES)
+    scores = read_predictions(workdir / "scores_test.npz")
+    found = localize_predictions(scores, ml_collections.ConfigDict(options), toy.CLASSES)
     assert files.read_json(tmp_path / "found.json")["results"] == found
 
     # Starts and ends have no say: other ones, the same points.
@@ -249,7 +251,7 @@ def test_predict(capsys, toy_run, tmp_path):
     found = json.loads((tmp_path / "test_0.detections.json").read_text())
     assert set(found) == {"version", "results", "external_data", "files"}
     test = toy.dataset(toy_run.data).test[:1]
-    assert found["results"] == pipeline.predict(toy_run.fitted, test)
+    assert found["results"] == predict(toy_run.fitted, test)
     best = found["results"]["test_0"][0]
     start_s, end_s = best["segment"]
     shown = f"{start_s:9.2f} – {end_s:9.2f} s  {best['score']:6.3f}  {best['label']}"
@@ -265,7 +267,7 @@ def test_predict(capsys, toy_run, tmp_path):
 def test_predict_replaces_no_file_that_was_not_named(capsys, toy_run, tmp_path, monkeypatch):
     file = toy_run.data / "test_0.npy"
     command = ["predict", file, "--workdir", toy_run.workdir]
-    monkeypatch.setattr(predict, "open_run", lambda workdir: pytest.fail("opened"))
+    monkeypatch.setattr(work, "open_run", lambda workdir: pytest.fail("opened"))
     for name in ("rec7.csv", "rec7.srt", "test_0.detections.json"):
         Path(name).write_text("theirs")
     line = _fail(capsys, *command, "--output", "rec7.json")
@@ -306,7 +308,7 @@ def test_predict_standardises_as_in_training(capsys, toy_run, workdir, tmp_path)
     np.save("test_0.npy", features.astype(np.float64) * 4 + 3)
     _succeed(capsys, "predict", "test_0.npy", "--workdir", workdir)
     found = json.loads((tmp_path / "test_0.detections.json").read_text())["results"]["test_0"]
-    expected = pipeline.predict(toy_run.fitted, toy.dataset(toy_run.data).test[:1])["test_0"]
+    expected = predict(toy_run.fitted, toy.dataset(toy_run.data).test[:1])["test_0"]
     assert [entry["label"] for entry in found] == [entry["label"] for entry in expected]
     for one, two in zip(found, expected, strict=True):
         np.testing.assert_allclose(one["segment"], two["segment"], atol=1e-4)
@@ -453,7 +455,7 @@ def test_interrupted(capsys, config, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline, "fit", interrupt)
+    monkeypatch.setattr(cli, "fit", interrupt)
     assert cli.main(["train", "--config", config, "--workdir", str(tmp_path / "run")]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
 
@@ -464,7 +466,7 @@ def test_a_fault_of_ours_keeps_its_traceback(config, tmp_path, monkeypatch):
     def fault(*args, **kwargs):
         jax.numpy.zeros((2, 3)).reshape(5, 5)
 
-    monkeypatch.setattr(pipeline, "fit", fault)
+    monkeypatch.setattr(cli, "fit", fault)
     with pytest.raises((TypeError, ValueError)):
         cli.main(["train", "--config", config, "--workdir", str(tmp_path / "run")])
 
@@ -877,8 +879,8 @@ def test_evaluate_scores_refuses_files(capsys, workdir, tmp_path):
     shutil.copy(path, tmp_path / "alone.npz")
     assert fail("alone.npz").startswith(f"cannot read {tmp_path.parent}/config.json")
     assert fail(workdir / "round_1" / "none.npz").startswith(f"cannot read {workdir}/round_1/none")
-    scores = read_scores(path)
-    write_scores(path, {name: one for name, one in scores.items() if name != "test_1"})
+    scores = read_predictions(path)
+    write_predictions(path, {name: one for name, one in scores.items() if name != "test_1"})
     assert f"{path}: no scores of 'test_1'; expected every test recording" in fail()
     arrays = files.read_npz(path)
     arrays["test_0/scores"] = arrays["test_0/scores"][:, :1]

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import pipeline
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.datasets.load import load_dataset
 from tal_jax.datasets.own_layout import write_folder
+from tal_jax.runs.fit import fit
 
 LENGTH, WINDOW = 10_000, 640
 
@@ -49,7 +49,7 @@ def test_short_actions_of_a_long_recording_are_learnt(tmp_path):
     config = _config(tmp_path / "data")
     dataset, lines = load_dataset(config), []
     with toy.compilations() as compiled:
-        pipeline.fit(dataset, config, workdir=tmp_path / "run", report=lines.append)
+        fit(dataset, config, workdir=tmp_path / "run", report=lines.append)
     assert any("2 timelines exceed train.length=640" in line for line in lines)
     log = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     log = [json.loads(line) for line in log]

@@ -19,13 +19,13 @@ from unittest import mock
 import jax
 import numpy as np
 
-from tal_jax import pipeline
 from tal_jax.config import check_config, rsmp_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.methods import rsmp
 from tal_jax.training import input_pipeline, update
+from tal_jax.training.prepare import prepare_round
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 CLASSES = 20
@@ -78,7 +78,7 @@ def time_blocks(options, dataset: Dataset, features: str) -> float:
     config.train.log_every = config.train.checkpoint_every = config.train.steps
     config.train.batch_size, config.train.length = options.batch, options.length
     config = check_config(config)
-    packed = pipeline.pack_training(dataset, config, None)
+    packed = prepare_round(dataset, config, None)
     model, key = rsmp.make_model(config, CLASSES), jax.random.key(0)
     state = update.init_state(model, config, options.dim, key)
     way = input_pipeline.streamed if features == "streamed" else input_pipeline.resident

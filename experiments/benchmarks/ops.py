@@ -23,9 +23,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import tal_jax as tal
-from tal_jax.inference import localization
-from tal_jax.ops import pseudo_labels, reassignment, resampling
-from tal_jax.training.state import Scores
+from tal_jax.data.predictions import Predictions
+from tal_jax.inference.localize import localize_compiled
+from tal_jax.ops import pseudo_labels, reassignment
 
 try:
     import torch
@@ -201,8 +201,10 @@ def _search(runs, when, sure, videos, shortest, longest, chunk):
         seeds = _seeds(one, longest)
         own = []
         for label in np.flatnonzero(one.points.any(axis=0)):
-            rivals = one.points.any(axis=1) & ~one.points[:, label]
-            own.append((one.scores[:, label], seeds.action[:, label], seeds.background | rivals))
+            negative_classes = one.points.any(axis=1) & ~one.points[:, label]
+            own.append(
+                (one.scores[:, label], seeds.action[:, label], seeds.background | negative_classes)
+            )
         slots.append(own)
 
     # Whole chunks of recordings with three slots each, as in training.
@@ -303,18 +305,14 @@ def localize(
         wanted = np.zeros((videos, num_classes), bool)
         for one, row in zip(batch, wanted, strict=True):
             row[np.argsort(-one.video)[:some]] = True
-        reading = localization.Reading(
-            jax.tree.map(
-                lambda *leaves: jnp.asarray(np.stack(leaves)),
-                *[Scores(one.scores, 1 - one.background, one.video) for one in batch],
-            ),
-            jax.vmap(lambda _: resampling.sample_times(jnp.ones(length), length))(
-                jnp.arange(videos)
-            ),
+        timeline = np.arange(length + 1, dtype=np.float32), np.ones(length, bool)
+        predictions = jax.tree.map(
+            lambda *leaves: jnp.asarray(np.stack(leaves)),
+            *[Predictions(one.scores, 1 - one.background, one.video, *timeline) for one in batch],
         )
         locate = functools.partial(
-            localization.locate,
-            reading,
+            localize_compiled,
+            predictions,
             settings,
             jnp.asarray(wanted),
             max_runs=512,

@@ -198,13 +198,11 @@ def made_up(options, length: int, recordings: int) -> timelines.Timeline:
         points = tuple(Point(float(t), labels[i % 2]) for i, t in enumerate(times))
         duration_s = float(grid.to_seconds(length))
         made.append(Recording(f"noise_{number}", features, grid, duration_s, points))
-    packed = jax.tree.map(jnp.asarray, packing.pack(made, length=length))
-    return timelines.identity_timeline(
-        packed,
-        jnp.zeros((options.classes,) * 2, bool),
-        # As many as one class has in 750 snippets of a recording of THUMOS14.
-        most_points=timelines.MostPoints(options.most, options.most),
-    )
+    # As many as one class has in 750 snippets of a recording of THUMOS14.
+    most_points = timelines.MostPoints(options.most, options.most)
+    timeline = packing.pack_timeline(made, length=length, most_points=most_points)
+    timeline = timelines.with_features(timeline, packing.pack_features(made))
+    return jax.tree.map(jnp.asarray, timeline)
 
 
 def machine() -> str:

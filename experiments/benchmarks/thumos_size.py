@@ -24,12 +24,12 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from tal_jax import pipeline
 from tal_jax.config import load_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.evaluation import detection
-from tal_jax.training import checkpoints, rounds
+from tal_jax.runs import fit as runs_fit
+from tal_jax.training import checkpoints, loop
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 
@@ -74,10 +74,10 @@ def timed_run(dataset: Dataset, options, workdir: Path) -> dict:
     with contextlib.ExitStack() as stack:
         compiling = stack.enter_context(compile_seconds())
         for module, name, title in (
-            (pipeline, "pack_training", "features to the device, timelines"),
-            (rounds, "train_round", "training"),
-            (pipeline, "_propose", "proposals on the training recordings"),
-            (pipeline, "predict", "detections in the test recordings"),
+            (runs_fit, "prepare_round", "features to the device, timelines"),
+            (loop, "train_round", "training"),
+            (runs_fit, "_propose", "proposals on the training recordings"),
+            (runs_fit, "predict_round", "detections in the test recordings"),
             (detection, "evaluate_detections", "evaluation"),
             (checkpoints.Checkpoints, "save", "checkpoints (within training)"),
         ):
@@ -85,7 +85,7 @@ def timed_run(dataset: Dataset, options, workdir: Path) -> dict:
             watch = stopwatch(module, name, seconds, title, compiling, last, options.rounds - 1)
             stack.enter_context(watch)
         begin = time.perf_counter()
-        pipeline.fit(dataset, config, workdir=workdir, report=print)
+        runs_fit.fit(dataset, config, workdir=workdir, report=print)
         seconds["all"] = time.perf_counter() - begin
     seconds["all, compilation"] = sum(compiling)
     updates = options.rounds * options.steps

@@ -1,45 +1,24 @@
-"""Recordings of different lengths as one set of fixed-shape arrays.
+"""Recordings of different lengths as arrays of fixed shapes, made on the host."""
 
-What is large, the features, lies one recording after another, so that a long recording makes no
-room for itself in the others; what is small is padded.
-"""
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
-import dataclasses
-from collections.abc import Sequence
-
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from tal_jax.data.recordings import Recording, labels_of, read_features
+from tal_jax.data.timeline import NO_POINTS, Lengths, MostPoints, Proposals, Timeline
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class PackedRecordings:
-    """R recordings of up to T snippets; on the host or on a device.
-
-    A recording's labelled classes are listed in *slots*, so that what is kept for each labelled
-    class (its pseudo labels, say) does not grow with the number of classes of the data set.
-    """
-
-    features: jax.Array | None  # [S, D] floating, one recording after another, then zeros
-    first: jax.Array  # [R] int32, the row of each recording's first snippet
-    where: jax.Array  # [R, T] bool, True on the valid snippets
-    point_times: jax.Array  # [R, P] float32, in snippets
-    point_slots: jax.Array  # [R, P] int32, which slot's class the point belongs to
-    point_where: jax.Array  # [R, P] bool
-    slot_labels: jax.Array  # [R, L] int32, the class of each slot; 0 in empty ones
-    slot_where: jax.Array  # [R, L] bool
+_T = TypeVar("_T")
 
 
 def bucket(size: int, step: int) -> int:
-    """The least multiple of `step` that holds `size`: few different shapes, so few compilations."""
+    """The least multiple of `step` that holds `size`: few shapes, so few compilations."""
     return max(-(-size // step), 1) * step
 
 
 def spacious(size: int) -> int:
-    """Room for `size`, a sixteenth too much at most: sets of similar size share programs.
+    """Rounds up to limit recompilation (at most 1/16 padding).
 
     >>> spacious(8269), spacious(100)
     (8704, 100)
@@ -47,36 +26,16 @@ def spacious(size: int) -> int:
     return bucket(size, 1 << max(size.bit_length() - 5, 0))
 
 
-def pack(
-    recordings: Sequence[Recording],
-    *,
-    length: int,
-    num_rows: int = 0,
-    num_points: int = 0,
-    num_slots: int = 0,
-) -> PackedRecordings:
-    """Puts recordings into arrays, reading each once.
+def snippet_counts(recordings: Sequence[Recording]) -> list[int]:
+    """T of each recording."""
+    return [len(recording.features) for recording in recordings]
 
-    Args:
-      recordings: R recordings.
-      length: T, in snippets, at least that of the longest recording.
-      num_rows: S at least; grows to all snippets together.
-      num_points: P at least; grows to the largest number of points.
-      num_slots: L at least; grows to the largest number of labelled classes.
 
-    Returns:
-      Host arrays.
-
-    Raises:
-      ValueError: if a recording is longer than `length`, or features that come from a file hold
-        NaN or infinity.
-    """
-    packed = pack_labels(recordings, length=length, num_points=num_points, num_slots=num_slots)
-    return dataclasses.replace(packed, features=pack_features(recordings, num_rows=num_rows))
+# --- features ---
 
 
 def feature_dtype(recordings: Sequence[Recording], precision: str = "float32") -> np.dtype:
-    """What features are packed in: their own type, or bfloat16 where products are in that."""
+    """The type of packed features: bfloat16 where the network multiplies in it, else their own."""
     if precision == "bfloat16":
         return np.dtype(jnp.bfloat16)
     return np.result_type(*{recording.features.dtype for recording in recordings})
@@ -85,19 +44,18 @@ def feature_dtype(recordings: Sequence[Recording], precision: str = "float32") -
 def pack_features(
     recordings: Sequence[Recording], *, num_rows: int = 0, precision: str = "float32"
 ) -> np.ndarray:
-    """The features alone: `[S, D]` as in `pack`, S being `num_rows` or all snippets together.
+    """Features of recordings, one after another: `[S, D]`.
 
     Args:
-      recordings: to read.
-      num_rows: S at least.
-      precision: of the products, see `feature_dtype`.
+      recordings: each is read once.
+      num_rows: S at least; grows to all snippets.
+      precision: of the network's products, see `feature_dtype`.
 
     Raises:
       ValueError: if features that come from a file hold NaN or infinity.
     """
     total, dim = sum(snippet_counts(recordings)), recordings[0].features.shape[1]
-    dtype = feature_dtype(recordings, precision)
-    features = np.zeros((max(num_rows, total), dim), dtype)
+    features = np.zeros((max(num_rows, total), dim), feature_dtype(recordings, precision))
     first = 0
     for recording in recordings:
         size = len(recording.features)
@@ -106,39 +64,275 @@ def pack_features(
     return features
 
 
-def pack_labels(
-    recordings: Sequence[Recording], *, length: int, num_points: int = 0, num_slots: int = 0
-) -> PackedRecordings:
-    """All but the features, which stay where they are: see `pack`."""
-    labels = [labels_of(recording) for recording in recordings]
-    num_points = max([1, num_points, *(len(r.points) for r in recordings)])
-    num_slots = max([1, num_slots, *map(len, labels)])
-    count, sizes = len(recordings), snippet_counts(recordings)
-    packed = PackedRecordings(
-        features=None,
-        first=np.cumsum([0, *sizes[:-1]], dtype=np.int32),
-        where=np.zeros((count, length), bool),
-        point_times=np.zeros((count, num_points), np.float32),
-        point_slots=np.zeros((count, num_points), np.int32),
-        point_where=np.zeros((count, num_points), bool),
-        slot_labels=np.zeros((count, num_slots), np.int32),
-        slot_where=np.zeros((count, num_slots), bool),
-    )
-    for row, recording in enumerate(recordings):
-        size = sizes[row]
+# --- timelines ---
+
+
+def pack_timeline(
+    recordings: Sequence[Recording],
+    *,
+    length: int,
+    num_points: int = 0,
+    num_video_classes: int = 0,
+    overlapping: Sequence[tuple[int, int]] = (),
+    most_points: MostPoints = NO_POINTS,
+) -> Timeline:
+    """The uncompensated timeline of recordings, without features.
+
+    Every snippet weighs 1, and there are no pseudo instances.
+
+    Args:
+      recordings: R recordings.
+      length: T, in snippets, at least that of the longest recording.
+      num_points: P at least; grows to the largest number of points.
+      num_video_classes: L at least; grows to the largest number of labelled classes.
+      overlapping: pairs of classes whose actions may overlap: no negatives of each other.
+      most_points: from `most_points_of`, where the timeline is to be trained on.
+
+    Returns:
+      Host arrays.
+
+    Raises:
+      ValueError: if a recording is longer than `length`.
+    """
+    sizes, labels = snippet_counts(recordings), [labels_of(recording) for recording in recordings]
+    for recording, size in zip(recordings, sizes, strict=True):
         if size > length:
             raise ValueError(f"{recording.name}: {size} snippets; expected at most {length}")
-        packed.where[row, :size] = True
-        points = recording.points
-        times_s = np.array([point.time_s for point in points], np.float64)
-        packed.point_times[row, : len(points)] = recording.grid.to_snippets(times_s)
-        packed.point_slots[row, : len(points)] = [labels[row].index(p.label) for p in points]
-        packed.point_where[row, : len(points)] = True
-        packed.slot_labels[row, : len(labels[row])] = labels[row]
-        packed.slot_where[row, : len(labels[row])] = True
-    return packed
+    where = np.arange(length) < np.array(sizes)[:, None]
+    num_points = max([1, num_points, *(len(recording.points) for recording in recordings)])
+    point_times, point_where = _padded_rows(
+        [_point_times(recording) for recording in recordings], num_points, np.float32
+    )
+    point_class_index, _ = _padded_rows(
+        [
+            [labels[row].index(point.label) for point in recording.points]
+            for row, recording in enumerate(recordings)
+        ],
+        num_points,
+        np.int32,
+    )
+    video_classes, video_class_where = pack_video_classes(labels, num_video_classes)
+    return Timeline(
+        features=None,
+        first=np.cumsum([0, *sizes[:-1]], dtype=np.int32),
+        where=where,
+        point_times=point_times,
+        point_class_index=point_class_index,
+        point_where=point_where,
+        video_classes=video_classes,
+        video_class_where=video_class_where,
+        negative_classes=_negative_classes(video_classes, overlapping),
+        weights=where.astype(np.float32),
+        counts=np.array(sizes, np.int32),
+        instances=np.zeros((*point_times.shape, 2), np.float32),
+        instance_where=np.zeros_like(point_where),
+        most_points=most_points,
+    )
 
 
-def snippet_counts(recordings: Sequence[Recording]) -> list[int]:
-    """T of each recording."""
-    return [len(recording.features) for recording in recordings]
+def pack_video_classes(
+    labels: Sequence[Sequence[int]], num_video_classes: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lists of class numbers as `[R, L]` int32, and `[R, L]` True where one is."""
+    size = max([1, num_video_classes, *map(len, labels)])
+    return _padded_rows(labels, size, np.int32)
+
+
+def _padded_rows(rows, size, dtype) -> tuple[np.ndarray, np.ndarray]:
+    values, where = np.zeros((len(rows), size), dtype), np.zeros((len(rows), size), bool)
+    for row, content in enumerate(rows):
+        values[row, : len(content)] = content
+        where[row, : len(content)] = True
+    return values, where
+
+
+def _point_times(recording: Recording) -> np.ndarray:
+    """`[P]` in snippets."""
+    times_s = np.array([point.time_s for point in recording.points], np.float64)
+    return recording.grid.to_snippets(times_s)
+
+
+def _negative_classes(video_classes, overlapping) -> np.ndarray:
+    num_rows, size = video_classes.shape
+    negative = np.broadcast_to(~np.eye(size, dtype=bool), (num_rows, size, size)).copy()
+    one, other = video_classes[:, :, None], video_classes[:, None, :]
+    for first, second in overlapping:
+        overlaps = (one == first) & (other == second) | (one == second) & (other == first)
+        negative &= ~overlaps
+    return negative
+
+
+# --- lengths ---
+
+
+def most_points_of(recordings: Sequence[Recording], window: int) -> MostPoints:
+    """The most points of one class, and of all, in any `window` snippets of one recording.
+
+    A lengthened timeline has as many or fewer in a window of that many new snippets.
+    """
+    of_class = of_all = 0
+    for recording in recordings:
+        times = _point_times(recording)
+        labels = np.array([point.label for point in recording.points], int)
+        of_all = max(of_all, _most_within(times, window))
+        for label in np.unique(labels):
+            of_class = max(of_class, _most_within(times[labels == label], window))
+    return MostPoints(of_class, of_all)
+
+
+def _most_within(times: np.ndarray, window: float) -> int:
+    times = np.sort(times)
+    # Inclusive: the snippets of both ends may be touched.
+    ends = np.searchsorted(times, times + window, side="right")
+    return int((ends - np.arange(len(times))).max(initial=0))
+
+
+def lengths_of(counts: np.ndarray, window: int) -> Lengths:
+    """Padded lengths of timelines: few, to limit recompilation, with little padding.
+
+    >>> lengths_of(np.array([500, 700, 5000]), 640)
+    Lengths(window=640, whole=(640, 1280, 5120))
+    >>> lengths_of(np.array([500, 700]), 640)
+    Lengths(window=640, whole=(800,))
+
+    Args:
+      counts: `[R]` snippets of the timelines.
+      window: snippets of an update.
+    """
+    doubled = {
+        window << (max(-(-int(count) // window), 1) - 1).bit_length() for count in np.unique(counts)
+    }
+    *shorter, last = sorted(doubled)
+    if last > window:
+        # In steps of an eighth, so that rounds of about the same lengths share programs.
+        last = bucket(int(np.max(counts)), last // 8)
+    # Another program would cost more than this padding.
+    shorter = [length for length in shorter if 1.5 * length < last]
+    return Lengths(window, (*shorter, last))
+
+
+def rows_to_draw(timeline: Timeline, lengths: Lengths) -> np.ndarray:
+    """The rows that updates draw from, each as often as it holds windows.
+
+    So a long recording is visited in proportion to its length, and a single one fills a batch. The
+    lengths are those of the recordings on their original timeline, the same in all rounds.
+
+    Args:
+      timeline: R recordings.
+      lengths: to train with.
+
+    Returns:
+      `[S]` int32, each row at least once; the rows alone where none is long.
+    """
+    rows = np.arange(len(timeline.counts), dtype=np.int32)
+    if not lengths.windowed:
+        return rows
+    sizes = np.asarray(timeline.where).sum(axis=1)
+    return np.repeat(rows, num_windows(sizes, lengths.window))
+
+
+def num_windows(sizes: np.ndarray, window: int) -> np.ndarray:
+    """How many windows recordings of `sizes` `[R]` snippets hold, rounded, at least 1: `[R]`.
+
+    >>> num_windows(np.array([100, 640, 7810]), 640)
+    array([ 1,  1, 12])
+    """
+    return np.maximum(np.round(sizes / window), 1).astype(int)
+
+
+# --- proposals ---
+
+
+def pack_proposals(
+    results: Mapping[str, Sequence[Mapping[str, Any]]],
+    recordings: Sequence[Recording],
+    video_classes: np.ndarray,
+    video_class_where: np.ndarray,
+    classes: Sequence[str],
+) -> Proposals:
+    """Reads ActivityNet results as proposals of R recordings.
+
+    Args:
+      results: `{recording: [{label, score, segment in seconds}]}`; may come from any model.
+      recordings: R recordings.
+      video_classes: `[R, L]` as in `Timeline`.
+      video_class_where: `[R, L]`.
+      classes: names of the classes.
+
+    Raises:
+      ValueError: if a recording is missing or a proposal is malformed or of an unknown class.
+    """
+    class_of = {label: number for number, label in enumerate(classes)}
+    entries = [_checked_proposals(results, recording, class_of) for recording in recordings]
+    # In powers of two, so that rounds of about as many proposals share a program.
+    most = 1 << max(max(map(len, entries)) - 1, 0).bit_length()
+    shape = (len(recordings), most)
+    segments = np.zeros((*shape, 2), np.float32)
+    scores, class_index = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
+    where = np.zeros(shape, bool)
+    for row, (recording, rows) in enumerate(zip(recordings, entries, strict=True)):
+        labelled = video_classes[row][video_class_where[row]]
+        index_of = {int(label): index for index, label in enumerate(labelled)}
+        # Proposals of classes that the recording is not labelled with are left out.
+        rows = [entry for entry in rows if entry[0] in index_of]
+        size = len(rows)
+        if size:
+            labels, values, times_s = map(np.asarray, zip(*rows, strict=True))
+            class_index[row, :size] = [index_of[label] for label in labels]
+            scores[row, :size] = values
+            segments[row, :size] = recording.grid.to_snippets(times_s.astype(np.float64))
+            where[row, :size] = True
+    return Proposals(segments, scores, class_index, where)
+
+
+def _checked_proposals(results, recording, class_of):
+    """`(class number, score, segment)` of one recording's proposals."""
+    if recording.name not in results:
+        raise ValueError(f"proposals: none for {recording.name!r}; expected an entry, maybe empty")
+    rows = []
+    for entry in results[recording.name]:
+        label, score, segment = entry.get("label"), entry.get("score"), entry.get("segment")
+        if label not in class_of:
+            raise ValueError(f"proposals of {recording.name!r}: unknown class {label!r}")
+        numbers = np.asarray([score, *(segment or [])], np.float64)
+        # A proposal of zero length is allowed: sampling widens it to one snippet.
+        if numbers.shape != (3,) or not np.isfinite(numbers).all() or segment[1] < segment[0]:
+            raise ValueError(
+                f"proposals of {recording.name!r}: score {score!r}, segment {segment!r}; expected "
+                "finite numbers, and an end that is not before the start"
+            )
+        rows.append((class_of[label], score, segment))
+    return rows
+
+
+# --- groups ---
+
+# Recordings that are processed, and held in memory, at once.
+CHUNK = 16
+
+
+def length_groups(
+    items: Sequence[_T], length_of: Callable[[_T], int], *, step: int
+) -> Iterator[tuple[int, Sequence[_T]]]:
+    """Groups of at most `CHUNK` items, and the length (a multiple of `step`) to pad each to.
+
+    Lengths double from one kind of group to the next, so that padding stays small; below 1,024
+    snippets another compilation would cost more than it saves.
+    """
+    kinds: dict[int, list[_T]] = {}
+    for item in items:
+        size = max(length_of(item), 1023)
+        kinds.setdefault(size.bit_length(), []).append(item)
+    for alike in kinds.values():
+        length = bucket(max(map(length_of, alike)), step)
+        for group in equal_parts(alike):
+            yield length, group
+
+
+def equal_parts(items: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    """Parts of at most `CHUNK`, all of one size, so that one program serves all."""
+    size = min(CHUNK, len(items))
+    for first in range(0, len(items), size):
+        # The last part is filled up with some of the part before it.
+        first = min(first, len(items) - size)
+        yield items[first : first + size]

@@ -1,14 +1,14 @@
-"""Score sequences in a file: enough to localize again, without the network that they come from.
+"""Predictions of networks: score sequences and video-level scores, on the device and in files.
 
 A file `scores_test.npz` holds, for every recording NAME,
 
     NAME/clock       [4] float64: fps, stride_frames, window_frames and duration_s
-    NAME/scores      [T, C] float32: confidences of the classes, snippet by snippet
-    NAME/foreground  [T] float32: how surely there is any action
-    NAME/video       [C] float32: how surely the recording holds each class
+    NAME/scores      [T, C] float32: class activation sequence (CAS)
+    NAME/foreground  [T] float32: actionness
+    NAME/video       [C] float32: video-level class scores
 
-and, where the network read the recording a second time on a lengthened timeline, what it said
-then, which is what the detections were made from, and what leads its times back:
+and, where a second forward pass covered a lengthened timeline, its outputs, which the detections
+are made from, and the map of its times back to the original timeline:
 
     NAME/long_scores      [N, C] float32
     NAME/long_foreground  [N] float32
@@ -19,43 +19,62 @@ then, which is what the detections were made from, and what leads its times back
 import dataclasses
 import os
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 import numpy as np
 
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 
+# Detections as ActivityNet has them: {recording: [{label, score, segment in seconds}]}, best first.
+Entries = list[dict[str, Any]]
+Results = dict[str, Entries]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class Predictions:
+    """Outputs of a network on a timeline of N snippets: all that localization needs.
+
+    Of one recording, or of B with a leading axis. Without `cumulative` the timeline is the original
+    one; without `where` all of its snippets are valid.
+    """
+
+    cas: Any  # [N, C] class activation sequence (CAS)
+    actionness: Any  # [N] class-agnostic confidence that there is an action
+    video_scores: Any  # [C] video-level class scores
+    cumulative: Any = None  # [T + 1] maps times of the N snippets back to the original T
+    where: Any = None  # [N] bool, valid snippets
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ScoreSequence:
-    """What a network said of one recording of T snippets, on a timeline of N."""
-
-    scores: np.ndarray  # [N, C] confidence of every class
-    foreground: np.ndarray  # [N] how surely there is any action
-    video: np.ndarray  # [C] how surely the recording holds the class
-    cumulative: np.ndarray  # [T + 1] leads times from the N snippets back to the T
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class RecordingScores:
-    """What a network said of one recording, with its clock.
+class RecordingPredictions:
+    """Predictions for one recording, with its clock; host arrays without padding.
 
     Attributes:
       grid: the clock of the recording's features.
       duration_s: duration of the recording in seconds.
-      original: on the recording's own timeline, N = T.
-      last: what the detections were made from; another sequence than `original` where the network
-        read a lengthened timeline.
+      original: on the original timeline, N = T.
+      last: those that detections are made from; others than `original` where a second forward pass
+        covered a lengthened timeline.
     """
 
     grid: Grid
     duration_s: float
-    original: ScoreSequence
-    last: ScoreSequence
+    original: Predictions
+    last: Predictions
 
 
-def write_scores(path: str | os.PathLike, recordings: Mapping[str, RecordingScores]) -> None:
-    """Writes score sequences; see the module for the layout.
+def activitynet_json(results: Results) -> dict[str, Any]:
+    """Detections in the layout of ActivityNet's JSON."""
+    return {"version": "tal_jax", "results": results, "external_data": {"used": False}}
+
+
+def write_predictions(
+    path: str | os.PathLike, recordings: Mapping[str, RecordingPredictions]
+) -> None:
+    """Writes predictions; see the module for the layout.
 
     Raises:
       OSError: as `files.write_npz` does.
@@ -71,8 +90,8 @@ def write_scores(path: str | os.PathLike, recordings: Mapping[str, RecordingScor
     files.write_npz(path, arrays)
 
 
-def read_scores(path: str | os.PathLike) -> dict[str, RecordingScores]:
-    """Reads what `write_scores` wrote.
+def read_predictions(path: str | os.PathLike) -> dict[str, RecordingPredictions]:
+    """Reads what `write_predictions` wrote.
 
     Raises:
       ValueError: if the file cannot be read, or an array of a recording is missing or malformed.
@@ -84,16 +103,15 @@ def read_scores(path: str | os.PathLike) -> dict[str, RecordingScores]:
     try:
         return {name: _parse_recording(name, arrays) for name, arrays in parts.items()}
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected scores that tal_jax saved") from error
+        raise ValueError(f"{path}: {error}; expected predictions that tal_jax saved") from error
 
 
-def _arrays(prefix: str, sequence: ScoreSequence) -> dict[str, np.ndarray]:
-    return {
-        f"{prefix}{part}": getattr(sequence, part) for part in ("scores", "foreground", "video")
-    }
+def _arrays(prefix: str, one: Predictions) -> dict[str, np.ndarray]:
+    parts = {"scores": one.cas, "foreground": one.actionness, "video": one.video_scores}
+    return {f"{prefix}{part}": array for part, array in parts.items()}
 
 
-def _parse_recording(name: str, arrays: Mapping[str, np.ndarray]) -> RecordingScores:
+def _parse_recording(name: str, arrays: Mapping[str, np.ndarray]) -> RecordingPredictions:
     def read(part: str, *shape: int | None, dtype: type = np.float32) -> np.ndarray:
         if part not in arrays:
             raise ValueError(f"no array {f'{name}/{part}'!r}")
@@ -116,9 +134,10 @@ def _parse_recording(name: str, arrays: Mapping[str, np.ndarray]) -> RecordingSc
     *grid, duration_s = read("clock", 4, dtype=np.float64).tolist()
     arrays_of_pass = read_pass("")
     length, num_classes = arrays_of_pass[0].shape
-    # On the recording's own timeline every snippet weighs 1.
-    original = ScoreSequence(*arrays_of_pass, np.arange(length + 1, dtype=np.float32))
+    original = Predictions(*arrays_of_pass, cumulative=np.arange(length + 1, dtype=np.float32))
     last = original
     if "long_scores" in arrays:
-        last = ScoreSequence(*read_pass("long_", num_classes), read("cumulative", length + 1))
-    return RecordingScores(Grid(*grid), duration_s, original, last)
+        last = Predictions(
+            *read_pass("long_", num_classes), cumulative=read("cumulative", length + 1)
+        )
+    return RecordingPredictions(Grid(*grid), duration_s, original, last)

@@ -1,20 +1,16 @@
-"""The timeline that a round trains on: what its proposals make of the recordings.
+"""Timelines: what a round trains on, and the batches that updates read from it.
 
-Proposals of the previous round lengthen short actions (weights of the inverse-transform sampling)
-and give pseudo instances. Both are fixed while a round lasts; the resampling itself happens inside
-the compiled step, on the recordings of one update.
+Proposals of the previous round lengthen short actions (the weights of inverse-transform sampling)
+and become pseudo instances. Both are fixed during a round; the resampling itself happens inside the
+compiled update, on the recordings of one batch.
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-from tal_jax.data.packing import PackedRecordings, bucket
-from tal_jax.data.recordings import Recording
 from tal_jax.ops import resampling
 from tal_jax.ops import segments as segment_ops
 
@@ -22,34 +18,47 @@ from tal_jax.ops import segments as segment_ops
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Proposals:
-    """Scored segments of R recordings, of their labelled classes."""
+    """Scored segments of R recordings, of their video classes."""
 
     segments: jax.Array  # [R, M, 2] times in snippets
     scores: jax.Array  # [R, M]
-    slots: jax.Array  # [R, M] int32
+    class_index: jax.Array  # [R, M] int32, into the recording's video classes
     where: jax.Array  # [R, M] bool
 
 
 @dataclasses.dataclass(frozen=True)
 class MostPoints:
-    """How many points an update meets at most in one recording: what lists have to hold."""
+    """The most points of one recording in an update: sizes of the lists of segments."""
 
     of_class: int = 0  # of one class
-    of_all: int = 0  # of all classes together
+    of_all: int = 0  # of all classes
 
 
-NO_POINTS = MostPoints()  # of what is not trained on
+NO_POINTS = MostPoints()  # of timelines that are not trained on
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """R recordings with everything that a round knows of them."""
+    """R recordings of up to T snippets, with everything that a round trains on.
 
-    recordings: PackedRecordings
+    The features lie one recording after another, so that a long recording makes no room for itself
+    in the others; all else has a padded row for each recording. The classes that a recording holds
+    (its video-level labels) are listed, so that what is kept for each of them, such as its pseudo
+    labels, does not grow with the number of classes of the data set.
+    """
+
+    features: jax.Array | None  # [S, D] floating, then zeros; None where they stay in files
+    first: jax.Array  # [R] int32, the row of each recording's first snippet
+    where: jax.Array  # [R, T] bool, valid snippets
+    point_times: jax.Array  # [R, P] float32, in snippets
+    point_class_index: jax.Array  # [R, P] int32, into the recording's video classes
+    point_where: jax.Array  # [R, P] bool
+    video_classes: jax.Array  # [R, L] int32, labelled classes of the recording, then 0
+    video_class_where: jax.Array  # [R, L] bool
+    negative_classes: jax.Array  # [R, L, L] bool: points of class m are negatives for class l
     weights: jax.Array  # [R, T] of the snippets, 1 on an uncompensated timeline
     counts: jax.Array  # [R] int32, new snippets of each recording
-    rivals: jax.Array  # [R, L, L] bool: the points of slot m are negatives for slot l
     instances: jax.Array  # [R, P, 2] old times of each point's pseudo instance, in snippets
     instance_where: jax.Array  # [R, P] bool
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
@@ -59,7 +68,7 @@ class Lengths(NamedTuple):
     """Padded lengths of what the network reads, in snippets of the new timeline."""
 
     window: int  # of an update
-    whole: tuple[int, ...]  # of whole timelines, rising: the shortest that one fits in is its own
+    whole: tuple[int, ...]  # of whole timelines, rising; each is padded to the least that fits
 
     @property
     def windowed(self) -> bool:
@@ -74,114 +83,15 @@ class Batch:
 
     features: jax.Array  # [B, N, D]
     where: jax.Array  # [B, N] bool
-    points: jax.Array  # [B, N, L] bool, positive snippets of each slot
+    points: jax.Array  # [B, N, L] bool, positive snippets of each video class
     instances: jax.Array  # [B, N, L] bool, pseudo instances of the previous round
-    slot_labels: jax.Array  # [B, L] int32
-    slot_where: jax.Array  # [B, L] bool, labelled classes of the whole recording
-    slot_clicked: jax.Array  # [B, L] bool, those with a point in the whole recording
-    rivals: jax.Array  # [B, L, L] bool
+    video_classes: jax.Array  # [B, L] int32
+    video_class_where: jax.Array  # [B, L] bool, labelled classes of the whole recording
+    video_class_clicked: jax.Array  # [B, L] bool, those with a point in the whole recording
+    negative_classes: jax.Array  # [B, L, L] bool
     resampled: resampling.Resampled  # [B, …] leads times back to the old timeline; no features
     cut: jax.Array  # [B] bool, True where a window shows a part of the recording
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
-
-
-def identity_timeline(
-    recordings: PackedRecordings, overlapping: jax.Array, *, most_points: MostPoints = NO_POINTS
-) -> Timeline:
-    """The timeline without proposals: every snippet weighs 1, there are no pseudo instances.
-
-    Args:
-      recordings: R recordings.
-      overlapping: `[C, C]` True for pairs of classes that are no negatives of each other.
-      most_points: from `most_points_of`, where the timeline is to be trained on (static).
-    """
-    where = recordings.where
-    return Timeline(
-        recordings=recordings,
-        weights=where.astype(jnp.float32),
-        counts=where.sum(axis=1, dtype=jnp.int32),
-        rivals=~overlapping[recordings.slot_labels[:, :, None], recordings.slot_labels[:, None, :]]
-        & ~jnp.eye(recordings.slot_labels.shape[1], dtype=bool)[None],
-        instances=jnp.zeros((*recordings.point_times.shape, 2), jnp.float32),
-        instance_where=jnp.zeros_like(recordings.point_where),
-        most_points=most_points,
-    )
-
-
-def most_points_of(recordings: Sequence[Recording], window: int) -> MostPoints:
-    """The most points of one class, and of all, in any `window` snippets of one recording.
-
-    A lengthened timeline has as many or fewer in a window of that many new snippets.
-    """
-    of_class = of_all = 0
-    for recording in recordings:
-        times_s = np.array([point.time_s for point in recording.points], np.float64)
-        times = recording.grid.to_snippets(times_s)
-        labels = np.array([point.label for point in recording.points], int)
-        of_all = max(of_all, _most_within(times, window))
-        for label in np.unique(labels):
-            of_class = max(of_class, _most_within(times[labels == label], window))
-    return MostPoints(of_class, of_all)
-
-
-def _most_within(times: np.ndarray, window: float) -> int:
-    times = np.sort(times)
-    # Inclusive: the snippets of both ends may be touched.
-    ends = np.searchsorted(times, times + window, side="right")
-    return int((ends - np.arange(len(times))).max(initial=0))
-
-
-def lengths_of(counts: np.ndarray, window: int) -> Lengths:
-    """What to pad timelines to, so that few programs serve all and little is padding.
-
-    >>> lengths_of(np.array([500, 700, 5000]), 640)
-    Lengths(window=640, whole=(640, 1280, 5120))
-    >>> lengths_of(np.array([500, 700]), 640)
-    Lengths(window=640, whole=(800,))
-
-    Args:
-      counts: `[R]` snippets of the timelines.
-      window: snippets of an update.
-    """
-    doubled = {
-        window << (max(-(-int(count) // window), 1) - 1).bit_length() for count in np.unique(counts)
-    }
-    *shorter, last = sorted(doubled)
-    if last > window:
-        # In steps of an eighth, so that rounds of about the same lengths share programs.
-        last = bucket(int(np.max(counts)), last // 8)
-    # Another program would cost more than this padding.
-    shorter = [length for length in shorter if 1.5 * length < last]
-    return Lengths(window, (*shorter, last))
-
-
-def rows_to_draw(timeline: Timeline, lengths: Lengths) -> np.ndarray:
-    """The rows that updates draw from: each as often as it holds windows.
-
-    So a long recording is visited in proportion to its length, and one that is alone fills a batch.
-    By the lengths of the recordings themselves, the same in all rounds.
-
-    Args:
-      timeline: R recordings.
-      lengths: to train with.
-
-    Returns:
-      `[S]` int32, each row at least once; the rows alone where none is long.
-    """
-    rows = np.arange(len(timeline.counts), dtype=np.int32)
-    if not lengths.windowed:
-        return rows
-    sizes = np.asarray(timeline.recordings.where).sum(axis=1)
-    return np.repeat(rows, num_windows(sizes, lengths.window))
-
-
-def num_windows(sizes: np.ndarray, window: int) -> np.ndarray:
-    """How many windows recordings of `sizes` `[R]` snippets hold, rounded, at least 1: `[R]`.
-
-    >>> num_windows(np.array([100, 640, 7810]), 640)
-    array([ 1,  1, 12])
-    """
-    return np.maximum(np.round(sizes / window), 1).astype(int)
 
 
 def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:
@@ -225,11 +135,13 @@ def compensate(
       alpha: a class's proposals are trusted, best first, while their scores (clipped at 0) sum to
         at most this share of the total; the best one always is.
     """
-    num_slots = timeline.recordings.slot_labels.shape[1]
+    num_video_classes = timeline.video_classes.shape[1]
     length = timeline.weights.shape[1]
 
-    def one(segments, scores, slots, where, tau, valid):
-        trusted = trusted_proposals(scores, slots, num_slots=num_slots, alpha=alpha, where=where)
+    def one(segments, scores, class_index, where, tau, valid):
+        trusted = trusted_proposals(
+            scores, class_index, num_video_classes=num_video_classes, alpha=alpha, where=where
+        )
         reach = delta * (segments[:, 1:] - segments[:, :1])
         widened = segments + jnp.concatenate([-reach, reach], axis=1)
         weights = resampling.compensation_weights(widened, length, tau=tau, where=trusted)
@@ -238,33 +150,35 @@ def compensate(
     weights = jax.vmap(one)(
         proposals.segments,
         proposals.scores,
-        proposals.slots,
+        proposals.class_index,
         proposals.where,
         tau,
-        timeline.recordings.where,
+        timeline.where,
     )
     counts = jnp.round(weights.sum(axis=1)).astype(jnp.int32)
     return dataclasses.replace(timeline, weights=weights, counts=counts)
 
 
-def with_own_point(proposals: Proposals, recordings: PackedRecordings) -> Proposals:
+def with_own_point(proposals: Proposals, timeline: Timeline) -> Proposals:
     """Leaves out proposals without a point of their class: every training instance has one.
 
     Without this the many weak proposals, whose scores still sum to most of a class's total, would
     make the trusted share meaningless and stretch the background.
     """
 
-    def one(segments, slots, where, times, point_slots, point_where):
+    def one(segments, class_index, where, times, point_class_index, point_where):
         inside = (segments[:, :1] <= times) & (times < segments[:, 1:])
-        return where & (inside & point_where & (slots[:, None] == point_slots)).any(axis=1)
+        return where & (inside & point_where & (class_index[:, None] == point_class_index)).any(
+            axis=1
+        )
 
     where = jax.vmap(one)(
         proposals.segments,
-        proposals.slots,
+        proposals.class_index,
         proposals.where,
-        recordings.point_times,
-        recordings.point_slots,
-        recordings.point_where,
+        timeline.point_times,
+        timeline.point_class_index,
+        timeline.point_where,
     )
     return dataclasses.replace(proposals, where=where)
 
@@ -283,23 +197,24 @@ def best_of_each_place(proposals: Proposals) -> Proposals:
 
 def trusted_proposals(
     scores: jax.Array,
-    slots: jax.Array,
+    class_index: jax.Array,
     *,
-    num_slots: int,
+    num_video_classes: int,
     alpha: float,
     where: jax.Array,
 ) -> jax.Array:
-    """`[M]` True for each slot's best proposals that hold a share `alpha` of its score.
+    """`[M]` True for each class's best proposals that hold a share `alpha` of its score.
 
     >>> import jax.numpy as jnp
     >>> scores = jnp.array([0.5, 0.3, 0.2, 0.1])
-    >>> slots = jnp.array([0, 0, 0, 1])
-    >>> print(trusted_proposals(scores, slots, num_slots=2, alpha=0.8, where=scores > 0))
+    >>> class_index = jnp.array([0, 0, 0, 1])
+    >>> where = jnp.ones(4, bool)
+    >>> print(trusted_proposals(scores, class_index, num_video_classes=2, alpha=0.8, where=where))
     [ True  True False  True]
     """
 
-    def one_slot(slot):
-        mine = where & (slots == slot)
+    def one_class(index):
+        mine = where & (class_index == index)
         order = jnp.argsort(jnp.where(mine, -scores, jnp.inf), stable=True)
         clipped = jnp.where(mine, jnp.maximum(scores, 0), 0)[order]
         sums = jnp.cumsum(clipped)
@@ -308,7 +223,7 @@ def trusted_proposals(
         kept = kept.at[0].set(True)
         return jnp.zeros_like(mine).at[order].set(kept) & mine
 
-    return jax.vmap(one_slot)(jnp.arange(num_slots, dtype=slots.dtype)).any(axis=0)
+    return jax.vmap(one_class)(jnp.arange(num_video_classes, dtype=class_index.dtype)).any(axis=0)
 
 
 def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
@@ -318,25 +233,35 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     else the one that contains the fewest of those.
     """
 
-    def one(times, point_slots, point_where, rivals, segments, scores, slots, where):
+    def one(
+        times,
+        point_class_index,
+        point_where,
+        negative_classes,
+        segments,
+        scores,
+        class_index,
+        where,
+    ):
         inside = (segments[None, :, 0] <= times[:, None]) & (times[:, None] < segments[None, :, 1])
         inside = inside & point_where[:, None]
-        foreign = (inside & rivals[slots][:, point_slots].T).sum(axis=0, dtype=jnp.int32)
-        candidate = inside & where[None, :] & (slots[None, :] == point_slots[:, None])
+        foreign = (inside & negative_classes[class_index][:, point_class_index].T).sum(
+            axis=0, dtype=jnp.int32
+        )
+        candidate = inside & where[None, :] & (class_index[None, :] == point_class_index[:, None])
         fewest = jnp.where(candidate, foreign[None, :], jnp.iinfo(jnp.int32).max)
         candidate = candidate & (foreign[None, :] == fewest.min(axis=1, keepdims=True))
         chosen = jnp.where(candidate, scores[None, :], -jnp.inf).argmax(axis=1)
         return segments[chosen], candidate.any(axis=1)
 
-    recordings = timeline.recordings
     instances, where = jax.vmap(one)(
-        recordings.point_times,
-        recordings.point_slots,
-        recordings.point_where,
-        timeline.rivals,
+        timeline.point_times,
+        timeline.point_class_index,
+        timeline.point_where,
+        timeline.negative_classes,
         proposals.segments,
         proposals.scores,
-        proposals.slots,
+        proposals.class_index,
         proposals.where,
     )
     return dataclasses.replace(timeline, instances=instances, instance_where=where)
@@ -344,14 +269,14 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
 
 def take(timeline: Timeline, rows: jax.Array) -> Timeline:
     """The rows `[B]` of a timeline, one recording each; the features stay where they are."""
-    features = timeline.recordings.features
+    features = timeline.features
     chosen = jax.tree.map(lambda values: values[rows], with_features(timeline, None))
     return with_features(chosen, features)
 
 
 def join(first: Timeline, second: Timeline) -> Timeline:
     """The rows of two timelines of the same recordings, one set after the other."""
-    features = first.recordings.features
+    features = first.features
     rows = jax.tree.map(
         lambda *values: jnp.concatenate(values),
         with_features(first, None),
@@ -362,8 +287,7 @@ def join(first: Timeline, second: Timeline) -> Timeline:
 
 def with_features(timeline: Timeline, features: jax.Array | None) -> Timeline:
     """The timeline with other features, or none: all else has a row for each recording."""
-    recordings = dataclasses.replace(timeline.recordings, features=features)
-    return dataclasses.replace(timeline, recordings=recordings)
+    return dataclasses.replace(timeline, features=features)
 
 
 def resample_batch(
@@ -376,33 +300,30 @@ def resample_batch(
     """Reads recordings on their new timeline.
 
     Args:
-      timeline: B recordings.
+      timeline: B row.
       num_samples: N, the padded length of the new timeline (static).
       keys: `[B]` move every sample within its own cell; None reads the centres.
       first: `[B]` where the windows of N snippets begin that are read, from `draw_windows`; None
         reads whole timelines, and spreads N samples over those that are longer.
     """
-    features = timeline.recordings.features
+    features = timeline.features
 
     def one(row: Timeline, key, first):
-        recordings = row.recordings
         resampled = resampling.sample_times(
             row.weights,
             num_samples,
             count=jnp.minimum(row.counts, num_samples) if first is None else row.counts,
-            where=recordings.where,
+            where=row.where,
             key=key,
             first=first,
         )
         read = resampling.interpolate_among(
-            features, recordings.first, resampled.positions, where=recordings.where
+            features, row.first, resampled.positions, where=row.where
         )
-        num_slots = recordings.slot_labels.shape[0]
-        slots = jnp.arange(num_slots, dtype=jnp.int32)
-        is_slot = slots[None, :] == recordings.point_slots[:, None]
-        positive = resampling.resample_points(
-            recordings.point_times, resampled, where=recordings.point_where
-        )
+        num_video_classes = row.video_classes.shape[0]
+        class_index = jnp.arange(num_video_classes, dtype=jnp.int32)
+        of_class = class_index[None, :] == row.point_class_index[:, None]
+        positive = resampling.resample_points(row.point_times, resampled, where=row.point_where)
         new = resampling.new_times(row.instances, resampled)
         centre = jnp.arange(num_samples, dtype=jnp.float32)[:, None] + 0.5
         covered = (new[None, :, 0] <= centre) & (centre < new[None, :, 1])
@@ -411,12 +332,12 @@ def resample_batch(
         return Batch(
             features=jnp.where(resampled.where[:, None], read.astype(jnp.float32), 0),
             where=resampled.where,
-            points=_by_slot(positive, is_slot),
-            instances=_by_slot(covered, is_slot),
-            slot_labels=recordings.slot_labels,
-            slot_where=recordings.slot_where,
-            slot_clicked=(is_slot & recordings.point_where[:, None]).any(axis=0),
-            rivals=row.rivals,
+            points=_by_video_class(positive, of_class),
+            instances=_by_video_class(covered, of_class),
+            video_classes=row.video_classes,
+            video_class_where=row.video_class_where,
+            video_class_clicked=(of_class & row.point_where[:, None]).any(axis=0),
+            negative_classes=row.negative_classes,
             resampled=resampled,
             cut=jnp.bool_(False) if first is None else row.counts > num_samples,
             most_points=row.most_points,
@@ -427,68 +348,7 @@ def resample_batch(
     return jax.vmap(one, in_axes=in_axes)(rows, keys, first)
 
 
-def _by_slot(covered: jax.Array, is_slot: jax.Array) -> jax.Array:
-    """From `[N, P]` and `[P, L]` to `[N, L]`: covered by any point of the slot."""
-    counts = covered.astype(jnp.float32) @ is_slot.astype(jnp.float32)
+def _by_video_class(covered: jax.Array, of_class: jax.Array) -> jax.Array:
+    """From `[N, P]` and `[P, L]` to `[N, L]`: covered by any point of the class."""
+    counts = covered.astype(jnp.float32) @ of_class.astype(jnp.float32)
     return counts > 0
-
-
-def proposals_of(
-    results: Mapping[str, Sequence[Mapping[str, Any]]],
-    recordings: Sequence[Recording],
-    slot_labels: np.ndarray,
-    slot_where: np.ndarray,
-    classes: Sequence[str],
-) -> Proposals:
-    """Reads ActivityNet results as proposals of R recordings.
-
-    Args:
-      results: `{recording: [{label, score, segment in seconds}]}`; may come from any model.
-      recordings: R recordings.
-      slot_labels: `[R, L]` as in `PackedRecordings`.
-      slot_where: `[R, L]`.
-      classes: names of the classes.
-
-    Raises:
-      ValueError: if a recording is missing or a proposal is malformed or of an unknown class.
-    """
-    entries = [_checked_proposals(results, recording, classes) for recording in recordings]
-    # In powers of two, so that rounds of about as many proposals share a program.
-    most = 1 << max(max(map(len, entries)) - 1, 0).bit_length()
-    shape = (len(recordings), most)
-    segments = np.zeros((*shape, 2), np.float32)
-    scores, slots = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
-    where = np.zeros(shape, bool)
-    for row, (recording, rows) in enumerate(zip(recordings, entries, strict=True)):
-        labelled = slot_labels[row][slot_where[row]]
-        slot_of = {int(label): slot for slot, label in enumerate(labelled)}
-        # Proposals of classes that the recording is not labelled with are no use to it.
-        rows = [entry for entry in rows if entry[0] in slot_of]
-        size = len(rows)
-        if size:
-            labels, values, times_s = map(np.asarray, zip(*rows, strict=True))
-            slots[row, :size] = [slot_of[label] for label in labels]
-            scores[row, :size] = values
-            segments[row, :size] = recording.grid.to_snippets(times_s.astype(np.float64))
-            where[row, :size] = True
-    return Proposals(segments, scores, slots, where)
-
-
-def _checked_proposals(results, recording, classes):
-    """`(label, score, segment)` of one recording's proposals."""
-    if recording.name not in results:
-        raise ValueError(f"proposals: none for {recording.name!r}; expected an entry, maybe empty")
-    rows = []
-    for entry in results[recording.name]:
-        label, score, segment = entry.get("label"), entry.get("score"), entry.get("segment")
-        if label not in classes:
-            raise ValueError(f"proposals of {recording.name!r}: unknown class {label!r}")
-        numbers = np.asarray([score, *(segment or [])], np.float64)
-        # A proposal of zero length is allowed: sampling widens it to one snippet.
-        if numbers.shape != (3,) or not np.isfinite(numbers).all() or segment[1] < segment[0]:
-            raise ValueError(
-                f"proposals of {recording.name!r}: score {score!r}, segment {segment!r}; expected "
-                "finite numbers, and an end that is not before the start"
-            )
-        rows.append((classes.index(label), score, segment))
-    return rows

@@ -1,6 +1,6 @@
-"""The trained networks of a run as files that need nothing of this library to run.
+"""The trained networks of a run as files that run without this library.
 
-What `export_run` writes::
+`write_export` writes::
 
     model.jax_export   (features [b, t, D] float32, where [b, t] bool) -> {scores [b, t, C],
                        foreground [b, t], video [b, C]}: the mean over the networks of all rounds;
@@ -9,11 +9,11 @@ What `export_run` writes::
                        "round_0/Embedding_0/TemporalConv_0/Dense_0/kernel"
     card.json          classes, clock, backbone, config, data, scores, sha256 of both files
 
-The features are those that the backbone makes: standardising them is part of the model.
+The features are those of the backbone: standardizing them is part of the model.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +22,15 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from tal_jax import methods, pipeline
+from tal_jax import methods
 from tal_jax.data import files, packing
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
-from tal_jax.data.predictions import RecordingScores, ScoreSequence
+from tal_jax.data.predictions import Entries, Predictions, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_finite
-from tal_jax.inference.predict import Entries, Network, shown_threshold
-from tal_jax.runs import run_card
+from tal_jax.inference.forward import Fitted
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.inference.predict_file import Network
 from tal_jax.training import update
 
 MODEL_FILE, PARAMS_FILE, CARD_FILE = "model.jax_export", "params.npz", "card.json"
@@ -41,72 +42,70 @@ _READ_KEYS = set("classes dim grid manifest threshold localization sha256".split
 _LENGTH_STEP = 256
 
 
-def export_run(
-    workdir: str | Path, output: str | Path, *, platforms: tuple[str, ...] = PLATFORMS
+def write_export(
+    fitted: Fitted,
+    output: str | Path,
+    scaling: Scaling | None,
+    description: Mapping[str, Any],
+    *,
+    platforms: tuple[str, ...] = PLATFORMS,
 ) -> dict[str, Any]:
-    """Writes the networks of a run's finished rounds; see the module for the files.
+    """Writes the networks of all rounds; see the module for the files.
 
     Args:
-      workdir: of a run.
+      fitted: trained networks.
       output: a folder; made where missing.
+      scaling: how features are standardized; None if they are not.
+      description: of the data and the results, for the card: at least grid, manifest, threshold.
       platforms: that the model is to run on.
 
     Returns:
       The card.
 
     Raises:
-      ValueError: if the run has no finished round, a file of it cannot be read, or a package is
-        missing.
+      ValueError: if a package is missing.
       OSError: if a file cannot be written.
     """
-    _import_flatbuffers()
-    workdir, output = Path(workdir), Path(output)
-    fitted = pipeline.load_run(workdir)
-    config, data = run_card.read(workdir)
+    check_installed()
+    output, config = Path(output), fitted.config
     params = jax.device_get(fitted.params)
-    files.write_bytes(
-        output / MODEL_FILE, _serialize(fitted, params, run_card.read_scaling(workdir), platforms)
-    )
+    files.write_bytes(output / MODEL_FILE, _serialize(fitted, params, scaling, platforms))
     by_round = {f"round_{number}": one for number, one in enumerate(params)}
-    files.write_npz(output / PARAMS_FILE, _flat(by_round))
+    files.write_npz(output / PARAMS_FILE, _by_path(by_round))
     card = {
         "version": _VERSION,
         "classes": list(fitted.classes),
         "dim": fitted.dim,
-        "grid": data["grid"],
-        "manifest": data.get("manifest"),
-        "threshold": shown_threshold(workdir, len(params) - 1, config.localization),
         "localization": config.localization.to_dict(),
         "platforms": list(platforms),
         "rounds": len(params),
         "seed": config.seed,
         "config": config.to_dict(),
-        "data": data,
-        "scores": _scores_of(workdir),
+        **description,
         "sha256": {
             name: hashlib.sha256((output / name).read_bytes()).hexdigest()
             for name in (MODEL_FILE, PARAMS_FILE)
         },
     }
-    # Last, since it tells that the files are whole.
+    # Last: it marks the other files as whole.
     files.write_json(output / CARD_FILE, card)
     return card
 
 
 def is_export(folder: str | Path) -> bool:
-    """Whether a folder is one that `export_run` wrote."""
+    """Whether a folder is one that `write_export` wrote."""
     return (Path(folder) / CARD_FILE).exists()
 
 
 def open_export(folder: str | Path) -> Network:
-    """Opens what `export_run` wrote; no config and no training code is needed.
+    """Opens what `write_export` wrote; no config and no training code is needed.
 
     A recording is read at once, however long it is.
 
     Raises:
       ValueError: if a file is missing, is not what the card says, or a package is missing.
     """
-    _import_flatbuffers()
+    check_installed()
     folder = Path(folder)
     card = files.read_json(folder / CARD_FILE)
     if not isinstance(card, dict) or not _READ_KEYS <= card.keys():
@@ -122,17 +121,17 @@ def open_export(folder: str | Path) -> Network:
         raise ValueError(f"cannot read {folder / MODEL_FILE}: {error.strerror}") from error
     if hashlib.sha256(serialized).hexdigest() != card["sha256"][MODEL_FILE]:
         raise ValueError(
-            f"{folder / MODEL_FILE}: not the file that {CARD_FILE} tells of; export the run again"
+            f"{folder / MODEL_FILE}: not the file that {CARD_FILE} describes; export the run again"
         )
     classes, manifest = tuple(card["classes"]), card["manifest"]
     options = ml_collections.ConfigDict(card["localization"])
     call = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
 
-    def predict(recording: Recording) -> tuple[Entries, RecordingScores]:
-        sequence = _read(call, recording)
-        scores = RecordingScores(recording.grid, recording.duration_s, sequence, sequence)
-        found = pipeline.relocalize({recording.name: scores}, options, classes)
-        return found[recording.name], scores
+    def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
+        one = _predict(call, recording)
+        predictions = RecordingPredictions(recording.grid, recording.duration_s, one, one)
+        found = localize_predictions({recording.name: predictions}, options, classes)
+        return found[recording.name], predictions
 
     return Network(
         source=folder,
@@ -146,8 +145,8 @@ def open_export(folder: str | Path) -> Network:
     )
 
 
-def _read(call: Callable[..., Any], recording: Recording) -> ScoreSequence:
-    """What an exported model predicts for one recording."""
+def _predict(call: Callable[..., Any], recording: Recording) -> Predictions:
+    """An exported model's predictions for one recording."""
     total = len(recording.features)
     length = packing.bucket(total, _LENGTH_STEP)
     values = np.asarray(recording.features[:], np.float32)
@@ -155,7 +154,7 @@ def _read(call: Callable[..., Any], recording: Recording) -> ScoreSequence:
     padded = np.pad(values, ((0, length - total), (0, 0)))
     where = np.arange(length) < total
     found = jax.device_get(call(padded[None], where[None]))
-    return ScoreSequence(
+    return Predictions(
         found["scores"][0, :total],
         found["foreground"][0, :total],
         found["video"][0],
@@ -164,21 +163,21 @@ def _read(call: Callable[..., Any], recording: Recording) -> ScoreSequence:
 
 
 def _serialize(
-    fitted: pipeline.Fitted, params: Any, scaling: Scaling | None, platforms: tuple[str, ...]
+    fitted: Fitted, params: Any, scaling: Scaling | None, platforms: tuple[str, ...]
 ) -> bytes:
     method, config = methods.method_of(fitted.config), update.compiled_config(fitted.config)
-    model = method.make_model(config, len(fitted.classes))
+    model = fitted.model
 
     def run(features, where):
         if scaling is not None:
             features = (features - np.float32(scaling.mean)) / np.float32(scaling.scale)
 
-        def read(one):
-            logits = method.read_logits(model, config, one, features, where)
-            return method.scores_of(config, logits, where)
+        def predict(one):
+            logits = method.logits(model, config, one, features, where)
+            return method.predictions(config, logits, where)
 
-        mean = jax.tree.map(lambda *values: sum(values) / len(values), *map(read, params))
-        return {"scores": mean.scores, "foreground": mean.foreground, "video": mean.video}
+        mean = jax.tree.map(lambda *values: sum(values) / len(values), *map(predict, params))
+        return {"scores": mean.cas, "foreground": mean.actionness, "video": mean.video_scores}
 
     sizes = jax.export.symbolic_shape("b, t")
     features = jax.ShapeDtypeStruct((*sizes, fitted.dim), jnp.float32)
@@ -187,19 +186,14 @@ def _serialize(
     return bytes(exported.serialize())
 
 
-def _flat(params: Any) -> dict[str, np.ndarray]:
+def _by_path(params: Any) -> dict[str, np.ndarray]:
     """Parameters by their path."""
     leaves = jax.tree_util.tree_leaves_with_path(params)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
-def _scores_of(workdir: Path) -> dict[str, Any] | None:
-    """What the networks reached together on the run's test recordings."""
-    path = workdir / "evaluation.json"
-    return files.read_json(path) if path.exists() else None
-
-
-def _import_flatbuffers() -> None:
+def check_installed() -> None:
+    """Raises a ValueError where a package that exports need is missing."""
     try:
         import flatbuffers  # noqa: F401
     except ImportError as error:

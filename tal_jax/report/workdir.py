@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tal_jax.data.files import read_json
-from tal_jax.data.predictions import read_scores
+from tal_jax.data.predictions import read_predictions
+from tal_jax.runs.workdir import has_all_rounds
 
 ALL_ROUNDS = "all rounds"
 FLAT_CURVE = 0.05  # the score curve of a class that never gets here is not worth drawing
@@ -227,13 +228,6 @@ def _round_folders(path: Path) -> dict[str, Path]:
     return folders | {ALL_ROUNDS: path} if has_all_rounds(path) else folders
 
 
-def has_all_rounds(path: Path) -> bool:
-    """Whether a work directory holds the detections of several rounds together."""
-    files = ("detections.json", "scores_test.npz")
-    several = len(list(path.glob("round_*/detections_test.json"))) > 1
-    return several and all((path / name).exists() for name in files)
-
-
 def _known_classes(
     path: Path, folders: Mapping[str, Path], card: Mapping[str, Any]
 ) -> tuple[str, ...]:
@@ -314,8 +308,8 @@ def _read_curves(folders: list[Path], num_classes: int, notes: list[str]) -> dic
     if folder is None:
         return {}
     curves = {}
-    for name, one in read_scores(folder / "scores_test.npz").items():
-        scores, foreground = one.original.scores, one.original.foreground
+    for name, one in read_predictions(folder / "scores_test.npz").items():
+        scores, foreground = one.original.cas, one.original.actionness
         if scores.shape[1] != num_classes:
             notes.append(f"scores of {name}: {list(scores.shape)}, expected [T, {num_classes}]")
             continue

@@ -1,6 +1,6 @@
 """Chooses localization settings by the points of held-out training recordings alone.
 
-The criterion is `pipeline.point_criterion`: over the points, the mean score of the best proposal
+The criterion is `evaluation.point_criterion`: over the points, the mean score of the best proposal
 that contains that point and no other. No start and no end enters it, so that nothing is learnt of
 test recordings, nor of what training is not told. It compares two settings honestly only if they
 
@@ -21,15 +21,24 @@ criterion is a weak guide: on `watch` it chose nothing that found more (docs/res
 
 import dataclasses
 import itertools
-from collections.abc import Mapping, Sequence
+import os
+import shlex
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 
 import ml_collections
 import numpy as np
 
-from tal_jax import pipeline
-from tal_jax.data.predictions import RecordingScores
-from tal_jax.data.recordings import Recording
-from tal_jax.inference import localization
+from tal_jax.data import files
+from tal_jax.data.predictions import RecordingPredictions
+from tal_jax.data.recordings import Recording, check_dataset
+from tal_jax.datasets.load import load_dataset
+from tal_jax.evaluation.point_criterion import point_scores
+from tal_jax.inference.localize import localize_predictions, proposal_options
+from tal_jax.inference.predict import predict_mean
+from tal_jax.runs import workdir as work
+from tal_jax.runs.evaluate import localization_config
+from tal_jax.training.prepare import hold_out
 
 # The settings that are chosen, in this order.
 _TUNED = ("thresholds", "foreground_thresholds")
@@ -78,7 +87,7 @@ class Tuned:
 
 
 def tune(
-    scores: Mapping[str, RecordingScores],
+    predictions: Mapping[str, RecordingPredictions],
     recordings: Sequence[Recording],
     options: ml_collections.FrozenConfigDict,
     classes: Sequence[str],
@@ -86,7 +95,7 @@ def tune(
     """Chooses thresholds, one setting after the other.
 
     Args:
-      scores: what a network that never saw the recordings says of them, from `pipeline.predict`.
+      predictions: for the recordings, of networks that were not trained on them.
       recordings: held-out recordings with points.
       options: the section `localization` of a config, to begin with.
       classes: names of the classes.
@@ -103,11 +112,66 @@ def tune(
     for setting in _TUNED:
         if not options[setting]:
             continue
-        tried = _try_values(setting, scores, recordings, options, classes)
+        tried = _try_values(setting, predictions, recordings, options, classes)
         best = _choose(tried)
         trials += [dataclasses.replace(trial, chosen=trial is best) for trial in tried]
         options = _replace(options, setting, best.value)
     return Tuned(options, best.criterion, trials[0].criterion, tuple(trials))
+
+
+def tune_run(
+    workdir: str | Path,
+    assignments: Iterable[str] = (),
+    *,
+    data: str | os.PathLike | None = None,
+    print_line: Callable[[str], None] = print,
+) -> None:
+    """Chooses localization settings for all rounds together by the points that a run held out.
+
+    Writes `tuned.json`; see `tal_jax.runs.tuning` for what is chosen and how.
+
+    Args:
+      workdir: of a run with `train.holdout`.
+      assignments: changes to the run's settings to begin with.
+      data: as in `load_dataset`.
+      print_line: prints a line.
+
+    Raises:
+      ValueError: if the run held out no points, its data or network cannot be read, or a setting is
+        refused.
+      OSError: if the file cannot be written.
+    """
+    workdir = Path(workdir)
+    config, _ = work.read(workdir)
+    if not config.train.holdout:
+        raise ValueError(
+            f"{workdir}: train.holdout=0, so that no recording is left to tune on; train with "
+            "--set train.holdout=5, or as many as can be spared"
+        )
+    options = localization_config(config, assignments).localization
+    fitted = work.load_run(workdir)
+    dataset = load_dataset(config, data)
+    check_dataset(dataset)
+    work.check_same(workdir, config, dataset)
+    _, held_out = hold_out(dataset, config)
+    predictions = predict_mean(fitted, held_out)
+    tuned = tune(predictions, held_out, options, fitted.classes)
+    content = {
+        "localization": tuned.options.to_dict(),
+        "criterion": tuned.criterion,
+        "criterion_before": tuned.criterion_before,
+    }
+    files.write_json(workdir / "tuned.json", content)
+    print_line(format_table(tuned))
+    points = sum(len(recording.points) for recording in held_out)
+    print_line(
+        f"criterion {tuned.criterion_before:.4f} before, {tuned.criterion:.4f} now, on {points} "
+        f"points of {len(held_out)} held-out recordings; in {workdir / 'tuned.json'}"
+    )
+    command = ["tal-jax", "evaluate", "--scores", str(workdir / "scores_test.npz")]
+    for assignment in _assignments(config.localization, tuned.options):
+        command += ["--set", assignment]
+    print_line(shlex.join(command))
 
 
 def format_table(tuned: Tuned) -> str:
@@ -123,13 +187,13 @@ def format_table(tuned: Tuned) -> str:
     return "\n".join(lines)
 
 
-def _try_values(setting, scores, recordings, options, classes) -> list[Trial]:
+def _try_values(setting, predictions, recordings, options, classes) -> list[Trial]:
     """A trial of the value that there is, then of every other."""
     trials, before = [], None
     for value in dict.fromkeys([tuple(options[setting]), *_level_sets(len(options[setting]))]):
-        tried = localization.proposal_options(_replace(options, setting, value))
-        found = pipeline.relocalize(scores, tried, classes)
-        values = pipeline.point_scores(found, recordings, classes)
+        tried = proposal_options(_replace(options, setting, value))
+        found = localize_predictions(predictions, tried, classes)
+        values = point_scores(found, recordings, classes)
         before = values if before is None else before
         gains = values - before
         trials.append(
@@ -163,3 +227,15 @@ def _replace(
     options: ml_collections.FrozenConfigDict, setting: str, value: tuple[float, ...]
 ) -> ml_collections.FrozenConfigDict:
     return ml_collections.FrozenConfigDict(options.to_dict() | {setting: value})
+
+
+def _assignments(before: ml_collections.ConfigDict, after: ml_collections.ConfigDict) -> list[str]:
+    """What turns the section `localization` of one config into another's, as `--set` takes it."""
+
+    def text(value):
+        # Shells would ask for quotes around parentheses.
+        return str(value).replace(" ", "").removeprefix("(").removesuffix(")") or "()"
+
+    return [
+        f"localization.{key}={text(value)}" for key, value in after.items() if value != before[key]
+    ]

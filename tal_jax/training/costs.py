@@ -9,7 +9,6 @@ import ml_collections
 
 from tal_jax import methods
 from tal_jax.data import timeline as timelines
-from tal_jax.data.packing import PackedRecordings
 from tal_jax.training import update
 
 
@@ -22,7 +21,7 @@ class Sizes:
     dim: int = 2048
     classes: int = 20
     points: int = 64  # most points of a recording
-    slots: int = 3  # most labelled classes of a recording
+    video_classes: int = 3  # most labelled classes of a recording
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,21 +41,24 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
     def shape(*rest, dtype):
         return jax.ShapeDtypeStruct((rows, *rest), dtype)
 
-    packed = PackedRecordings(
+    points, classes = sizes.points, sizes.video_classes
+    return timelines.Timeline(
         features=jax.ShapeDtypeStruct((rows * sizes.snippets, sizes.dim), jnp.float32),
         first=shape(dtype=jnp.int32),
         where=shape(sizes.snippets, dtype=bool),
-        point_times=shape(sizes.points, dtype=jnp.float32),
-        point_slots=shape(sizes.points, dtype=jnp.int32),
-        point_where=shape(sizes.points, dtype=bool),
-        slot_labels=shape(sizes.slots, dtype=jnp.int32),
-        slot_where=shape(sizes.slots, dtype=bool),
+        point_times=shape(points, dtype=jnp.float32),
+        point_class_index=shape(points, dtype=jnp.int32),
+        point_where=shape(points, dtype=bool),
+        video_classes=shape(classes, dtype=jnp.int32),
+        video_class_where=shape(classes, dtype=bool),
+        negative_classes=shape(classes, classes, dtype=bool),
+        weights=shape(sizes.snippets, dtype=jnp.float32),
+        counts=shape(dtype=jnp.int32),
+        instances=shape(points, 2, dtype=jnp.float32),
+        instance_where=shape(points, dtype=bool),
+        # All points may be of one class.
+        most_points=timelines.MostPoints(points, points),
     )
-    overlapping = jax.ShapeDtypeStruct((sizes.classes, sizes.classes), bool)
-    timeline = jax.eval_shape(timelines.identity_timeline, packed, overlapping)
-    # All points may be of one class.
-    most_points = timelines.MostPoints(sizes.points, sizes.points)
-    return dataclasses.replace(timeline, most_points=most_points)
 
 
 def training_costs(
@@ -78,7 +80,7 @@ def training_costs(
     model = method.make_model(config, num_classes)
     timeline = jax.eval_shape(lambda values: values, timeline)
     state = jax.eval_shape(
-        lambda key: update.init_state(model, config, timeline.recordings.features.shape[-1], key),
+        lambda key: update.init_state(model, config, timeline.features.shape[-1], key),
         key,
     )
     recordings, updates = timeline.counts.shape[0], config.train.search_every

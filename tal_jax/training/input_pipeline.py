@@ -1,7 +1,7 @@
-"""How training data reach the device: all at once, or block by block where they do not fit.
+"""The input pipeline: features on the device, or read block by block where they do not fit.
 
-Both ways give bitwise the same network. A block of training visits few recordings, and which ones
-is known before, so what is streamed is read from its files while the block before it computes.
+Both give bitwise the same network. A block of training visits few recordings, and which ones is
+known in advance, so a thread reads the next block's files while a block computes.
 """
 
 import contextlib
@@ -21,11 +21,12 @@ from jax.sharding import Mesh
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.recordings import Recording
+from tal_jax.methods import Metrics
 from tal_jax.training import sharding, update
 from tal_jax.training.state import TrainState
 
 # (state, number of updates made, blocks to make) -> state and the means over the new updates.
-Advance = Callable[[TrainState, int, int], tuple[TrainState, update.Metrics]]
+Advance = Callable[[TrainState, int, int], tuple[TrainState, Metrics]]
 
 # Features that need more of the device's memory are streamed: the rest is for the network.
 _RESIDENT_SHARE = 0.6
@@ -62,8 +63,7 @@ def _device_bytes() -> int:
 # --- training ---
 
 
-@contextlib.contextmanager
-def resident(
+def open_pipeline(
     model: Any,
     config: ml_collections.FrozenConfigDict,
     timeline: timelines.Timeline,
@@ -72,28 +72,42 @@ def resident(
     lengths: timelines.Lengths,
     key: jax.Array,
     mesh: Mesh | None = None,
-) -> Iterator[Advance]:
-    """Trains on a timeline that lies on the device: one dispatch for any number of blocks.
+) -> contextlib.AbstractContextManager[Advance]:
+    """Trains on a timeline by blocks of updates.
 
     Args:
       model: the network.
       config: of the run.
-      timeline: with features.
-      recordings: that it is made of; not needed here.
-      lengths: see `steps.make_block`.
+      timeline: with features on the device, or on the host without features.
+      recordings: that the timeline is made of, once or several times one after the other.
+      lengths: see `update.make_block`.
       key: of the round.
-      mesh: of the devices, each of which gets the whole timeline.
+      mesh: of the devices.
+
+    Returns:
+      A context that yields `Advance`.
+
+    Raises:
+      ValueError: from `Advance`, if features that are read from files hold NaN or infinity, or
+        cannot be read any more.
     """
-    del recordings
+    if timeline.features is None:
+        return _streamed(model, config, timeline, recordings, lengths, key, mesh)
+    return _resident(model, config, timeline, lengths, key, mesh)
+
+
+@contextlib.contextmanager
+def _resident(model, config, timeline, lengths, key, mesh) -> Iterator[Advance]:
+    """Features on the device, each of which gets the whole timeline: one call for all blocks."""
     run = update.make_run(model, update.compiled_config(config), lengths, mesh)
-    rows = timelines.rows_to_draw(timeline, lengths)
+    rows = packing.rows_to_draw(timeline, lengths)
     timeline, rows, settings = sharding.replicate(
         (timeline, rows, update.settings_of(config)), mesh
     )
     key = sharding.replicate_key(key, mesh)
 
     def advance(state, step, num_blocks):
-        del step  # the state knows
+        del step  # part of the state
         num_blocks = sharding.replicate(np.int32(num_blocks), mesh)
         return run(state, timeline, rows, settings, key, num_blocks)
 
@@ -101,65 +115,45 @@ def resident(
 
 
 @contextlib.contextmanager
-def streamed(
-    model: Any,
-    config: ml_collections.FrozenConfigDict,
-    timeline: timelines.Timeline,
-    recordings: Sequence[Recording],
-    *,
-    lengths: timelines.Lengths,
-    key: jax.Array,
-    mesh: Mesh | None = None,
-) -> Iterator[Advance]:
-    """Trains on features that stay in their files: those of two blocks at most are on the device.
+def _streamed(model, config, timeline, recordings, lengths, key, mesh) -> Iterator[Advance]:
+    """Features that stay in their files: those of two blocks at most are on the device.
 
-    A thread reads the next block's while a block computes. It ends with the context.
-
-    Args:
-      model: the network.
-      config: of the run.
-      timeline: on the host, without features.
-      recordings: that it is made of, once or several times one after the other.
-      lengths: see `steps.make_block`.
-      key: of the round.
-      mesh: of the devices; each reads the recordings of its own part of the batches alone.
-
-    Raises:
-      ValueError: from `Advance`, if features hold NaN or infinity, or cannot be read any more.
+    A thread reads the next block's while a block computes; it ends with the context. Each device
+    reads the recordings of its own part of the batches only.
     """
     compiled, every = update.compiled_config(config), config.train.search_every
     precision = config.model.precision
     run = _make_block(model, compiled, lengths, mesh)
     starts = jnp.arange(0, config.train.steps, every, dtype=jnp.int32)
-    drawn_from = jnp.asarray(timelines.rows_to_draw(timeline, lengths))
+    drawn_from = jnp.asarray(packing.rows_to_draw(timeline, lengths))
     rows = np.asarray(_rows_of_blocks(key, starts, drawn_from, compiled))
-    # [blocks, U, B] as [blocks, lanes, U, B of a lane]: each lane reads what it visits.
-    rows = np.stack(np.split(rows, sharding.num_lanes(mesh), axis=-1), axis=1)
+    # [blocks, U, B] as [blocks, shards, U, B of a shard]: each shard reads what it visits.
+    rows = np.stack(np.split(rows, sharding.num_shards(mesh), axis=-1), axis=1)
     # One shape for all blocks of the round, so that they share a program.
     num_chosen = min(len(timeline.counts), rows[0, 0].size)
     num_rows = packing.spacious(
-        max(_num_snippets(recordings, lane) for block in rows for lane in block)
+        max(_num_snippets(recordings, shard) for block in rows for shard in block)
     )
     settings = sharding.replicate(update.settings_of(config), mesh)
     key = sharding.replicate_key(key, mesh)
 
-    def load_lane(rows):
+    def load_shard(rows):
         chosen, places = np.unique(rows, return_inverse=True)
         chosen = np.pad(chosen, (0, num_chosen - chosen.size), mode="edge")
         block = _read_rows(timeline, recordings, chosen, num_rows, precision)
         return block, places.reshape(rows.shape).astype(np.int32)
 
     def load(start, before):
-        lanes = [load_lane(rows[start // every, lane]) for lane in sharding.own_lanes(mesh)]
-        block = jax.tree.map(lambda *parts: np.concatenate(parts), *(lane[0] for lane in lanes))
-        places = np.concatenate([lane[1] for lane in lanes], axis=1)
+        shards = [load_shard(rows[start // every, shard]) for shard in sharding.local_shards(mesh)]
+        block = jax.tree.map(lambda *parts: np.concatenate(parts), *(shard[0] for shard in shards))
+        places = np.concatenate([shard[1] for shard in shards], axis=1)
         # Only now is there room for it: a block computes, and this one is the next.
         jax.block_until_ready(before)
         return sharding.split(block, mesh), sharding.split(places, mesh, axis=1)
 
     with futures.ThreadPoolExecutor(max_workers=1) as reader:
         awaited: dict[int, futures.Future] = {}  # by the block's first update; at most one
-        before = None  # metrics of the last block, which tell when it is done
+        before = None  # metrics of the last block: ready when it is done
 
         def advance(state, step, num_blocks):
             nonlocal before
@@ -208,7 +202,7 @@ def chunks(
       `ValueError` as `read_features` does, and as many rows make as large a chunk.
     """
     mesh = sharding.local_mesh()
-    if timeline.recordings.features is not None:
+    if timeline.features is not None:
         return functools.partial(timelines.take, sharding.replicate(timeline, mesh))
     longest_first = sorted(packing.snippet_counts(recordings), reverse=True)
 
@@ -225,13 +219,11 @@ def _read_rows(timeline, recordings, rows, num_rows, precision):
     own, places = np.unique(rows % len(recordings), return_inverse=True)
     wanted = [recordings[index] for index in own]
     ends = np.cumsum(packing.snippet_counts(wanted), dtype=np.int32)
-    chunk = timelines.take(timeline, rows)
-    packed = dataclasses.replace(
-        chunk.recordings,
+    return dataclasses.replace(
+        timelines.take(timeline, rows),
         features=packing.pack_features(wanted, num_rows=num_rows, precision=precision),
         first=np.concatenate([[0], ends[:-1]]).astype(np.int32)[places],
     )
-    return dataclasses.replace(chunk, recordings=packed)
 
 
 def _num_snippets(recordings, rows):

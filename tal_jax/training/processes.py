@@ -1,7 +1,7 @@
-"""What several processes of one run tell each other.
+"""Multi-process (multi-host) communication.
 
-Each process of `jax.distributed` holds its own devices and reads what it needs of the data. Only
-the first one touches the work directory; here all learn what it found there. With a single process
+Each process of `jax.distributed` has its own devices and reads its share of the data. The primary
+process alone reads and writes the work directory and broadcasts the results. With a single process
 everything here is a plain call.
 """
 
@@ -15,12 +15,12 @@ import numpy as np
 _T = TypeVar("_T")
 
 
-def start(where: str) -> None:
-    """Joins the other processes; to be called before anything touches a device.
+def initialize(where: str) -> None:
+    """Joins the other processes; call it before anything uses a device.
 
     Args:
       where: `"HOST:PORT,COUNT,INDEX"`, the address of the first process, how many there are and
-        which one this is; or `"auto"` on a cluster that tells (Slurm, TPU).
+        which one this is; or `"auto"` on a cluster that JAX detects (Slurm, TPU).
 
     Raises:
       ValueError: if it is neither, or they cannot be reached.
@@ -40,8 +40,8 @@ def start(where: str) -> None:
         raise ValueError(f"processes {where!r}: they cannot be joined ({line})") from error
 
 
-def is_first() -> bool:
-    """Whether this is the process that writes."""
+def is_primary() -> bool:
+    """Whether this is the process that reads and writes the work directory."""
     return jax.process_index() == 0
 
 
@@ -50,13 +50,13 @@ def count() -> int:
     return jax.process_count()
 
 
-def mine(items: Iterable[_T]) -> list[_T]:
-    """This process's share of some work: every n-th piece, for n processes."""
+def host_shard(items: Iterable[_T]) -> list[_T]:
+    """This process's share of some items: every n-th, for n processes."""
     return list(items)[jax.process_index() :: count()]
 
 
-def once(function: Callable[..., _T], *args: Any) -> _T:
-    """Calls a function in the first process and returns its result in all of them.
+def on_primary(function: Callable[..., _T], *args: Any) -> _T:
+    """Calls a function in the primary process and returns its result in all of them.
 
     Args:
       function: may read and write files; returns values that JSON can hold.
@@ -68,32 +68,32 @@ def once(function: Callable[..., _T], *args: Any) -> _T:
     """
     if count() == 1:
         return function(*args)
-    told, error = {}, None
-    if is_first():
+    reply, error = {}, None
+    if is_primary():
         try:
-            told = {"result": function(*args)}
+            reply = {"result": function(*args)}
         except (ValueError, OSError) as raised:
             error = raised
-            told = {"error": str(raised), "of_files": isinstance(raised, OSError)}
-    told = json.loads(gather_bytes(json.dumps(told).encode())[0])
-    if "error" in told:
-        kind = OSError if told["of_files"] else ValueError
-        raise error or kind(told["error"])
-    return told["result"]
+            reply = {"error": str(raised), "of_files": isinstance(raised, OSError)}
+    reply = json.loads(all_gather_bytes(json.dumps(reply).encode())[0])
+    if "error" in reply:
+        kind = OSError if reply["of_files"] else ValueError
+        raise error or kind(reply["error"])
+    return reply["result"]
 
 
-def gather(parts: dict[str, Any]) -> dict[str, Any]:
-    """The union of what the processes hold, dictionaries of values that JSON can hold."""
+def all_gather(parts: dict[str, Any]) -> dict[str, Any]:
+    """The union of all processes' dictionaries, whose values JSON can hold."""
     if count() == 1:
         return parts
     merged = {}
-    for part in gather_bytes(json.dumps(parts).encode()):
+    for part in all_gather_bytes(json.dumps(parts).encode()):
         merged |= json.loads(part)
     return merged
 
 
-def gather_bytes(payload: bytes) -> list[bytes]:
-    """What every process holds, in their order."""
+def all_gather_bytes(payload: bytes) -> list[bytes]:
+    """The payload of every process, in their order."""
     if count() == 1:
         return [payload]
     from jax.experimental import multihost_utils
@@ -106,7 +106,7 @@ def gather_bytes(payload: bytes) -> list[bytes]:
 
 
 def share_arrays(tree: _T) -> _T:
-    """The first process's host arrays, in all processes."""
+    """The primary process's host arrays, in all processes."""
     if count() == 1:
         return tree
     from jax.experimental import multihost_utils

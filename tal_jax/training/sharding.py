@@ -35,11 +35,11 @@ def make_mesh(batch_size: int, *, layer_shards: int = 1) -> Mesh | None:
         raise ValueError(
             f"train.layer_shards={layer_shards}; expected a divisor of the {len(devices)} devices"
         )
-    lanes = len(devices) // layer_shards
-    fitting = max(size for size in range(1, lanes + 1) if batch_size % size == 0)
-    if jax.process_count() > 1 and fitting < lanes:
+    shards = len(devices) // layer_shards
+    fitting = max(size for size in range(1, shards + 1) if batch_size % size == 0)
+    if jax.process_count() > 1 and fitting < shards:
         raise ValueError(
-            f"train.batch_size={batch_size}; expected a multiple of {lanes}, since "
+            f"train.batch_size={batch_size}; expected a multiple of {shards}, since "
             f"{len(devices)} devices of {jax.process_count()} processes split a batch"
         )
     size = fitting * layer_shards
@@ -57,24 +57,24 @@ def _mesh(shape: tuple[int, int], devices: list[jax.Device]) -> Mesh:
     return jax.make_mesh(shape, (DATA, LAYER), axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def num_lanes(mesh: Mesh | None) -> int:
+def num_shards(mesh: Mesh | None) -> int:
     """Over how many devices the recordings of a batch are split."""
     return 1 if mesh is None else mesh.shape[DATA]
 
 
-def own_lanes(mesh: Mesh | None) -> list[int]:
-    """The lanes that this process's devices are."""
+def local_shards(mesh: Mesh | None) -> list[int]:
+    """The shards that this process's devices are."""
     if mesh is None:
         return [0]
     first = mesh.devices[:, 0]
-    return [lane for lane, one in enumerate(first) if one.process_index == jax.process_index()]
+    return [shard for shard, one in enumerate(first) if one.process_index == jax.process_index()]
 
 
 def split(tree: Any, mesh: Mesh | None, *, axis: int = 0) -> Any:
-    """Puts arrays onto the devices, the equal parts of an axis onto one lane each.
+    """Puts arrays onto the devices, the equal parts of an axis onto one shard each.
 
     Args:
-      tree: host arrays with the parts of `own_lanes` one after another.
+      tree: host arrays with the parts of `local_shards` one after another.
       mesh: from `make_mesh`.
       axis: that is split.
     """
@@ -86,8 +86,8 @@ def split(tree: Any, mesh: Mesh | None, *, axis: int = 0) -> Any:
     )
 
 
-def per_lane(function: Callable, mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable:
-    """Runs a function on each lane's own recordings, without a word between the devices.
+def map_shards(function: Callable, mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable:
+    """Runs a function on each shard's own recordings, without a word between the devices.
 
     What has loops of a length that depends on the data needs this: split by the compiler, every
     iteration would wait for all devices.

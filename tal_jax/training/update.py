@@ -1,4 +1,4 @@
-"""The compiled part of training: updates and searches for pseudo labels, of any method."""
+"""The compiled part of training: updates, and searches for pseudo labels, of any method."""
 
 import functools
 from collections.abc import Callable
@@ -13,10 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from tal_jax import methods
 from tal_jax.data import timeline as timelines
+from tal_jax.methods import Metrics
 from tal_jax.training import sharding
 from tal_jax.training.state import TrainState
-
-Metrics = dict[str, jax.Array]
 
 # Settings of `config.train` that are traced, like the weights of the loss's parts.
 _RATES = ("learning_rate", "l2")
@@ -48,7 +47,7 @@ def _make_init(model: Any) -> Callable:
 
 def settings_of(config: ml_collections.ConfigDict) -> Metrics:
     """The numbers that may change without another compilation, as arrays."""
-    names = methods.method_of(config).WEIGHTS
+    names = methods.method_of(config).loss_weights
     numbers = {name: config.loss[name] for name in names}
     numbers |= {name: config.train[name] for name in _RATES}
     return {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
@@ -59,7 +58,7 @@ def compiled_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenC
     values = config.to_dict()
     sections = ("method", "model", "seeds", "loss")
     kept = {name: values[name] for name in sections if name in values}
-    for name in methods.method_of(config).WEIGHTS:
+    for name in methods.method_of(config).loss_weights:
         del kept["loss"][name]
     train = ("batch_size", "search_every", "jitter")
     kept["train"] = {name: values["train"][name] for name in train}
@@ -74,7 +73,7 @@ def choose_rows(
     Args:
       key: of the round.
       step: number of updates before the block.
-      rows: `[S]` the rows to draw from, from `timeline.rows_to_draw`.
+      rows: `[S]` the rows to draw from, from `packing.rows_to_draw`.
       config: from `compiled_config`.
 
     Returns:
@@ -89,10 +88,10 @@ def choose_rows(
 
 
 def _search_batches() -> int:
-    """How many batches are searched side by side.
+    """How many batches are searched at once.
 
-    The search runs through loops as long as its longest recording needs. On a CPU they cost by
-    their contents, so few recordings should wait for the longest; on an accelerator by their steps.
+    The loops of a search are as long as its longest recording needs. On a CPU they cost by their
+    contents, so few recordings should wait for the longest; on an accelerator by their steps.
     """
     return 1 if jax.default_backend() == "cpu" else 8
 
@@ -111,17 +110,17 @@ def make_run(
     lengths: timelines.Lengths,
     mesh: Mesh | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
-    """Compiles training on recordings that all lie on every device.
+    """Compiles training on features that are on every device.
 
     Args:
       model: the network.
       config: from `compiled_config`.
       lengths: see `make_block`.
-      mesh: from `devices.make_mesh`; the results do not depend on it but for rounding.
+      mesh: from `sharding.make_mesh`; the results do not depend on it but for rounding.
 
     Returns:
       `run(state, timeline, rows, settings, key, num_blocks) -> (state, metrics)`: `num_blocks`
-      (traced) times a search and `search_every` updates, with `rows` from `timeline.rows_to_draw`,
+      (traced) times a search and `search_every` updates, with `rows` from `packing.rows_to_draw`,
       the numbers from `settings_of` and the key of the round. The state is donated; the metrics are
       means over all these updates.
     """
@@ -162,7 +161,7 @@ def make_many_runs(
     members = jax.vmap(one, in_axes=(0, 0, None if share_features else 0, 0, 0, 0, None))
 
     def many(state, timeline, rows, settings, key, num_blocks):
-        bare, features = timelines.with_features(timeline, None), timeline.recordings.features
+        bare, features = timelines.with_features(timeline, None), timeline.features
         return members(state, bare, features, rows, settings, key, num_blocks)
 
     return jax.jit(many, donate_argnums=0)
@@ -204,8 +203,8 @@ def make_block(
 ]:
     """A block of training: one search for pseudo labels, then `search_every` updates.
 
-    Only the recordings that these updates visit are searched, each once: what is found in others
-    would be found anew before it is read. So the cost of a search does not grow with the data set.
+    Only the recordings of these updates are searched, each once, so the cost of a search does not
+    grow with the data set.
 
     A search covers whole timelines. An update reads a window of each that is longer, drawn anew.
 
@@ -215,13 +214,13 @@ def make_block(
       lengths: what the update's windows and whole timelines are padded to. Of timelines that do not
         fit into the longest, as many places are read.
       mesh: see `make_run`.
-      split: each lane of the mesh has a timeline of its own, which its part of `rows` counts in.
+      split: each shard of the mesh has its own timeline, and its part of `rows` indexes into that.
 
     Returns:
       `block(state, timeline, rows, settings, key) -> (state, metrics)`, to be compiled, with `rows`
       from `choose_rows`; the metrics are means over the updates.
     """
-    method = methods.method_of(config)
+    method, search_batches = methods.method_of(config), _search_batches()
 
     def loss_fn(params, batch, pseudo, settings, key):
         parts = method.loss(model, config, params, batch, pseudo, settings, key)
@@ -238,8 +237,8 @@ def make_block(
         return sharding.constrain_layers(state, mesh), parts
 
     def search(params, timeline, rows, wanted):
-        """Pseudo labels of the recordings among `rows`, and where among them each row's are."""
-        size = min(rows.shape[1] * _search_batches(), rows.size)
+        """Pseudo labels of the recordings among `rows`, and the place of each row among them."""
+        size = min(rows.shape[1] * search_batches, rows.size)
         num_chunks = -(-min(rows.size, timeline.counts.shape[0]) // size)
         chosen, places = jnp.unique(
             rows, size=num_chunks * size, fill_value=rows[0, 0], return_inverse=True
@@ -267,8 +266,8 @@ def make_block(
             needed = jnp.where(wanted, -(-(end - begin) // size), 0)
             return jax.lax.fori_loop(0, needed, search_chunk, found)
 
-        # From short to long: what a chunk at the end of one length finds in the longer ones that
-        # follow is wrong, and written over.
+        # From short to long: the last chunk of one length also covers some longer timelines, whose
+        # results are wrong, and overwritten by the next length.
         begin = jnp.int32(0)
         for length, end in zip(lengths.whole, ends, strict=True):
             # As much at once as in an update.
@@ -278,7 +277,7 @@ def make_block(
         return found, places
 
     def read(timeline, rows, keys, window_keys, found, places):
-        """A batch, and what was found in its recordings."""
+        """A batch, and the pseudo labels of its recordings."""
         own = timelines.take(timeline, rows)
         pseudo = jax.tree.map(lambda values: values[places], found)
         first = None
@@ -287,10 +286,10 @@ def make_block(
             pseudo = pseudo.window(first, lengths.window)
         return timelines.resample_batch(own, lengths.window, keys=keys, first=first), pseudo
 
-    lane, lanes = P(sharding.DATA), P(None, sharding.DATA)
-    known = lane if split else P()
-    search = sharding.per_lane(search, mesh, (P(), known, lanes, P()), (lane, lanes))
-    read = sharding.per_lane(read, mesh, (known, lane, lane, lane, lane, lane), lane)
+    shard, shards = P(sharding.DATA), P(None, sharding.DATA)
+    known = shard if split else P()
+    search = sharding.map_shards(search, mesh, (P(), known, shards, P()), (shard, shards))
+    read = sharding.map_shards(read, mesh, (known, shard, shard, shard, shard, shard), shard)
 
     def block(state, timeline, rows, settings, key):
         found, places = search(state.params, timeline, rows, state.step > 0)

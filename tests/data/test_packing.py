@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
+from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
-from tal_jax.data.packing import PackedRecordings, bucket, pack, spacious
+from tal_jax.data.packing import bucket, pack_features, pack_timeline, spacious
 from tal_jax.data.recordings import Point, Recording
 
 GRID = Grid(fps=10, stride_frames=5, window_frames=10)  # two snippets a second
@@ -24,6 +25,11 @@ RECORDINGS = (
     make("b", 6),
     make("c", 1, (Point(0.0, 5),), np.float16),
 )
+
+
+def pack(recordings, *, num_rows=0, **sizes):
+    features = pack_features(recordings, num_rows=num_rows)
+    return timelines.with_features(pack_timeline(recordings, **sizes), features)
 
 
 @pytest.mark.parametrize(
@@ -67,49 +73,49 @@ def test_what_files_hold_is_checked_when_it_is_read(tmp_path):
         pack([recording], length=6)
 
 
-def test_points_become_snippets_and_slots():
+def test_points_become_snippets_and_video_classes():
     packed = pack(RECORDINGS, length=6)
-    # Classes in order: 2 has slot 0, 7 slot 1.
-    assert packed.slot_labels.tolist() == [[2, 7], [0, 0], [5, 0]]
-    assert packed.slot_where.tolist() == [[True, True], [False, False], [True, False]]
+    # Classes in order: 2 has index 0, 7 index 1.
+    assert packed.video_classes.tolist() == [[2, 7], [0, 0], [5, 0]]
+    assert packed.video_class_where.tolist() == [[True, True], [False, False], [True, False]]
     np.testing.assert_allclose(packed.point_times, [[0.6, 1.8, 3.5], [0] * 3, [0] * 3], rtol=1e-6)
-    assert packed.point_slots.tolist() == [[1, 0, 1], [0] * 3, [0] * 3]
+    assert packed.point_class_index.tolist() == [[1, 0, 1], [0] * 3, [0] * 3]
     assert packed.point_where.tolist() == [[True] * 3, [False] * 3, [True, False, False]]
-    labels = np.take_along_axis(packed.slot_labels, packed.point_slots, axis=1)
+    labels = np.take_along_axis(packed.video_classes, packed.point_class_index, axis=1)
     assert labels[packed.point_where].tolist() == [7, 2, 7, 5]
 
 
 def test_types_are_those_of_the_device():
     packed = pack(RECORDINGS, length=6)
     types = {"features": "float32", "point_times": "float32"}
-    types |= {"point_slots": "int32", "slot_labels": "int32", "first": "int32"}
-    for name in ("where", "point_where", "slot_where"):
+    types |= {"point_class_index": "int32", "video_classes": "int32", "first": "int32"}
+    for name in ("where", "point_where", "video_class_where"):
         types[name] = "bool"
     assert {name: getattr(packed, name).dtype.name for name in types} == types
 
 
 def test_room_for_more_is_left_empty():
-    packed = pack(RECORDINGS, length=9, num_points=5, num_slots=4)
+    packed = pack(RECORDINGS, length=9, num_points=5, num_video_classes=4)
     assert packed.features.shape == (11, 3) and packed.where.shape == (3, 9)
     assert packed.point_times.shape == packed.point_where.shape == (3, 5)
-    assert packed.slot_labels.shape == packed.slot_where.shape == (3, 4)
+    assert packed.video_classes.shape == packed.video_class_where.shape == (3, 4)
     tight = pack(RECORDINGS, length=6)
     np.testing.assert_array_equal(packed.point_times[:, :3], tight.point_times)
-    np.testing.assert_array_equal(packed.slot_labels[:, :2], tight.slot_labels)
-    assert packed.point_where.sum() == 4 and packed.slot_where.sum() == 3
+    np.testing.assert_array_equal(packed.video_classes[:, :2], tight.video_classes)
+    assert packed.point_where.sum() == 4 and packed.video_class_where.sum() == 3
     # Too little room grows.
-    assert pack(RECORDINGS, length=6, num_points=1, num_slots=1).point_times.shape == (3, 3)
+    assert pack(RECORDINGS, length=6, num_points=1, num_video_classes=1).point_times.shape == (3, 3)
 
 
 def test_recordings_without_points_keep_one_empty_place():
     packed = pack(RECORDINGS[1:2], length=6)
-    assert packed.point_times.shape == packed.slot_labels.shape == (1, 1)
-    assert not packed.point_where.any() and not packed.slot_where.any()
+    assert packed.point_times.shape == packed.video_classes.shape == (1, 1)
+    assert not packed.point_where.any() and not packed.video_class_where.any()
 
 
-def test_packed_recordings_are_a_pytree():
+def test_timelines_are_a_pytree():
     doubled = jax.tree.map(lambda values: values * 2, pack(RECORDINGS, length=6))
-    assert isinstance(doubled, PackedRecordings)
+    assert isinstance(doubled, timelines.Timeline)
     assert doubled.first.tolist() == [0, 8, 20]
 
 

@@ -1,13 +1,16 @@
 """Score sequences in a file: what is written comes back bit by bit, what is broken is refused."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
-from tal_jax.data.predictions import RecordingScores, ScoreSequence, read_scores, write_scores
+from tal_jax.data.predictions import (
+    Predictions,
+    RecordingPredictions,
+    read_predictions,
+    write_predictions,
+)
 
 GRID = Grid(fps=30000 / 1001, stride_frames=16, window_frames=24)
 
@@ -15,34 +18,34 @@ GRID = Grid(fps=30000 / 1001, stride_frames=16, window_frames=24)
 def _sequence(length, cumulative, seed=0):
     rng = np.random.default_rng(seed)
     said = rng.normal(size=(length, 3)), rng.random(length), rng.random(3), cumulative
-    return ScoreSequence(*(values.astype(np.float32) for values in said))
+    return Predictions(*(values.astype(np.float32) for values in said))
 
 
 def _recording(long=False):
     original = _sequence(7, np.arange(8))
     last = _sequence(9, np.array([0, 1, 2, 4, 6, 7, 8, 9]), seed=1) if long else original
-    return RecordingScores(GRID, 3.7, original, last)
+    return RecordingPredictions(GRID, 3.7, original, last)
 
 
 def test_round_trip(tmp_path):
     written = {"a": _recording(), "b/c": _recording(long=True), "b": _recording()}
-    write_scores(tmp_path / "s.npz", written)
-    found = read_scores(tmp_path / "s.npz")
+    write_predictions(tmp_path / "s.npz", written)
+    found = read_predictions(tmp_path / "s.npz")
     assert list(found) == list(written)
     for name, one in written.items():
         assert found[name].grid == one.grid and found[name].duration_s == one.duration_s
         assert (found[name].last is found[name].original) == (one.last is one.original)
-        for part in ("original", "last"):
-            left, right = getattr(found[name], part), getattr(one, part)
-            for field in dataclasses.fields(ScoreSequence):
-                value = getattr(left, field.name)
+        for timeline in ("original", "last"):
+            left, right = getattr(found[name], timeline), getattr(one, timeline)
+            for part in ("cas", "actionness", "video_scores", "cumulative"):
+                value = getattr(left, part)
                 assert value.dtype == np.float32
-                np.testing.assert_array_equal(value, getattr(right, field.name))
+                np.testing.assert_array_equal(value, getattr(right, part))
 
 
 def test_layout(tmp_path):
     """As the module says; other programs read it, too."""
-    write_scores(tmp_path / "s.npz", {"x/y": _recording(long=True)})
+    write_predictions(tmp_path / "s.npz", {"x/y": _recording(long=True)})
     shapes = {name: array.shape for name, array in files.read_npz(tmp_path / "s.npz").items()}
     assert shapes == {
         "x/y/clock": (4,),
@@ -55,7 +58,7 @@ def test_layout(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"a/video": None}, "no array 'a/video'; expected scores that tal_jax saved"),
+        ({"a/video": None}, "no array 'a/video'; expected predictions that tal_jax saved"),
         ({"a/clock": None}, "no array 'a/clock'"),
         ({"a/cumulative": None}, "no array 'a/cumulative'"),
         ({"a/long_video": None}, "no array 'a/long_video'"),
@@ -71,14 +74,14 @@ def test_layout(tmp_path):
 )
 def test_broken_files_are_refused(tmp_path, change, message):
     path = tmp_path / "s.npz"
-    write_scores(path, {"a": _recording(long=True)})
+    write_predictions(path, {"a": _recording(long=True)})
     arrays = files.read_npz(path) | change
     files.write_npz(path, {name: array for name, array in arrays.items() if array is not None})
     with pytest.raises(ValueError) as caught:
-        read_scores(path)
+        read_predictions(path)
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
 
 
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*none\.npz"):
-        read_scores(tmp_path / "none.npz")
+        read_predictions(tmp_path / "none.npz")

@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import methods, pipeline
+from tal_jax import methods
 from tal_jax.config import DEFAULTS
 from tal_jax.data import sliding_window
 from tal_jax.data.recordings import Recording
+from tal_jax.inference import forward, localize
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.inference.predict import predict, predict_mean
 from tal_jax.ops import resampling
 from tal_jax.training import update
 
@@ -86,15 +89,17 @@ def test_streamed_network_is_the_whole_one(method, settings):
     model = method.make_model(config, NUM_CLASSES)
     features, where = _features(), np.ones((1, LENGTH), bool)
     params = model.init(jax.random.key(0), features[None], where=where)["params"]
-    whole = method.read_logits(model, config, params, jnp.asarray(features[None]), where)
+    whole = method.logits(model, config, params, jnp.asarray(features[None]), where)
     # Cores shorter than the network's reach, and a last one that is not full.
-    got = method.stream_logits(model, config, params, _windows(features, size=7, reach=model.reach))
+    got = method.sliding_logits(
+        model, config, params, _windows(features, size=7, reach=model.reach)
+    )
     jax.tree.map(
         lambda got, want: np.testing.assert_allclose(got, want[0], rtol=1e-5, atol=1e-5), got, whole
     )
     # Without neighbours it would not be.
     short = _windows(features, size=7, reach=0)
-    near = method.stream_logits(model, config, params, short)
+    near = method.sliding_logits(model, config, params, short)
     differences = jax.tree.map(lambda near, got: np.abs(near - got).max(), near, got)
     assert max(jax.tree.leaves(differences)) > 1e-4
 
@@ -107,26 +112,26 @@ def test_long_recording_is_read_as_a_short_one(toy_run, monkeypatch, lengthen):
         {"label": "bump", "score": 1.0, "segment": [10.0, 12.0]},
         {"label": "dip", "score": 0.5, "segment": [44.5, 55.25]},
     ]
-    monkeypatch.setattr(pipeline, "relocalize", lambda scores, *_: dict.fromkeys(scores, found))
-    whole = pipeline._read_round(fitted, 1, recordings, lengthen=lengthen)
-    monkeypatch.setattr(pipeline, "_MOST_AT_ONCE", 64)
-    pieces = pipeline._read_round(fitted, 1, recordings, lengthen=lengthen)
+    monkeypatch.setattr(localize, "localize_predictions", lambda one, *_: dict.fromkeys(one, found))
+    whole = forward.predict_recordings(fitted, 1, recordings, lengthen=lengthen)
+    monkeypatch.setattr(forward, "_MOST_SNIPPETS", 64)
+    pieces = forward.predict_recordings(fitted, 1, recordings, lengthen=lengthen)
     for name, one in whole.items():
-        assert (len(one.last.scores) > len(one.original.scores)) == lengthen
+        assert (len(one.last.cas) > len(one.original.cas)) == lengthen
         for part in ("original", "last"):
             got, want = getattr(pieces[name], part), getattr(one, part)
-            for key in ("scores", "foreground", "video", "cumulative"):
+            for key in ("cas", "actionness", "video_scores", "cumulative"):
                 np.testing.assert_allclose(
                     getattr(got, key), getattr(want, key), rtol=1e-4, atol=1e-5
                 )
 
 
 def test_detections_of_a_long_recording_are_those_of_its_scores(toy_run, monkeypatch):
-    monkeypatch.setattr(pipeline, "_MOST_AT_ONCE", 64)
-    scores = {}
-    found = pipeline.predict(toy_run.fitted, [_toy_recording()], scores=scores)
+    monkeypatch.setattr(forward, "_MOST_SNIPPETS", 64)
+    found = predict(toy_run.fitted, [_toy_recording()])
+    scores = predict_mean(toy_run.fitted, [_toy_recording()])
     options = toy_run.fitted.config.localization
-    assert found == pipeline.relocalize(scores, options, toy.CLASSES)
+    assert found == localize_predictions(scores, options, toy.CLASSES)
     # The dip is where it is; the bumps are too short for their class to seem present.
     assert found["r"][0]["label"] == "dip"
     want = toy.GRID.to_seconds(np.array([90, 110]))

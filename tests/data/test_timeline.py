@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -28,12 +29,11 @@ def _numpy(tree):
     return jax.tree.map(np.asarray, tree)
 
 
-_identity_timeline = jax.jit(timelines.identity_timeline)
 _compensate = jax.jit(timelines.compensate)
 _with_own_point = jax.jit(timelines.with_own_point)
 _assign_instances = jax.jit(timelines.assign_instances)
 _resample_batch = jax.jit(timelines.resample_batch, static_argnums=1)
-_trusted = jax.jit(timelines.trusted_proposals, static_argnames="num_slots")
+_trusted = jax.jit(timelines.trusted_proposals, static_argnames="num_video_classes")
 
 
 def _recording(name, length, points):
@@ -44,28 +44,24 @@ def _recording(name, length, points):
 
 def _timeline(*recordings, overlapping=()):
     """The untouched timeline of `(length, [(time, label), ...])` recordings."""
-    packed = packing.pack(
-        [_recording(str(i), *r) for i, r in enumerate(recordings)],
-        length=LENGTH,
-        num_points=3,
-        num_slots=2,
+    made = [_recording(str(i), *r) for i, r in enumerate(recordings)]
+    timeline = packing.pack_timeline(
+        made, length=LENGTH, num_points=3, num_video_classes=2, overlapping=overlapping
     )
-    overlap = np.zeros((NUM_CLASSES, NUM_CLASSES), bool)
-    for pair in overlapping:
-        overlap[pair] = overlap[pair[::-1]] = True
-    return _identity_timeline(packed, overlap)
+    timeline = timelines.with_features(timeline, packing.pack_features(made))
+    return jax.tree.map(jnp.asarray, timeline)
 
 
 def _proposals(*recordings, room=4):
-    """Proposals of recordings, each a list of `(start, end, score, slot)`."""
+    """Proposals of recordings, each a list of `(start, end, score, index)`."""
     shape = (len(recordings), room)
     segments, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
-    slots, where = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    class_index, where = np.zeros(shape, np.int32), np.zeros(shape, bool)
     for row, listed in enumerate(recordings):
-        for column, (start, end, score, slot) in enumerate(listed):
+        for column, (start, end, score, index) in enumerate(listed):
             segments[row, column], scores[row, column] = (start, end), score
-            slots[row, column], where[row, column] = slot, True
-    return timelines.Proposals(segments, scores, slots, where)
+            class_index[row, column], where[row, column] = index, True
+    return timelines.Proposals(segments, scores, class_index, where)
 
 
 # Two recordings: classes 1 and 3 at 2.2 and 6.5; class 2 alone in a short one.
@@ -85,13 +81,15 @@ def test_identity_timeline():
     assert timeline.weights.dtype == np.float32
     assert timeline.counts.tolist() == [9, 5] and timeline.counts.dtype == np.int32
     assert not timeline.instances.any() and not timeline.instance_where.any()
-    assert timeline.rivals[0].tolist() == [[False, True], [True, False]]
+    assert timeline.negative_classes[0].tolist() == [[False, True], [True, False]]
 
 
 def test_overlapping_classes_are_no_rivals():
     for pair in ((1, 3), (3, 1)):
-        assert not np.any(np.asarray(_timeline(*RECORDINGS, overlapping=[pair]).rivals)[0])
-    assert np.any(np.asarray(_timeline(*RECORDINGS, overlapping=[(1, 2)]).rivals)[0])
+        assert not np.any(
+            np.asarray(_timeline(*RECORDINGS, overlapping=[pair]).negative_classes)[0]
+        )
+    assert np.any(np.asarray(_timeline(*RECORDINGS, overlapping=[(1, 2)]).negative_classes)[0])
 
 
 def test_the_untouched_timeline_reads_the_recordings_as_they_are():
@@ -108,8 +106,8 @@ def test_the_untouched_timeline_reads_the_recordings_as_they_are():
     want[0, 2, 0] = want[0, 6, 1] = want[1, 4, 0] = True
     np.testing.assert_array_equal(batch.points, want)
     assert not batch.instances.any()
-    np.testing.assert_array_equal(batch.slot_labels, packed.slot_labels)
-    np.testing.assert_array_equal(batch.rivals, timeline.rivals)
+    np.testing.assert_array_equal(batch.video_classes, packed.video_classes)
+    np.testing.assert_array_equal(batch.negative_classes, timeline.negative_classes)
 
 
 # ---- compensation
@@ -154,7 +152,7 @@ def test_the_new_timeline_by_hand():
     times = batch.resampled.positions[0, :16] + 0.5
     assert np.floor(times).astype(int).tolist() == old
     np.testing.assert_allclose(times[3:6], [2 + 1 / 6, 2.5, 2 + 5 / 6], rtol=1e-5)
-    features = np.asarray(timeline.recordings.features)[:9]
+    features = np.asarray(timeline.features)[:9]
     want = [np.interp(times - 0.5, np.arange(9), column) for column in features.T]
     np.testing.assert_allclose(batch.features[0, :16].T, want, rtol=1e-4, atol=1e-5)
     # Every new snippet read from a point's old snippet is positive.
@@ -267,14 +265,14 @@ def test_windows_cover_the_timeline_and_its_ends():
 ])  # fmt: skip
 def test_lengths(counts, whole):
     """The longest timeline fits, with a quarter too much at most."""
-    lengths = timelines.lengths_of(np.array(counts), 640)
+    lengths = packing.lengths_of(np.array(counts), 640)
     assert lengths == (640, whole) and lengths.windowed == (max(counts) > 640)
     assert max(counts) <= whole[-1] < 1.25 * max(max(counts), 640)
 
 
 def test_long_timelines_are_drawn_as_often_as_they_hold_windows():
     timeline = _timeline((9, []), (3, []), (5, []))
-    draw = timelines.rows_to_draw
+    draw = packing.rows_to_draw
     assert draw(timeline, timelines.Lengths(2, (10,))).tolist() == [0] * 4 + [1, 1, 2, 2]
     assert draw(timeline, timelines.Lengths(4, (10,))).tolist() == [0, 0, 1, 2]
     assert draw(timeline, timelines.Lengths(10, (10,))).tolist() == [0, 1, 2]
@@ -298,9 +296,9 @@ def test_most_points_of_any_window():
                 ]
                 of_all = max(of_all, len(inside))
                 of_class = max(of_class, *np.bincount(inside))
-        found = timelines.most_points_of(listed, window)
+        found = packing.most_points_of(listed, window)
         assert found == timelines.MostPoints(of_class, of_all)
-    assert timelines.most_points_of([_recording("none", 4, [])], 4) == timelines.MostPoints(0, 0)
+    assert packing.most_points_of([_recording("none", 4, [])], 4) == timelines.MostPoints(0, 0)
 
 
 # ---- rows
@@ -311,16 +309,16 @@ def test_take_picks_rows():
     got = timelines.take(timeline, np.array([1, 1, 0]))
     assert got.counts.tolist() == [5, 5, 16]
     np.testing.assert_array_equal(got.weights[2], timeline.weights[0])
-    assert got.recordings.first.tolist() == [9, 9, 0]
-    assert got.recordings.features is timeline.recordings.features
+    assert got.first.tolist() == [9, 9, 0]
+    assert got.features is timeline.features
 
 
 def test_join_repeats_the_rows_and_not_the_features():
     plain, longer = _numpy(_timeline(*RECORDINGS)), _numpy(_compensated())
     got = timelines.join(longer, plain)
     assert got.counts.tolist() == [16, 5, 9, 5]
-    assert got.recordings.first.tolist() == [0, 9, 0, 9]
-    assert got.recordings.features is longer.recordings.features
+    assert got.first.tolist() == [0, 9, 0, 9]
+    assert got.features is longer.features
     batch = _numpy(_resample_batch(got, 18))
     np.testing.assert_array_equal(batch.features[2:], _resample_batch(plain, 18).features)
     np.testing.assert_array_equal(batch.features[:2], _resample_batch(longer, 18).features)
@@ -329,10 +327,10 @@ def test_join_repeats_the_rows_and_not_the_features():
 # ---- trusted proposals
 
 
-def _reference_trusted(scores, slots, num_slots, alpha, where):
+def _reference_trusted(scores, class_index, num_video_classes, alpha, where):
     trusted = np.zeros(len(scores), bool)
-    for slot in range(num_slots):
-        mine = [i for i in range(len(scores)) if where[i] and slots[i] == slot]
+    for index in range(num_video_classes):
+        mine = [i for i in range(len(scores)) if where[i] and class_index[i] == index]
         mine.sort(key=lambda i: -scores[i])
         clipped = [max(float(scores[i]), 0) for i in mine]
         for rank, i in enumerate(mine):
@@ -346,10 +344,10 @@ def test_trusted_proposals_against_a_loop(alpha):
     for seed in range(6):
         rng = np.random.default_rng(seed)
         scores = rng.normal(0.3, 0.5, 20).astype(np.float32)
-        slots, where = rng.integers(0, 3, 20).astype(np.int32), rng.random(20) < 0.8
+        class_index, where = rng.integers(0, 3, 20).astype(np.int32), rng.random(20) < 0.8
         spoiled = np.where(where, scores, np.nan)
-        got = _trusted(spoiled, slots, num_slots=4, alpha=alpha, where=where)
-        np.testing.assert_array_equal(got, _reference_trusted(scores, slots, 4, alpha, where))
+        got = _trusted(spoiled, class_index, num_video_classes=4, alpha=alpha, where=where)
+        np.testing.assert_array_equal(got, _reference_trusted(scores, class_index, 4, alpha, where))
 
 
 TRUSTED = {
@@ -370,20 +368,22 @@ TRUSTED = {
 @pytest.mark.parametrize("name", TRUSTED)
 def test_trusted_proposals_by_hand(name):
     scores, alpha, want = TRUSTED[name]
-    scores, slots = np.array(scores, np.float32), np.zeros(3, np.int32)
-    got = _trusted(scores, slots, num_slots=2, alpha=alpha, where=np.ones(3, bool))
+    scores, class_index = np.array(scores, np.float32), np.zeros(3, np.int32)
+    got = _trusted(scores, class_index, num_video_classes=2, alpha=alpha, where=np.ones(3, bool))
     np.testing.assert_array_equal(got, np.array(want, bool))
 
 
 def test_one_share_adds_up_in_any_rounding():
     scores = np.random.default_rng(0).random(300).astype(np.float32)
     everything = np.ones(300, bool)
-    got = _trusted(scores, np.zeros(300, np.int32), num_slots=1, alpha=1.0, where=everything)
+    got = _trusted(
+        scores, np.zeros(300, np.int32), num_video_classes=1, alpha=1.0, where=everything
+    )
     assert np.all(got)
 
 
 def test_with_own_point():
-    # Points of slot 0 at 2.2 and of slot 1 at 6.5.
+    # Points of index 0 at 2.2 and of index 1 at 6.5.
     proposals = _proposals(
         [(2, 3, 0.1, 0), (6, 8, 0.9, 0), (6.5, 7, 0.5, 1), (5, 6.5, 0.5, 1), (0, 9, 0.5, 1)], room=6
     )
@@ -409,7 +409,7 @@ def test_best_of_each_place():
 
 # ---- pseudo instances
 
-# Points of class 0 (slot 0) at 3.5 and of class 1 (slot 1) at 8.5.
+# Points of class 0 (index 0) at 3.5 and of class 1 (index 1) at 8.5.
 POINTS = [(3.5, 0), (8.5, 1)]
 INSTANCES = {
     # name: proposals, instance of the first point
@@ -490,7 +490,7 @@ def _entry(label, start, end, score):
 
 def _read(results, grid=GRID):
     recordings = [dataclasses.replace(_recording(name, 9, ()), grid=grid) for name in ("r", "s")]
-    return timelines.proposals_of(results, recordings, *SLOTS, CLASSES)
+    return packing.pack_proposals(results, recordings, *SLOTS, CLASSES)
 
 
 def test_proposals_of_a_file():
@@ -505,10 +505,12 @@ def test_proposals_of_a_file():
     }
     got = _read(results, Grid(fps=10, stride_frames=5, window_frames=5))
     assert got.where.tolist() == [[True, True, False, False], [False] * 4]
-    assert got.slots[0, :2].tolist() == [1, 0]
+    assert got.class_index[0, :2].tolist() == [1, 0]
     assert got.segments[0, :2].tolist() == [[2, 5], [8, 8]]  # two snippets a second
     assert got.scores[0, :2].tolist() == [0.5, -0.25]
-    assert got.segments.dtype == got.scores.dtype == np.float32 and got.slots.dtype == np.int32
+    assert (
+        got.segments.dtype == got.scores.dtype == np.float32 and got.class_index.dtype == np.int32
+    )
 
 
 @pytest.mark.parametrize("count, room", [(0, 1), (1, 1), (2, 2), (3, 4), (8, 8), (9, 16)])

@@ -9,37 +9,42 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import methods, pipeline
+from tal_jax import methods
 from tal_jax.config import DEFAULTS
 from tal_jax.data import files
 from tal_jax.data.recordings import Scaling
-from tal_jax.inference import export, predict
+from tal_jax.inference import export
+from tal_jax.inference.forward import Fitted
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.inference.predict import predict_mean
+from tal_jax.inference.predict_file import predict_file
+from tal_jax.runs.workdir import export_run, open_run
 from tal_jax.training import update
 
 
 @pytest.fixture(scope="module")
 def exported(toy_run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exported")
-    export.export_run(toy_run.workdir, folder)
+    export_run(toy_run.workdir, folder)
     return folder
 
 
 def test_predicts_what_the_run_does(toy_run, exported):
-    networks = predict.open_run(toy_run.workdir), export.open_export(exported)
+    networks = open_run(toy_run.workdir), export.open_export(exported)
     for name in ("test_0", "test_1"):
         path = toy_run.data / f"{name}.npy"
-        want, got = (predict.predict_file(path, network) for network in networks)
+        want, got = (predict_file(path, network) for network in networks)
         assert got.threshold == want.threshold and got.duration_s == want.duration_s
-        _assert_close(got.scores.original, want.scores.original)
+        _assert_close(got.predictions.original, want.predictions.original)
         # Both localize in the same way; rounding may decide which of two comes first.
         options = toy_run.fitted.config.localization
         for one in (got, want):
-            found = pipeline.relocalize({name: one.scores}, options, toy.CLASSES)[name]
+            found = localize_predictions({name: one.predictions}, options, toy.CLASSES)[name]
             assert one.detections == found and len(found) > 5
 
 
 def _assert_close(got, want):
-    for part in ("scores", "foreground", "video"):
+    for part in ("cas", "actionness", "video_scores"):
         np.testing.assert_allclose(getattr(got, part), getattr(want, part), rtol=1e-4, atol=1e-5)
 
 
@@ -66,14 +71,14 @@ def test_runs_without_this_library(toy_run, exported):
     for row, recording in enumerate(test):
         features[row, : sizes[row]] = recording.features
     where = np.arange(features.shape[1]) < np.array(sizes)[:, None]
-    said, scores = model.call(features, where), {}
-    pipeline.predict(toy_run.fitted, test, scores=scores)
+    said = model.call(features, where)
+    scores = predict_mean(toy_run.fitted, test)
     for row, recording in enumerate(test):
         want = scores[recording.name].original
         np.testing.assert_allclose(
-            said["scores"][row, : sizes[row]], want.scores, rtol=1e-4, atol=1e-5
+            said["scores"][row, : sizes[row]], want.cas, rtol=1e-4, atol=1e-5
         )
-        np.testing.assert_allclose(said["video"][row], want.video, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(said["video"][row], want.video_scores, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("method, settings", [
@@ -92,21 +97,22 @@ def test_every_network_can_be_exported(method, settings):
     where = np.arange(11) < np.array([[11], [7]])
     params = model.init(jax.random.key(0), features, where=where)["params"]
     params = (params, jax.tree.map(lambda leaf: 0.5 * leaf, params))
-    fitted = pipeline.Fitted(params, config, ("a", "b", "c"), 6)
+    fitted = Fitted(params, config, ("a", "b", "c"), 6)
     scaling = Scaling(rng.normal(size=6), rng.uniform(1, 2, size=6))
     serialized = export._serialize(fitted, params, scaling, ("cpu",))
     got = jax.export.deserialize(bytearray(serialized)).call(features, where)
     of_rounds = [
-        module.scores_of(
+        module.predictions(
             compiled,
-            module.read_logits(model, compiled, one, scaling.apply(features), where),
+            module.logits(model, compiled, one, scaling.apply(features), where),
             where,
         )
         for one in params
     ]
     tolerance = 2e-2 if settings.get("precision") else 1e-5
-    for name in ("scores", "foreground", "video"):
-        want = np.mean([getattr(one, name) for one in of_rounds], axis=0)
+    parts = {"scores": "cas", "foreground": "actionness", "video": "video_scores"}
+    for name, part in parts.items():
+        want = np.mean([getattr(one, part) for one in of_rounds], axis=0)
         np.testing.assert_allclose(got[name], want, rtol=tolerance, atol=tolerance)
 
 
@@ -119,12 +125,12 @@ def test_recordings_are_read_once(toy_run, tmp_path):
     config = files.read_json(workdir / "config.json")
     config["sampling"] |= {"compensate": True, "test_compensation": True}
     files.write_json(workdir / "config.json", config)
-    export.export_run(workdir, tmp_path / "exported", platforms=("cpu",))
-    networks = predict.open_run(workdir), export.open_export(tmp_path / "exported")
-    want, got = (predict.predict_file(toy_run.data / "test_0.npy", network) for network in networks)
+    export_run(workdir, tmp_path / "exported", platforms=("cpu",))
+    networks = open_run(workdir), export.open_export(tmp_path / "exported")
+    want, got = (predict_file(toy_run.data / "test_0.npy", network) for network in networks)
     for one in (got, want):
-        assert one.scores.last is one.scores.original
-    _assert_close(got.scores.original, want.scores.original)
+        assert one.predictions.last is one.predictions.original
+    _assert_close(got.predictions.original, want.predictions.original)
 
 
 def test_changed_files_are_refused(exported, tmp_path):
@@ -153,5 +159,5 @@ def test_changed_files_are_refused(exported, tmp_path):
 def test_missing_package(toy_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "flatbuffers", None)
     with pytest.raises(ValueError, match=r'pip install "tal_jax\[export\]"'):
-        export.export_run(toy_run.workdir, tmp_path / "exported")
+        export_run(toy_run.workdir, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()

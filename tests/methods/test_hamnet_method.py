@@ -8,14 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tal_jax import losses, methods, pipeline
-from tal_jax.config import check_config, data_config, hamnet_config
+from tal_jax import losses, methods
+from tal_jax.config import DEFAULTS, check_config, data_config, hamnet_config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Recording
+from tal_jax.inference.predict import predict
+from tal_jax.losses.hamnet import hamnet_losses, video_labels
 from tal_jax.methods import hamnet
-from tal_jax.models.hamnet import Attended
+from tal_jax.runs.fit import fit
+from tal_jax.runs.results import evaluate
+from tal_jax.runs.workdir import load_run
 
 GRID = Grid(fps=10, stride_frames=5, window_frames=5)
 NUM_CLASSES, LENGTH = 3, 16
@@ -43,8 +47,9 @@ def _batch(dim=5):
         )
         for number, (length, labels) in enumerate(zip(LENGTHS, LABELS, strict=True))
     ]
-    packed = packing.pack(recordings, length=LENGTH)
-    timeline = timelines.identity_timeline(packed, jnp.zeros((NUM_CLASSES,) * 2, bool))
+    timeline = packing.pack_timeline(recordings, length=LENGTH)
+    timeline = timelines.with_features(timeline, packing.pack_features(recordings))
+    timeline = jax.tree.map(jnp.asarray, timeline)
     return timelines.resample_batch(timeline, LENGTH)
 
 
@@ -69,10 +74,17 @@ def test_losses_against_numpy(variant):
     where = np.arange(LENGTH) < np.array(LENGTHS)[:, None]
     logits[:, ~where], attention[~where] = 1e4, 7  # what lies beyond the end changes nothing
     base, semi, soft, hard = logits
-    soft = soft if variant == "published" else None
-    said = Attended(attention, attention, base, semi, soft, hard)
-    parts = jax.jit(lambda said, batch: hamnet.batch_losses(said, batch, _config(variant)))(
-        said, _batch()
+    outputs = {"base": base, "semi": semi, "hard": hard}
+    if variant == "published":
+        outputs["soft"] = soft
+    batch = _batch()
+    labels = video_labels(batch.video_classes, batch.video_class_where, NUM_CLASSES)
+    parts = jax.jit(hamnet_losses, static_argnames="topk_ratio")(
+        outputs,
+        attention if variant == "published" else None,
+        labels,
+        topk_ratio=4.0,
+        where=batch.where,
     )
     branches = {"base": (base, 1), "semi": (semi, 0), "hard": (hard, 1)}
     if variant == "published":
@@ -106,7 +118,7 @@ def test_total_is_the_weighted_sum():
     compute = jax.jit(
         lambda weights: hamnet.loss(model, config, params, batch, (), weights, jax.random.key(1))
     )
-    weights = {name: jnp.float32(i + 1) for i, name in enumerate(hamnet.WEIGHTS)}
+    weights = {name: jnp.float32(i + 1) for i, name in enumerate(hamnet.METHOD.loss_weights)}
     parts = compute(weights)
     want = sum(
         float(weights[f"lambda_{name}"]) * float(value)
@@ -171,9 +183,9 @@ def _learn(config, dataset, workdir, **settings):
     config.data = data_config("folder")
     config.train.update(steps=200, batch_size=6, learning_rate=3e-3, length=64, search_every=20)
     config.train.update(l2=1e-4, log_every=100, checkpoint_every=200, jitter=False)
-    fitted = pipeline.fit(dataset, config, workdir=workdir, **settings)
-    found = pipeline.predict(fitted, dataset.test)
-    return fitted, pipeline.evaluate(found, dataset.ground_truth, check_config(config))
+    fitted = fit(dataset, config, workdir=workdir, **settings)
+    found = predict(fitted, dataset.test)
+    return fitted, evaluate(found, dataset.ground_truth, check_config(config))
 
 
 @pytest.mark.slow
@@ -184,8 +196,8 @@ def test_learns_from_labels_alone(variant, tmp_path):
     fitted, metrics = _learn(_config(variant), _dataset(), workdir, report=lines.append)
     assert metrics.map[2] > 0.6  # at tIoU .3
     assert any("base" in line and "semi-soft" in line for line in lines)
-    again = pipeline.load_run(workdir)
-    assert pipeline.predict(again, _dataset().test) == pipeline.predict(fitted, _dataset().test)
+    again = load_run(workdir)
+    assert predict(again, _dataset().test) == predict(fitted, _dataset().test)
 
 
 @pytest.mark.slow
@@ -205,7 +217,7 @@ def test_stopped_run_ends_the_same(tmp_path):
     """With the random masks of the document's hard attention, which must go on where they were."""
 
     def fit(workdir, report=lambda line: None):
-        return pipeline.fit(_dataset(), config, workdir=workdir, report=report).params
+        return fit(_dataset(), config, workdir=workdir, report=report).params
 
     def stop(line):
         if "update    40/60" in line:
@@ -228,17 +240,16 @@ def test_base_branch_reads_no_attention(variant):
     params = model.init(jax.random.key(0), batch.features, where=batch.where)["params"]
     base = model.apply({"params": params}, batch.features, where=batch.where).base
     config.model.branch = "base"
-    said = hamnet.read_logits(model, config, params, batch.features, batch.where)
-    read = hamnet.scores_of(config, said, batch.where)
+    said = hamnet.logits(model, config, params, batch.features, batch.where)
+    read = hamnet.predictions(config, said, batch.where)
     softmax = jax.nn.softmax(base)
     expected = (softmax if variant == "document" else base)[..., :-1]
-    np.testing.assert_allclose(read.scores, expected, atol=1e-6)
-    np.testing.assert_allclose(read.foreground, softmax[..., :-1].sum(-1), atol=1e-6)
+    np.testing.assert_allclose(read.cas, expected, atol=1e-6)
+    np.testing.assert_allclose(read.actionness, softmax[..., :-1].sum(-1), atol=1e-6)
 
 
 def test_every_method_is_complete():
-    names = ("make_model", "no_pseudo_labels", "search", "loss", "read_logits")
-    names += ("stream_logits", "scores_of")
-    for method in methods.METHODS.values():
-        assert all(callable(getattr(method, name)) for name in names)
-        assert method.WEIGHTS and method.SHOWN and method.SUPERVISION in ("points", "labels")
+    for name, method in methods.METHODS.items():
+        defaults = DEFAULTS[name]().loss
+        assert method.loss_weights and set(method.loss_weights) <= set(defaults)
+        assert method.progress_terms and method.supervision in ("points", "labels")

@@ -7,7 +7,7 @@ import pytest
 
 from tal_jax.config import rsmp_config
 from tal_jax.data.clock import Grid
-from tal_jax.data.predictions import RecordingScores, ScoreSequence
+from tal_jax.data.predictions import Predictions, RecordingPredictions
 from tal_jax.inference import localization as inference
 from tal_jax.ops import localization
 
@@ -289,8 +289,8 @@ def test_a_recording_full_of_action():
 def _saved(cumulative, video=(1.0, 1.4 / 3)):
     """The scores of twelve new snippets, a second each, of a recording as long as it takes."""
     scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
-    sequence = ScoreSequence(scores, foreground, _curve(*video), _curve(*cumulative))
-    return RecordingScores(Grid(1, 1, 1), len(cumulative) - 1.0, sequence, sequence)
+    sequence = Predictions(scores, foreground, _curve(*video), _curve(*cumulative))
+    return RecordingPredictions(Grid(1, 1, 1), len(cumulative) - 1.0, sequence, sequence)
 
 
 def _locate_scores(recordings, *, max_runs, **changes):

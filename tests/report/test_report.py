@@ -12,7 +12,12 @@ import pytest
 
 from tal_jax.data.clock import Grid
 from tal_jax.data.files import write_json, write_npz
-from tal_jax.data.predictions import RecordingScores, ScoreSequence, read_scores, write_scores
+from tal_jax.data.predictions import (
+    Predictions,
+    RecordingPredictions,
+    read_predictions,
+    write_predictions,
+)
 from tal_jax.report import html as report_html
 from tal_jax.report import write_picture, write_report
 from tal_jax.report.pages import fill_template
@@ -103,10 +108,10 @@ def _write_scores(folder, names):
     def scores():
         values = random.random((40, 3)) * [1.0, 1.0, 0.01]  # no "sit"
         said = (values, random.random(40), values.max(axis=0), np.arange(41))
-        sequence = ScoreSequence(*(one.astype(np.float32) for one in said))
-        return RecordingScores(Grid(50, 25, 75), 20.0, sequence, sequence)
+        sequence = Predictions(*(one.astype(np.float32) for one in said))
+        return RecordingPredictions(Grid(50, 25, 75), 20.0, sequence, sequence)
 
-    write_scores(folder / "scores_test.npz", {name: scores() for name in names})
+    write_predictions(folder / "scores_test.npz", {name: scores() for name in names})
 
 
 class _Page(html.parser.HTMLParser):
@@ -268,9 +273,9 @@ def test_all_rounds_stand_behind_the_last(toy_run):
         name: len(entries) for name, entries in want.items()
     }
     assert last.evaluation == json.loads((toy_run.workdir / "evaluation.json").read_text())
-    together = read_scores(toy_run.workdir / "scores_test.npz")
+    together = read_predictions(toy_run.workdir / "scores_test.npz")
     for name, curves in work.curves.items():
-        np.testing.assert_array_equal(curves.classes, together[name].original.scores)
+        np.testing.assert_array_equal(curves.classes, together[name].original.cas)
     data = report_html._report_data(work)
     assert [one["name"] for one in data["rounds"]] == ["round 0", "round 1", "all rounds"]
     assert {len(one["rounds"]) for one in data["test"]} == {3}

@@ -4,12 +4,18 @@ import ml_collections
 import numpy as np
 import pytest
 
-from tal_jax import pipeline
 from tal_jax.config import rsmp_config
 from tal_jax.data.clock import Grid
-from tal_jax.data.predictions import RecordingScores, ScoreSequence, read_scores, write_scores
+from tal_jax.data.predictions import (
+    Predictions,
+    RecordingPredictions,
+    read_predictions,
+    write_predictions,
+)
 from tal_jax.data.recordings import Point, Recording
-from tal_jax.inference import localization
+from tal_jax.evaluation.point_criterion import point_criterion
+from tal_jax.inference import localize
+from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import tuning
 
 GRID = Grid(fps=2, stride_frames=1, window_frames=1)  # half a second a snippet
@@ -23,12 +29,12 @@ def _recording(name, label, background, peak):
         curve[start : start + 4] = peak
     scores = np.zeros((40, 2), np.float32)
     scores[:, label] = curve
-    sequence = ScoreSequence(
+    sequence = Predictions(
         scores, curve, np.eye(2, dtype=np.float32)[label], np.arange(41, dtype=np.float32)
     )
     points = tuple(Point(GRID.to_seconds(start + 2.2), label) for start in (5, 17, 29))
     recording = Recording(name, np.zeros((40, 1), np.float32), GRID, 20.0, points)
-    return recording, RecordingScores(GRID, 20.0, sequence, sequence)
+    return recording, RecordingPredictions(GRID, 20.0, sequence, sequence)
 
 
 def _options(**changes):
@@ -42,8 +48,8 @@ def problem(tmp_path):
     """Only a level at .5 parts the actions of one class, only one at .2 those of the other."""
     made = [_recording("a", 0, 0.35, 0.6), _recording("b/c", 1, 0.15, 0.25)]
     recordings = [recording for recording, _ in made]
-    write_scores(tmp_path / "scores.npz", {one.name: scores for one, scores in made})
-    return recordings, read_scores(tmp_path / "scores.npz")
+    write_predictions(tmp_path / "scores.npz", {one.name: scores for one, scores in made})
+    return recordings, read_predictions(tmp_path / "scores.npz")
 
 
 def test_the_only_levels_that_part_the_actions_are_chosen(problem):
@@ -56,9 +62,9 @@ def test_the_only_levels_that_part_the_actions_are_chosen(problem):
     assert tuned.options == _options(**changed)
     # Before, every run held all three points.
     assert tuned.criterion_before == 0
-    proposals = localization.proposal_options(tuned.options)
-    found = pipeline.relocalize(scores, proposals, CLASSES)
-    assert tuned.criterion == pipeline.point_criterion(found, recordings, CLASSES) > 0.3
+    proposals = localize.proposal_options(tuned.options)
+    found = localize_predictions(scores, proposals, CLASSES)
+    assert tuned.criterion == point_criterion(found, recordings, CLASSES) > 0.3
     first, *others = tuned.trials
     assert (first.setting, first.value, first.gain) == ("thresholds", (0.0, 0.9), 0)
     assert [trial.value for trial in tuned.trials if trial.chosen] == [(0.2, 0.5), (0.95,)]
@@ -82,7 +88,9 @@ def test_the_only_levels_that_part_the_actions_are_chosen(problem):
 def test_a_gain_within_chance_changes_nothing(problem, monkeypatch, loss, stays):
     """One point gains 0.3, the other gains as well or loses; all other levels are worse."""
     recordings, scores = problem
-    monkeypatch.setattr(pipeline, "relocalize", lambda _, options, classes: {"a": [options]})
+    monkeypatch.setattr(
+        tuning, "localize_predictions", lambda _, options, classes: {"a": [options]}
+    )
 
     def point_scores(found, recordings, classes):
         (options,) = found["a"]
@@ -90,7 +98,7 @@ def test_a_gain_within_chance_changes_nothing(problem, monkeypatch, loss, stays)
             return np.array([0.8, 0.5 - loss])
         return np.array([0.5, 0.5]) if options.thresholds == (0.0, 0.9) else np.zeros(2)
 
-    monkeypatch.setattr(pipeline, "point_scores", point_scores)
+    monkeypatch.setattr(tuning, "point_scores", point_scores)
     options = _options(thresholds=(0.0, 0.9), foreground_thresholds=())
     tuned = tuning.tune(scores, recordings, options, CLASSES)
     assert tuned.options.thresholds == ((0.0, 0.9) if stays else (0.1, 0.7))

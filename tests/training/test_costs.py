@@ -6,10 +6,10 @@ import jax
 import pytest
 import toy
 
-from tal_jax import pipeline
 from tal_jax.config import check_config, hamnet_config
 from tal_jax.data import timeline as timelines
 from tal_jax.training import costs
+from tal_jax.training.prepare import prepare_round
 
 
 def _shapes(tree):
@@ -18,19 +18,19 @@ def _shapes(tree):
 
 def test_shapes_are_those_of_a_data_set(toy_run):
     dataset = toy.dataset(toy_run.data)
-    timeline = pipeline.pack_training(dataset, check_config(toy.config()), None).timeline
+    timeline = prepare_round(dataset, check_config(toy.config()), None).timeline
     sizes = costs.Sizes(
         recordings=12,  # six, each compensated and as it is
         snippets=256,
         dim=toy.DIM,
         classes=2,
         points=max(len(recording.points) for recording in dataset.train),
-        slots=2,
+        class_index=2,
     )
     shapes = costs.timeline_shapes(sizes)
     # Of sizes alone it is not known that some recordings are shorter, or repeated.
-    rows = shapes.recordings.features.shape[0]
-    assert rows == 12 * 256 > timeline.recordings.features.shape[0]
+    rows = shapes.features.shape[0]
+    assert rows == 12 * 256 > timeline.features.shape[0]
     # Nor that a class has fewer points than all together.
     assert shapes.most_points == timelines.MostPoints(sizes.points, sizes.points)
     assert timeline.most_points.of_all == sizes.points > timeline.most_points.of_class
@@ -42,7 +42,7 @@ def test_shapes_are_those_of_a_data_set(toy_run):
 def test_costs_by_hand(toy_run):
     config = check_config(toy.config())
     dataset = toy.dataset(toy_run.data)
-    timeline = pipeline.pack_training(dataset, config, None).timeline
+    timeline = prepare_round(dataset, config, None).timeline
     found = costs.training_costs(config, timeline, 2)
     width, outputs, prototypes, length = 16, 3, 4, config.train.length
     weights = (3 * toy.DIM + 1) * width + width * outputs + prototypes * width
@@ -50,7 +50,7 @@ def test_costs_by_hand(toy_run):
     # The matrix products alone: two branches, forward and twice as much backward.
     products = 2 * 4 * length * (3 * toy.DIM * width + 2 * width * outputs + 4 * prototypes * width)
     assert 2 * products < found.flops < 30 * products
-    features = timeline.recordings.features.nbytes
+    features = timeline.features.nbytes
     assert features < found.peak_bytes < 1e8
     assert found.bytes_accessed > 3 * features * 4 / 6
 
@@ -60,7 +60,7 @@ def test_a_method_without_a_search_has_costs(toy_run):
     config.model.widths, config.train.length = (16,), 224
     dataset = toy.dataset(toy_run.data)
     config = check_config(config)
-    timeline = pipeline.pack_training(dataset, config, None).timeline
+    timeline = prepare_round(dataset, config, None).timeline
     found = costs.training_costs(config, timeline, 2)
     assert found.parameters == (3 * toy.DIM + 1) * 16 + 17 * 3
     # Three passes through both layers, forward and twice as much backward, but none to the input.
@@ -70,7 +70,7 @@ def test_a_method_without_a_search_has_costs(toy_run):
 
 def test_default_sizes_can_be_shown():
     timeline = costs.timeline_shapes(costs.Sizes())
-    assert timeline.recordings.features.shape == (200 * 750, 2048)
+    assert timeline.features.shape == (200 * 750, 2048)
     assert not any(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(timeline))
     with pytest.raises(TypeError):
         costs.Sizes(snippet=3)

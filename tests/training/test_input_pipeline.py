@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import pipeline
 from tal_jax.config import check_config, hamnet_config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
@@ -18,7 +17,9 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.methods import hamnet
+from tal_jax.runs.fit import fit
 from tal_jax.training import input_pipeline, sharding, update
+from tal_jax.training.prepare import prepare_round
 
 GRID = Grid(fps=1, stride_frames=1, window_frames=1)
 LENGTHS = (5, 9, 7, 12, 8, 6, 11)
@@ -53,14 +54,15 @@ PROPOSALS = {
 
 
 def _open(config, dataset):
-    packed = pipeline.pack_training(dataset, config, PROPOSALS)
-    way = (
-        input_pipeline.resident
-        if packed.timeline.recordings.features is not None
-        else input_pipeline.streamed
+    packed = prepare_round(dataset, config, PROPOSALS)
+    return input_pipeline.open_pipeline(
+        hamnet.make_model(config, 2),
+        config,
+        packed.timeline,
+        dataset.train,
+        lengths=packed.lengths,
+        key=jax.random.key(3),
     )
-    model, key = hamnet.make_model(config, 2), jax.random.key(3)
-    return way(model, config, packed.timeline, dataset.train, lengths=packed.lengths, key=key)
 
 
 def _first_state(config):
@@ -108,7 +110,7 @@ def test_run_is_the_same_wherever_features_lie(toy_run, tmp_path):
         ):
             config.train.features = features
             try:
-                fitted = pipeline.fit(dataset, config, workdir=tmp_path, report=stop_at(text))
+                fitted = fit(dataset, config, workdir=tmp_path, report=stop_at(text))
             except KeyboardInterrupt:
                 assert text != "never"
     _assert_same(fitted.params, toy_run.fitted.params)
@@ -120,7 +122,7 @@ def test_run_is_the_same_wherever_features_lie(toy_run, tmp_path):
     assert places == ["streamed", *["on the device"] * 2, *["streamed"] * 2]
     # One program of a block for all rounds; proposals are made by those of resident features.
     assert collections.Counter(compiled)["jit(block)"] == 1
-    assert not {"jit(run)", "jit(read)", "jit(locate)"} & set(compiled)
+    assert not {"jit(run)", "jit(forward)", "jit(localize_compiled)"} & set(compiled)
 
 
 def _losses(workdir):
@@ -150,17 +152,15 @@ def test_every_block_is_the_same(tmp_path):
 def test_chunks(tmp_path, features):
     """As many rows have the features that their files hold, in the same shapes."""
     dataset = _dataset(tmp_path)
-    timeline = pipeline.pack_training(dataset, _config(features), PROPOSALS).timeline
+    timeline = prepare_round(dataset, _config(features), PROPOSALS).timeline
     chunk_of, shapes = input_pipeline.chunks(timeline, dataset.train, "float32"), set()
     for rows in (np.array([6, 0, 6]), np.array([3, 10, 13])):
         chunk = chunk_of(rows)
-        shapes.add(chunk.recordings.features.shape)
+        shapes.add(chunk.features.shape)
         for place, row in enumerate(rows):
             want = np.asarray(dataset.train[row % len(LENGTHS)].features)
-            first = int(chunk.recordings.first[place])
-            np.testing.assert_array_equal(
-                chunk.recordings.features[first : first + len(want)], want
-            )
+            first = int(chunk.first[place])
+            np.testing.assert_array_equal(chunk.features[first : first + len(want)], want)
             assert chunk.counts[place] == timeline.counts[row]
     assert shapes == {((sum(LENGTHS) if features == "resident" else 12 + 11 + 9), DIM)}
 
@@ -205,7 +205,7 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
         return split(values, mesh, axis=axis)
 
     def run(state, timeline, places, settings, key):
-        shapes.append((timeline.recordings.features.shape, timeline.counts.shape, places.shape))
+        shapes.append((timeline.features.shape, timeline.counts.shape, places.shape))
         # Would wait in vain if the next block were read after this one.
         assert begun[state + 1].wait(timeout=30)
         events.append(("run", state))
@@ -235,7 +235,7 @@ def test_next_block_is_read_while_one_computes(tmp_path, monkeypatch):
 def test_places_lead_to_the_rows(tmp_path, monkeypatch):
     """Each update of a block finds the timelines that it would find among all of them."""
     config, dataset = _config(), _dataset(tmp_path)
-    timeline = pipeline.pack_training(dataset, config, PROPOSALS).timeline
+    timeline = prepare_round(dataset, config, PROPOSALS).timeline
     found = []
 
     def run(state, block, places, settings, key):
@@ -248,11 +248,11 @@ def test_places_lead_to_the_rows(tmp_path, monkeypatch):
     for block, rows in zip(found, _rows(config), strict=True):
         np.testing.assert_array_equal(block.counts, timeline.counts[rows])
         np.testing.assert_array_equal(block.weights, timeline.weights[rows])
-        first = block.recordings.first
+        first = block.first
         for index, row in np.ndenumerate(rows):
             want = np.asarray(dataset.train[row % len(LENGTHS)].features)
             begin = first[index]
-            got = block.recordings.features[begin : begin + len(want)]
+            got = block.features[begin : begin + len(want)]
             np.testing.assert_array_equal(got, want)
 
 

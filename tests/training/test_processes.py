@@ -12,16 +12,17 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import pipeline
 from tal_jax.data import files
+from tal_jax.runs.fit import fit
+from tal_jax.runs.workdir import load_run
 from tal_jax.training import processes
 
 
 def test_a_single_process_is_told_nothing():
-    assert processes.is_first() and processes.mine("abc") == ["a", "b", "c"]
-    assert processes.once(lambda value: value + 1, 1) == 2
-    assert processes.gather({"a": 1}) == {"a": 1}
-    assert processes.gather_bytes(b"x") == [b"x"]
+    assert processes.is_primary() and processes.host_shard("abc") == ["a", "b", "c"]
+    assert processes.on_primary(lambda value: value + 1, 1) == 2
+    assert processes.all_gather({"a": 1}) == {"a": 1}
+    assert processes.all_gather_bytes(b"x") == [b"x"]
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_a_single_process_is_told_nothing():
 )
 def test_wrong_addresses_are_refused(where):
     with pytest.raises(ValueError, match="expected auto, or such as 10.0.0.1:1234,4,0"):
-        processes.start(where)
+        processes.initialize(where)
 
 
 _SCRIPT = """
@@ -81,7 +82,7 @@ def _end(started, workdir):
 def _results(workdir):
     proposals = files.read_json(workdir / "round_0" / "proposals_train.json")["results"]
     detections = files.read_json(workdir / "detections.json")["results"]
-    return pipeline.load_run(workdir).params, proposals, detections
+    return load_run(workdir).params, proposals, detections
 
 
 @pytest.mark.slow
@@ -102,7 +103,7 @@ def test_two_processes_and_a_kill(tmp_path):
 
     config = toy.config(data)
     config.train.rounds, config.train.steps = 1, 30
-    pipeline.fit(toy.dataset(data), config, workdir=alone, report=lambda line: None)
+    fit(toy.dataset(data), config, workdir=alone, report=lambda line: None)
     got, want = _results(workdir), _results(alone)
     for ours, theirs in zip(jax.tree.leaves(got[0]), jax.tree.leaves(want[0]), strict=True):
         # The same but for rounding, which depends on how a sum is shared out.

@@ -17,7 +17,7 @@ _SCRIPT = """
 import json, re, sys
 import jax, numpy as np
 import toy
-from tal_jax import pipeline
+from tal_jax.training.prepare import prepare_round
 from tal_jax.config import check_config
 from tal_jax import methods
 from tal_jax.training import input_pipeline, sharding, update
@@ -28,15 +28,15 @@ config.train.update(batch_size=8, rounds=1, steps=10, jitter=True, features=feat
 config.train.layer_shards = layer_shards
 config.model.widths = (256,)
 dataset, config = toy.dataset(data), check_config(config)
-packed = pipeline.pack_training(dataset, config, None)
+packed = prepare_round(dataset, config, None)
 mesh = sharding.make_mesh(8, layer_shards=layer_shards)
 model = methods.method_of(config).make_model(config, 2)
 state = jax.device_get(update.init_state(model, config, toy.DIM, jax.random.key(1)))
 state = sharding.place_layers(state, mesh)
-feed = input_pipeline.streamed if features == "streamed" else input_pipeline.resident
 options = dict(lengths=packed.lengths, key=jax.random.key(2), mesh=mesh)
 losses = []
-with feed(model, config, packed.timeline, dataset.train, **options) as advance:
+given = model, config, packed.timeline, dataset.train
+with input_pipeline.open_pipeline(*given, **options) as advance:
     for step in (0, 5):
         state, metrics = advance(state, step, 1)
         losses.append({name: float(value) for name, value in metrics.items()})
@@ -117,5 +117,5 @@ def test_without_a_mesh_nothing_is_split():
     tree = {"a": np.arange(3)}
     for place in (sharding.replicate, sharding.place_layers, sharding.split):
         np.testing.assert_array_equal(place(tree, None)["a"], tree["a"])
-    assert sharding.own_lanes(None) == [0] and sharding.num_lanes(None) == 1
-    assert sharding.per_lane(len, None, None, None) is len
+    assert sharding.local_shards(None) == [0] and sharding.num_shards(None) == 1
+    assert sharding.map_shards(len, None, None, None) is len

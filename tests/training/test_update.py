@@ -10,10 +10,12 @@ import optax
 import pytest
 import toy
 
-from tal_jax import methods, pipeline
+from tal_jax import methods
 from tal_jax.config import check_config
+from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.training import update
+from tal_jax.training.prepare import prepare_round
 
 
 @pytest.fixture(scope="module", params=[240, 96])
@@ -26,11 +28,11 @@ def given(tmp_path_factory, request):
     config = toy.config()
     config.train.length = request.param
     config = check_config(config)
-    packed = pipeline.pack_training(dataset, config, None)
+    packed = prepare_round(dataset, config, None)
     model = methods.method_of(config).make_model(config, 2)
     run = update.make_run(model, update.compiled_config(config), packed.lengths)
     assert packed.lengths.windowed == (request.param == 96)
-    rows = jnp.asarray(timelines.rows_to_draw(packed.timeline, packed.lengths))
+    rows = jnp.asarray(packing.rows_to_draw(packed.timeline, packed.lengths))
     run = functools.partial(_run_on, run, rows)
     key, settings = jax.random.key(3), update.settings_of(config)
     state = update.init_state(model, config, toy.DIM, jax.random.key(4))
@@ -94,7 +96,7 @@ def _plain_block(config, model, state, packed, settings, key):
     )
     for step in range(int(state.step), int(state.step) + config.train.search_every):
         choose_key, sample_key, dropout_key = jax.random.split(jax.random.fold_in(key, step), 3)
-        drawn = timelines.rows_to_draw(timeline, lengths)
+        drawn = packing.rows_to_draw(timeline, lengths)
         rows = drawn[np.asarray(jax.random.permutation(choose_key, len(drawn)))]
         rows = jnp.asarray(rows[: config.train.batch_size])
         pseudo = jax.tree.map(lambda values, rows=rows: values[rows], found)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from tal_jax.data.clock import Grid
-from tal_jax.data.predictions import RecordingScores, ScoreSequence
-from tal_jax.inference import ensemble
+from tal_jax.data.predictions import Predictions, RecordingPredictions
+from tal_jax.inference.predict import mean_predictions
 
 GRID = Grid(fps=1, stride_frames=1, window_frames=1)
 
@@ -13,13 +13,13 @@ GRID = Grid(fps=1, stride_frames=1, window_frames=1)
 def _sequence(rng, size, length=None):
     cumulative = np.linspace(0, size, (length or size) + 1, dtype=np.float32)
     draw = [rng.uniform(size=shape).astype(np.float32) for shape in ((size, 3), (size,), (3,))]
-    return ScoreSequence(*draw, cumulative)
+    return Predictions(*draw, cumulative)
 
 
 def _scores(rng, sizes):
     """The last reading is on a lengthened timeline, and does not count."""
     return {
-        name: RecordingScores(
+        name: RecordingPredictions(
             GRID, float(size), _sequence(rng, size), _sequence(rng, size + 3, size)
         )
         for name, size in sizes.items()
@@ -29,7 +29,7 @@ def _scores(rng, sizes):
 def test_the_mean_is_on_the_original_timeline():
     rng = np.random.default_rng(0)
     rounds = [_scores(rng, {"a": 5, "b": 9}) for _ in range(3)]
-    found = ensemble.mean_scores(iter(rounds))
+    found = mean_predictions(iter(rounds))
     assert list(found) == ["a", "b"]
     for name, one in found.items():
         assert one.last is one.original and one.duration_s == rounds[0][name].duration_s
@@ -44,7 +44,7 @@ def test_the_mean_is_on_the_original_timeline():
 
 def test_one_round_is_its_own_mean():
     scores = _scores(np.random.default_rng(1), {"a": 4})
-    found = ensemble.mean_scores([scores])["a"].original
+    found = mean_predictions([scores])["a"].original
     np.testing.assert_array_equal(found.scores, scores["a"].original.scores)
 
 
@@ -52,6 +52,6 @@ def test_rounds_that_differ_are_refused():
     rng = np.random.default_rng(2)
     first = _scores(rng, {"a": 4, "b": 6})
     with pytest.raises(ValueError, match="scores of 'b' in some rounds, expected them in all"):
-        ensemble.mean_scores([first, _scores(rng, {"a": 4})])
+        mean_predictions([first, _scores(rng, {"a": 4})])
     with pytest.raises(ValueError, match=r"scores of 'b' have shapes \(6, 3\) and \(7, 3\)"):
-        ensemble.mean_scores([first, _scores(rng, {"a": 4, "b": 7})])
+        mean_predictions([first, _scores(rng, {"a": 4, "b": 7})])

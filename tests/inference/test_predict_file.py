@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import extraction, pipeline
+from tal_jax import extraction
 from tal_jax.data import files, recordings, signals
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest, write_manifest
-from tal_jax.data.predictions import RecordingScores, ScoreSequence
+from tal_jax.data.predictions import Predictions, RecordingPredictions
 from tal_jax.data.recordings import Dataset, Recording, Scaling
 from tal_jax.datasets.own_layout import write_folder
-from tal_jax.inference import predict
+from tal_jax.inference import predict_file as prediction
+from tal_jax.inference.predict import predict
 
 CLASSES = ("walk", "sit")
 
@@ -57,18 +58,18 @@ def _network(backbone, seen=None, **changes):
         if seen is not None:
             seen.append(dataclasses.replace(recording, features=np.asarray(recording.features)))
         total = len(recording.features)
-        sequence = ScoreSequence(
+        sequence = Predictions(
             np.zeros((total, 2), np.float32),
             np.zeros(total, np.float32),
             np.zeros(2, np.float32),
             np.arange(total + 1, dtype=np.float32),
         )
-        said = RecordingScores(recording.grid, recording.duration_s, sequence, sequence)
+        said = RecordingPredictions(recording.grid, recording.duration_s, sequence, sequence)
         return [{"label": "sit", "score": 0.5, "segment": [0.25, 1.5]}], said
 
     grid = extraction.grid_of(backbone)
     manifest = Manifest(backbone.name, backbone.version, backbone.options, backbone.dim, grid)
-    network = predict.Network(
+    network = prediction.Network(
         "a_run", predict, CLASSES, backbone.dim, grid, manifest, scaling=None, threshold=0.3
     )
     return dataclasses.replace(network, **changes)
@@ -129,7 +130,7 @@ def test_features_stay_in_their_file(toy_run, tmp_path):
     network = predict.open_run(toy_run.workdir)
     found = predict.predict_file(toy_run.data / "test_0.npy", network)
     test = toy.dataset(toy_run.data).test[0]
-    assert found.detections == pipeline.predict(toy_run.fitted, [test])["test_0"]
+    assert found.detections == predict(toy_run.fitted, [test])["test_0"]
     assert found.classes == toy.CLASSES and network.manifest is None
     opened = predict._open_features(toy_run.data / "test_0.npy", network)
     scaled = Scaling(np.zeros(8), np.full(8, 2.0)).apply(opened.features)

@@ -3,16 +3,14 @@
 import dataclasses
 
 import jax
-import ml_collections
 import numpy as np
 import pytest
 
-from tal_jax.config import rsmp_config
 from tal_jax.data.timeline import Batch, MostPoints
-from tal_jax.methods import rsmp
-from tal_jax.models.rsmp import Branches
+from tal_jax.losses import rsmp
+from tal_jax.losses.rsmp import PseudoLabels
+from tal_jax.models.rsmp import Branches, pool
 from tal_jax.ops.resampling import Resampled
-from tal_jax.training.state import PseudoLabels
 
 LENGTH, PADDED, WIDTH = 400, 410, 6
 # Instances of each class: one class has many times as many as the others.
@@ -21,27 +19,21 @@ LENGTHS = (2, 9, 20)
 COUNTS = tuple(map(len, STARTS))
 
 
-def _config(**changes):
-    config = rsmp_config()
-    config.loss.update(changes)
-    return ml_collections.FrozenConfigDict(config.to_dict())
-
-
 def _batch(**changes):
     """One recording of three classes with 96, 5 and 3 instances, clicked at their starts."""
     points, where = np.zeros((1, PADDED, 3), bool), np.arange(PADDED)[None] < LENGTH
-    for slot, starts in enumerate(STARTS):
-        points[0, starts, slot] = True
+    for index, starts in enumerate(STARTS):
+        points[0, starts, index] = True
     times = np.arange(PADDED + 1, dtype=np.float32)[None]
     batch = Batch(
         features=np.zeros((1, PADDED, 1), np.float32),
         where=where,
         points=points,
         instances=np.zeros((1, PADDED, 3), bool),
-        slot_labels=np.array([[2, 0, 1]], np.int32),
-        slot_where=np.ones((1, 3), bool),
-        slot_clicked=np.ones((1, 3), bool),
-        rivals=~np.eye(3, dtype=bool)[None],
+        video_classes=np.array([[2, 0, 1]], np.int32),
+        video_class_where=np.ones((1, 3), bool),
+        video_class_clicked=np.ones((1, 3), bool),
+        negative_classes=~np.eye(3, dtype=bool)[None],
         resampled=Resampled(None, None, times, where),
         cut=np.zeros(1, bool),
         most_points=MostPoints(max(COUNTS), sum(COUNTS)),
@@ -54,11 +46,11 @@ def _pseudo():
     best = np.zeros((1, 3, PADDED, 2), np.int32)
     contrasts = np.full((1, 3, PADDED), -np.inf, np.float32)
     rng = np.random.default_rng(1)
-    for slot, (starts, length) in enumerate(zip(STARTS, LENGTHS, strict=True)):
+    for index, (starts, length) in enumerate(zip(STARTS, LENGTHS, strict=True)):
         for start in starts:
-            sequences[0, slot, start : start + length] = True
-            best[0, slot, start] = start, start + length
-            contrasts[0, slot, start] = rng.uniform()
+            sequences[0, index, start : start + length] = True
+            best[0, index, start] = start, start + length
+            contrasts[0, index, start] = rng.uniform()
     ready, background = np.ones(1, bool), np.zeros((1, PADDED), bool)
     return PseudoLabels(background, sequences, best, contrasts, ready)
 
@@ -69,8 +61,18 @@ def _branches():
     return Branches(rng.normal(size=(1, PADDED, WIDTH)).astype(np.float32), logits)
 
 
+def _losses(outputs, batch, pseudo, **settings):
+    options = dict(topk_ratio=8.0, delta=0.25, temperature=0.1) | settings
+    segments = rsmp.sequence_segments(batch, pseudo)
+    compared = rsmp.compared_segments(batch, segments)
+    embeddings = pool(outputs, compared.weights)
+    return rsmp.rsmp_losses(
+        outputs.logits, embeddings, batch, pseudo, segments, compared, **options
+    )
+
+
 def _parts(batch=None, pseudo=None, branches=None, **settings):
-    losses = jax.jit(lambda *given: rsmp.batch_losses(*given, _config(**settings)))
+    losses = jax.jit(lambda *given: _losses(*given, **settings))
     given = branches or _branches(), batch or _batch(), pseudo or _pseudo()
     return jax.tree.map(float, losses(*given))
 
@@ -78,11 +80,11 @@ def _parts(batch=None, pseudo=None, branches=None, **settings):
 # ---- references
 
 
-def _runs(slot):
+def _runs(index):
     """`(start, end, is action)` of a class's sequence."""
     bounds = [0]
-    for start in STARTS[slot]:
-        bounds += [start, start + LENGTHS[slot]]
+    for start in STARTS[index]:
+        bounds += [start, start + LENGTHS[index]]
     bounds.append(LENGTH)
     return [(a, b, i % 2 == 1) for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))]
 
@@ -99,24 +101,24 @@ def _contrast(scores, start, end, delta=0.25):
     return scores[start:end].mean() - (outside.mean() if len(outside) else 0)
 
 
-def _score(slot, label):
+def _score(index, label):
     scores = _fused(label)
     lacks = {True: [], False: []}
-    for start, end, action in _runs(slot):
+    for start, end, action in _runs(index):
         lacks[action].append(1 - _contrast(scores if action else 1 - scores, start, end))
     return (np.mean(lacks[True]) + np.mean(lacks[False])) ** 2
 
 
 def _feature_loss(segments, temperature=0.1):
-    """Of `(slot, start, end, action)`: every pair in turn."""
+    """Of `(index, start, end, action)`: every pair in turn."""
     embedding = np.asarray(_branches().embedding[0], np.float64)
     means = [embedding[start:end].mean(axis=0) for _, start, end, _ in segments]
     means = [mean / np.linalg.norm(mean) for mean in means]
     values = []
-    for i, (slot, _, _, action) in enumerate(segments):
+    for i, (index, _, _, action) in enumerate(segments):
         mates = background = 0
         for j, (other, _, _, other_action) in enumerate(segments):
-            if i == j or other != slot or not action:
+            if i == j or other != index or not action:
                 continue
             similar = np.exp(means[i] @ means[j] / temperature)
             mates += similar * other_action
@@ -127,7 +129,7 @@ def _feature_loss(segments, temperature=0.1):
 
 
 def _all_segments():
-    return [(slot, *run) for slot in range(3) for run in _runs(slot)]
+    return [(index, *run) for index in range(3) for run in _runs(index)]
 
 
 # ---- no instance is left out
@@ -137,7 +139,7 @@ def test_every_instance_is_in_both_losses():
     """96 instances of one class beside two others."""
     parts = _parts(select="all")
     assert parts["segment_overflow"] == parts["feature_overflow"] == 0
-    want = np.mean([_score(slot, label) for slot, label in enumerate((2, 0, 1))])
+    want = np.mean([_score(index, label) for index, label in enumerate((2, 0, 1))])
     assert parts["score"] == pytest.approx(want, rel=1e-4)
     assert parts["feat"] == pytest.approx(_feature_loss(_all_segments()), rel=1e-4)
 
@@ -151,13 +153,13 @@ def test_the_last_instance_of_each_class_is_learnt_from():
     def gradient(given):
         embedding, logits = given
         changed = dataclasses.replace(branches, embedding=embedding, logits=logits)
-        parts = rsmp.batch_losses(changed, batch, pseudo, _config(select="all"))
+        parts = _losses(changed, batch, pseudo, select="all")
         return parts["score"] + parts["feat"]
 
     of_embedding, of_logits = gradient((branches.embedding, branches.logits))
-    for slot, label in enumerate((2, 0, 1)):
-        start = STARTS[slot][-1]
-        inside = slice(start, start + LENGTHS[slot])
+    for index, label in enumerate((2, 0, 1)):
+        start = STARTS[index][-1]
+        inside = slice(start, start + LENGTHS[index])
         assert np.abs(of_logits[0, 0, inside, label]).min() > 0
         assert np.abs(of_embedding[0, inside]).min() > 0
     assert not np.any(np.asarray(of_logits)[0, 0, LENGTH:])
@@ -171,10 +173,10 @@ def test_what_is_too_much_to_compare_is_of_all_classes_alike(monkeypatch):
     assert parts["feature_overflow"] == (sum(COUNTS) - 8) + (sum(COUNTS) + 3 - 8)
     turns = {True: (3, 3, 2), False: (3, 3, 2)}
     kept = [
-        (slot, *run)
-        for slot in range(3)
+        (index, *run)
+        for index in range(3)
         for action in (True, False)
-        for run in [one for one in _runs(slot) if one[2] == action][: turns[action][slot]]
+        for run in [one for one in _runs(index) if one[2] == action][: turns[action][index]]
     ]
     assert parts["feat"] == pytest.approx(_feature_loss(kept), rel=1e-4)
 
@@ -185,19 +187,19 @@ def test_what_is_too_much_to_compare_is_of_all_classes_alike(monkeypatch):
 def test_the_best_segment_of_each_class():
     parts, pseudo = _parts(select="best"), _pseudo()
     want = []
-    for slot, label in enumerate((2, 0, 1)):
-        start, end = pseudo.best[0, slot, pseudo.contrasts[0, slot].argmax()]
+    for index, label in enumerate((2, 0, 1)):
+        start, end = pseudo.best[0, index, pseudo.contrasts[0, index].argmax()]
         want.append((1 - _contrast(_fused(label), start, end)) ** 2)
     assert parts["score"] == pytest.approx(np.mean(want), rel=1e-4)
 
 
 def test_segments_that_leave_the_window_do_not_count():
     """The best of those inside does; a class without any is left out of the mean."""
-    pseudo, slot = _pseudo(), 0
-    pseudo.contrasts[0, slot, STARTS[slot][[2, 5]]] = 3, 2
-    pseudo.best[0, slot, STARTS[slot][2], 0] = -1
+    pseudo, index = _pseudo(), 0
+    pseudo.contrasts[0, index, STARTS[index][[2, 5]]] = 3, 2
+    pseudo.best[0, index, STARTS[index][2], 0] = -1
     pseudo.best[0, 1, :, 1] += LENGTH
-    start, end = pseudo.best[0, slot, STARTS[slot][5]]
+    start, end = pseudo.best[0, index, STARTS[index][5]]
     want = [(1 - _contrast(_fused(2), start, end)) ** 2]
     start, end = pseudo.best[0, 2, pseudo.contrasts[0, 2].argmax()]
     want.append((1 - _contrast(_fused(1), start, end)) ** 2)
@@ -236,7 +238,7 @@ def test_classes_of_a_window():
     assert _parts(reached, pseudo)["vid"] == pytest.approx(_video({2}, {2}), rel=1e-5)
     # Of a label without any click nobody knows where it is.
     clicked = np.array([[True, False, True]])
-    unclicked = dataclasses.replace(window, slot_clicked=clicked)
+    unclicked = dataclasses.replace(window, video_class_clicked=clicked)
     assert _parts(unclicked, pseudo)["vid"] == pytest.approx(_video({2}, {2}), rel=1e-5)
     # Whatever is clicked: of a whole recording all labels hold.
     assert _parts(_batch(points=points))["vid"] == pytest.approx(

@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import methods, pipeline
+from tal_jax import methods
 from tal_jax.config import check_config
+from tal_jax.data.predictions import activitynet_json
 from tal_jax.datasets.load import load_dataset
-from tal_jax.training import together
+from tal_jax.inference.predict import predict
+from tal_jax.runs.fit import fit, fit_many
+from tal_jax.runs.workdir import load_run
+from tal_jax.training import loop
+from tal_jax.training.prepare import prepare_round, round_lengths
 
 # Seed, learning rate and a weight of the loss of each member.
 MEMBERS = ((0, 1e-2, 1.0), (1, 1e-2, 1.0), (2, 3e-3, 0.5))
@@ -33,7 +38,7 @@ def _config(data: Path, seed=0, learning_rate=1e-2, lambda_vid=1.0, **settings):
 
 def _fit_many(configs, workdirs, report=lambda line: None):
     datasets = [load_dataset(config) for config in configs]
-    return pipeline.fit_many(datasets, configs, workdirs=workdirs, report=report)
+    return fit_many(datasets, configs, workdirs=workdirs, report=report)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +64,7 @@ def runs(toy_run, tmp_path_factory):
     with toy.compilations() as compiled:
         fitted = _fit_many(configs, beside, lines.append)
     for config, workdir in zip(configs, alone, strict=True):
-        pipeline.fit(load_dataset(config), config, workdir=workdir, report=lambda line: None)
+        fit(load_dataset(config), config, workdir=workdir, report=lambda line: None)
     return Runs(configs, beside, alone, fitted, compiled, lines)
 
 
@@ -76,7 +81,7 @@ def test_members_learn_what_they_learn_alone(runs):
     """Bitwise, where they take turns."""
     for workdir, alone in zip(runs.together, runs.alone, strict=True):
         assert _without_clocks(workdir) == _without_clocks(alone)
-        _assert_same(pipeline.load_run(workdir).params, pipeline.load_run(alone).params)
+        _assert_same(load_run(workdir).params, load_run(alone).params)
     losses = [_log(workdir)[0]["loss"] for workdir in runs.together]
     assert len(set(losses)) == len(losses)
 
@@ -112,22 +117,24 @@ def test_notes_are_told_once(runs, tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        pipeline.fit_many(datasets, runs.configs, workdirs=workdirs, report=report)
+        fit_many(datasets, runs.configs, workdirs=workdirs, report=report)
     assert lines[:-1] == ["note: odd", *(f"note: of seed {seed}" for seed in range(3))]
 
 
 def test_networks_are_those_in_the_work_directories(runs, toy_run):
     test = toy.dataset(toy_run.data).test
     for fitted, workdir in zip(runs.fitted, runs.together, strict=True):
-        loaded = pipeline.load_run(workdir)
+        loaded = load_run(workdir)
         _assert_same(loaded.params, fitted.params)
-        found = pipeline.activitynet(pipeline.predict(loaded, test))
+        found = activitynet_json(predict(loaded, test))
         assert found == json.loads((workdir / "detections.json").read_text())
 
 
 def test_no_program_of_their_own(runs):
     """The toy run's serves them, in all rounds."""
-    assert not {"jit(run)", "jit(read)", "jit(locate)", "jit(init)"} & set(runs.compiled)
+    assert not {"jit(run)", "jit(forward)", "jit(localize_compiled)", "jit(init)"} & set(
+        runs.compiled
+    )
 
 
 @pytest.mark.parametrize("share_features", [True, False])
@@ -148,18 +155,20 @@ def test_side_by_side_is_the_same(runs, tmp_path, share_features):
 
     with toy.compilations() as compiled:
         for number, found in ((0, [None] * len(configs)), (1, proposals)):
-            packed = list(map(pipeline.pack_training, datasets, configs, found))
+            packed = list(map(prepare_round, datasets, configs, found))
             with pytest.raises(KeyboardInterrupt):
-                together.train_round(
+                loop.train_round(
                     model,
-                    configs,
-                    [one.timeline for one in packed],
+                    [
+                        loop.Member(config, one.timeline, dataset.train, workdir)
+                        for config, one, dataset, workdir in zip(
+                            configs, packed, datasets, workdirs, strict=True
+                        )
+                    ],
                     number=number,
-                    lengths=pipeline._lengths(configs[0], [one.timeline for one in packed]),
-                    workdirs=workdirs,
-                    params=[None] * len(configs),
+                    lengths=round_lengths(configs[0], [one.timeline for one in packed]),
                     share_features=share_features,
-                    side_by_side=True,
+                    vectorize=True,
                     report=stop,
                 )
     assert compiled.count("jit(many)") == 1
@@ -174,11 +183,11 @@ def test_features_lie_on_the_device_once(runs, toy_run):
     dataset, config = toy.dataset(toy_run.data), check_config(runs.configs[0])
     path = runs.alone[0] / "round_0" / "proposals_train.json"
     proposals = json.loads(path.read_text())["results"]
-    first = pipeline.pack_training(dataset, config, None).timeline
-    features = first.recordings.features
-    later = pipeline.pack_training(dataset, config, proposals, features=features).timeline
-    assert later.recordings.features is features
-    own = pipeline.pack_training(dataset, config, proposals).timeline
+    first = prepare_round(dataset, config, None).timeline
+    features = first.features
+    later = prepare_round(dataset, config, proposals, features=features).timeline
+    assert later.features is features
+    own = prepare_round(dataset, config, proposals).timeline
     _assert_same(own, later)
 
 
@@ -201,13 +210,13 @@ def test_stopped_runs_go_on(runs, tmp_path):
     _assert_same(fitted[0].params, runs.fitted[0].params)
     steps_made = [(line["round"], line.get("step")) for line in _log(runs.together[1])]
     assert [(line["round"], line.get("step")) for line in _log(workdirs[1])] == steps_made
-    _assert_same(fitted[2].params, pipeline.load_run(runs.alone[2]).params)
+    _assert_same(fitted[2].params, load_run(runs.alone[2]).params)
 
 
 def test_fit_ends_what_was_begun_together(runs, tmp_path):
     workdir = Path(shutil.copytree(runs.together[1], tmp_path / "run"))
     config = runs.configs[1]
-    fitted = pipeline.fit(load_dataset(config), config, workdir=workdir, report=lambda line: None)
+    fitted = fit(load_dataset(config), config, workdir=workdir, report=lambda line: None)
     _assert_same(fitted.params, runs.fitted[1].params)
 
 
@@ -220,7 +229,7 @@ def test_loss_that_is_not_finite_names_its_run(runs, tmp_path):
     datasets[1] = dataclasses.replace(datasets[1], train=huge)  # features of its own, too
     workdirs = [tmp_path / path.name for path in runs.together]
     with pytest.raises(ValueError, match="round 0: the loss became .*seed_1/round_0") as caught:
-        pipeline.fit_many(datasets, runs.configs, workdirs=workdirs, report=lambda line: None)
+        fit_many(datasets, runs.configs, workdirs=workdirs, report=lambda line: None)
     assert "\n" not in str(caught.value)
 
 
@@ -239,7 +248,7 @@ def test_configs_that_differ_in_what_is_compiled_are_refused(toy_run, tmp_path, 
     configs[1].update_from_flattened_dict(settings)
     workdirs = [tmp_path / "a", tmp_path / "b"]
     with pytest.raises(ValueError, match=message):
-        pipeline.fit_many([toy.dataset(toy_run.data)] * 2, configs, workdirs=workdirs)
+        fit_many([toy.dataset(toy_run.data)] * 2, configs, workdirs=workdirs)
     assert not any(tmp_path.iterdir())
 
 
@@ -254,5 +263,5 @@ def test_data_of_other_shapes_and_shared_folders_are_refused(toy_run, tmp_path):
         ([dataset] * 2, named[:1], "2 configs and 1 work directories"),
     ):
         with pytest.raises(ValueError, match=message):
-            pipeline.fit_many(datasets, configs, workdirs=workdirs)
+            fit_many(datasets, configs, workdirs=workdirs)
     assert not any(tmp_path.iterdir())

@@ -1,8 +1,5 @@
-"""Work directories of runs: score their rounds again, tune, compare them, show them."""
+"""Finished runs: evaluate them again, and compare their rounds and seeds."""
 
-import importlib.util
-import os
-import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,15 +7,13 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from tal_jax import pipeline, report
 from tal_jax.config import check_config, override
 from tal_jax.data import files
-from tal_jax.data.predictions import read_scores
-from tal_jax.data.recordings import check_dataset
-from tal_jax.datasets.load import load_dataset
+from tal_jax.data.predictions import activitynet_json, read_predictions
 from tal_jax.evaluation import detection
-from tal_jax.report.workdir import ALL_ROUNDS, has_all_rounds
-from tal_jax.runs import run_card, tuning
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.runs import workdir as work
+from tal_jax.runs.results import evaluate
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
@@ -33,18 +28,17 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
       OSError: if a file cannot be written.
     """
     workdir = Path(workdir)
-    config, _ = run_card.read(workdir)
+    config, _ = work.read(workdir)
     ground_truth = files.read_json(workdir / "ground_truth.json")
     rounds = _rounds_with(workdir, "detections_test.json")
     if not rounds:
         raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
-    together = has_all_rounds(workdir)
+    together = work.has_all_rounds(workdir)
     paths = {folder: folder / "detections_test.json" for folder in rounds}
     if together:
         paths[workdir] = workdir / "detections.json"
     scored = {
-        folder: pipeline.evaluate(read_results(path), ground_truth, config)
-        for folder, path in paths.items()
+        folder: evaluate(read_results(path), ground_truth, config) for folder, path in paths.items()
     }
     for folder, metrics in scored.items():
         print_line(f"{_title(folder)}\n{detection.format_table(metrics)}")
@@ -76,80 +70,24 @@ def evaluate_scores(
     """
     folder = Path(path).absolute().parent
     workdir = folder if (folder / "config.json").exists() else folder.parent
-    config, data = run_card.read(workdir)
-    config = _relocalizing_config(config, assignments)
+    config, data = work.read(workdir)
+    config = localization_config(config, assignments)
     ground_truth = files.read_json(workdir / "ground_truth.json")
-    scores = read_scores(path)
-    for name, one in scores.items():
-        if len(one.last.video) != len(data["classes"]):
+    predictions = read_predictions(path)
+    for name, one in predictions.items():
+        if len(one.last.video_scores) != len(data["classes"]):
             raise ValueError(
-                f"{path}: {len(one.last.video)} classes in {name!r}; expected the "
+                f"{path}: {len(one.last.video_scores)} classes in {name!r}; expected the "
                 f"{len(data['classes'])} of the run in {workdir}"
             )
-    found = pipeline.relocalize(scores, config.localization, data["classes"])
-    metrics = pipeline.evaluate(found, ground_truth, config)
-    missing = sorted(set(ground_truth["database"]) - set(scores))
+    found = localize_predictions(predictions, config.localization, data["classes"])
+    metrics = evaluate(found, ground_truth, config)
+    missing = sorted(set(ground_truth["database"]) - set(predictions))
     if missing:
         raise ValueError(f"{path}: no scores of {missing[0]!r}; expected every test recording")
     if output is not None:
-        files.write_json(output, pipeline.activitynet(found))
+        files.write_json(output, activitynet_json(found))
     print_line(detection.format_table(metrics))
-
-
-def tune_run(
-    workdir: str | Path,
-    assignments: Iterable[str] = (),
-    *,
-    data: str | os.PathLike | None = None,
-    print_line: Callable[[str], None] = print,
-) -> None:
-    """Chooses localization settings for all rounds together by the points that a run held out.
-
-    Writes `tuned.json`; see `tal_jax.runs.tuning` for what is chosen and how.
-
-    Args:
-      workdir: of a run with `train.holdout`.
-      assignments: changes to the run's settings to begin with.
-      data: as in `load_dataset`.
-      print_line: prints a line.
-
-    Raises:
-      ValueError: if the run held out no points, its data or network cannot be read, or a setting is
-        refused.
-      OSError: if the file cannot be written.
-    """
-    workdir = Path(workdir)
-    config, _ = run_card.read(workdir)
-    if not config.train.holdout:
-        raise ValueError(
-            f"{workdir}: train.holdout=0, so that no recording is left to tune on; train with "
-            "--set train.holdout=5, or as many as can be spared"
-        )
-    options = _relocalizing_config(config, assignments).localization
-    fitted = pipeline.load_run(workdir)
-    dataset = load_dataset(config, data)
-    check_dataset(dataset)
-    run_card.check_same(workdir, config, dataset)
-    _, held_out = pipeline.hold_out(dataset, config)
-    scores = {}
-    pipeline.predict(fitted, held_out, scores=scores)
-    tuned = tuning.tune(scores, held_out, options, fitted.classes)
-    content = {
-        "localization": tuned.options.to_dict(),
-        "criterion": tuned.criterion,
-        "criterion_before": tuned.criterion_before,
-    }
-    files.write_json(workdir / "tuned.json", content)
-    print_line(tuning.format_table(tuned))
-    points = sum(len(recording.points) for recording in held_out)
-    print_line(
-        f"criterion {tuned.criterion_before:.4f} before, {tuned.criterion:.4f} now, on {points} "
-        f"points of {len(held_out)} held-out recordings; in {workdir / 'tuned.json'}"
-    )
-    command = ["tal-jax", "evaluate", "--scores", str(workdir / "scores_test.npz")]
-    for assignment in _assignments(config.localization, tuned.options):
-        command += ["--set", assignment]
-    print_line(shlex.join(command))
 
 
 def compare_rounds(workdir: str | Path) -> str:
@@ -159,7 +97,7 @@ def compare_rounds(workdir: str | Path) -> str:
     """
     rows, workdir = [], Path(workdir)
     folders = _rounds_with(workdir, "evaluation.json")
-    for folder in [*folders, workdir] if has_all_rounds(workdir) else folders:
+    for folder in [*folders, workdir] if work.has_all_rounds(workdir) else folders:
         metrics = detection.DetectionMetrics.from_dict(files.read_json(folder / "evaluation.json"))
         if not rows:
             thresholds = "".join(f"{f'@{tiou:g}':>7}" for tiou in metrics.tious.round(6))
@@ -204,26 +142,6 @@ def _scores_in(path: Path) -> list[float]:
     return [*metrics.map[columns], metrics.average_map, metrics.short_recall[columns[2]]]
 
 
-def write_reports(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
-    """Writes `report.html` and, where there is a test recording to draw, `report.png`.
-
-    Args:
-      workdir: of a run.
-      print_line: prints a line.
-
-    Raises:
-      ValueError: if there is nothing to show, or a file is broken.
-      OSError: if a file cannot be written.
-    """
-    print_line(f"report: {report.write_report(workdir)}")
-    if not _rounds_with(Path(workdir), "detections_test.json"):
-        return
-    if importlib.util.find_spec("matplotlib") is None:
-        print_line('picture: none without matplotlib; run pip install "tal_jax[demo]"')
-        return
-    print_line(f"picture: {report.write_picture(workdir)}")
-
-
 def read_results(path: str | Path) -> dict[str, Any]:
     """Reads detections, `{recording: [{label, score, segment}]}`, from an ActivityNet file.
 
@@ -236,7 +154,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
     return values["results"]
 
 
-def _relocalizing_config(
+def localization_config(
     config: ml_collections.FrozenConfigDict, assignments: Iterable[str]
 ) -> ml_collections.FrozenConfigDict:
     """The run's config with changes to what comes after the network."""
@@ -252,18 +170,6 @@ def _relocalizing_config(
     return check_config(config)
 
 
-def _assignments(before: ml_collections.ConfigDict, after: ml_collections.ConfigDict) -> list[str]:
-    """What turns the section `localization` of one config into another's, as `--set` takes it."""
-
-    def text(value):
-        # Shells would ask for quotes around parentheses.
-        return str(value).replace(" ", "").removeprefix("(").removesuffix(")") or "()"
-
-    return [
-        f"localization.{key}={text(value)}" for key, value in after.items() if value != before[key]
-    ]
-
-
 def _rounds_with(workdir: Path, name: str) -> list[Path]:
     """The folders of the rounds that have a file, in order."""
     folders = [folder for folder in workdir.glob("round_*") if (folder / name).exists()]
@@ -275,4 +181,4 @@ def _rounds_with(workdir: Path, name: str) -> list[Path]:
 
 def _title(folder: Path) -> str:
     is_round = folder.name.startswith("round_")
-    return folder.name.replace("_", " ") if is_round else ALL_ROUNDS
+    return folder.name.replace("_", " ") if is_round else "all rounds"

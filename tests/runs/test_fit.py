@@ -16,12 +16,19 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax import pipeline
 from tal_jax.config import check_config
 from tal_jax.data.clock import Grid
-from tal_jax.data.predictions import read_scores, write_scores
+from tal_jax.data.predictions import activitynet_json, read_predictions, write_predictions
 from tal_jax.data.recordings import Dataset, Point, Recording
-from tal_jax.training import rounds
+from tal_jax.evaluation.point_criterion import point_criterion
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.inference.predict import predict, predict_round
+from tal_jax.runs import fit as fit_module
+from tal_jax.runs.fit import fit
+from tal_jax.runs.results import evaluate
+from tal_jax.runs.workdir import load_run
+from tal_jax.training import loop
+from tal_jax.training.prepare import prepare_round
 
 
 def _fit(toy_run, workdir, dataset=None, report=lambda line: None, **settings):
@@ -29,7 +36,7 @@ def _fit(toy_run, workdir, dataset=None, report=lambda line: None, **settings):
     config = toy.config(toy_run.data)
     config.train.update(settings)
     dataset = toy.dataset(toy_run.data) if dataset is None else dataset
-    return pipeline.fit(dataset, config, workdir=workdir, report=report)
+    return fit(dataset, config, workdir=workdir, report=report)
 
 
 def _assert_same(left, right):
@@ -94,11 +101,11 @@ def test_work_directory(toy_run):
 
 
 def test_saved_network_finds_the_saved_detections(toy_run):
-    fitted = pipeline.load_run(toy_run.workdir)
+    fitted = load_run(toy_run.workdir)
     _assert_same(fitted.params, toy_run.fitted.params)
     test = toy.dataset(toy_run.data).test
-    found = pipeline.predict(fitted, test)
-    assert pipeline.activitynet(found) == _read(toy_run.workdir / "detections.json")
+    found = predict(fitted, test)
+    assert activitynet_json(found) == _read(toy_run.workdir / "detections.json")
     for recording in test:
         segments = np.array([entry["segment"] for entry in found[recording.name]])
         assert (segments[:, 0] < segments[:, 1]).all()
@@ -111,10 +118,10 @@ def test_saved_network_finds_the_saved_detections(toy_run):
 def test_saved_scores_give_the_saved_detections(toy_run, number):
     """Without the network, and exactly: same program, same numbers."""
     folder = toy_run.workdir / f"round_{number}"
-    scores = read_scores(folder / "scores_test.npz")
+    scores = read_predictions(folder / "scores_test.npz")
     with toy.compilations() as compiled:
-        found = pipeline.relocalize(scores, toy_run.fitted.config.localization, toy.CLASSES)
-    assert pipeline.activitynet(found) == _read(folder / "detections_test.json")
+        found = localize_predictions(scores, toy_run.fitted.config.localization, toy.CLASSES)
+    assert activitynet_json(found) == _read(folder / "detections_test.json")
     assert list(found) == [recording.name for recording in toy.dataset(toy_run.data).test]
     assert not {"jit(read)", "jit(locate)"} & set(compiled)
 
@@ -122,16 +129,17 @@ def test_saved_scores_give_the_saved_detections(toy_run, number):
 def test_all_rounds_are_the_mean_of_each(toy_run):
     """By hand, from the scores that the rounds saved."""
     of_rounds = [
-        read_scores(toy_run.workdir / f"round_{number}" / "scores_test.npz") for number in (0, 1)
+        read_predictions(toy_run.workdir / f"round_{number}" / "scores_test.npz")
+        for number in (0, 1)
     ]
-    together = read_scores(toy_run.workdir / "scores_test.npz")
+    together = read_predictions(toy_run.workdir / "scores_test.npz")
     for name, one in together.items():
         first, second = (scores[name].original for scores in of_rounds)
-        for part in ("scores", "foreground", "video"):
+        for part in ("cas", "actionness", "video_scores"):
             want = (np.float64(getattr(first, part)) + getattr(second, part)) / 2
             np.testing.assert_allclose(getattr(one.original, part), want, rtol=1e-6)
-    found = pipeline.relocalize(together, toy_run.fitted.config.localization, toy.CLASSES)
-    assert pipeline.activitynet(found) == _read(toy_run.workdir / "detections.json")
+    found = localize_predictions(together, toy_run.fitted.config.localization, toy.CLASSES)
+    assert activitynet_json(found) == _read(toy_run.workdir / "detections.json")
 
 
 def test_every_program_is_compiled_once(toy_run):
@@ -146,7 +154,7 @@ def test_every_program_is_compiled_once(toy_run):
 def test_a_second_run_compiles_nothing_large(toy_run, tmp_path):
     with toy.compilations() as compiled:
         _fit(toy_run, tmp_path, steps=15, rounds=1)
-    assert not {"jit(run)", "jit(read)", "jit(locate)"} & set(compiled)
+    assert not {"jit(run)", "jit(forward)", "jit(localize_compiled)"} & set(compiled)
 
 
 # --- stopping and going on ---
@@ -154,19 +162,20 @@ def test_a_second_run_compiles_nothing_large(toy_run, tmp_path):
 _TRAIN = """
 import pathlib, sys
 import toy
-from tal_jax import pipeline
+from tal_jax.runs.fit import fit
 data, workdir = map(pathlib.Path, sys.argv[1:])
-pipeline.fit(toy.dataset(data), toy.config(data), workdir=workdir)
+fit(toy.dataset(data), toy.config(data), workdir=workdir)
 """
 
 
 def test_killed_at_random_ends_the_same(toy_run, tmp_path):
     workdir, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     # There is a line every block of updates, 12 a round, and one a round for its evaluation.
-    lines, pause_s = random.SystemRandom().randint(1, 23), random.SystemRandom().uniform(0, 0.1)
+    drawn = random.Random(0)
+    lines, pause_s = drawn.randint(1, 23), drawn.uniform(0, 0.1)
     process = subprocess.Popen(
         [sys.executable, "-c", _TRAIN, str(toy_run.data), str(workdir)],
-        cwd=Path(__file__).parent,
+        cwd=Path(toy.__file__).parent,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -180,7 +189,7 @@ def test_killed_at_random_ends_the_same(toy_run, tmp_path):
     assert process.returncode == -signal.SIGKILL, errors
     fitted = _fit(toy_run, workdir)
     _assert_same(fitted.params, toy_run.fitted.params)
-    _assert_same(pipeline.load_run(workdir).params, toy_run.fitted.params)
+    _assert_same(load_run(workdir).params, toy_run.fitted.params)
     assert _read(workdir / "detections.json") == _read(toy_run.workdir / "detections.json")
     before, after = _read_log(toy_run.workdir), _read_log(workdir)
     for line in before + after:
@@ -236,7 +245,7 @@ def test_corrupted_checkpoint(toy_run, tmp_path):
     for path in (workdir / "round_1" / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    for run in (lambda: pipeline.load_run(workdir), lambda: _fit(toy_run, workdir)):
+    for run in (lambda: load_run(workdir), lambda: _fit(toy_run, workdir)):
         with pytest.raises(ValueError, match="cannot restore this checkpoint") as caught:
             run()
         assert "\n" not in str(caught.value) and "round_1/checkpoints" in str(caught.value)
@@ -245,10 +254,10 @@ def test_corrupted_checkpoint(toy_run, tmp_path):
 def test_no_finished_round(toy_run, tmp_path):
     workdir = _copy(toy_run, tmp_path)
     _forget_last_round(workdir)
-    assert pipeline.load_run(workdir).classes == toy.CLASSES  # that of round 0
+    assert load_run(workdir).classes == toy.CLASSES  # that of round 0
     shutil.rmtree(workdir / "round_0")
     with pytest.raises(ValueError, match="no round is finished"):
-        pipeline.load_run(workdir)
+        load_run(workdir)
 
 
 # --- rounds ---
@@ -292,8 +301,8 @@ def test_pack_training(toy_run, compensate, keep_original):
     dataset, config = toy.dataset(toy_run.data), toy.config(toy_run.data)
     config.sampling.update(compensate=compensate, keep_original=keep_original)
     proposals = _read(toy_run.workdir / "round_0" / "proposals_train.json")["results"]
-    first = pipeline.pack_training(dataset, check_config(config), None).timeline
-    later = pipeline.pack_training(dataset, check_config(config), proposals).timeline
+    first = prepare_round(dataset, check_config(config), None).timeline
+    later = prepare_round(dataset, check_config(config), proposals).timeline
     # The same shapes in all rounds, so one program.
     assert jax.tree.map(np.shape, first) == jax.tree.map(np.shape, later)
     lengths = [len(recording.features) for recording in dataset.train]
@@ -308,15 +317,15 @@ def test_pack_training(toy_run, compensate, keep_original):
 @pytest.mark.parametrize("warm_start", [False, True])
 def test_warm_start(toy_run, tmp_path, monkeypatch, warm_start):
     given = []
-    train_round = rounds.train_round
+    train_round = loop.train_round
 
-    def spy(*args, params, **kwargs):
-        given.append(jax.tree.map(np.array, params))
-        state = train_round(*args, params=params, **kwargs)
-        given.append(jax.tree.map(np.array, state.params))
-        return state
+    def spy(model, members, **kwargs):
+        given.append(jax.tree.map(np.array, members[0].params))
+        states = train_round(model, members, **kwargs)
+        given.append(jax.tree.map(np.array, states[0].params))
+        return states
 
-    monkeypatch.setattr(rounds, "train_round", spy)
+    monkeypatch.setattr(loop, "train_round", spy)
     _fit(toy_run, tmp_path, warm_start=warm_start, steps=15)
     assert given[0] is None
     if warm_start:
@@ -338,7 +347,7 @@ def test_holdout_and_patience(toy_run, tmp_path, monkeypatch):
         assert list(results) == names
         return next(values)
 
-    monkeypatch.setattr(pipeline, "point_criterion", criterion)
+    monkeypatch.setattr(fit_module, "point_criterion", criterion)
     settings = dict(dataset=dataset, rounds=1, holdout=3, patience=1)
 
     def stop(line):
@@ -352,7 +361,7 @@ def test_holdout_and_patience(toy_run, tmp_path, monkeypatch):
     assert seen == [names] * 3 and any("stopped early" in line for line in lines)
     steps = {path.name for path in (tmp_path / "round_0" / "checkpoints").iterdir()}
     assert {"30", "45"} <= steps and "15" not in steps  # the best and the latest
-    _assert_same(pipeline.load_run(tmp_path).params, fitted.params)
+    _assert_same(load_run(tmp_path).params, fitted.params)
     _assert_same(_fit(toy_run, tmp_path, **settings).params, fitted.params)  # and stays stopped
     proposals = _read(tmp_path / "round_0" / "proposals_train.json")["results"]
     assert not set(names) & set(proposals)
@@ -371,9 +380,9 @@ def test_point_criterion_by_hand():
         {"label": "a", "segment": [4.0, 6.0], "score": 0.8},  # of another class than its point
         {"label": "b", "segment": [5.0, 8.0], "score": 0.2},  # half-open
     ]
-    value = pipeline.point_criterion({"r": found}, [recording], ("a", "b"))
+    value = point_criterion({"r": found}, [recording], ("a", "b"))
     assert value == pytest.approx((0.7 + 0.2 + 0.0) / 3)
-    assert pipeline.point_criterion({}, [], ("a",)) == 0
+    assert point_criterion({}, [], ("a",)) == 0
 
 
 # --- prediction ---
@@ -383,27 +392,27 @@ def test_test_compensation(toy_run, tmp_path):
     config = toy.config(toy_run.data)
     config.sampling.test_compensation = True
     fitted = dataclasses.replace(toy_run.fitted, config=check_config(config))
-    dataset, scores = toy.dataset(toy_run.data), {}
-    found = pipeline.predict_round(fitted, 1, dataset.test, scores=scores)
-    plain = [pipeline.predict_round(toy_run.fitted, number, dataset.test) for number in (0, 1)]
+    dataset = toy.dataset(toy_run.data)
+    found, scores = predict_round(fitted, 1, dataset.test)
+    plain = [predict_round(toy_run.fitted, number, dataset.test)[0] for number in (0, 1)]
     assert found != plain[1]
     # Round 0 met no compensated timelines.
-    assert pipeline.predict_round(fitted, 0, dataset.test) == plain[0]
-    metrics = pipeline.evaluate(found, dataset.ground_truth, fitted.config)
+    assert predict_round(fitted, 0, dataset.test)[0] == plain[0]
+    metrics = evaluate(found, dataset.ground_truth, fitted.config)
     assert metrics.map[4] > 0.9
     for recording in dataset.test:
         assert all(entry["segment"][1] <= recording.duration_s for entry in found[recording.name])
     # The scores of the lengthened timeline are saved, too, and lead back exactly.
-    write_scores(tmp_path / "scores.npz", scores)
-    saved = read_scores(tmp_path / "scores.npz")
-    assert all(len(one.last.scores) > len(one.original.scores) for one in saved.values())
-    assert pipeline.relocalize(saved, fitted.config.localization, fitted.classes) == found
+    write_predictions(tmp_path / "scores.npz", scores)
+    saved = read_predictions(tmp_path / "scores.npz")
+    assert all(len(one.last.cas) > len(one.original.cas) for one in saved.values())
+    assert localize_predictions(saved, fitted.config.localization, fitted.classes) == found
 
 
 def test_points_of_test_recordings_are_not_read(toy_run):
     test = toy.dataset(toy_run.data).test
     told = [dataclasses.replace(one, points=(Point(1.0, 0), Point(9.0, 1))) for one in test]
-    assert pipeline.predict(toy_run.fitted, told) == pipeline.predict(toy_run.fitted, test)
+    assert predict(toy_run.fitted, told) == predict(toy_run.fitted, test)
 
 
 @pytest.mark.parametrize("length", [1, 20_000])
@@ -411,7 +420,7 @@ def test_shortest_and_longest_recording(toy_run, length):
     features = np.zeros((length, toy.DIM), np.float32)
     features[length // 2 : length // 2 + 10, :4] += 1
     recording = Recording("r", features, toy.GRID, toy.GRID.to_seconds(float(length)))
-    found = pipeline.predict(toy_run.fitted, [recording])["r"]
+    found = predict(toy_run.fitted, [recording])["r"]
     best = found[0]
     assert best["label"] == "bump"
     want = toy.GRID.to_seconds(np.array([length // 2, min(length // 2 + 10, length)]))
@@ -430,7 +439,7 @@ def test_bad_features_are_refused(toy_run):
     ):
         duration_s = grid.to_seconds(float(len(features)))
         with pytest.raises(ValueError, match=message):
-            pipeline.predict(toy_run.fitted, [Recording("r", features, grid, duration_s)])
+            predict(toy_run.fitted, [Recording("r", features, grid, duration_s)])
 
 
 @pytest.mark.slow
@@ -495,6 +504,6 @@ def test_ambiguous_segments_are_dropped_where_that_is_asked_for():
     wrong = {"label": "bump", "score": 0.9, "segment": [5.5, 7.0]}
     found = {"a": [wrong, segment | {"score": 0.5}]}
     config = toy.config()
-    assert pipeline.evaluate(found, truth, config).average_map == 0.5
+    assert evaluate(found, truth, config).average_map == 0.5
     config.evaluation.drop_ambiguous = True
-    assert pipeline.evaluate(found, truth, config).average_map == 1.0
+    assert evaluate(found, truth, config).average_map == 1.0

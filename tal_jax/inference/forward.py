@@ -1,0 +1,345 @@
+"""Forward passes of trained networks over recordings of any length."""
+
+import dataclasses
+import functools
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from tal_jax import methods
+from tal_jax.data import packing, sliding_window
+from tal_jax.data import timeline as timelines
+from tal_jax.data.predictions import (
+    Predictions,
+    RecordingPredictions,
+    Results,
+    read_predictions,
+    write_predictions,
+)
+from tal_jax.data.recordings import Recording, check_recording
+from tal_jax.data.timeline import Timeline
+from tal_jax.inference import localize
+from tal_jax.ops import resampling
+from tal_jax.training import input_pipeline, processes, sharding, update
+from tal_jax.training.prepare import compensate, prepare_plain
+
+# Longer recordings are read window by window.
+_MOST_SNIPPETS = 8192
+# Snippets of all recordings of a compiled call on each device.
+_CHUNK_SNIPPETS = packing.CHUNK * _MOST_SNIPPETS
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Fitted:
+    """The trained networks of all rounds, and what is needed to use them."""
+
+    params: tuple[Any, ...]  # of each round; trained on lengthened actions from round 1 on
+    config: ml_collections.FrozenConfigDict
+    classes: tuple[str, ...]
+    dim: int  # D of the features
+
+    @property
+    def model(self) -> Any:
+        """The network."""
+        return methods.method_of(self.config).make_model(self.config, len(self.classes))
+
+
+def fitted_of(
+    params: Sequence[Any],
+    config: ml_collections.FrozenConfigDict,
+    classes: Sequence[str],
+    dim: int,
+) -> Fitted:
+    """Networks of rounds, with their parameters on every local device."""
+    mesh = sharding.local_mesh()
+    params = tuple(sharding.replicate(one, mesh) for one in params)
+    return Fitted(params, config, tuple(classes), dim)
+
+
+def lengthens(fitted: Fitted, number: int) -> bool:
+    """Whether a round predicts test recordings a second time, on lengthened timelines."""
+    sampling = fitted.config.sampling
+    return sampling.compensate and sampling.test_compensation and number > 0
+
+
+def predict_recordings(
+    fitted: Fitted, number: int, recordings: Sequence[Recording], *, lengthen: bool
+) -> dict[str, RecordingPredictions]:
+    """Predictions of one round's network; points of the recordings are ignored.
+
+    Args:
+      fitted: trained networks.
+      number: of the round.
+      recordings: features with their clocks.
+      lengthen: add a second pass over a timeline on which short detections are lengthened.
+
+    Raises:
+      ValueError: if features are bad or of another D than the networks were trained on.
+    """
+    for recording in recordings:
+        check_recording(recording, dim=fitted.dim)
+    bare = [dataclasses.replace(recording, points=()) for recording in recordings]
+    found = {}
+    for recording in processes.host_shard(one for one in bare if _is_long(one)):
+        found[recording.name] = _predict_long(fitted, number, recording, lengthen=lengthen)
+    groups = packing.length_groups(
+        [one for one in bare if not _is_long(one)],
+        lambda recording: len(recording.features),
+        step=localize.LENGTH_STEP,
+    )
+    for length, group in processes.host_shard(groups):
+        found |= _predict_group(fitted, number, group, length, lengthen=lengthen)
+    found = _all_gather(found)
+    return {recording.name: found[recording.name] for recording in recordings}
+
+
+def _is_long(recording: Recording) -> bool:
+    return len(recording.features) > _MOST_SNIPPETS
+
+
+def _predict_group(fitted, number, recordings, length, *, lengthen):
+    """`predict_recordings` for recordings that are padded to one length."""
+    timeline = prepare_plain(recordings, length, fitted.config)
+    original = predict_timeline(fitted, number, recordings, timeline, num_samples=length)
+    found = {
+        one.name: RecordingPredictions(
+            one.grid, one.duration_s, original[one.name], original[one.name]
+        )
+        for one in recordings
+    }
+    if not lengthen:
+        return found
+    timeline, num_samples = _lengthen(timeline, recordings, found, fitted)
+    last = predict_timeline(fitted, number, recordings, timeline, num_samples=num_samples)
+    return {name: dataclasses.replace(one, last=last[name]) for name, one in found.items()}
+
+
+def _lengthen(
+    timeline: Timeline,
+    recordings: Sequence[Recording],
+    predictions: Mapping[str, RecordingPredictions],
+    fitted: Fitted,
+) -> tuple[Timeline, int]:
+    """The timeline on which short detections are lengthened, and its padded length."""
+    classes, config = fitted.classes, fitted.config
+    options = localize.proposal_options(config.localization)
+    found: Results = localize.localize_predictions(predictions, options, classes)
+    class_of = {label: number for number, label in enumerate(classes)}
+    labels = [
+        sorted({class_of[entry["label"]] for entry in found[recording.name]})
+        for recording in recordings
+    ]
+    video_classes, video_class_where = packing.pack_video_classes(labels)
+    proposals = packing.pack_proposals(found, recordings, video_classes, video_class_where, classes)
+    proposals = jax.jit(timelines.best_of_each_place)(proposals)
+    labelled = dataclasses.replace(
+        timeline, video_classes=video_classes, video_class_where=video_class_where
+    )
+    lengthened = compensate(labelled, proposals, recordings, config.sampling)
+    timeline = dataclasses.replace(timeline, weights=lengthened.weights, counts=lengthened.counts)
+    length = timeline.weights.shape[1]
+    return timeline, localize.lengthened_size(int(timeline.counts.max()), length)
+
+
+# --- recordings side by side ---
+
+
+def predict_timeline(
+    fitted: Fitted,
+    number: int,
+    recordings: Sequence[Recording],
+    timeline: Timeline,
+    *,
+    num_samples: int,
+) -> dict[str, Predictions]:
+    """Predictions of one round's network on a timeline, chunk by chunk.
+
+    Args:
+      fitted: trained networks.
+      number: of the round.
+      recordings: R recordings, of this process.
+      timeline: of the recordings; its features may stay in their files.
+      num_samples: padded length of the timeline.
+
+    Returns:
+      Host arrays without padding.
+    """
+    config, total, mesh = fitted.config, len(recordings), sharding.local_mesh()
+    chunk_of = input_pipeline.chunks(timeline, recordings, config.model.precision)
+    params = sharding.replicate(fitted.params[number], mesh)
+    size = _chunk_size(total, sharding.num_shards(mesh), num_samples)
+    found = {}
+    for first in range(0, total, size):
+        # The last chunk is filled up with repeats, so that one program serves all.
+        rows = np.minimum(np.arange(first, first + size), total - 1)
+        outputs = forward(
+            params,
+            chunk_of(rows),
+            model=fitted.model,
+            config=update.compiled_config(config),
+            num_samples=num_samples,
+            mesh=mesh,
+        )
+        outputs = jax.device_get(outputs)
+        for row, recording in enumerate(recordings[first : first + size]):
+            own = jax.tree.map(lambda array, row=row: array[row], outputs)
+            found[recording.name] = _without_padding(own, len(recording.features))
+    return found
+
+
+@functools.partial(jax.jit, static_argnames=("model", "config", "num_samples", "mesh"))
+def forward(
+    params: Any,
+    timeline: Timeline,
+    *,
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    num_samples: int,
+    mesh: Mesh | None = None,
+) -> Predictions:
+    """The network's predictions for B recordings, each device its share.
+
+    Args:
+      params: of the network.
+      timeline: B recordings.
+      model: the network (static).
+      config: from `update.compiled_config` (static).
+      num_samples: N (static).
+      mesh: devices that share the recordings (static).
+    """
+
+    def one_shard(params, features, rows):
+        batch = timelines.resample_batch(timelines.with_features(rows, features), num_samples)
+        method = methods.method_of(config)
+        logits = method.logits(model, config, params, batch.features, batch.where)
+        predictions = method.predictions(config, logits, batch.where)
+        resampled = batch.resampled
+        return dataclasses.replace(
+            predictions, cumulative=resampled.cumulative, where=resampled.where
+        )
+
+    shard = P(sharding.DATA)
+    run = sharding.map_shards(one_shard, mesh, (P(), P(), shard), shard)
+    return run(params, timeline.features, timelines.with_features(timeline, None))
+
+
+def _chunk_size(total: int, shards: int, num_samples: int) -> int:
+    """Recordings of a compiled call: as many on each device, no more than there are."""
+    fitting = min(packing.CHUNK, max(_CHUNK_SNIPPETS // num_samples, 1))
+    return shards * min(fitting, -(-total // shards))
+
+
+def _without_padding(one: Predictions, length: int) -> Predictions:
+    size = one.where.sum()
+    return Predictions(
+        one.cas[:size], one.actionness[:size], one.video_scores, one.cumulative[: length + 1]
+    )
+
+
+# --- one long recording ---
+
+
+def _predict_long(fitted, number, recording, *, lengthen) -> RecordingPredictions:
+    """`predict_recordings` for a recording of which only the predictions are held as a whole."""
+    config = fitted.config
+    dtype = packing.feature_dtype([recording], config.model.precision)
+    total = len(recording.features)
+
+    def predict(features, cumulative):
+        return forward_windows(
+            fitted.params[number],
+            sliding_window.Windows(
+                recording.name, features, _MOST_SNIPPETS, fitted.model.reach, dtype
+            ),
+            cumulative,
+            model=fitted.model,
+            config=update.compiled_config(config),
+            num_samples=packing.bucket(len(features), _MOST_SNIPPETS // 4),
+        )
+
+    original = predict(recording.features, np.arange(total + 1, dtype=np.float32))
+    found = RecordingPredictions(recording.grid, recording.duration_s, original, original)
+    if not lengthen:
+        return found
+    resampled = _lengthened_positions(recording, found, fitted)
+    features = sliding_window.Interpolated(recording.features, resampled.positions[resampled.where])
+    last = predict(features, resampled.cumulative[: total + 1])
+    return dataclasses.replace(found, last=last)
+
+
+def _lengthened_positions(recording, found, fitted) -> resampling.Resampled:
+    """Positions of a long recording's samples on its lengthened timeline, on the host."""
+    length = packing.bucket(len(recording.features), localize.LENGTH_STEP)
+    timeline = jax.tree.map(jnp.asarray, packing.pack_timeline([recording], length=length))
+    timeline, num_samples = _lengthen(timeline, [recording], {recording.name: found}, fitted)
+    row = timelines.take(timeline, 0)
+    return jax.device_get(
+        jax.jit(resampling.sample_times, static_argnums=1)(
+            row.weights,
+            num_samples,
+            count=jnp.minimum(row.counts, num_samples),
+            where=row.where,
+        )
+    )
+
+
+def forward_windows(
+    params: Any,
+    windows: sliding_window.Windows,
+    cumulative: np.ndarray,
+    *,
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    num_samples: int,
+) -> Predictions:
+    """The network's predictions for one recording of any length, window by window.
+
+    Args:
+      params: of the network.
+      windows: N snippets of the recording, on whatever timeline.
+      cumulative: `[T + 1]` maps times of that timeline back to the original one.
+      model: the network.
+      config: from `update.compiled_config`.
+      num_samples: length to pad the logits to, to limit recompilation.
+
+    Returns:
+      Those of `forward` for the whole recording, on the host.
+
+    Raises:
+      ValueError: if features hold NaN or infinity.
+    """
+    logits = methods.method_of(config).sliding_logits(model, config, params, windows)
+    length = len(windows.features)
+    logits = jax.tree.map(lambda values: localize.padded(values, num_samples)[None], logits)
+    where = (np.arange(num_samples) < length)[None]
+    found = jax.device_get(_predictions(config, logits, where))
+    return Predictions(
+        found.cas[0, :length], found.actionness[0, :length], found.video_scores[0], cumulative
+    )
+
+
+@functools.partial(jax.jit, static_argnames="config")
+def _predictions(config, logits, where):
+    return methods.method_of(config).predictions(config, logits, where)
+
+
+def _all_gather(found: dict[str, RecordingPredictions]) -> dict[str, RecordingPredictions]:
+    """The union of all processes' predictions."""
+    if processes.count() == 1:
+        return found
+    merged = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "predictions.npz"
+        write_predictions(path, found)
+        for payload in processes.all_gather_bytes(path.read_bytes()):
+            path.write_bytes(payload)
+            merged |= read_predictions(path)
+    return merged

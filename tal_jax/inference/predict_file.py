@@ -1,0 +1,219 @@
+"""Detections in one file: a video, a table of sensor samples, or features."""
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tal_jax import extraction
+from tal_jax.data.clock import Grid
+from tal_jax.data.lazy_features import FeatureFiles, load_npy, open_features
+from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
+from tal_jax.data.predictions import Entries, RecordingPredictions
+from tal_jax.data.recordings import Recording, Scaling, check_recording
+from tal_jax.datasets.own_layout import GRID_FILE, load_grid
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Network:
+    """A trained network with all that predicting a file needs.
+
+    Attributes:
+      source: where it comes from, for messages.
+      predict: maps a recording to its detections and predictions.
+      classes: names of the classes.
+      dim: D of the features.
+      grid: their clock.
+      manifest: what made them; None where that is not known.
+      scaling: how they are standardized; None if they are not, or by `predict`.
+      threshold: detections below this score are hidden at first; None if unknown.
+    """
+
+    source: Path
+    predict: Callable[[Recording], tuple[Entries, RecordingPredictions]]
+    classes: tuple[str, ...]
+    dim: int
+    grid: Grid
+    manifest: Manifest | None
+    scaling: Scaling | None
+    threshold: float | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prediction:
+    """Detections in one recording, and what they are shown with.
+
+    Attributes:
+      name: of the recording.
+      source: the file that was read.
+      duration_s: how long it is.
+      detections: best first.
+      predictions: per-snippet predictions.
+      threshold: detections below this score are hidden at first.
+      classes: names of the classes.
+      media: the video.
+      signals: the samples of a table.
+    """
+
+    name: str
+    source: Path
+    duration_s: float
+    detections: Entries
+    predictions: RecordingPredictions
+    threshold: float
+    classes: tuple[str, ...]
+    media: Path | None = None
+    signals: extraction.Table | None = None
+
+
+def predict_file(
+    path: str | Path,
+    network: Network,
+    *,
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Prediction:
+    """Detects actions in a recording.
+
+    A video or a table is described by the backbone that the network was trained on, window by
+    window into a temporary file; neither frames nor features are ever held as a whole.
+
+    Args:
+      path: a video; a table of sensor samples with a column of time; or an `.npy` file `[T, D]` of
+        features.
+      network: from `runs.workdir.open_run` or `export.open_export`.
+      options: of the backbone, where something lies elsewhere than in training (`path`).
+      progress: called with the number of snippets done, and of all.
+
+    Raises:
+      ValueError: if the file cannot be read, its features are not those of the network, they are
+        made by another backbone or on another clock, naming what differs, or there are options for
+        a file that holds features already.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"{path}: no such file, expected a video, a table or features")
+    media = signals = None
+    with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
+        if _holds_features(path, network):
+            if options:
+                raise ValueError(
+                    f"{path} holds features already; expected no setting of a backbone, "
+                    f"got {', '.join(options)}"
+                )
+            recording = _open_features(path, network)
+        else:
+            recording = _describe(path, network, options or {}, Path(scratch), progress)
+            if extraction.is_video(path):
+                media = path
+            else:
+                signals = extraction.read_table(path)
+        # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
+        shape, numbers = recording.features.shape, recording.features.dtype.kind in "fiu"
+        fitting = numbers and len(shape) == 2 and shape[1] == network.dim
+        if network.scaling is not None and fitting:
+            scaled = network.scaling.apply(recording.features)
+            recording = dataclasses.replace(recording, features=scaled)
+        check_recording(recording, dim=network.dim)
+        detections, predictions = network.predict(recording)
+    threshold = network.threshold
+    if threshold is None:
+        threshold = detections[0]["score"] / 2 if detections else 0.0
+    return Prediction(
+        recording.name,
+        path,
+        recording.duration_s,
+        detections,
+        predictions,
+        threshold,
+        network.classes,
+        media,
+        signals,
+    )
+
+
+# --- what a file is ---
+
+
+def _holds_features(path: Path, network: Network) -> bool:
+    """Whether an `.npy` file holds features; where tables are read, another width tells one.
+
+    Unless a manifest beside it says that it holds features.
+    """
+    if path.suffix != ".npy":
+        return False
+    beside = read_manifest(path.parent)
+    if beside is not None and path.stem in beside.recordings:
+        return True
+    reads_tables = network.manifest is not None and network.manifest.backbone == "signal"
+    array = load_npy(path)
+    table = array.dtype.names is not None or (array.ndim == 2 and array.shape[1] != network.dim)
+    return not (reads_tables and table)
+
+
+def _open_features(path: Path, network: Network) -> Recording:
+    """Features as they are, on the network's clock unless what lies beside them tells otherwise."""
+    beside = read_manifest(path.parent)
+    if beside is not None and network.manifest is not None:
+        check_same_backbone(beside, network.manifest, str(path))
+    if (path.parent / GRID_FILE).exists():
+        grid = load_grid(path.parent / GRID_FILE)
+        for name, value in grid.to_dict().items():
+            wanted = getattr(network.grid, name)
+            if value != wanted:
+                raise ValueError(
+                    f"{path}: {name} is {value:g} in the {GRID_FILE} beside it; expected "
+                    f"{wanted:g}, which the network in {network.source} was trained on"
+                )
+    features = _load(path)
+    duration_s = network.grid.to_seconds(float(len(features))) if features.ndim else 0.0
+    if beside is not None and path.stem in beside.recordings:
+        duration_s = beside.recordings[path.stem].duration_s
+    return Recording(path.stem, features, network.grid, duration_s)
+
+
+def _load(path: Path) -> np.ndarray | FeatureFiles:
+    """Features that stay in their file, or whatever array it holds, to be refused with its name."""
+    array = load_npy(path)
+    usual = array.ndim == 2 and array.dtype in (np.float32, np.float16)
+    return open_features([path]) if usual else array
+
+
+def _describe(
+    path: Path,
+    network: Network,
+    options: Mapping[str, Any],
+    scratch: Path,
+    progress: Callable[[int, int], None],
+) -> Recording:
+    """Describes a video or a table as the training recordings were."""
+    wanted = network.manifest
+    if wanted is None:
+        raise ValueError(
+            f"{path}: the network in {network.source} was trained on features without a "
+            f"manifest.json, so that nothing tells how to describe a recording; expected an .npy "
+            f"file [T, {network.dim}] of such features"
+        )
+    backbone = extraction.open_backbone(wanted.backbone, **{**wanted.options, **options})
+    is_video = extraction.is_video(path)
+    if is_video != (backbone.kind == "video"):
+        raise ValueError(
+            f"{path}: {'a video' if is_video else 'no video'}; the network in {network.source} "
+            f"was trained on {backbone.kind}s, described by {wanted.backbone!r}"
+        )
+    now = Manifest(
+        backbone.name,
+        backbone.version,
+        backbone.options,
+        # A table's channels decide it, which are not known yet.
+        wanted.dim if backbone.dim is None else backbone.dim,
+        extraction.grid_of(backbone),
+    )
+    check_same_backbone(now, wanted, str(path))
+    target = scratch / "features.npy"
+    entry = extraction.extract_file(path, target, backbone, progress=progress)
+    grid = extraction.grid_of(backbone)
+    return Recording(path.stem, open_features([target]), grid, entry.duration_s)

@@ -1,0 +1,71 @@
+"""The assembled loss of HAM-Net, from video-level labels alone.
+
+    loss = sum over branches of lambda_branch (multiple-instance learning loss of the branch)
+           + lambda_sparse sparse + lambda_guide guide
+
+`hamnet_losses` computes the unweighted parts on a batch, `weighted_sum` adds them up.
+"""
+
+from collections.abc import Mapping
+
+import jax
+
+from tal_jax.losses import masked
+
+# The label of background in each branch. Under the full attention there is none: that is what makes
+# attention leave background out.
+BACKGROUND = {"base": 1.0, "soft": 0.0, "semi": 0.0, "hard": 1.0}
+
+
+def hamnet_losses(
+    logits: Mapping[str, jax.Array],
+    attention: jax.Array | None,
+    labels: jax.Array,
+    *,
+    topk_ratio: float,
+    where: jax.Array,
+) -> dict[str, jax.Array]:
+    """The unweighted parts of the loss, means over the recordings of a batch.
+
+    Args:
+      logits: `[B, N, C + 1]` of the branches, background last.
+      attention: `[B, N]` for the guide and sparsity losses of the published variant; None without.
+      labels: `[B, C]` True for the classes that a recording holds.
+      topk_ratio: top-k pooling uses k = max(1, ⌊N / topk_ratio⌋).
+      where: `[B, N]` valid snippets.
+
+    Returns:
+      A part for each branch, and with `attention` also `sparse` and `guide`; all `[]`.
+    """
+
+    def one(logits, attention, labels, where):
+        parts = {
+            name: masked.classification_loss(
+                values, labels, background=BACKGROUND[name], topk_ratio=topk_ratio, where=where
+            )
+            for name, values in logits.items()
+        }
+        if attention is not None:
+            background = jax.nn.softmax(logits["base"], axis=-1)[:, -1]
+            parts["sparse"] = masked.sparsity_loss(attention, where=where)
+            parts["guide"] = masked.guide_loss(attention, background, where=where)
+        return parts
+
+    parts = jax.vmap(one)(logits, attention, labels, where)
+    return jax.tree.map(lambda values: values.mean(axis=0), parts)
+
+
+def video_labels(
+    video_classes: jax.Array, video_class_where: jax.Array, num_classes: int
+) -> jax.Array:
+    """Video-level labels `[B, C]` from the lists of labelled classes `[B, L]`."""
+    one_hot = jax.nn.one_hot(video_classes, num_classes) * video_class_where[..., None]
+    return one_hot.any(axis=-2)
+
+
+def weighted_sum(
+    parts: Mapping[str, jax.Array], weights: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Adds the total `loss` to the parts of `hamnet_losses`."""
+    total = sum(weights[f"lambda_{name}"] * part for name, part in parts.items())
+    return {**parts, "loss": total}

@@ -1,0 +1,334 @@
+"""The assembled loss of the point-supervised system (RSMP).
+
+    loss = lambda_vid vid + lambda_point (action_weight point_action + point_background)
+           + lambda_pres (score + feat_weight feat) + lambda_ins ins
+
+`rsmp_losses` computes the unweighted parts on a batch, `weighted_sum` adds them up. Both are pure
+functions of arrays: neither parameters nor a network enter.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from tal_jax.losses import masked
+from tal_jax.ops import _cumsum, contrast, pseudo_labels
+
+# Most action segments of a recording, and most background segments, whose features are compared:
+# the comparison takes the square of their number in memory, over a whole batch.
+_MOST_COMPARED = 256
+
+
+class Labels(Protocol):
+    """Labels of B recordings, or of windows of them, with L video classes each."""
+
+    where: Any  # [B, N] bool, valid snippets
+    points: Any  # [B, N, L] bool, positive snippets: those with a point of the class
+    instances: Any  # [B, N, L] bool, pseudo instances of the previous round
+    video_classes: Any  # [B, L] int32, labelled classes of the whole recording
+    video_class_where: Any  # [B, L] bool
+    video_class_clicked: Any  # [B, L] bool, those with a point in the whole recording
+    cut: Any  # [B] bool, True where a window shows a part of the recording
+    most_points: Any  # static: `of_class` and `of_all`, the most points of one recording
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PseudoLabels:
+    """Pseudo labels of B recordings, mined from the network's scores and the points."""
+
+    background: jax.Array  # [B, N] bool, background seeds
+    sequences: jax.Array  # [B, L, N] bool, optimal sequence of each video class
+    best: jax.Array  # [B, L, N, 2] int32, the best segment of each positive snippet
+    contrasts: jax.Array  # [B, L, N] OIC scores of these, -inf where there is no point
+    ready: jax.Array  # [B] bool, False until the first search
+
+    @classmethod
+    def empty(cls, num_recordings: int, num_video_classes: int, length: int) -> "PseudoLabels":
+        """Pseudo labels before the first search."""
+        shape = num_recordings, num_video_classes, length
+        return cls(
+            background=jnp.zeros((num_recordings, length), bool),
+            sequences=jnp.zeros(shape, bool),
+            best=jnp.zeros((*shape, 2), jnp.int32),
+            contrasts=jnp.full(shape, -jnp.inf, jnp.float32),
+            ready=jnp.zeros(num_recordings, bool),
+        )
+
+    def window(self, first: jax.Array, size: int) -> "PseudoLabels":
+        """Those of a window of `size` snippets (static) of each recording, from `first` `[B]`."""
+
+        def one(labels, first):
+            def cut(values, axis):
+                return jax.lax.dynamic_slice_in_dim(values, first, size, axis=axis)
+
+            return PseudoLabels(
+                background=cut(labels.background, 0),
+                sequences=cut(labels.sequences, 1),
+                best=cut(labels.best, 1) - first,
+                contrasts=cut(labels.contrasts, 1),
+                ready=labels.ready,
+            )
+
+        return jax.vmap(one)(self, first)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class ComparedSegments:
+    """Action and background segments of each recording whose features are compared."""
+
+    weights: jax.Array  # [B, S, N] of the snippets in a segment's mean
+    labels: jax.Array  # [B, S] int32 classes
+    action: jax.Array  # [B, S] bool
+    where: jax.Array  # [B, S] bool
+    overflow: jax.Array  # [B] int32, segments for which there is no room
+
+
+def fuse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Class activation sequence and background probability from logits.
+
+    $P_c = p_c (1 - p_{bg})$, with sigmoid probabilities.
+
+    Args:
+      logits: `[..., C + 1]`, the last one of background.
+
+    Returns:
+      `[..., C]` the class activation sequence, and `[...]` the background probability.
+    """
+    probabilities = jax.nn.sigmoid(logits)
+    background = probabilities[..., -1]
+    return probabilities[..., :-1] * (1 - background[..., None]), background
+
+
+def video_class_scores(scores: jax.Array, video_classes: jax.Array) -> jax.Array:
+    """A class activation sequence `[N, C]` of the video classes alone, `[L, N]`."""
+    return scores.T[video_classes]
+
+
+def weighted_sum(
+    parts: Mapping[str, jax.Array], weights: Mapping[str, jax.Array]
+) -> dict[str, jax.Array]:
+    """Adds `point`, `pres` and the total `loss` to the parts of `rsmp_losses`."""
+    point = weights["action_weight"] * parts["point_action"] + parts["point_background"]
+    pres = parts["score"] + weights["feat_weight"] * parts["feat"]
+    total = (
+        weights["lambda_vid"] * parts["vid"]
+        + weights["lambda_point"] * point
+        + weights["lambda_pres"] * pres
+        + weights["lambda_ins"] * parts["ins"]
+    )
+    return {**parts, "point": point, "pres": pres, "loss": total}
+
+
+def rsmp_losses(
+    logits: jax.Array,
+    embeddings: jax.Array,
+    batch: Labels,
+    pseudo: PseudoLabels,
+    segments: pseudo_labels.SequenceSegments,
+    compared: ComparedSegments,
+    *,
+    topk_ratio: float,
+    delta: float,
+    select: str,
+    temperature: float,
+) -> dict[str, jax.Array]:
+    """The unweighted parts of the loss on a batch, means over the branches of the network.
+
+    Args:
+      logits: `[M, B, N, C + 1]` of M branches, background last.
+      embeddings: `[M, B, S, W]` means of features over `compared`.
+      batch: labels.
+      pseudo: pseudo labels.
+      segments: of the optimal sequences, from `sequence_segments`.
+      compared: from `compared_segments`.
+      topk_ratio: see `video_loss`.
+      delta: share of a segment's length that its outer parts have in the OIC score.
+      select: "all" segments of the optimal sequences count in `score`, or the "best" one (static).
+      temperature: of `feat`.
+
+    Returns:
+      `vid`, `point_action`, `point_background`, `score`, `feat` and `ins`, all `[]`, and how many
+      segments there is no room for, `segment_overflow` and `feature_overflow`.
+    """
+    one_recording = functools.partial(
+        _recording_losses, topk_ratio=topk_ratio, delta=delta, select=select
+    )
+
+    def one_branch(logits, embeddings):
+        parts = jax.vmap(one_recording)(logits, batch, pseudo, segments)
+        feature = masked.feature_contrast_loss(
+            embeddings.reshape(-1, embeddings.shape[-1]),
+            compared.labels.ravel(),
+            compared.action.ravel(),
+            temperature=temperature,
+            where=compared.where.ravel(),
+        )
+        return jax.tree.map(lambda values: values.mean(axis=0), parts) | {"feat": feature}
+
+    parts = jax.vmap(one_branch)(logits, embeddings)
+    return jax.tree.map(lambda values: values.mean(axis=0), parts) | {
+        "segment_overflow": segments.overflow.sum().astype(jnp.float32),
+        "feature_overflow": compared.overflow.sum().astype(jnp.float32),
+    }
+
+
+# --- segments ---
+
+
+def sequence_segments(batch: Labels, pseudo: PseudoLabels) -> pseudo_labels.SequenceSegments:
+    """The segments of the optimal sequences, with leading axes `[B, L]`; none before a search.
+
+    A class has as many action segments as points at most. In a window two more may begin or end
+    outside of it. Sequences without any action in the window have none.
+    """
+    num_segments = 2 * (batch.most_points.of_class + 2) + 1
+
+    def one(batch, pseudo):
+        found = jax.vmap(
+            lambda labels: pseudo_labels.sequence_segments(
+                labels, num_segments=num_segments, where=batch.where
+            )
+        )(pseudo.sequences)
+        searched = _searched(batch, pseudo)
+        return dataclasses.replace(
+            found,
+            where=found.where & searched[:, None],
+            overflow=jnp.where(searched, found.overflow, 0),
+        )
+
+    return jax.vmap(one)(batch, pseudo)
+
+
+def compared_segments(batch: Labels, segments: pseudo_labels.SequenceSegments) -> ComparedSegments:
+    """The action and the background segments of each recording whose features are compared."""
+    num_classes = batch.video_class_where.shape[1]
+    most = min(batch.most_points.of_all + 3 * num_classes, _MOST_COMPARED, segments.where[0].size)
+    return jax.vmap(functools.partial(_compared, most=most))(segments, batch)
+
+
+def _compared(found, batch, *, most: int) -> ComparedSegments:
+    labels = jnp.broadcast_to(batch.video_classes[:, None], found.where.shape)
+
+    def in_turns(values):
+        """The first segment of each class, then the second: classes overflow alike."""
+        return jnp.swapaxes(values, 0, 1).reshape(-1, *values.shape[2:])
+
+    def pick(kind):
+        chosen = in_turns(found.where & kind)
+        total = chosen.sum(dtype=jnp.int32)
+        index = jnp.nonzero(chosen, size=most, fill_value=chosen.shape[0] - 1)[0]
+        exists = jnp.arange(most) < total
+        kept = in_turns(found.segments)[index], in_turns(labels)[index], exists
+        return kept, jnp.maximum(total - most, 0)
+
+    actions, more_actions = pick(found.action)
+    backgrounds, more_backgrounds = pick(~found.action)
+    segments, labels, exists = map(jnp.concatenate, zip(actions, backgrounds, strict=True))
+    at = jnp.arange(batch.where.shape[0])
+    inside = (at >= segments[:, :1]) & (at < segments[:, 1:]) & exists[:, None]
+    weights = inside / jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
+    action = jnp.arange(2 * most) < most
+    return ComparedSegments(weights, labels, action, exists, more_actions + more_backgrounds)
+
+
+def _searched(batch, pseudo) -> jax.Array:
+    """`[L]` True for the video classes whose optimal sequence has an action in the window."""
+    return pseudo.ready & batch.video_class_where & pseudo.sequences.any(axis=1)
+
+
+# --- one recording ---
+
+
+def _recording_losses(logits, batch, pseudo, segments, *, topk_ratio, delta, select):
+    num_classes = logits.shape[-1] - 1
+    # A row for each video class; those of padding are zero.
+    classes = jax.nn.one_hot(batch.video_classes, num_classes + 1)
+    classes = classes * batch.video_class_where[:, None]
+    probabilities = jax.nn.sigmoid(logits)
+    fused, _ = fuse(logits)
+    scores = video_class_scores(fused, batch.video_classes)
+    present, unsure = _classes_in_view(batch, pseudo)
+
+    def any_of(chosen):
+        return (classes[:, :num_classes] * chosen[:, None]).any(axis=0)
+
+    return {
+        "vid": masked.video_loss(
+            probabilities[:, :num_classes],
+            any_of(present),
+            topk_ratio=topk_ratio,
+            where=batch.where,
+            counted=~any_of(unsure),
+        ),
+        "point_action": masked.focal_loss(
+            logits, jnp.minimum(batch.points @ classes, 1), where=batch.points.any(axis=1)
+        ),
+        "point_background": masked.focal_loss(
+            logits,
+            jax.nn.one_hot(jnp.full(logits.shape[0], num_classes), num_classes + 1),
+            where=pseudo.background & pseudo.ready,
+        ),
+        "score": _score_loss(scores, segments, pseudo, batch, delta=delta, select=select),
+        "ins": masked.dense_loss(
+            logits,
+            _instance_targets(batch.instances @ classes),
+            where=batch.where & batch.instances.any(),
+        ),
+    }
+
+
+def _classes_in_view(batch, pseudo) -> tuple[jax.Array, jax.Array]:
+    """`[L]` each: video classes that are present in the window, and those that may be.
+
+    A whole recording holds its labelled classes. A window holds those with a point in it. Others of
+    which a pseudo label reaches into it, or that have no point at all, are neither positive nor
+    negative.
+    """
+    clicked = batch.points.any(axis=0)
+    reaches = batch.instances.any(axis=0) | _searched(batch, pseudo)
+    present = batch.video_class_where & (clicked | ~batch.cut)
+    unsure = batch.video_class_where & ~present & (reaches | ~batch.video_class_clicked)
+    return present, unsure
+
+
+def _score_loss(scores, segments, pseudo, batch, *, delta, select):
+    """Representative-segment loss: OIC scores of the sequences' segments, or of the best one."""
+    length = batch.where.sum(dtype=jnp.int32)
+
+    def one_class(scores, segments, best, contrasts):
+        contrast_of = functools.partial(
+            contrast.contrast_between,
+            _cumsum.prefix_sum(scores, where=batch.where),
+            delta=delta,
+            length=length,
+        )
+        if select == "best":
+            # Of the best segments of all points, those that lie in the window as a whole.
+            inside = (best[:, 0] >= 0) & (best[:, 1] <= length)
+            contrasts = jnp.where(inside, contrasts, -jnp.inf)
+            winner = contrasts.argmax()
+            start, end = best[winner][:, None]
+            lost = masked.best_contrast_loss(contrast_of(start, end))
+            return lost, jnp.isfinite(contrasts[winner])
+        starts, ends = segments.segments.T
+        contrasts = contrast_of(starts, ends, inverted=~segments.action)
+        lost = masked.sequence_contrast_loss(contrasts, segments.action, where=segments.where)
+        return lost, jnp.bool_(True)
+
+    values, exists = jax.vmap(one_class)(scores, segments, pseudo.best, pseudo.contrasts)
+    counted = _searched(batch, pseudo) & exists
+    return jnp.where(counted, values, 0).sum() / jnp.maximum(counted.sum(), 1)
+
+
+def _instance_targets(classes: jax.Array) -> jax.Array:
+    """Targets `[N, C + 1]` of rows with sum 1, background where no instance is."""
+    classes = jnp.minimum(classes, 1)
+    total = classes.sum(axis=-1, keepdims=True)
+    background = jax.nn.one_hot(classes.shape[-1] - 1, classes.shape[-1])
+    return jnp.where(total > 0, classes / jnp.maximum(total, 1), background)

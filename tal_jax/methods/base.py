@@ -1,0 +1,52 @@
+"""What a method provides: everything else is shared by all methods."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import ml_collections
+
+from tal_jax.data.predictions import Predictions
+from tal_jax.data.sliding_window import Windows
+from tal_jax.data.timeline import Batch, Timeline
+
+Config = ml_collections.ConfigDict | ml_collections.FrozenConfigDict
+Metrics = dict[str, jax.Array]
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A network with its loss, pseudo labels and scores, as pure functions.
+
+    `model` is the Flax module, `config` a run's config (static under `jit`), `params` the module's
+    parameters. A model has a `reach`: the number of snippets on each side that an output depends
+    on, apart from what `sliding_logits` sums over the whole recording.
+
+    Attributes:
+      supervision: what the method learns from. Points are known for a window of a recording;
+        video-level labels are known for the whole only, so such a method samples long recordings.
+      loss_weights: names of the values in `config.loss` that weigh the parts of the loss.
+      progress_terms: parts of the loss on the progress line, with their titles.
+      make_model: `(config, num_classes) -> model`.
+      no_pseudo_labels: `(timeline, num_recordings, num_samples) -> pseudo labels` before the first
+        search; a pytree whose leaves have a leading axis of recordings.
+      search: `(model, config, params, batch) -> pseudo labels`.
+      loss: `(model, config, params, batch, pseudo labels, weights, key) -> parts` and "loss".
+      logits: `(model, config, params, features [B, N, D], where [B, N]) -> per-snippet logits`, a
+        pytree of arrays `[B, N, …]`.
+      sliding_logits: `(model, config, params, windows) -> logits` of one long recording, read
+        window by window; host arrays `[N, …]`.
+      predictions: `(config, logits, where) -> Predictions`.
+    """
+
+    supervision: Literal["points", "labels"]
+    loss_weights: tuple[str, ...]
+    progress_terms: Mapping[str, str]
+    make_model: Callable[[Config, int], Any]
+    no_pseudo_labels: Callable[[Timeline, int, int], Any]
+    search: Callable[[Any, Config, Any, Batch], Any]
+    loss: Callable[[Any, Config, Any, Batch, Any, Metrics, jax.Array], Metrics]
+    logits: Callable[[Any, Config, Any, jax.Array, jax.Array], Any]
+    sliding_logits: Callable[[Any, Config, Any, Windows], Any]
+    predictions: Callable[[Config, Any, jax.Array], Predictions]

@@ -1,0 +1,262 @@
+"""Fits networks: rounds of preparing, training, proposing and evaluating, for one run or several.
+
+Between rounds nothing is carried over but proposals on the training recordings: a JSON file in the
+work directory that a person can read, edit or replace.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+
+from tal_jax import methods
+from tal_jax.config import check_config
+from tal_jax.data import files
+from tal_jax.data.predictions import Results, activitynet_json
+from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
+from tal_jax.evaluation.point_criterion import point_criterion
+from tal_jax.inference import localize
+from tal_jax.inference.forward import Fitted, fitted_of, lengthens, predict_recordings
+from tal_jax.inference.predict import predict_round, propose
+from tal_jax.runs import members, results
+from tal_jax.runs import workdir as work
+from tal_jax.training import input_pipeline, loop, processes
+from tal_jax.training.prepare import Prepared, common_sizes, hold_out, prepare_round, round_lengths
+
+Report = Callable[[str], None]
+
+
+def fit(
+    dataset: Dataset,
+    config: ml_collections.ConfigDict,
+    *,
+    workdir: str | Path,
+    report: Report = print,
+) -> Fitted:
+    """Trains all rounds on a data set, evaluating each on its test recordings.
+
+    A run that was stopped continues from its work directory, in the middle of a round too, and ends
+    with bitwise the same parameters.
+
+    Args:
+      dataset: recordings with points or video-level labels, and test recordings with ground truth
+        if there are any.
+      config: see `tal_jax.config`.
+      workdir: the run's work directory.
+      report: prints a line.
+
+    Returns:
+      The networks of all rounds.
+
+    Raises:
+      ValueError: for a config or data set that cannot be trained on, a work directory of another
+        run, or a loss that is no longer finite.
+      OSError: if the work directory cannot be written.
+    """
+    return fit_many([dataset], [config], workdirs=[workdir], report=report)[0]
+
+
+def fit_many(
+    datasets: Sequence[Dataset],
+    configs: Sequence[ml_collections.ConfigDict],
+    *,
+    workdirs: Sequence[str | Path],
+    report: Report = print,
+) -> list[Fitted]:
+    """Trains several runs in one compiled program: what `fit` does, for each of them.
+
+    The runs may differ in their seeds, their points, the weights of the loss's parts, the rates of
+    `config.train`, and all that comes after the network. Features that are the same for all are on
+    the device once. Every work directory is that of a single run, which `fit` can continue.
+
+    An accelerator makes each update of all runs at once, and its numbers differ from those of `fit`
+    by rounding. On a CPU, which one run fills, they take turns, and the numbers are the same where
+    the runs' data need no more padding together than alone.
+
+    Args:
+      datasets: M data sets, one a run, since points depend on the seed.
+      configs: M configs; without `train.holdout` where there are several.
+      workdirs: M work directories.
+      report: prints a line.
+
+    Returns:
+      The networks of all rounds, of each of the M runs.
+
+    Raises:
+      ValueError: as `fit` does, or if runs differ in what is compiled or in the shape of their
+        data, naming what differs.
+      OSError: if a work directory cannot be written.
+    """
+    runs = _begin(datasets, configs, list(map(Path, workdirs)))
+    report = report if processes.is_primary() else lambda line: None
+    for note in dict.fromkeys(note for run in runs for note in run.dataset.notes):
+        report(f"note: {note}")
+    for number in range(runs[0].config.train.rounds):
+        began = time.monotonic()
+        prepared = _prepare(runs, number, report)
+        _train(runs, prepared, number, report)
+        for run, data in zip(runs, prepared, strict=True):
+            run.proposals = _propose(run, data, number)
+        del prepared, data  # neither the test recordings nor the next round need room beside it
+        if any([_evaluate(run, number, report) for run in runs]):
+            report(f"round {number}: {time.monotonic() - began:.0f} s")
+    return [run.fitted for run in runs]
+
+
+@dataclasses.dataclass
+class _Run:
+    """One run between its rounds."""
+
+    dataset: Dataset
+    held_out: tuple[Recording, ...]
+    config: ml_collections.FrozenConfigDict
+    workdir: Path
+    title: str  # before its lines; empty for a single run
+    params: tuple[Any, ...] = ()
+    proposals: Results | None = None
+
+    @property
+    def fitted(self) -> Fitted:
+        return self.fitted_with(self.params)
+
+    def fitted_with(self, params: tuple[Any, ...]) -> Fitted:
+        dim = self.dataset.train[0].features.shape[1]
+        return fitted_of(params, self.config, self.dataset.classes, dim)
+
+
+def _begin(
+    datasets: Sequence[Dataset], configs: Sequence[ml_collections.ConfigDict], folders: list[Path]
+) -> list[_Run]:
+    """Checks everything before anything is trained, and starts or continues the runs."""
+    configs = [check_config(config) for config in configs]
+    for dataset in datasets:
+        check_dataset(dataset)
+        # Now: a broken test file would show only after the first round.
+        for recording in processes.host_shard((*dataset.train, *dataset.test)):
+            read_features(recording)
+    if len(configs) != 1 or len(folders) != 1:
+        members.check_configs(configs, folders)
+        members.check_datasets(datasets, folders, configs[0].train.length)
+        if processes.count() > 1 or any(
+            input_pipeline.streams(config, dataset.train)
+            for config, dataset in zip(configs, datasets, strict=True)
+        ):
+            raise ValueError(
+                "several runs are trained in one process, on features that fit on its device; "
+                "train them one after another instead"
+            )
+    runs = []
+    for dataset, config, folder in zip(datasets, configs, folders, strict=True):
+        processes.on_primary(work.start, folder, config, dataset)
+        title = folder.name if len(folders) > 1 else ""
+        runs.append(_Run(*hold_out(dataset, config), config, folder, title))
+    return runs
+
+
+def _prepare(runs: Sequence[_Run], number: int, report: Report) -> list[Prepared]:
+    """The data of a round; features that all runs share are packed once."""
+    datasets = [run.dataset for run in runs]
+    sizes = common_sizes(datasets, runs[0].config)
+    share = len(runs) > 1 and members.same_features(datasets)
+    prepared: list[Prepared] = []
+    for run in runs:
+        processes.on_primary(work.refuse_orphans, run.workdir, number)
+        features = prepared[0].timeline.features if share and prepared else None
+        prepared.append(
+            prepare_round(run.dataset, run.config, run.proposals, sizes=sizes, features=features)
+        )
+        line = _describe(number, prepared[-1], run)
+        report(f"{run.title}: {line}" if run.title else line)
+    return prepared
+
+
+def _train(runs: Sequence[_Run], prepared: Sequence[Prepared], number: int, report: Report) -> None:
+    """Trains a round's network of each run."""
+    config = runs[0].config
+    timelines = [data.timeline for data in prepared]
+    states = loop.train_round(
+        methods.method_of(config).make_model(config, len(runs[0].dataset.classes)),
+        [
+            loop.Member(
+                run.config,
+                timeline,
+                run.dataset.train,
+                run.workdir,
+                params=run.params[-1] if run.params and run.config.train.warm_start else None,
+                criterion=_criterion(run),
+            )
+            for run, timeline in zip(runs, timelines, strict=True)
+        ],
+        number=number,
+        lengths=round_lengths(config, timelines),
+        share_features=all(one.features is timelines[0].features for one in timelines),
+        report=report,
+    )
+    for run, state in zip(runs, states, strict=True):
+        run.params = (*run.params, run.fitted_with((state.params,)).params[0])
+
+
+def _criterion(run: _Run) -> Callable[[Any], float] | None:
+    """Scores the parameters of the next round on the points of the held-out recordings."""
+    if not run.held_out:
+        return None
+    options = localize.proposal_options(run.config.localization)
+
+    def criterion(params):
+        fitted, number = run.fitted_with((*run.params, params)), len(run.params)
+        found = predict_recordings(fitted, number, run.held_out, lengthen=lengthens(fitted, number))
+        proposals = localize.localize_in_processes(found, options, fitted.classes)
+        return point_criterion(proposals, run.held_out, fitted.classes)
+
+    return criterion
+
+
+def _propose(run: _Run, data: Prepared, number: int) -> Results:
+    """The round's proposals on the training recordings, computed once."""
+    path = work.round_folder(run.workdir, number) / "proposals_train.json"
+    recordings = run.dataset.train
+    if not processes.on_primary(path.exists):
+        rows = processes.host_shard(range(len(recordings)))
+        found = processes.all_gather(
+            propose(run.fitted, number, recordings, rows, data.timeline, data.lengths)
+        )
+        found = {recording.name: found[recording.name] for recording in recordings}
+        processes.on_primary(files.write_json, path, activitynet_json(found))
+    # Read back from the file even when just written: it is the only way to the next round.
+    return processes.on_primary(files.read_json, path)["results"]
+
+
+def _evaluate(run: _Run, number: int, report: Report) -> bool:
+    """Evaluates the round and all rounds so far; False where there is nothing to do."""
+    if run.title:
+        report(f"{run.workdir}:")
+    done = work.round_folder(run.workdir, number) / "evaluation.json"
+    if not run.dataset.test or processes.on_primary(done.exists):
+        return False
+    found, predictions = predict_round(run.fitted, number, run.dataset.test)
+    processes.on_primary(
+        results.write_round, run.fitted, found, predictions, run.dataset, run.workdir, report
+    )
+    return True
+
+
+def _describe(number: int, data: Prepared, run: _Run) -> str:
+    """The line that a round begins with."""
+    timeline, window = data.timeline, run.config.train.length
+    before, after = int(timeline.where.sum()), int(timeline.counts.sum())
+    long = int((timeline.counts > window).sum())
+    line = f"round {number}: {len(timeline.counts)} timelines, {before} snippets"
+    if after != before:
+        line += f", lengthened to {after}"
+    if data.lengths.windowed:
+        line += f"; {long} timelines exceed train.length={window}, updates read windows of them"
+    elif long:
+        line += f"; {long} timelines exceed train.length={window}, updates sample that many places"
+    instances = int(timeline.instance_where.sum())
+    line += f", {instances} pseudo instances" if instances else ""
+    place = "streamed" if timeline.features is None else "on the device"
+    size = input_pipeline.num_bytes(run.config, run.dataset.train) / 1e6
+    return f"{line}; features {place} ({size:,.1f} MB)"

@@ -1,0 +1,98 @@
+"""Results of a run's rounds: predictions, detections and their evaluation, written once."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from tal_jax.data import files
+from tal_jax.data.predictions import (
+    RecordingPredictions,
+    Results,
+    activitynet_json,
+    read_predictions,
+    write_predictions,
+)
+from tal_jax.data.recordings import Dataset
+from tal_jax.evaluation import detection
+from tal_jax.inference.forward import Fitted
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.inference.predict import mean_predictions
+from tal_jax.runs.workdir import round_folder
+from tal_jax.training import metrics_log
+
+
+def evaluate(
+    results: Results,
+    ground_truth: dict[str, Any],
+    config: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
+) -> detection.DetectionMetrics:
+    """Evaluates detections by a config; "short" actions are those that compensation lengthens."""
+    if config.evaluation.drop_ambiguous:
+        results = detection.without_ambiguous(results, ground_truth.get("ambiguous", {}))
+    return detection.evaluate_detections(
+        ground_truth,
+        activitynet_json(results),
+        tious=config.evaluation.tious,
+        short_s=config.sampling.tau_s / (2 * config.sampling.delta + 1),
+    )
+
+
+def write_round(
+    fitted: Fitted,
+    found: Results,
+    predictions: dict[str, RecordingPredictions],
+    dataset: Dataset,
+    workdir: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Writes the last round's predictions, detections and evaluation, and those of all rounds.
+
+    Args:
+      fitted: the networks of all rounds so far.
+      found: detections of the last round in the test recordings.
+      predictions: that they are made from.
+      dataset: the data set.
+      workdir: of the run.
+      report: prints a line.
+    """
+    config, number = fitted.config, len(fitted.params) - 1
+    folder = round_folder(workdir, number)
+    write_predictions(folder / "scores_test.npz", predictions)
+    log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
+    log.rewind(number, config.train.steps)
+    files.write_json(folder / "detections_test.json", activitynet_json(found))
+    metrics = evaluate(found, dataset.ground_truth, config)
+    report(f"round {number}\n{detection.format_table(metrics)}")
+    _log(log, metrics, round=number, event="evaluation")
+    # Read from files, so that a run that continues needs no network for it.
+    paths = [round_folder(workdir, one) / "scores_test.npz" for one in range(number + 1)]
+    mean = mean_predictions(map(read_predictions, paths))
+    write_predictions(workdir / "scores_test.npz", mean)
+    found = localize_predictions(mean, config.localization, fitted.classes)
+    files.write_json(workdir / "detections.json", activitynet_json(found))
+    of_all = evaluate(found, dataset.ground_truth, config)
+    if number:
+        report(f"all rounds, 0 to {number}\n{detection.format_table(of_all)}")
+        _log(log, of_all, round=number, event="evaluation_of_all_rounds")
+    files.write_json(workdir / "evaluation.json", of_all.to_dict())
+    # Last: it marks the round as done.
+    files.write_json(folder / "evaluation.json", metrics.to_dict())
+
+
+def _log(log: metrics_log.MetricsLog, metrics: detection.DetectionMetrics, **place: Any) -> None:
+    middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
+    short, long = (
+        float(recall[middle]) if np.isfinite(recall[middle]) else None
+        for recall in (metrics.short_recall, metrics.long_recall)
+    )
+    log.append(
+        **place,
+        average_map=float(metrics.average_map),
+        map=metrics.map.tolist(),
+        tious=metrics.tious.tolist(),
+        short_recall=short,
+        long_recall=long,
+    )

@@ -1,0 +1,373 @@
+"""Work directories: the card of a run (config, versions, machine, data) and its rounds."""
+
+import platform
+import subprocess
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+
+from tal_jax.config import DEFAULTS, check_config
+from tal_jax.data import files
+from tal_jax.data.clock import Grid
+from tal_jax.data.manifest import Manifest
+from tal_jax.data.predictions import Entries, RecordingPredictions
+from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
+from tal_jax.inference import export
+from tal_jax.inference.forward import Fitted, fitted_of
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.inference.predict import predict_mean
+from tal_jax.inference.predict_file import Network
+from tal_jax.ops import segments as segment_ops
+from tal_jax.training import checkpoints
+from tal_jax.training.loop import checkpoint_folder
+
+_SCALING_FILE = "scaling.npz"
+
+# A run may go on with another value of these: not a bit of its results depends on them.
+_FREE = {"train.features"}
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted keys."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+# --- the card ---
+
+
+def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> None:
+    """Writes `config.json`, `run.json`, `ground_truth.json` and `train_points.json`.
+
+    Where the features were standardised, `scaling.npz` keeps how, for recordings to come.
+
+    Raises:
+      ValueError: if the work directory holds a run of another config or data set.
+      OSError: if it cannot be written.
+    """
+    if (workdir / "config.json").exists():
+        check_same(workdir, config, dataset)
+        return
+    files.write_json(workdir / "run.json", _card(config, dataset))
+    files.write_json(workdir / "ground_truth.json", dataset.ground_truth)
+    files.write_json(workdir / "train_points.json", _points(dataset))
+    if dataset.scaling is not None:
+        scaling = {"mean": dataset.scaling.mean, "scale": dataset.scaling.scale}
+        files.write_npz(workdir / _SCALING_FILE, scaling)
+    # Last, since it marks the directory as a run's.
+    files.write_json(workdir / "config.json", _plain(config.to_dict()))
+
+
+def check_same(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> None:
+    """Refuses a config or data set other than the run's.
+
+    Raises:
+      ValueError: naming what differs, or if a file of the run cannot be read.
+    """
+    settings = _plain(config.to_dict())
+    before = files.read_json(workdir / "config.json")
+    for key in sorted((flatten(before) | flatten(settings)).keys() - _FREE):
+        old, new = flatten(before).get(key), flatten(settings).get(key)
+        if old != new:
+            raise ValueError(
+                f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its "
+                "own config or choose another work directory"
+            )
+    data = files.read_json(workdir / "run.json")["data"]
+    for key, value in _card(config, dataset)["data"].items():
+        if data.get(key) != value:
+            raise ValueError(
+                f"{workdir} holds a run on other data: {key} was {data.get(key)!r}, now {value!r}"
+            )
+
+
+def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]]:
+    """Reads the config of a run, and the data section of its card.
+
+    Raises:
+      ValueError: if a file is missing, broken, or of another version of this package.
+    """
+    settings = files.read_json(workdir / "config.json")
+    card = files.read_json(workdir / "run.json")
+    _expect_keys(workdir / "config.json", settings, {"method"})
+    if settings["method"] not in DEFAULTS:
+        raise ValueError(f"{workdir}/config.json: unknown method {settings['method']!r}")
+    expected = flatten(DEFAULTS[settings["method"]]().to_dict())
+    expected = {key for key in expected if not key.startswith("data.")}
+    _expect_keys(workdir / "config.json", settings, expected)
+    described = {"data.classes", "data.overlapping", "data.dim", "data.grid.fps"}
+    _expect_keys(workdir / "run.json", card, described)
+    return check_config(ml_collections.ConfigDict(settings)), card["data"]
+
+
+def manifest_of(data: dict[str, Any]) -> Manifest | None:
+    """The manifest of a run's features, from the data section of its card; None if unknown."""
+    return Manifest.from_dict(data["manifest"]) if data.get("manifest") else None
+
+
+def read_scaling(workdir: Path) -> Scaling | None:
+    """How the run's features were standardised; None if they were not.
+
+    Raises:
+      ValueError: if the file of it cannot be read.
+    """
+    path = workdir / _SCALING_FILE
+    if not path.exists():
+        return None
+    arrays = files.read_npz(path)
+    missing = {"mean", "scale"} - set(arrays)
+    if missing:
+        raise ValueError(f"{path}: no array {min(missing)!r}; expected mean and scale of a run")
+    return Scaling(arrays["mean"], arrays["scale"])
+
+
+def _expect_keys(path: Path, values: Any, keys: set[str]) -> None:
+    missing = sorted(keys - set(flatten(values))) if isinstance(values, dict) else ["all"]
+    if missing:
+        raise ValueError(
+            f"{path}: missing {missing[0]}; expected a file that this version of tal_jax wrote"
+        )
+
+
+def _card(config: ml_collections.FrozenConfigDict, dataset: Dataset) -> dict[str, Any]:
+    packages = ("tal_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    instances = [len(video["annotations"]) for video in dataset.ground_truth["database"].values()]
+    return {
+        "versions": {name: metadata.version(name) for name in packages}
+        | {"python": platform.python_version()},
+        "machine": f"{platform.machine()}, {_processor()}",
+        "seed": config.seed,
+        "git_commit": _git_commit(),
+        "data": {
+            "name": config.data.name,
+            "classes": list(dataset.classes),
+            "overlapping": [list(pair) for pair in dataset.overlapping],
+            "dim": int(dataset.train[0].features.shape[1]),
+            "grid": dataset.train[0].grid.to_dict(),
+            "manifest": dataset.manifest and _plain(dataset.manifest.to_dict()),
+            "train_recordings": len(dataset.train),
+            "train_seconds": sum(recording.duration_s for recording in dataset.train),
+            "points": sum(len(recording.points) for recording in dataset.train),
+            "labels": sum(len(labels_of(recording)) for recording in dataset.train),
+            "test_recordings": len(dataset.test),
+            "test_seconds": sum(recording.duration_s for recording in dataset.test),
+            "test_instances": sum(instances),
+            "notes": list(dataset.notes),
+        },
+    }
+
+
+def _points(dataset: Dataset) -> dict[str, Any]:
+    """The training points as annotations without segments."""
+    database = {
+        recording.name: {
+            "subset": "train",
+            "duration": recording.duration_s,
+            "annotations": [
+                {"label": dataset.classes[point.label], "point": point.time_s}
+                for point in recording.points
+            ],
+        }
+        for recording in dataset.train
+    }
+    return {"version": "tal_jax", "classes": list(dataset.classes), "database": database}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as JSON reads them back."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _git_commit() -> str | None:
+    """The commit of the source tree that runs, marked where files differ from it."""
+    folder = Path(__file__).parent
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def _processor() -> str:
+    return ", ".join(sorted({device.device_kind for device in jax.devices()}))
+
+
+# --- rounds ---
+
+
+def round_folder(workdir: Path, number: int) -> Path:
+    """The folder of a round."""
+    return workdir / f"round_{number}"
+
+
+def has_all_rounds(workdir: Path) -> bool:
+    """Whether a work directory holds the detections of several rounds, and those of their mean."""
+    names = ("detections.json", "scores_test.npz")
+    several = len(list(workdir.glob("round_*/detections_test.json"))) > 1
+    return several and all((workdir / name).exists() for name in names)
+
+
+def refuse_orphans(workdir: Path, number: int) -> None:
+    """Refuses later rounds whose proposals are gone: they would be taken for new ones.
+
+    Raises:
+      ValueError: naming the folder and the missing file.
+    """
+    folder, later = round_folder(workdir, number), round_folder(workdir, number + 1)
+    if later.exists() and not (folder / "proposals_train.json").exists():
+        raise ValueError(
+            f"{later} is there, but round {number} has no proposals_train.json, which it came "
+            f"from; put that back, or delete round_{number + 1} and all later rounds"
+        )
+
+
+def load_run(workdir: str | Path) -> Fitted:
+    """Reads the networks of a work directory's finished rounds.
+
+    Raises:
+      ValueError: if there is none, or one cannot be read.
+    """
+    workdir = Path(workdir)
+    config, data = read(workdir)
+    params = []
+    while len(params) < config.train.rounds:
+        if not (round_folder(workdir, len(params)) / "proposals_train.json").exists():
+            break
+        params.append(_load_params(checkpoint_folder(workdir, len(params)), config))
+    if not params:
+        raise ValueError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
+    return fitted_of(params, config, data["classes"], data["dim"])
+
+
+def _load_params(folder: Path, config: ml_collections.FrozenConfigDict) -> Any:
+    """The parameters that a round ended with."""
+    which = checkpoints.BEST if config.train.patience else checkpoints.LATEST
+    with checkpoints.open_checkpoints(folder, keep_best=which == checkpoints.BEST) as saved:
+        params = saved.restore_params(which=which)
+    if params is None:
+        raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
+    return params
+
+
+def open_run(workdir: str | Path) -> Network:
+    """Opens the networks of a run's finished rounds, to predict files with.
+
+    Raises:
+      ValueError: if there is none, or a file of the run cannot be read.
+    """
+    workdir = Path(workdir)
+    fitted = load_run(workdir)
+    _, data = read(workdir)
+
+    def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
+        found = predict_mean(fitted, [recording])
+        options = fitted.config.localization
+        results = localize_predictions(found, options, fitted.classes)
+        return results[recording.name], found[recording.name]
+
+    return Network(
+        source=workdir,
+        predict=predict,
+        classes=fitted.classes,
+        dim=fitted.dim,
+        grid=Grid.from_dict(data["grid"]),
+        manifest=manifest_of(data),
+        scaling=read_scaling(workdir),
+        threshold=shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization),
+    )
+
+
+def export_run(
+    workdir: str | Path, output: str | Path, *, platforms: tuple[str, ...] = export.PLATFORMS
+) -> dict[str, Any]:
+    """Exports the networks of a run's finished rounds; see `inference.export` for the files.
+
+    Args:
+      workdir: of a run.
+      output: a folder; made where missing.
+      platforms: that the model is to run on.
+
+    Returns:
+      The card.
+
+    Raises:
+      ValueError: if the run has no finished round, a file of it cannot be read, or a package is
+        missing.
+      OSError: if a file cannot be written.
+    """
+    export.check_installed()
+    workdir = Path(workdir)
+    fitted = load_run(workdir)
+    _, data = read(workdir)
+    evaluated = workdir / "evaluation.json"
+    description = {
+        "grid": data["grid"],
+        "manifest": data.get("manifest"),
+        "threshold": shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization),
+        "data": data,
+        "scores": files.read_json(evaluated) if evaluated.exists() else None,
+    }
+    return export.write_export(
+        fitted, output, read_scaling(workdir), description, platforms=platforms
+    )
+
+
+# --- which detections to show ---
+
+
+def shown_threshold(
+    workdir: Path, round_number: int, options: ml_collections.FrozenConfigDict
+) -> float | None:
+    """The score that leaves as many proposals on the training recordings as they have points.
+
+    Duplicates among the proposals are lowered as they are among detections. None where a run has no
+    points.
+    """
+    proposals = files.read_json(workdir / f"round_{round_number}" / "proposals_train.json")
+    points = files.read_json(workdir / "train_points.json")
+    count = sum(len(one["annotations"]) for one in points["database"].values())
+    scores = np.sort(_ranked(proposals["results"].values(), options.soft_sigma))[::-1]
+    return float(scores[min(count, len(scores)) - 1]) if count and len(scores) else None
+
+
+def _ranked(recordings: Iterable[Entries], soft_sigma: float) -> np.ndarray:
+    """Scores of entries after soft-NMS among those of one recording and class."""
+    groups: dict[tuple[int, str], Entries] = {}
+    for number, entries in enumerate(recordings):
+        for entry in entries:
+            groups.setdefault((number, entry["label"]), []).append(entry)
+    if not groups:
+        return np.zeros(0)
+    shape = len(groups), max(map(len, groups.values()))
+    segments, scores = np.zeros((*shape, 2), np.float32), np.zeros(shape, np.float32)
+    where = np.zeros(shape, bool)
+    for row, entries in enumerate(groups.values()):
+        segments[row, : len(entries)] = [entry["segment"] for entry in entries]
+        scores[row, : len(entries)] = [entry["score"] for entry in entries]
+        where[row, : len(entries)] = True
+    if soft_sigma:
+        scores = np.asarray(_lower(segments, scores, where, soft_sigma))
+    return scores[where]
+
+
+@jax.jit
+def _lower(segments, scores, where, sigma):
+    """`ops.soft_nms` for each row."""
+
+    def one(segments, scores, where):
+        return segment_ops.soft_nms(segments, scores, sigma=sigma, where=where)
+
+    return jax.vmap(one)(segments, scores, where)

@@ -1,0 +1,367 @@
+"""One round of training, for one run or for several runs in one compiled program.
+
+Runs that are trained at once differ in their seeds, their points and the settings that need no
+compilation. Each has its own work directory, as if it were trained alone.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+from jax.sharding import Mesh
+
+from tal_jax import methods
+from tal_jax.data import packing
+from tal_jax.data.recordings import Recording
+from tal_jax.data.timeline import Lengths, Timeline, with_features
+from tal_jax.training import (
+    checkpoints,
+    input_pipeline,
+    metrics_log,
+    processes,
+    sharding,
+    update,
+)
+from tal_jax.training.state import TrainState
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Member:
+    """One run's part in a round.
+
+    Attributes:
+      config: of the run.
+      timeline: training data; without features where these are read block by block.
+      recordings: that the timeline is made of.
+      workdir: of the run.
+      params: to start from; None starts fresh.
+      criterion: maps parameters to the score that the best checkpoint maximizes.
+    """
+
+    config: ml_collections.FrozenConfigDict
+    timeline: Timeline
+    recordings: Sequence[Recording]
+    workdir: Path
+    params: Any = None
+    criterion: Callable[[Any], float] | None = None
+
+
+def train_round(
+    model: Any,
+    members: Sequence[Member],
+    *,
+    number: int,
+    lengths: Lengths,
+    share_features: bool = False,
+    vectorize: bool | None = None,
+    report: Callable[[str], None] = print,
+) -> list[TrainState]:
+    """Trains one round of M runs, or what is left of it.
+
+    Randomness comes from the seed, the round and the number of updates made, so a round that is
+    stopped and continued ends with bitwise the same parameters. Every run draws the numbers that it
+    would draw alone. Runs that were stopped behind the others first catch up with them.
+
+    Args:
+      model: the network.
+      members: M runs; more than one have timelines of the same shapes, features on the device, no
+        criterion and no early stopping (see `members.check_configs`), and use a single device.
+      number: of the round, from 0.
+      lengths: of windows and of longer timelines, see `update.make_block`.
+      share_features: whether all runs' features are those of the first.
+      vectorize: make each update of all runs at once; else they take turns in the program of a
+        single run. By default on accelerators only: a single run does not fill one, but it fills a
+        CPU, where vectorized updates are slower.
+      report: prints a line.
+
+    Returns:
+      On the host, each run's state after the last update, or the best one where
+      `config.train.patience` is set.
+
+    Raises:
+      ValueError: if the loss of a run is no longer finite, naming the last checkpoint, which stays.
+    """
+    train = members[0].config.train
+    mesh = None
+    if len(members) == 1:
+        mesh = sharding.make_mesh(train.batch_size, layer_shards=train.layer_shards)
+    if vectorize is None:
+        vectorize = len(members) > 1 and jax.default_backend() != "cpu"
+    with contextlib.ExitStack() as stack:
+        runs = [_begin(stack, model, member, number, mesh) for member in members]
+        while behind := [run for run in runs if not run.finished]:
+            begun = min(run.step for run in behind)
+            group = [run for run in behind if run.step == begun]
+            end = min((run.step for run in behind if run.step > begun), default=train.steps)
+            if vectorize:
+                advancing = _vectorized(model, group, lengths, share_features)
+            else:
+                advancing = _in_turns(model, group, lengths, mesh)
+            with advancing as advance:
+                _train_until(end, advance, group, report=report)
+        return [run.result() for run in runs]
+
+
+# --- runs of a round ---
+
+
+@dataclasses.dataclass
+class _Run:
+    """One run's progress in a round."""
+
+    member: Member
+    number: int
+    mesh: Mesh | None
+    key: jax.Array
+    state: TrainState
+    saved: checkpoints.Checkpoints | None  # in the primary process
+    log: metrics_log.MetricsLog
+    step: int = 0
+    best: float = -math.inf  # criterion
+    waited: int = 0  # checkpoints since then
+
+    @property
+    def folder(self) -> Path:
+        return checkpoint_folder(self.member.workdir, self.number)
+
+    @property
+    def stopped_early(self) -> bool:
+        return 0 < self.member.config.train.patience <= self.waited
+
+    @property
+    def finished(self) -> bool:
+        return self.step >= self.member.config.train.steps or self.stopped_early
+
+    def restore(self, which: str) -> tuple[int, dict[str, float]]:
+        """In the primary process: reads a checkpoint, if there is one."""
+        assert self.saved is not None
+        self.state = self.saved.restore(self.state, which=which) or self.state
+        return int(self.state.step), self.saved.latest_metrics()
+
+    def save(self) -> None:
+        """Writes a checkpoint, with the criterion if there is one."""
+        host, measured = sharding.fetch(self.state, self.mesh), None
+        if self.member.criterion is not None:
+            score = self.member.criterion(host.params)
+            self.waited = 0 if score > self.best else self.waited + 1
+            self.best = max(self.best, score)
+            # All that stopping depends on, so that a resumed round stops at the same step.
+            measured = {"criterion": score, "best": self.best, "waited": self.waited}
+        processes.on_primary(self._write, host, measured)
+
+    def _write(self, host: TrainState, measured: dict[str, float] | None) -> None:
+        assert self.saved is not None
+        self.saved.save(self.step, host, metrics=measured)
+
+    def result(self) -> TrainState:
+        """The state that the round ends with, on the host."""
+        self.state = sharding.fetch(self.state, self.mesh)
+        if not self.member.config.train.patience:
+            return self.state
+        processes.on_primary(self.restore, checkpoints.BEST)
+        return processes.share_arrays(self.state)
+
+
+def _begin(
+    stack: contextlib.ExitStack, model: Any, member: Member, number: int, mesh: Mesh | None
+) -> _Run:
+    """A run at its latest checkpoint, or at the beginning of the round."""
+    dim = member.recordings[0].features.shape[1]
+    key, state = begin_round(model, member.config, dim, number=number, params=member.params)
+    log = metrics_log.MetricsLog(member.workdir / "metrics.jsonl")
+    run = _Run(member, number, mesh, key, jax.device_get(state), None, log)
+    if processes.is_primary():
+        opened = checkpoints.open_checkpoints(run.folder, keep_best=member.criterion is not None)
+        run.saved = stack.enter_context(opened)
+    run.step, measured = processes.on_primary(run.restore, checkpoints.LATEST)
+    run.best, run.waited = measured.get("best", -math.inf), measured.get("waited", 0)
+    run.state = sharding.place_layers(processes.share_arrays(run.state), mesh)
+    return run
+
+
+def begin_round(
+    model: Any,
+    config: ml_collections.FrozenConfigDict,
+    dim: int,
+    *,
+    number: int,
+    params: Any = None,
+) -> tuple[jax.Array, TrainState]:
+    """The key of a round, and the state that it starts from on features of `dim`."""
+    key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
+    return key, update.init_state(model, config, dim, init_key, params)
+
+
+def checkpoint_folder(workdir: Path, number: int) -> Path:
+    """The checkpoints of a round."""
+    return workdir / f"round_{number}" / "checkpoints"
+
+
+# --- updates of a group of runs ---
+
+# (states, number of updates made, blocks to make) -> states and means over the new updates.
+_Advance = Callable[[Sequence[TrainState], int, int], tuple[Sequence[TrainState], Sequence[Any]]]
+
+
+@contextlib.contextmanager
+def _in_turns(
+    model: Any, group: Sequence[_Run], lengths: Lengths, mesh: Mesh | None
+) -> Iterator[_Advance]:
+    """One run after another, in the program of a single run."""
+    with contextlib.ExitStack() as stack:
+        advances = [
+            stack.enter_context(
+                input_pipeline.open_pipeline(
+                    model,
+                    run.member.config,
+                    run.member.timeline,
+                    run.member.recordings,
+                    lengths=lengths,
+                    key=run.key,
+                    mesh=mesh,
+                )
+            )
+            for run in group
+        ]
+
+        def advance(states, step, num_blocks):
+            results = [
+                one(state, step, num_blocks) for one, state in zip(advances, states, strict=True)
+            ]
+            return tuple(zip(*results, strict=True))
+
+        yield advance
+
+
+@contextlib.contextmanager
+def _vectorized(
+    model: Any, group: Sequence[_Run], lengths: Lengths, share_features: bool
+) -> Iterator[_Advance]:
+    """Every update of all runs at once."""
+    configs = [run.member.config for run in group]
+    timelines = [run.member.timeline for run in group]
+    train = update.make_many_runs(
+        model, update.compiled_config(configs[0]), lengths, share_features=share_features
+    )
+    features = [timeline.features for timeline in timelines]
+    timeline = with_features(
+        _stack([with_features(one, None) for one in timelines]),
+        features[0] if share_features else _stack(features),
+    )
+    rows = _stack([jnp.asarray(packing.rows_to_draw(one, lengths)) for one in timelines])
+    settings = _stack([update.settings_of(config) for config in configs])
+    keys = _stack([run.key for run in group])
+
+    def advance(states, step, num_blocks):
+        del step  # part of the states
+        results = train(_stack(states), timeline, rows, settings, keys, jnp.int32(num_blocks))
+        return tuple(_unstack(result, len(group)) for result in results)
+
+    yield advance
+
+
+@jax.jit
+def _stack(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _unstack(tree: Any, count: int) -> list[Any]:
+    leaves, structure = jax.tree.flatten(tree)
+    rows = [[leaf[row] for leaf in leaves] for row in range(count)]
+    return [jax.tree.unflatten(structure, row) for row in rows]
+
+
+def _train_until(
+    end: int, advance: _Advance, group: Sequence[_Run], *, report: Callable[[str], None]
+) -> None:
+    """Trains runs that are at the same update up to update `end`, where checkpoints are due."""
+    config, step, number = group[0].member.config, group[0].step, group[0].number
+    train, rate = config.train, _Rate(step)
+    for run in group:
+        processes.on_primary(run.log.rewind, number, step)
+    while step < end and not group[0].finished:
+        begun, step = step, _next_stop(step, train)
+        states, metrics = advance(
+            [run.state for run in group], begun, (step - begun) // train.search_every
+        )
+        values = [
+            {name: float(value) for name, value in one.items()} for one in jax.device_get(metrics)
+        ]
+        for run, state, own in zip(group, states, values, strict=True):
+            run.state, run.step = state, step
+            _check_loss(own, run, begun)
+        if step % train.log_every == 0 or step >= train.steps:
+            _log(values, group, rate.at(step, train.steps), report=report)
+        if step % train.checkpoint_every == 0 or step >= train.steps:
+            for run in group:
+                run.save()
+    if group[0].stopped_early and step < train.steps:
+        report(f"round {number}: no better on the held-out points; stopped early")
+
+
+def _next_stop(step: int, train: ml_collections.FrozenConfigDict) -> int:
+    """The update up to which the device runs without the host: where something is written."""
+    return min(
+        train.steps,
+        *((step // every + 1) * every for every in (train.log_every, train.checkpoint_every)),
+    )
+
+
+def _check_loss(values: dict[str, float], run: _Run, begun: int) -> None:
+    if not math.isfinite(values["loss"]):
+        raise ValueError(
+            f"round {run.number}: the loss became {values['loss']} within updates "
+            f"{begun}–{run.step}; the last good state is in {run.folder}. A lower "
+            f"train.learning_rate (now {run.member.config.train.learning_rate:g}) usually helps"
+        )
+
+
+def _log(
+    values: Sequence[dict[str, float]],
+    group: Sequence[_Run],
+    speed: dict[str, float],
+    *,
+    report: Callable[[str], None],
+) -> None:
+    """Writes what was measured to each run's log, and prints the mean."""
+    config, number, step = group[0].member.config, group[0].number, group[0].step
+    for run, own in zip(group, values, strict=True):
+        line = {"round": number, "step": step, **_logged(own), **speed}
+        processes.on_primary(functools.partial(run.log.append, **line))
+    mean = {name: sum(own[name] for own in values) / len(values) for name in values[0]}
+    line = metrics_log.progress_line(
+        _logged(mean) | speed,
+        methods.method_of(config).progress_terms,
+        round_number=number,
+        rounds=config.train.rounds,
+        step=step,
+        steps=config.train.steps,
+    )
+    report(f"mean of {len(group)}  {line}" if len(group) > 1 else line)
+
+
+def _logged(values: dict[str, float]) -> dict[str, float]:
+    """Names of the log: `loss` for the total, `loss_…` for its parts; counts keep their names."""
+    plain = {name for name in values if name == "loss" or name.endswith("overflow")}
+    return {name if name in plain else f"loss_{name}": value for name, value in values.items()}
+
+
+class _Rate:
+    """The speed of training from now on."""
+
+    def __init__(self, step: int):
+        self._first, self._begin = step, time.monotonic()
+
+    def at(self, step: int, steps: int) -> dict[str, float]:
+        """Updates per second so far, and the seconds that are left."""
+        rate = (step - self._first) / (time.monotonic() - self._begin)
+        return {"steps_per_s": rate, "eta_s": (steps - step) / rate}

@@ -1,0 +1,166 @@
+"""Data of a round, prepared: recordings on a timeline, and the lengths that it is padded to."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from tal_jax import methods
+from tal_jax.data import packing
+from tal_jax.data import timeline as timelines
+from tal_jax.data.predictions import Results
+from tal_jax.data.recordings import Dataset, Recording, labels_of
+from tal_jax.data.timeline import Lengths, Proposals, Timeline
+from tal_jax.training import input_pipeline
+
+# Lengths are rounded up to a multiple of this, to limit recompilation.
+LENGTH_STEP = 64
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """Recordings on a timeline, and what it is padded to."""
+
+    timeline: Timeline
+    lengths: Lengths
+
+
+def prepare_round(
+    dataset: Dataset,
+    config: ml_collections.FrozenConfigDict,
+    proposals: Results | None,
+    *,
+    sizes: Mapping[str, Any] | None = None,
+    features: jax.Array | None = None,
+) -> Prepared:
+    """The timeline of a round: compensated by the proposals of the previous one, if there is one.
+
+    Where the features are read block by block it is on the host, without them.
+
+    With `sampling.keep_original` every recording follows once more on its original timeline, so
+    that the network is trained on actions at the speed that they have in test recordings, too.
+
+    Args:
+      dataset: the data set.
+      config: of the run.
+      proposals: of the previous round.
+      sizes: from `common_sizes`; by default those of the data set.
+      features: packed features that are on the device already.
+    """
+    sizes = sizes or common_sizes([dataset], config)
+    plain = jax.tree.map(
+        jnp.asarray,
+        packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes),
+    )
+    timeline = plain
+    if proposals is not None:
+        found, plain = _with_instances(plain, proposals, dataset)
+        timeline = plain
+        if config.sampling.compensate:
+            timeline = compensate(plain, found, dataset.train, config.sampling)
+    if config.sampling.keep_original:
+        # Where nothing is compensated, too: all rounds and settings then share compiled programs.
+        timeline = timelines.join(timeline, plain)
+    lengths = round_lengths(config, [timeline])
+    if input_pipeline.streams(config, dataset.train):
+        return Prepared(jax.device_get(timeline), lengths)
+    if features is None:
+        num_rows = packing.spacious(sum(packing.snippet_counts(dataset.train)))
+        features = device_features(dataset.train, num_rows, config)
+    return Prepared(timelines.with_features(timeline, features), lengths)
+
+
+def prepare_plain(
+    recordings: Sequence[Recording], length: int, config: ml_collections.FrozenConfigDict
+) -> Timeline:
+    """Recordings on their original timeline with features, padded to `length`."""
+    timeline = jax.tree.map(jnp.asarray, packing.pack_timeline(recordings, length=length))
+    features = device_features(recordings, length * len(recordings), config)
+    return timelines.with_features(timeline, features)
+
+
+def device_features(
+    recordings: Sequence[Recording], num_rows: int, config: ml_collections.FrozenConfigDict
+) -> jax.Array:
+    """All features of recordings, on the device."""
+    precision = config.model.precision
+    return jnp.asarray(packing.pack_features(recordings, num_rows=num_rows, precision=precision))
+
+
+def compensate(
+    timeline: Timeline,
+    proposals: Proposals,
+    recordings: Sequence[Recording],
+    sampling: ml_collections.FrozenConfigDict,
+) -> Timeline:
+    """Lengthens the short ones among trusted proposals, by the settings of a run."""
+    tau = [sampling.tau_s / recording.grid.stride_s for recording in recordings]
+    return jax.jit(timelines.compensate)(
+        timeline,
+        proposals,
+        tau=jnp.asarray(tau, jnp.float32),
+        delta=sampling.delta,
+        alpha=sampling.alpha,
+    )
+
+
+def _with_instances(
+    timeline: Timeline, proposals: Results, dataset: Dataset
+) -> tuple[Proposals, Timeline]:
+    """The proposals as arrays, and the timeline with the pseudo instances that they give."""
+    found = packing.pack_proposals(
+        proposals,
+        dataset.train,
+        np.asarray(timeline.video_classes),
+        np.asarray(timeline.video_class_where),
+        dataset.classes,
+    )
+    found = jax.jit(timelines.with_own_point)(found, timeline)
+    return found, jax.jit(timelines.assign_instances)(timeline, found)
+
+
+# --- sizes ---
+
+
+def common_sizes(
+    datasets: Sequence[Dataset], config: ml_collections.FrozenConfigDict
+) -> dict[str, Any]:
+    """Arguments of `pack_timeline` that the training recordings of every data set fit in."""
+    recordings = [recording for dataset in datasets for recording in dataset.train]
+    return {
+        "length": packing.bucket(max(packing.snippet_counts(recordings)), LENGTH_STEP),
+        "num_points": max(len(recording.points) for recording in recordings),
+        "num_video_classes": max(len(labels_of(recording)) for recording in recordings),
+        "most_points": packing.most_points_of(recordings, config.train.length),
+    }
+
+
+def round_lengths(config: ml_collections.FrozenConfigDict, of_runs: Sequence[Timeline]) -> Lengths:
+    """The lengths to train on timelines with, the same for all runs.
+
+    The points of a window are known. Video-level labels are known for a whole recording only, so a
+    method that learns from them samples long recordings instead.
+    """
+    window = config.train.length
+    if methods.method_of(config).supervision != "points":
+        return Lengths(window, (window,))
+    counts = np.concatenate([np.asarray(timeline.counts) for timeline in of_runs])
+    return packing.lengths_of(counts, window)
+
+
+def hold_out(
+    dataset: Dataset, config: ml_collections.FrozenConfigDict
+) -> tuple[Dataset, tuple[Recording, ...]]:
+    """Sets the last `config.train.holdout` training recordings aside."""
+    holdout = config.train.holdout
+    if holdout >= len(dataset.train):
+        raise ValueError(
+            f"train.holdout={holdout}; expected fewer than the {len(dataset.train)} training "
+            "recordings"
+        )
+    cut = len(dataset.train) - holdout
+    return dataclasses.replace(dataset, train=dataset.train[:cut]), dataset.train[cut:]
