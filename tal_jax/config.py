@@ -6,6 +6,7 @@ with `get_config(arg=None)`; those in `configs/` are installed as `tal_jax.confi
 
 import ast
 import difflib
+import importlib
 import importlib.util
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator
@@ -196,9 +197,8 @@ def folder_config(**settings: Any) -> ml_collections.ConfigDict:
 
 def config_names() -> list[str]:
     """The names of the installed configs."""
-    # Imported here, since it is only there once the package is installed.
-    from tal_jax import configs
-
+    # Imported here: the configs are in the package only once it is installed.
+    configs = importlib.import_module("tal_jax.configs")
     return sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
 
 
