@@ -42,8 +42,8 @@ NO_POINTS = MostPoints()  # of timelines that are not trained on
 class Timeline:
     """R recordings of up to T snippets, with everything that a round trains on.
 
-    The features lie one recording after another, so that a long recording makes no room for itself
-    in the others; all else has a padded row for each recording. The classes that a recording holds
+    Features are stored one recording after another, so that a long recording adds no padding to the
+    others; all else has a padded row for each recording. The classes that a recording holds
     (its video-level labels) are listed, so that what is kept for each of them, such as its pseudo
     labels, does not grow with the number of classes of the data set.
     """
@@ -184,10 +184,10 @@ def with_own_point(proposals: Proposals, timeline: Timeline) -> Proposals:
 
 
 def best_of_each_place(proposals: Proposals) -> Proposals:
-    """Leaves out proposals that lie where a better one is, of whichever class.
+    """Leaves out proposals that overlap a better one, of whichever class.
 
-    What points do for training recordings (`with_own_point`) this does where there are none: each
-    action lengthens the timeline once, and wrong classes, which score less, not at all.
+    It replaces `with_own_point` where there are no points: each action lengthens the timeline once,
+    and wrong classes, which score less, not at all.
     """
     keep = jax.vmap(segment_ops.disjoint_segments)(
         proposals.segments, proposals.scores, where=proposals.where

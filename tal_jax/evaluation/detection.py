@@ -32,7 +32,7 @@ _USUAL_AVERAGES = ((0.1, 0.5), (0.3, 0.7), (0.1, 0.7))
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class DetectionMetrics:
-    """What `evaluate_detections` found.
+    """Detection metrics: mAP at tIoU thresholds, recall, and notes.
 
     Attributes:
       tious: IoU thresholds.
@@ -44,7 +44,7 @@ class DetectionMetrics:
       num_videos: Videos of the evaluated subset.
       num_ground_truth: Ground-truth segments in them.
       num_detections: Detections that took part in `ap`; the others are counted in `notes`.
-      short_s: Instances shorter than this many seconds are short; None: not told apart.
+      short_s: Instances shorter than this many seconds are short; None: not distinguished.
       short_recall: Share of the short instances that a detection took, NaN when there are none.
       long_recall: The same for the other instances.
       num_short: Number of short instances (0 when `short_s` is None).
@@ -182,7 +182,7 @@ def average_over(metrics: DetectionMetrics, low: float, high: float) -> float:
       high: Largest IoU threshold of the average.
 
     Raises:
-      ValueError: If no threshold lies there.
+      ValueError: If there is no threshold in it.
 
     >>> truth = {"database": {"a": {"annotations": [{"label": "jump", "segment": [0.0, 6.0]}]}}}
     >>> found = {"results": {"a": [{"label": "jump", "score": 1.0, "segment": [0.0, 3.5]}]}}
@@ -334,7 +334,7 @@ class _Problem(NamedTuple):
     """Everything that takes part in the metric, as flat arrays.
 
     Detections are ordered by class, then by falling score, then by input order; ground truth by
-    video, then class, then input order. Detections in videos that the ground truth does not know
+    video, then class, then input order. Detections in videos that are not in the ground truth
     have the video index `num_videos`.
     """
 
@@ -509,7 +509,7 @@ def _notes(
     if unknown:
         yield (
             f"{_count(sum(unknown.values()), 'detection')} counted as false positives, in "
-            f"{_count(len(unknown), 'video')} that the ground truth does not know: {_some(unknown)}"
+            f"{_count(len(unknown), 'video')} that are not in the ground truth: {_some(unknown)}"
         )
     bare = {v: counted(v) for v, a in annotations.items() if not a}
     if bare:

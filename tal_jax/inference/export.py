@@ -103,7 +103,7 @@ def open_export(folder: str | Path) -> Network:
     A recording is read at once, however long it is.
 
     Raises:
-      ValueError: if a file is missing, is not what the card says, or a package is missing.
+      ValueError: if a file is missing, does not match the card, or a package is missing.
     """
     check_installed()
     folder = Path(folder)

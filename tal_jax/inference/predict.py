@@ -1,4 +1,4 @@
-"""Detections of trained networks: of all rounds together, of one round, and proposals."""
+"""Detections of trained networks (all rounds averaged, or one round), and proposals."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 

@@ -85,7 +85,7 @@ def predict_file(
       path: a video; a table of sensor samples with a column of time; or an `.npy` file `[T, D]` of
         features.
       network: from `runs.workdir.open_run` or `export.open_export`.
-      options: of the backbone, where something lies elsewhere than in training (`path`).
+      options: of the backbone, where a path differs from training.
       progress: called with the number of snippets done, and of all.
 
     Raises:
@@ -139,9 +139,10 @@ def predict_file(
 
 
 def _holds_features(path: Path, network: Network) -> bool:
-    """Whether an `.npy` file holds features; where tables are read, another width tells one.
+    """Whether an `.npy` file holds features rather than a table of samples.
 
-    Unless a manifest beside it says that it holds features.
+    A manifest beside it lists files of features; else, for a network on tables, a width other than
+    the network's is that of a table.
     """
     if path.suffix != ".npy":
         return False
@@ -155,7 +156,7 @@ def _holds_features(path: Path, network: Network) -> bool:
 
 
 def _open_features(path: Path, network: Network) -> Recording:
-    """Features as they are, on the network's clock unless what lies beside them tells otherwise."""
+    """Features from a file, on the network's clock; files beside them must agree."""
     beside = read_manifest(path.parent)
     if beside is not None and network.manifest is not None:
         check_same_backbone(beside, network.manifest, str(path))
@@ -194,7 +195,7 @@ def _describe(
     if wanted is None:
         raise ValueError(
             f"{path}: the network in {network.source} was trained on features without a "
-            f"manifest.json, so that nothing tells how to describe a recording; expected an .npy "
+            f"manifest.json, so that the backbone is unknown; expected an .npy "
             f"file [T, {network.dim}] of such features"
         )
     backbone = extraction.open_backbone(wanted.backbone, **{**wanted.options, **options})

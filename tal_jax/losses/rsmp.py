@@ -309,7 +309,7 @@ def _score_loss(scores, segments, pseudo, batch, *, delta, select):
             length=length,
         )
         if select == "best":
-            # Of the best segments of all points, those that lie in the window as a whole.
+            # Of the best segments of all points, those that are whole in the window.
             inside = (best[:, 0] >= 0) & (best[:, 1] <= length)
             contrasts = jnp.where(inside, contrasts, -jnp.inf)
             winner = contrasts.argmax()

@@ -17,7 +17,7 @@ from tal_jax.runs.results import evaluate
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
-    """Scores the saved detections of every finished round, and of all together, again.
+    """Evaluates the saved detections of every finished round, and of all rounds, again.
 
     Args:
       workdir: of a run.
@@ -33,9 +33,9 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
     rounds = _rounds_with(workdir, "detections_test.json")
     if not rounds:
         raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
-    together = work.has_all_rounds(workdir)
+    all_rounds = work.has_all_rounds(workdir)
     paths = {folder: folder / "detections_test.json" for folder in rounds}
-    if together:
+    if all_rounds:
         paths[workdir] = workdir / "detections.json"
     scored = {
         folder: evaluate(read_results(path), ground_truth, config) for folder, path in paths.items()
@@ -43,7 +43,7 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
     for folder, metrics in scored.items():
         print_line(f"{_title(folder)}\n{detection.format_table(metrics)}")
         files.write_json(folder / "evaluation.json", metrics.to_dict())
-    if not together:
+    if not all_rounds:
         files.write_json(workdir / "evaluation.json", metrics.to_dict())
 
 
@@ -91,7 +91,7 @@ def evaluate_scores(
 
 
 def compare_rounds(workdir: str | Path) -> str:
-    """A table with the mAP of each evaluated round, and of all together, in percent.
+    """A table with the mAP of each evaluated round, and of all rounds, in percent.
 
     Empty where there is none.
     """
@@ -118,7 +118,7 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
       ValueError: if a file cannot be read.
     """
     lines = [
-        "mAP in %, mean ± standard deviation over the seeds, last update, all rounds together",
+        "mAP in %, mean ± standard deviation over the seeds, last update, all rounds",
         "",
         "| setting | seeds | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
         "|---|---|---|---|---|---|---|---|",

@@ -74,7 +74,7 @@ def fit_many(
 
     An accelerator makes each update of all runs at once, and its numbers differ from those of `fit`
     by rounding. On a CPU, which one run fills, they take turns, and the numbers are the same where
-    the runs' data need no more padding together than alone.
+    the runs' data have the same padding as alone.
 
     Args:
       datasets: M data sets, one a run, since points depend on the seed.

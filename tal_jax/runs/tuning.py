@@ -1,22 +1,21 @@
-"""Chooses localization settings by the points of held-out training recordings alone.
+"""Tuning: chooses localization thresholds by the points of held-out training recordings alone.
 
-The criterion is `evaluation.point_criterion`: over the points, the mean score of the best proposal
-that contains that point and no other. No start and no end enters it, so that nothing is learnt of
-test recordings, nor of what training is not told. It compares two settings honestly only if they
+The criterion is `point_criterion`: the mean over points of the score of the best proposal
+that contains that point and no other. No start and no end enters it, so that it uses neither test
+recordings nor labels beyond those of training. Two settings are compared fairly only if they
 
-1. score the same segment the same. `video_weight`, `delta` and `min_outer` are part of the score:
-   they would move the criterion without moving one segment. So would soft-NMS, which is therefore
+1. give the same segment the same score. `video_weight`, `delta` and `min_outer` are part of the
+   score: they change the criterion without changing a segment. So does soft-NMS, which is therefore
    replaced by hard NMS here.
-2. propose from equally many thresholds. The criterion sees the best proposal of each point and no
+2. propose from equally many thresholds. The criterion counts the best proposal of each point and no
    wrong one. More thresholds, a lower `class_threshold` or a higher `iou_threshold` give more
-   proposals, which it could only reward: at `iou_threshold=1`, where every duplicate is kept, it is
-   highest. The other way, the strictest value that loses no held-out point says nothing of those
-   that it loses elsewhere.
+   proposals, which can only raise it: it is highest at `iou_threshold=1`, which keeps every
+   duplicate. Conversely, the strictest value that loses no held-out point may lose others.
 
-What is left is where the thresholds lie: `thresholds` and then `foreground_thresholds` are tried as
-evenly spaced levels between two bounds, as many as there were. What is chosen must be better than
-what there was by more than twice the standard error of the difference over the points. Even so the
-criterion is a weak guide: on `watch` it chose nothing that found more (docs/results.md).
+This leaves the positions of the thresholds: for `thresholds` and then `foreground_thresholds`, as
+many levels as before, evenly spaced between two bounds, are tried. A choice must be better than the
+settings before by more than twice the standard error of the difference over the points. Even so the
+criterion is a weak guide: on `watch` it chose nothing that detected more (docs/results.md).
 """
 
 import dataclasses
@@ -54,7 +53,7 @@ class Trial:
       setting: its key in the section `localization`.
       value: the levels.
       criterion: the point criterion.
-      gain: what it adds to the criterion of the value that there was.
+      gain: difference to the criterion of the setting before.
       gain_error: standard error of the gain over the points.
       proposals: how many there are in a recording, on average.
       chosen: whether the value was chosen.
@@ -71,13 +70,13 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """What was chosen, and what it was chosen from.
+    """Chosen settings, and all that were tried.
 
     Attributes:
       options: the section `localization` of a config.
       criterion: the point criterion with these options.
-      criterion_before: with those that the search began with.
-      trials: all values that were tried; each setting's first one is what there was.
+      criterion_before: with the settings before.
+      trials: all values that were tried; each setting's first one is the value before.
     """
 
     options: ml_collections.FrozenConfigDict
@@ -126,7 +125,7 @@ def tune_run(
     data: str | os.PathLike | None = None,
     print_line: Callable[[str], None] = print,
 ) -> None:
-    """Chooses localization settings for all rounds together by the points that a run held out.
+    """Chooses localization settings, for the mean of all rounds, by the points that a run held out.
 
     Writes `tuned.json`; see `tal_jax.runs.tuning` for what is chosen and how.
 
@@ -175,7 +174,7 @@ def tune_run(
 
 
 def format_table(tuned: Tuned) -> str:
-    """A line for each value that was tried; what was chosen is marked."""
+    """A line for each value that was tried; the chosen ones are marked."""
     lines = [f"{'setting':22}{'levels':>18}{'criterion':>11}{'gain':>18}{'proposals':>11}"]
     for trial in tuned.trials:
         levels = f"{len(trial.value)}: {min(trial.value):g} to {max(trial.value):g}"
@@ -188,7 +187,7 @@ def format_table(tuned: Tuned) -> str:
 
 
 def _try_values(setting, predictions, recordings, options, classes) -> list[Trial]:
-    """A trial of the value that there is, then of every other."""
+    """A trial of the value before, then of every other."""
     trials, before = [], None
     for value in dict.fromkeys([tuple(options[setting]), *_level_sets(len(options[setting]))]):
         tried = proposal_options(_replace(options, setting, value))
@@ -218,7 +217,7 @@ def _level_sets(count: int) -> list[tuple[float, ...]]:
 
 
 def _choose(trials: Sequence[Trial]) -> Trial:
-    """The best trial, or the first one where that is no better than chance would have it."""
+    """The best trial, or the first one unless the best is better by two standard errors."""
     best = max(trials, key=lambda trial: trial.criterion)
     return best if best.gain > 2 * best.gain_error else trials[0]
 
@@ -230,7 +229,7 @@ def _replace(
 
 
 def _assignments(before: ml_collections.ConfigDict, after: ml_collections.ConfigDict) -> list[str]:
-    """What turns the section `localization` of one config into another's, as `--set` takes it."""
+    """Assignments for `--set` that turn one section `localization` into another."""
 
     def text(value):
         # Shells would ask for quotes around parentheses.

@@ -28,7 +28,7 @@ from tal_jax.training.loop import checkpoint_folder
 
 _SCALING_FILE = "scaling.npz"
 
-# A run may go on with another value of these: not a bit of its results depends on them.
+# A run may continue with another value of these: its results do not depend on them.
 _FREE = {"train.features"}
 
 

@@ -59,7 +59,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise OSError(
                 f"cannot write checkpoint {step} in {self._folder}: {_one_line(error)}; the same "
-                "run goes on from the checkpoint before, if there is one"
+                "run continues from the checkpoint before, if there is one"
             ) from error
 
     def latest_metrics(self) -> dict[str, float]:
@@ -94,7 +94,7 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore raise many kinds
             raise ValueError(
                 f"{self._folder / str(step)}: cannot restore this checkpoint ({_one_line(error)}); "
-                f"delete that folder to go on from an earlier state, or {self._folder} to train "
+                f"delete that folder to continue from an earlier state, or {self._folder} to train "
                 "the round again"
             ) from error
         # Orbax ties arrays to their device, which would make other programs of the same functions.

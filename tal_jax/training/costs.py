@@ -1,4 +1,4 @@
-"""What an update costs: parameters, FLOPs, bytes and memory, read from the compiled program."""
+"""Costs of an update: parameters, FLOPs, bytes and memory, read from the compiled program."""
 
 import dataclasses
 import math
@@ -95,7 +95,7 @@ def training_costs(
     batch = min(config.train.batch_size, recordings)
     rows = jax.eval_shape(lambda t: timelines.take(t, jnp.zeros(batch, jnp.int32)), timeline)
     searching = _costs(jax.jit(search_chunk).lower(state.params, rows).compile())
-    # As many different recordings as the updates between two searches visit on average.
+    # The mean number of different recordings of the updates between two searches.
     visited = recordings * (1 - (1 - batch / recordings) ** updates)
     chunks = math.ceil(visited / batch)
 

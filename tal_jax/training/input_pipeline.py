@@ -1,6 +1,6 @@
 """The input pipeline: features on the device, or read block by block where they do not fit.
 
-Both give bitwise the same network. A block of training visits few recordings, and which ones is
+Both give bitwise the same network. A block of updates needs few recordings, and which ones is
 known in advance, so a thread reads the next block's files while a block computes.
 """
 
@@ -127,7 +127,7 @@ def _streamed(model, config, timeline, recordings, lengths, key, mesh) -> Iterat
     starts = jnp.arange(0, config.train.steps, every, dtype=jnp.int32)
     drawn_from = jnp.asarray(packing.rows_to_draw(timeline, lengths))
     rows = np.asarray(_rows_of_blocks(key, starts, drawn_from, compiled))
-    # [blocks, U, B] as [blocks, shards, U, B of a shard]: each shard reads what it visits.
+    # [blocks, U, B] as [blocks, shards, U, B of a shard]: each shard reads its own rows.
     rows = np.stack(np.split(rows, sharding.num_shards(mesh), axis=-1), axis=1)
     # One shape for all blocks of the round, so that they share a program.
     num_chosen = min(len(timeline.counts), rows[0, 0].size)
@@ -190,7 +190,7 @@ def _rows_of_blocks(key, starts, rows, config):
 def chunks(
     timeline: timelines.Timeline, recordings: Sequence[Recording], precision: str
 ) -> Callable[[np.ndarray], timelines.Timeline]:
-    """Gives some rows of a timeline with their features, wherever these lie.
+    """Rows of a timeline with their features, from the device or from files.
 
     Args:
       timeline: of R recordings, with features or without.

@@ -1,7 +1,7 @@
-"""One program over all devices: of this machine, or of several processes.
+"""Sharding of one program over all devices, of one process or of several.
 
-Devices form a mesh of two axes. Over `DATA` the recordings of a batch are split; over `LAYER` the
-widths of the layers, where a config asks for it. On a single device there is no mesh.
+Devices form a mesh of two axes: `DATA` splits the recordings of a batch, `LAYER` the widths of the
+layers if `train.layer_shards` is set. A single device has no mesh.
 """
 
 import functools
@@ -20,8 +20,7 @@ DATA, LAYER = "data", "layer"
 def make_mesh(batch_size: int, *, layer_shards: int = 1) -> Mesh | None:
     """The mesh of a training run, None for a single device.
 
-    Of one process's devices as many are used as split a batch evenly; of several processes all have
-    to be.
+    Of one process's devices as many are used as split a batch evenly; of several processes' all.
 
     Args:
       batch_size: recordings of an update.
@@ -58,12 +57,12 @@ def _mesh(shape: tuple[int, int], devices: list[jax.Device]) -> Mesh:
 
 
 def num_shards(mesh: Mesh | None) -> int:
-    """Over how many devices the recordings of a batch are split."""
+    """The number of data shards: devices that the recordings of a batch are split over."""
     return 1 if mesh is None else mesh.shape[DATA]
 
 
 def local_shards(mesh: Mesh | None) -> list[int]:
-    """The shards that this process's devices are."""
+    """The data shards on this process's devices."""
     if mesh is None:
         return [0]
     first = mesh.devices[:, 0]
@@ -71,7 +70,7 @@ def local_shards(mesh: Mesh | None) -> list[int]:
 
 
 def split(tree: Any, mesh: Mesh | None, *, axis: int = 0) -> Any:
-    """Puts arrays onto the devices, the equal parts of an axis onto one shard each.
+    """Puts host arrays onto the devices, split over the data shards along an axis.
 
     Args:
       tree: host arrays with the parts of `local_shards` one after another.
@@ -87,10 +86,10 @@ def split(tree: Any, mesh: Mesh | None, *, axis: int = 0) -> Any:
 
 
 def map_shards(function: Callable, mesh: Mesh | None, in_specs: Any, out_specs: Any) -> Callable:
-    """Runs a function on each shard's own recordings, without a word between the devices.
+    """Runs a function on each data shard with no cross-device communication (`shard_map`).
 
-    What has loops of a length that depends on the data needs this: split by the compiler, every
-    iteration would wait for all devices.
+    For loops whose length depends on the data: split by the compiler, every iteration would wait
+    for all devices.
     """
     if mesh is None:
         return function
@@ -107,7 +106,7 @@ def layer_spec(shape: tuple[int, ...], mesh: Mesh) -> P:
     ()
     """
     shards = mesh.shape[LAYER]
-    # Narrower pieces than this cost more in messages than they save.
+    # Narrower pieces cost more in communication than they save.
     splits = [size % shards == 0 and size >= 128 * shards for size in shape]
     if shards == 1 or not any(splits):
         return P()
@@ -160,7 +159,7 @@ def replicate_key(key: jax.Array, mesh: Mesh | None) -> jax.Array:
 
 
 def fetch(tree: Any, mesh: Mesh | None) -> Any:
-    """Host arrays of what lies on a mesh, the whole in every process."""
+    """Host copies of arrays on a mesh, whole in every process."""
     if mesh is not None:
         tree = _gather(NamedSharding(mesh, P()))(tree)
         tree = jax.tree.map(lambda leaf: leaf.addressable_data(0), tree)

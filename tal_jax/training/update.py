@@ -314,7 +314,7 @@ def _by_length(chosen, places, counts, num_chosen, lengths):
     """Puts recordings in the order of the length that they are padded to.
 
     Args:
-      chosen: `[M]` rows, of which the first `num_chosen` are meant.
+      chosen: `[M]` rows, of which the first `num_chosen` are valid.
       places: where among them others are.
       counts: `[R]` snippets of the timelines.
       num_chosen: `[]`.
