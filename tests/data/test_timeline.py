@@ -95,7 +95,7 @@ def test_overlapping_classes_are_no_rivals():
 def test_the_untouched_timeline_reads_the_recordings_as_they_are():
     timeline = _timeline(*RECORDINGS)
     batch = _numpy(_resample_batch(timeline, 12))
-    packed = _numpy(timeline.recordings)
+    packed = _numpy(timeline)
     for row, (length, _) in enumerate(RECORDINGS):
         want = packed.features[packed.first[row] :][:length]
         np.testing.assert_array_equal(batch.features[row, :length], want)
@@ -387,7 +387,7 @@ def test_with_own_point():
     proposals = _proposals(
         [(2, 3, 0.1, 0), (6, 8, 0.9, 0), (6.5, 7, 0.5, 1), (5, 6.5, 0.5, 1), (0, 9, 0.5, 1)], room=6
     )
-    packed = _timeline(RECORDINGS[0]).recordings
+    packed = _timeline(RECORDINGS[0])
     got = _numpy(_with_own_point(proposals, packed))
     assert got.where[0].tolist() == [True, False, True, False, True, False]
     np.testing.assert_array_equal(got.segments, proposals.segments)

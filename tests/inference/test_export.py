@@ -141,7 +141,7 @@ def test_changed_files_are_refused(exported, tmp_path):
     content = bytearray((folder / "model.jax_export").read_bytes())
     content[100] ^= 1
     (folder / "model.jax_export").write_bytes(bytes(content))
-    with pytest.raises(ValueError, match="model.jax_export: not the file that card.json tells of"):
+    with pytest.raises(ValueError, match="model.jax_export: not the file that card.json describes"):
         export.open_export(folder)
     (folder / "model.jax_export").unlink()
     with pytest.raises(ValueError, match="cannot read .*model.jax_export: No such file"):

@@ -18,8 +18,10 @@ from tal_jax.data.manifest import Manifest, write_manifest
 from tal_jax.data.predictions import Predictions, RecordingPredictions
 from tal_jax.data.recordings import Dataset, Recording, Scaling
 from tal_jax.datasets.own_layout import write_folder
-from tal_jax.inference import predict_file as prediction
 from tal_jax.inference.predict import predict
+from tal_jax.inference.predict_file import Network, _open_features, predict_file
+from tal_jax.report.prediction import output_files, write_prediction
+from tal_jax.runs.workdir import open_run, shown_threshold
 
 CLASSES = ("walk", "sit")
 
@@ -69,7 +71,7 @@ def _network(backbone, seen=None, **changes):
 
     grid = extraction.grid_of(backbone)
     manifest = Manifest(backbone.name, backbone.version, backbone.options, backbone.dim, grid)
-    network = prediction.Network(
+    network = Network(
         "a_run", predict, CLASSES, backbone.dim, grid, manifest, scaling=None, threshold=0.3
     )
     return dataclasses.replace(network, **changes)
@@ -87,7 +89,7 @@ def _motion(**options):
 def test_table_is_described_as_in_training(table, tmp_path):
     backbone, seen, told = _signal(), [], []
     scaling = Scaling(np.full(44, 2.0), np.full(44, 4.0))
-    found = predict.predict_file(
+    found = predict_file(
         table,
         _network(backbone, seen, scaling=scaling),
         progress=lambda done, total: told.append((done, total)),
@@ -105,7 +107,7 @@ def test_table_is_described_as_in_training(table, tmp_path):
 
 def test_video_is_described_as_in_training(film, tmp_path):
     backbone, seen = _motion(), []
-    found = predict.predict_file(film, _network(backbone, seen))
+    found = predict_file(film, _network(backbone, seen))
     extraction.extract_folder([film], tmp_path / "features", backbone, workers=1)
     np.testing.assert_array_equal(seen[0].features, np.load(tmp_path / "features" / "film.npy"))
     assert found.duration_s == pytest.approx(2.0) and found.media == film
@@ -122,17 +124,17 @@ def test_features_of_the_embedded_data_sets_are_those_of_their_tables(tmp_path):
     network = _network(_signal(), seen, dim=features.shape[1], grid=grid, manifest=dataset.manifest)
     path = tmp_path / "t.npy"
     np.save(path, np.concatenate([np.arange(300)[:, None] / 50, samples], axis=1))
-    predict.predict_file(path, network)
+    predict_file(path, network)
     np.testing.assert_allclose(seen[0].features, features, rtol=1e-4, atol=1e-4)
 
 
 def test_features_stay_in_their_file(toy_run, tmp_path):
-    network = predict.open_run(toy_run.workdir)
-    found = predict.predict_file(toy_run.data / "test_0.npy", network)
+    network = open_run(toy_run.workdir)
+    found = predict_file(toy_run.data / "test_0.npy", network)
     test = toy.dataset(toy_run.data).test[0]
     assert found.detections == predict(toy_run.fitted, [test])["test_0"]
     assert found.classes == toy.CLASSES and network.manifest is None
-    opened = predict._open_features(toy_run.data / "test_0.npy", network)
+    opened = _open_features(toy_run.data / "test_0.npy", network)
     scaled = Scaling(np.zeros(8), np.full(8, 2.0)).apply(opened.features)
     assert isinstance(scaled, recordings.ScaledFeatures) and scaled.shape == opened.features.shape
     np.testing.assert_array_equal(scaled[5:9], np.load(toy_run.data / "test_0.npy")[5:9] / 2)
@@ -145,7 +147,7 @@ def test_features_stay_in_their_file(toy_run, tmp_path):
 ])  # fmt: skip
 def test_other_clocks_are_refused(table, changes, message):
     with pytest.raises(ValueError, match=f"features of another kind: .*{message}"):
-        predict.predict_file(table, _network(_signal()), options=changes)
+        predict_file(table, _network(_signal()), options=changes)
 
 
 def test_other_versions_are_refused(film):
@@ -154,21 +156,21 @@ def test_other_versions_are_refused(film):
         network, manifest=dataclasses.replace(network.manifest, version="0")
     )
     with pytest.raises(ValueError, match="film.mp4: .*version is 1, not 0"):
-        predict.predict_file(film, network)
+        predict_file(film, network)
 
 
 def test_wrong_files_are_refused(table, film, tmp_path):
     with pytest.raises(ValueError, match="film.mp4: a video; .* trained on tables"):
-        predict.predict_file(film, _network(_signal()))
+        predict_file(film, _network(_signal()))
     with pytest.raises(ValueError, match="csv: no video; .* trained on videos"):
-        predict.predict_file(table, _network(_motion()))
+        predict_file(table, _network(_motion()))
     with pytest.raises(ValueError, match="without a manifest.json.*T, 44"):
-        predict.predict_file(table, _network(_signal(), manifest=None))
+        predict_file(table, _network(_signal(), manifest=None))
     with pytest.raises(ValueError, match="nothing.mp4: no such file"):
-        predict.predict_file(tmp_path / "nothing.mp4", _network(_motion()))
+        predict_file(tmp_path / "nothing.mp4", _network(_motion()))
     shutil.copy(table, tmp_path / "renamed.mp4")
     with pytest.raises(ValueError, match="cannot read .*renamed.mp4"):
-        predict.predict_file(tmp_path / "renamed.mp4", _network(_motion()))
+        predict_file(tmp_path / "renamed.mp4", _network(_motion()))
 
 
 def test_features_beside_another_clock_are_refused(tmp_path):
@@ -182,12 +184,12 @@ def test_features_beside_another_clock_are_refused(tmp_path):
     )
     path = tmp_path / "f" / "r.npy"
     with pytest.raises(ValueError, match="stride_frames is 5 in the grid.json .* expected 4"):
-        predict.predict_file(path, network)
+        predict_file(path, network)
     other = _motion(fps=20)
     made = Manifest(other.name, other.version, other.options, other.dim, extraction.grid_of(other))
     write_manifest(tmp_path / "f", made)
     with pytest.raises(ValueError, match="r.npy: .*fps is 20.0, not 10.0"):
-        predict.predict_file(path, network)
+        predict_file(path, network)
 
 
 def test_the_threshold_leaves_as_many_proposals_as_points(tmp_path):
@@ -206,13 +208,13 @@ def test_the_threshold_leaves_as_many_proposals_as_points(tmp_path):
         points = {"r": {"annotations": [{}] * count}}
         files.write_json(tmp_path / "train_points.json", {"database": points})
         options = ml_collections.FrozenConfigDict({"soft_sigma": sigma})
-        assert predict.shown_threshold(tmp_path, 1, options) == pytest.approx(expected)
+        assert shown_threshold(tmp_path, 1, options) == pytest.approx(expected)
 
 
 def test_files_of_a_prediction(film, table, tmp_path):
     for file, backbone in ((film, _motion()), (table, _signal())):
-        found = predict.predict_file(file, _network(backbone))
-        written = predict.write_prediction(found, tmp_path / "out" / f"{file.stem}.json")
+        found = predict_file(file, _network(backbone))
+        written = write_prediction(found, tmp_path / "out" / f"{file.stem}.json")
         assert [path.suffix for path in written] == [".json", ".html", ".csv", ".srt"]
         results = json.loads(written[0].read_text())["results"]
         assert results == {file.stem: found.detections}
@@ -223,24 +225,24 @@ def test_files_of_a_prediction(film, table, tmp_path):
         assert (row["label"], float(row["start_s"]), float(row["end_s"])) == ("sit", 0.25, 1.5)
         assert "00:00:00,250 --> 00:00:01,500\nsit" in written[3].read_text()
     with pytest.raises(ValueError, match="film.mp4: expected a name that ends in .json"):
-        predict.write_prediction(found, film)
+        write_prediction(found, film)
 
 
 def test_a_recording_is_never_replaced(table, tmp_path):
     content = table.read_bytes()
-    found = predict.predict_file(table, _network(_signal()))
+    found = predict_file(table, _network(_signal()))
     with pytest.raises(ValueError, match="csv: the recording itself"):
-        predict.write_prediction(found, table.with_suffix(".json"))
+        write_prediction(found, table.with_suffix(".json"))
     (tmp_path / "link.srt").symlink_to(table)
     with pytest.raises(ValueError, match="link.srt: the recording itself"):
-        predict.write_prediction(found, tmp_path / "link.json")
+        write_prediction(found, tmp_path / "link.json")
     assert table.read_bytes() == content
     assert not list(tmp_path.glob("*.json"))
 
 
 @pytest.mark.parametrize("suffixes", [(".csv",), (".srt",), (".html",), (".html", ".csv", ".srt")])
 def test_files_beside_the_named_one_are_not_replaced(table, tmp_path, suffixes):
-    found = predict.predict_file(table, _network(_signal()))
+    found = predict_file(table, _network(_signal()))
     results = tmp_path / "out" / "rec7.json"
     results.parent.mkdir()
     results.write_text("named")
@@ -248,28 +250,28 @@ def test_files_beside_the_named_one_are_not_replaced(table, tmp_path, suffixes):
     for path in others:
         path.write_text("theirs")
     with pytest.raises(ValueError) as caught:
-        predict.write_prediction(found, results)
+        write_prediction(found, results)
     assert str(caught.value).startswith(f"{', '.join(map(str, others))}: there already")
     assert results.read_text() == "named" and {path.read_text() for path in others} == {"theirs"}
     assert set(results.parent.iterdir()) == {results, *others}
-    for path in predict.write_prediction(found, results, overwrite=True):
+    for path in write_prediction(found, results, overwrite=True):
         assert path.read_text() not in ("named", "theirs")
 
 
 def test_an_earlier_prediction_is_replaced_unless_it_was_changed(table, tmp_path):
-    found = predict.predict_file(table, _network(_signal()))
+    found = predict_file(table, _network(_signal()))
     less = dataclasses.replace(found, detections=[])
-    outputs = predict.write_prediction(found, tmp_path / "out" / "rec7.json")
-    predict.write_prediction(less, outputs[0])
-    predict.write_prediction(found, outputs[0])
+    outputs = write_prediction(found, tmp_path / "out" / "rec7.json")
+    write_prediction(less, outputs[0])
+    write_prediction(found, outputs[0])
     for path in outputs[1:]:
         content = path.read_bytes()
         path.write_bytes(content + b"\n")
         with pytest.raises(ValueError, match=f"^{path}: there already"):
-            predict.write_prediction(less, outputs[0])
+            write_prediction(less, outputs[0])
         assert path.read_bytes() == content + b"\n"
         path.write_bytes(content)
-    predict.write_prediction(less, outputs[0])
+    write_prediction(less, outputs[0])
     assert files.read_json(outputs[0])["results"] == {table.stem: []}
 
 
@@ -281,48 +283,48 @@ def test_files_beside_a_json_of_others_are_not_replaced(table, tmp_path, content
     for path in outputs:
         path.write_text(content)
     with pytest.raises(ValueError, match="rec7.csv, .*rec7.srt: there already"):
-        predict.output_files(outputs[0], table)
+        output_files(outputs[0], table)
     assert [path.read_text() for path in outputs] == [content] * 3
 
 
 def test_all_files_of_the_default_name_are_checked(table, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    found = predict.predict_file(table, _network(_signal()))
-    outputs = predict.write_prediction(found)
+    found = predict_file(table, _network(_signal()))
+    outputs = write_prediction(found)
     assert outputs[0].name == f"{table.stem}.detections.json"
-    predict.write_prediction(found)
+    write_prediction(found)
     content = outputs[0].read_text()
     # Another layout holds the same; another score, or one that JSON does not have, is an edit.
     outputs[0].write_text(json.dumps(json.loads(content)))
-    predict.write_prediction(found)
+    write_prediction(found)
     for score in ("0.75", "NaN"):
         edited = content.replace('"score": 0.5', f'"score": {score}')
         outputs[0].write_text(edited)
         with pytest.raises(ValueError, match=f"^{outputs[0]}: there already"):
-            predict.write_prediction(found)
+            write_prediction(found)
         assert outputs[0].read_text() == edited != content
-    predict.write_prediction(found, overwrite=True)
+    write_prediction(found, overwrite=True)
     assert outputs[0].read_text() == content
 
 
 def test_nothing_is_written_where_a_folder_is_in_the_way(film, tmp_path):
-    found = predict.predict_file(film, _network(_motion()))
+    found = predict_file(film, _network(_motion()))
     (tmp_path / "out" / "x.html").mkdir(parents=True)
     with pytest.raises(ValueError, match="x.html: a folder"):
-        predict.write_prediction(found, tmp_path / "out" / "x.json")
+        write_prediction(found, tmp_path / "out" / "x.json")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.html"]
 
 
 def test_features_that_a_manifest_tells_of_are_no_table(film, tmp_path):
     extraction.extract_folder([film], tmp_path / "features", _motion(), workers=1)
     with pytest.raises(ValueError, match="film.npy: features of another kind"):
-        predict.predict_file(tmp_path / "features" / "film.npy", _network(_signal()))
+        predict_file(tmp_path / "features" / "film.npy", _network(_signal()))
 
 
 def test_settings_of_a_backbone_are_refused_with_features(tmp_path):
     np.save(tmp_path / "walk.npy", np.zeros((9, 160), np.float32))
     with pytest.raises(ValueError, match="walk.npy holds features already; .* got path"):
-        predict.predict_file(tmp_path / "walk.npy", _network(_motion()), options={"path": "x"})
+        predict_file(tmp_path / "walk.npy", _network(_motion()), options={"path": "x"})
 
 
 @pytest.mark.parametrize("kind", ["complex64", "U3"])
@@ -330,4 +332,4 @@ def test_features_that_are_no_real_numbers_are_refused(kind, tmp_path):
     np.save(tmp_path / "odd.npy", np.zeros((9, 160), kind))
     network = _network(_motion(), scaling=Scaling(np.zeros(160), np.ones(160)))
     with pytest.raises(ValueError, match="odd: features are .*, expected float32 or float16"):
-        predict.predict_file(tmp_path / "odd.npy", network)
+        predict_file(tmp_path / "odd.npy", network)

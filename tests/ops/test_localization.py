@@ -8,7 +8,7 @@ import pytest
 from tal_jax.config import rsmp_config
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import Predictions, RecordingPredictions
-from tal_jax.inference import localization as inference
+from tal_jax.inference.localize import localize_group
 from tal_jax.ops import localization
 
 
@@ -293,14 +293,12 @@ def _saved(cumulative, video=(1.0, 1.4 / 3)):
     return RecordingPredictions(Grid(1, 1, 1), len(cumulative) - 1.0, sequence, sequence)
 
 
-def _locate_scores(recordings, *, max_runs, **changes):
+def _localize_group(recordings, *, max_runs, **changes):
     options = rsmp_config().localization
     options.soft_sigma = 0.0
     options.update({name: tuple(levels.tolist()) for name, levels in THRESHOLDS.items()} | changes)
     padded = dict(length=16, num_samples=14)
-    found, room = inference.locate_scores(
-        recordings, options=options, classes="ab", max_runs=max_runs, **padded
-    )
+    found, room = localize_group(recordings, options, "ab", max_runs=max_runs, **padded)
     assert room > max_runs
     return found
 
@@ -325,7 +323,7 @@ def test_saved_scores_are_localized_as_fresh_ones():
         "one class": _saved(range(13), video=(0.3, 0.6)),
     }
     scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
-    found = _locate_scores(recordings, max_runs=1, class_threshold=0.4)  # room is made for more
+    found = _localize_group(recordings, max_runs=1, class_threshold=0.4)  # room is made for more
     want = _detect(scores, foreground, [True, True])
     for label in range(2):
         _assert_entries(found["plain"], label, want, want.where[label])
@@ -338,8 +336,8 @@ def test_saved_scores_are_localized_as_fresh_ones():
 def test_other_settings_change_what_is_found_in_saved_scores():
     recordings = {name: _saved(range(13)) for name in ("plain", "long/er", "one class")}
     changes = dict(thresholds=(0.1, 0.6), iou_threshold=0.3, video_weight=0.1, delta=0.5)
-    found = _locate_scores(recordings, max_runs=1, **changes)
-    assert found != _locate_scores(recordings, max_runs=1)
+    found = _localize_group(recordings, max_runs=1, **changes)
+    assert found != _localize_group(recordings, max_runs=1)
     scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
     changes["thresholds"] = _curve(0.1, 0.6)
     want = _detect(scores, foreground, [True, False], **changes)
