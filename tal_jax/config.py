@@ -16,6 +16,9 @@ from typing import Any
 
 import ml_collections
 
+# A `ConfigDict` or `FrozenConfigDict`: the types of its fields are not known to type checkers.
+Config = Any
+
 
 def rsmp_config() -> ml_collections.ConfigDict:
     """All settings of the point-supervised system, with the defaults of THUMOS14."""

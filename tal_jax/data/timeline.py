@@ -6,7 +6,7 @@ compiled update, on the recordings of one batch.
 """
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,16 +14,19 @@ import jax.numpy as jnp
 from tal_jax.ops import resampling
 from tal_jax.ops import segments as segment_ops
 
+# On the host, on a device, or a shape.
+Array = Any
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Proposals:
     """Scored segments of R recordings, of their video classes."""
 
-    segments: jax.Array  # [R, M, 2] times in snippets
-    scores: jax.Array  # [R, M]
-    class_index: jax.Array  # [R, M] int32, into the recording's video classes
-    where: jax.Array  # [R, M] bool
+    segments: Array  # [R, M, 2] times in snippets
+    scores: Array  # [R, M]
+    class_index: Array  # [R, M] int32, into the recording's video classes
+    where: Array  # [R, M] bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,19 +51,19 @@ class Timeline:
     labels, does not grow with the number of classes of the data set.
     """
 
-    features: jax.Array | None  # [S, D] floating, then zeros; None where they stay in files
-    first: jax.Array  # [R] int32, the row of each recording's first snippet
-    where: jax.Array  # [R, T] bool, valid snippets
-    point_times: jax.Array  # [R, P] float32, in snippets
-    point_class_index: jax.Array  # [R, P] int32, into the recording's video classes
-    point_where: jax.Array  # [R, P] bool
-    video_classes: jax.Array  # [R, L] int32, labelled classes of the recording, then 0
-    video_class_where: jax.Array  # [R, L] bool
-    negative_classes: jax.Array  # [R, L, L] bool: points of class m are negatives for class l
-    weights: jax.Array  # [R, T] of the snippets, 1 on an uncompensated timeline
-    counts: jax.Array  # [R] int32, new snippets of each recording
-    instances: jax.Array  # [R, P, 2] old times of each point's pseudo instance, in snippets
-    instance_where: jax.Array  # [R, P] bool
+    features: Array  # [S, D] floating, then zeros; None where they stay in files
+    first: Array  # [R] int32, the row of each recording's first snippet
+    where: Array  # [R, T] bool, valid snippets
+    point_times: Array  # [R, P] float32, in snippets
+    point_class_index: Array  # [R, P] int32, into the recording's video classes
+    point_where: Array  # [R, P] bool
+    video_classes: Array  # [R, L] int32, labelled classes of the recording, then 0
+    video_class_where: Array  # [R, L] bool
+    negative_classes: Array  # [R, L, L] bool: points of class m are negatives for class l
+    weights: Array  # [R, T] of the snippets, 1 on an uncompensated timeline
+    counts: Array  # [R] int32, new snippets of each recording
+    instances: Array  # [R, P, 2] old times of each point's pseudo instance, in snippets
+    instance_where: Array  # [R, P] bool
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
@@ -81,16 +84,16 @@ class Lengths(NamedTuple):
 class Batch:
     """Recordings, or windows of them, on their new timeline: the input of networks and losses."""
 
-    features: jax.Array  # [B, N, D]
-    where: jax.Array  # [B, N] bool
-    points: jax.Array  # [B, N, L] bool, positive snippets of each video class
-    instances: jax.Array  # [B, N, L] bool, pseudo instances of the previous round
-    video_classes: jax.Array  # [B, L] int32
-    video_class_where: jax.Array  # [B, L] bool, labelled classes of the whole recording
-    video_class_clicked: jax.Array  # [B, L] bool, those with a point in the whole recording
-    negative_classes: jax.Array  # [B, L, L] bool
+    features: Array  # [B, N, D]
+    where: Array  # [B, N] bool
+    points: Array  # [B, N, L] bool, positive snippets of each video class
+    instances: Array  # [B, N, L] bool, pseudo instances of the previous round
+    video_classes: Array  # [B, L] int32
+    video_class_where: Array  # [B, L] bool, labelled classes of the whole recording
+    video_class_clicked: Array  # [B, L] bool, those with a point in the whole recording
+    negative_classes: Array  # [B, L, L] bool
     resampled: resampling.Resampled  # [B, …] leads times back to the old timeline; no features
-    cut: jax.Array  # [B] bool, True where a window shows a part of the recording
+    cut: Array  # [B] bool, True where a window shows a part of the recording
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
@@ -267,7 +270,7 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     return dataclasses.replace(timeline, instances=instances, instance_where=where)
 
 
-def take(timeline: Timeline, rows: jax.Array) -> Timeline:
+def take(timeline: Timeline, rows: Array) -> Timeline:
     """The rows `[B]` of a timeline, one recording each; the features stay where they are."""
     features = timeline.features
     chosen = jax.tree.map(lambda values: values[rows], with_features(timeline, None))
@@ -285,7 +288,7 @@ def join(first: Timeline, second: Timeline) -> Timeline:
     return with_features(rows, features)
 
 
-def with_features(timeline: Timeline, features: jax.Array | None) -> Timeline:
+def with_features(timeline: Timeline, features: Array) -> Timeline:
     """The timeline with other features, or none: all else has a row for each recording."""
     return dataclasses.replace(timeline, features=features)
 

@@ -146,16 +146,16 @@ def evaluate_detections(
     >>> metrics.map.tolist(), metrics.short_recall.tolist(), metrics.long_recall.tolist()
     ([1.0, 1.0, 0.5], [1.0, 1.0, 1.0], [1.0, 1.0, 0.0])
     """
-    tious = _check_tious(tious)
+    levels = _check_tious(tious)
     short_s = _check_short(short_s)
     problem = _read_problem(ground_truth, predictions, subset)
-    hits, found = _match(problem, tious)
+    hits, found = _match(problem, levels)
     ap = _average_precision(hits, problem.det_class, problem.class_counts)
     map_ = _row_mean(ap)
     short = _is_short(problem, short_s)
     long = ~short if short_s is not None else short
     return DetectionMetrics(
-        tious=tious,
+        tious=levels,
         map=map_,
         average_map=float(map_.mean()),
         ap=ap,
@@ -278,7 +278,7 @@ def explain_errors(
     >>> {k: n for k, n in explain_errors(truth, found).items() if n}
     {'ground_truth': 1, 'missed_long': 1, 'badly_placed': 1}
     """
-    tious = _check_tious([tiou])
+    levels = _check_tious([tiou])
     short_s = _check_short(short_s)
     problem = _read_problem(ground_truth, predictions, subset)
     best = np.flatnonzero(_rank_within(problem.det_class) < problem.class_counts[problem.det_class])
@@ -288,10 +288,10 @@ def explain_errors(
         det_class=problem.det_class[best],
         det_segments=problem.det_segments[best],
     )
-    _, found = _match(problem, tious)
+    _, found = _match(problem, levels)
     left = np.flatnonzero(~found[0])
     short = _is_short(problem, short_s)[left]
-    reasons = collections.Counter(_reason(problem, index, tiou) for index in left)
+    reasons = collections.Counter(_reason(problem, int(index), tiou) for index in left)
     return {
         "ground_truth": len(problem.gt_class),
         "matched": int(found.sum()),

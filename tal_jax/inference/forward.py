@@ -9,12 +9,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tal_jax import methods
+from tal_jax.config import Config
 from tal_jax.data import packing, sliding_window
 from tal_jax.data import timeline as timelines
 from tal_jax.data.predictions import (
@@ -42,7 +42,7 @@ class Fitted:
     """The trained networks of all rounds, and what is needed to use them."""
 
     params: tuple[Any, ...]  # of each round; trained on lengthened actions from round 1 on
-    config: ml_collections.FrozenConfigDict
+    config: Config
     classes: tuple[str, ...]
     dim: int  # D of the features
 
@@ -54,7 +54,7 @@ class Fitted:
 
 def fitted_of(
     params: Sequence[Any],
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     classes: Sequence[str],
     dim: int,
 ) -> Fitted:
@@ -201,7 +201,7 @@ def forward(
     timeline: Timeline,
     *,
     model: Any,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     num_samples: int,
     mesh: Mesh | None = None,
 ) -> Predictions:
@@ -270,7 +270,8 @@ def _predict_long(fitted, number, recording, *, lengthen) -> RecordingPrediction
     if not lengthen:
         return found
     resampled = _lengthened_positions(recording, found, fitted)
-    features = sliding_window.Interpolated(recording.features, resampled.positions[resampled.where])
+    positions = np.asarray(resampled.positions)[np.asarray(resampled.where)]
+    features = sliding_window.Interpolated(recording.features, positions)
     last = predict(features, resampled.cumulative[: total + 1])
     return dataclasses.replace(found, last=last)
 
@@ -297,7 +298,7 @@ def forward_windows(
     cumulative: np.ndarray,
     *,
     model: Any,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     num_samples: int,
 ) -> Predictions:
     """The network's predictions for one recording of any length, window by window.

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,13 +11,12 @@ import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data.predictions import Entries, Predictions, RecordingPredictions, Results
 from tal_jax.ops import resampling
 from tal_jax.ops.localization import Detections, localize_batch, present_classes
 from tal_jax.training import processes, sharding
-
-Options = ml_collections.FrozenConfigDict | ml_collections.ConfigDict
 
 # Lengths are rounded up to a multiple of this, to limit recompilation.
 LENGTH_STEP = 64
@@ -24,7 +24,7 @@ LENGTH_STEP = 64
 MAX_RUNS = 512
 
 
-def proposal_options(options: Options) -> ml_collections.FrozenConfigDict:
+def proposal_options(options: Config) -> Config:
     """The section `localization` for proposals: hard NMS, so that scores are OIC scores.
 
     Soft-NMS ranks better, but its scores depend on the other candidates, and what trusts, assigns
@@ -34,7 +34,7 @@ def proposal_options(options: Options) -> ml_collections.FrozenConfigDict:
 
 
 def localize_predictions(
-    predictions: Mapping[str, RecordingPredictions], options: Options, classes: Sequence[str]
+    predictions: Mapping[str, RecordingPredictions], options: Config, classes: Sequence[str]
 ) -> Results:
     """Detects actions in predictions, without the networks that they come from.
 
@@ -69,7 +69,7 @@ def localize_predictions(
 
 
 def localize_in_processes(
-    predictions: Mapping[str, RecordingPredictions], options: Options, classes: Sequence[str]
+    predictions: Mapping[str, RecordingPredictions], options: Config, classes: Sequence[str]
 ) -> Results:
     """`localize_predictions`, each process its share; the results in all."""
     own = {name: predictions[name] for name in processes.host_shard(predictions)}
@@ -85,7 +85,7 @@ def lengthened_size(longest: int, length: int) -> int:
 
 def localize_group(
     recordings: Mapping[str, RecordingPredictions],
-    options: Options,
+    options: Config,
     classes: Sequence[str],
     *,
     length: int,
@@ -136,7 +136,7 @@ def localize_group(
     return results, max_runs
 
 
-def settings_of(options: Options) -> dict[str, jax.Array]:
+def settings_of(options: Config) -> dict[str, jax.Array]:
     """The section `localization` of a config as arrays, which change without a recompilation."""
     return {name: jnp.asarray(value, jnp.float32) for name, value in options.items()}
 
@@ -188,7 +188,7 @@ def localize_compiled(
     return localize(predictions, classes, settings)
 
 
-def padded(values: np.ndarray, size: int, **mode: str) -> np.ndarray:
+def padded(values: np.ndarray, size: int, **mode: Any) -> np.ndarray:
     """Values `[N, …]` continued to `[size, …]`, by zeros or by another mode of `np.pad`."""
     return np.pad(values, [(0, size - len(values)), *[(0, 0)] * (values.ndim - 1)], **mode)
 
@@ -209,8 +209,8 @@ def _stack(recordings: Sequence[Predictions], length: int, num_samples: int) -> 
     return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *rows)
 
 
-def _entries(found: Detections, recording: RecordingPredictions, classes: Sequence[str]) -> Entries:
-    """One recording's detections as ActivityNet has them, best first."""
+def _entries(found: Any, recording: RecordingPredictions, classes: Sequence[str]) -> Entries:
+    """One recording's `Detections`, on the host, as ActivityNet has them, best first."""
     labels, columns = np.nonzero(found.where)
     values = found.scores[labels, columns]
     times_s = recording.grid.to_seconds(found.segments[labels, columns].astype(np.float64))

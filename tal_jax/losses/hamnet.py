@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
@@ -67,5 +68,5 @@ def weighted_sum(
     parts: Mapping[str, jax.Array], weights: Mapping[str, jax.Array]
 ) -> dict[str, jax.Array]:
     """Adds the total `loss` to the parts of `hamnet_losses`."""
-    total = sum(weights[f"lambda_{name}"] * part for name, part in parts.items())
+    total: Any = sum(weights[f"lambda_{name}"] * part for name, part in parts.items())
     return {**parts, "loss": total}

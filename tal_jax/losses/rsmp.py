@@ -26,14 +26,37 @@ _MOST_COMPARED = 256
 class Labels(Protocol):
     """Labels of B recordings, or of windows of them, with L video classes each."""
 
-    where: Any  # [B, N] bool, valid snippets
-    points: Any  # [B, N, L] bool, positive snippets: those with a point of the class
-    instances: Any  # [B, N, L] bool, pseudo instances of the previous round
-    video_classes: Any  # [B, L] int32, labelled classes of the whole recording
-    video_class_where: Any  # [B, L] bool
-    video_class_clicked: Any  # [B, L] bool, those with a point in the whole recording
-    cut: Any  # [B] bool, True where a window shows a part of the recording
-    most_points: Any  # static: `of_class` and `of_all`, the most points of one recording
+    @property
+    def where(self) -> Any:
+        """`[B, N]` bool, valid snippets."""
+
+    @property
+    def points(self) -> Any:
+        """`[B, N, L]` bool, positive snippets: those with a point of the class."""
+
+    @property
+    def instances(self) -> Any:
+        """`[B, N, L]` bool, pseudo instances of the previous round."""
+
+    @property
+    def video_classes(self) -> Any:
+        """`[B, L]` int32, labelled classes of the whole recording."""
+
+    @property
+    def video_class_where(self) -> Any:
+        """`[B, L]` bool."""
+
+    @property
+    def video_class_clicked(self) -> Any:
+        """`[B, L]` bool, those with a point in the whole recording."""
+
+    @property
+    def cut(self) -> Any:
+        """`[B]` bool, True where a window shows a part of the recording."""
+
+    @property
+    def most_points(self) -> Any:
+        """Static: `of_class` and `of_all`, the most points of one recording."""
 
 
 @jax.tree_util.register_dataclass

@@ -5,13 +5,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax
-import ml_collections
 
+from tal_jax.config import Config
 from tal_jax.data.predictions import Predictions
 from tal_jax.data.sliding_window import Windows
 from tal_jax.data.timeline import Batch, Timeline
 
-Config = ml_collections.ConfigDict | ml_collections.FrozenConfigDict
 Metrics = dict[str, jax.Array]
 
 

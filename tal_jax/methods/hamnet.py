@@ -57,7 +57,7 @@ def loss(
 ) -> Metrics:
     """The loss of a batch and its parts."""
     del pseudo
-    outputs = model.apply(
+    outputs: Any = model.apply(
         {"params": params},
         batch.features,
         where=batch.where,
@@ -83,7 +83,7 @@ def logits(
     The hard branch is for training only, and so is the erasing of a recording's strongest snippets
     in the published variant.
     """
-    outputs = model.apply({"params": params}, features, where=where)
+    outputs: Any = model.apply({"params": params}, features, where=where)
     if config.model.branch == "base":
         return {"base": outputs.base}
     if config.model.variant == "published":

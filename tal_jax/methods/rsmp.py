@@ -54,7 +54,7 @@ def loss(
     key: jax.Array,
 ) -> Metrics:
     """The loss of a batch and its parts."""
-    outputs = model.apply(
+    outputs: Any = model.apply(
         {"params": params},
         batch.features,
         where=batch.where,
@@ -82,7 +82,7 @@ def logits(
     model: rsmp.RSMP, config: Config, params: Any, features: jax.Array, where: jax.Array
 ) -> jax.Array:
     """Per-snippet logits `[B, N, C + 1]` of the branch that the config selects."""
-    outputs = model.apply({"params": params}, features, where=where)
+    outputs: Any = model.apply({"params": params}, features, where=where)
     return rsmp.select_logits(outputs.logits, config.model.branch)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from tal_jax.config import check_config, override
+from tal_jax.config import Config, check_config, override
 from tal_jax.data import files
 from tal_jax.data.predictions import activitynet_json, read_predictions
 from tal_jax.evaluation import detection
@@ -154,9 +154,7 @@ def read_results(path: str | Path) -> dict[str, Any]:
     return values["results"]
 
 
-def localization_config(
-    config: ml_collections.FrozenConfigDict, assignments: Iterable[str]
-) -> ml_collections.FrozenConfigDict:
+def localization_config(config: Config, assignments: Iterable[str]) -> Config:
     """The run's config with changes to what comes after the network."""
     config = ml_collections.ConfigDict(config.to_dict())
     for assignment in assignments:

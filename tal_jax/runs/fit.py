@@ -10,10 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from tal_jax import methods
-from tal_jax.config import check_config
+from tal_jax.config import Config, check_config
 from tal_jax.data import files
 from tal_jax.data.predictions import Results, activitynet_json
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
@@ -31,7 +29,7 @@ Report = Callable[[str], None]
 
 def fit(
     dataset: Dataset,
-    config: ml_collections.ConfigDict,
+    config: Config,
     *,
     workdir: str | Path,
     report: Report = print,
@@ -61,7 +59,7 @@ def fit(
 
 def fit_many(
     datasets: Sequence[Dataset],
-    configs: Sequence[ml_collections.ConfigDict],
+    configs: Sequence[Config],
     *,
     workdirs: Sequence[str | Path],
     report: Report = print,
@@ -112,7 +110,7 @@ class _Run:
 
     dataset: Dataset
     held_out: tuple[Recording, ...]
-    config: ml_collections.FrozenConfigDict
+    config: Config
     workdir: Path
     title: str  # before its lines; empty for a single run
     params: tuple[Any, ...] = ()
@@ -128,7 +126,7 @@ class _Run:
 
 
 def _begin(
-    datasets: Sequence[Dataset], configs: Sequence[ml_collections.ConfigDict], folders: list[Path]
+    datasets: Sequence[Dataset], configs: Sequence[Config], folders: list[Path]
 ) -> list[_Run]:
     """Checks everything before anything is trained, and starts or continues the runs."""
     configs = [check_config(config) for config in configs]

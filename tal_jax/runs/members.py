@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
+from tal_jax.config import Config
 from tal_jax.data.packing import num_windows, snippet_counts
 from tal_jax.data.recordings import Dataset
 from tal_jax.runs.workdir import flatten
@@ -19,9 +19,7 @@ _COMMON = (
 )
 
 
-def check_configs(
-    configs: Sequence[ml_collections.FrozenConfigDict], workdirs: Sequence[Path]
-) -> None:
+def check_configs(configs: Sequence[Config], workdirs: Sequence[Path]) -> None:
     """Refuses runs that cannot be trained in one program.
 
     Raises:
@@ -53,7 +51,7 @@ def check_configs(
                 )
 
 
-def _shared_settings(config: ml_collections.FrozenConfigDict) -> dict[str, Any]:
+def _shared_settings(config: Config) -> dict[str, Any]:
     """All settings that members have in common, flat."""
     values = {key: config[key.split(".")[0]][key.split(".")[1]] for key in _COMMON}
     return values | flatten(update.compiled_config(config).to_dict())

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import ml_collections
 import numpy as np
 
+from tal_jax.config import Config
 from tal_jax.data import files
 from tal_jax.data.predictions import (
     RecordingPredictions,
@@ -27,14 +27,15 @@ from tal_jax.training import metrics_log
 def evaluate(
     results: Results,
     ground_truth: dict[str, Any],
-    config: ml_collections.FrozenConfigDict | ml_collections.ConfigDict,
+    config: Config,
 ) -> detection.DetectionMetrics:
     """Evaluates detections by a config; "short" actions are those that compensation lengthens."""
+    kept: Any = results
     if config.evaluation.drop_ambiguous:
-        results = detection.without_ambiguous(results, ground_truth.get("ambiguous", {}))
+        kept = detection.without_ambiguous(results, ground_truth.get("ambiguous", {}))
     return detection.evaluate_detections(
         ground_truth,
-        activitynet_json(results),
+        activitynet_json(kept),
         tious=config.evaluation.tious,
         short_s=config.sampling.tau_s / (2 * config.sampling.delta + 1),
     )

@@ -28,6 +28,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from tal_jax.config import Config
 from tal_jax.data import files
 from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.data.recordings import Recording, check_dataset
@@ -79,7 +80,7 @@ class Tuned:
       trials: all values that were tried; each setting's first one is the value before.
     """
 
-    options: ml_collections.FrozenConfigDict
+    options: Config
     criterion: float
     criterion_before: float
     trials: tuple[Trial, ...]
@@ -88,7 +89,7 @@ class Tuned:
 def tune(
     predictions: Mapping[str, RecordingPredictions],
     recordings: Sequence[Recording],
-    options: ml_collections.FrozenConfigDict,
+    options: Config,
     classes: Sequence[str],
 ) -> Tuned:
     """Chooses thresholds, one setting after the other.
@@ -222,13 +223,11 @@ def _choose(trials: Sequence[Trial]) -> Trial:
     return best if best.gain > 2 * best.gain_error else trials[0]
 
 
-def _replace(
-    options: ml_collections.FrozenConfigDict, setting: str, value: tuple[float, ...]
-) -> ml_collections.FrozenConfigDict:
+def _replace(options: Config, setting: str, value: tuple[float, ...]) -> Config:
     return ml_collections.FrozenConfigDict(options.to_dict() | {setting: value})
 
 
-def _assignments(before: ml_collections.ConfigDict, after: ml_collections.ConfigDict) -> list[str]:
+def _assignments(before: Config, after: Config) -> list[str]:
     """Assignments for `--set` that turn one section `localization` into another."""
 
     def text(value):

@@ -11,7 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from tal_jax.config import DEFAULTS, check_config
+from tal_jax.config import DEFAULTS, Config, check_config
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
@@ -46,7 +46,7 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 # --- the card ---
 
 
-def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> None:
+def start(workdir: Path, config: Config, dataset: Dataset) -> None:
     """Writes `config.json`, `run.json`, `ground_truth.json` and `train_points.json`.
 
     Where the features were standardised, `scaling.npz` keeps how, for recordings to come.
@@ -68,7 +68,7 @@ def start(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Datas
     files.write_json(workdir / "config.json", _plain(config.to_dict()))
 
 
-def check_same(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: Dataset) -> None:
+def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
     """Refuses a config or data set other than the run's.
 
     Raises:
@@ -91,7 +91,7 @@ def check_same(workdir: Path, config: ml_collections.FrozenConfigDict, dataset: 
             )
 
 
-def read(workdir: Path) -> tuple[ml_collections.FrozenConfigDict, dict[str, Any]]:
+def read(workdir: Path) -> tuple[Config, dict[str, Any]]:
     """Reads the config of a run, and the data section of its card.
 
     Raises:
@@ -139,7 +139,7 @@ def _expect_keys(path: Path, values: Any, keys: set[str]) -> None:
         )
 
 
-def _card(config: ml_collections.FrozenConfigDict, dataset: Dataset) -> dict[str, Any]:
+def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
     packages = ("tal_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     instances = [len(video["annotations"]) for video in dataset.ground_truth["database"].values()]
     return {
@@ -252,7 +252,7 @@ def load_run(workdir: str | Path) -> Fitted:
     return fitted_of(params, config, data["classes"], data["dim"])
 
 
-def _load_params(folder: Path, config: ml_collections.FrozenConfigDict) -> Any:
+def _load_params(folder: Path, config: Config) -> Any:
     """The parameters that a round ended with."""
     which = checkpoints.BEST if config.train.patience else checkpoints.LATEST
     with checkpoints.open_checkpoints(folder, keep_best=which == checkpoints.BEST) as saved:
@@ -328,9 +328,7 @@ def export_run(
 # --- which detections to show ---
 
 
-def shown_threshold(
-    workdir: Path, round_number: int, options: ml_collections.FrozenConfigDict
-) -> float | None:
+def shown_threshold(workdir: Path, round_number: int, options: Config) -> float | None:
     """The score that leaves as many proposals on the training recordings as they have points.
 
     Duplicates among the proposals are lowered as they are among detections. None where a run has no

@@ -22,7 +22,7 @@ def open_checkpoints(folder: Path, *, keep_best: bool = False):
     import orbax.checkpoint as ocp
 
     policies = ocp.checkpoint_managers
-    kept = [policies.LatestN(1)]
+    kept: list[Any] = [policies.LatestN(1)]
     if keep_best:
         # `best_fn` with `max_to_keep` alone would delete the latest checkpoint when it is not best.
         kept.append(policies.BestN(get_metric_fn=_criterion_of, n=1))

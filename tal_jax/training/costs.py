@@ -5,9 +5,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 
 from tal_jax import methods
+from tal_jax.config import Config
 from tal_jax.data import timeline as timelines
 from tal_jax.training import update
 
@@ -61,9 +61,7 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
     )
 
 
-def training_costs(
-    config: ml_collections.FrozenConfigDict, timeline: timelines.Timeline, num_classes: int
-) -> Costs:
+def training_costs(config: Config, timeline: timelines.Timeline, num_classes: int) -> Costs:
     """Compiles the training program and reads its costs.
 
     XLA counts the body of a loop once. That is corrected here for the loop over updates and for the
@@ -117,4 +115,4 @@ def training_costs(
 
 
 def _costs(compiled: jax.stages.Compiled) -> dict[str, float]:
-    return compiled.cost_analysis()
+    return compiled.cost_analysis() or {}

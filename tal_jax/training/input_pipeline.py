@@ -14,10 +14,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.recordings import Recording
@@ -35,7 +35,7 @@ _RESIDENT_SHARE = 0.6
 # --- which way ---
 
 
-def streams(config: ml_collections.FrozenConfigDict, recordings: Sequence[Recording]) -> bool:
+def streams(config: Config, recordings: Sequence[Recording]) -> bool:
     """Whether the features of training recordings are to be streamed.
 
     Args:
@@ -47,7 +47,7 @@ def streams(config: ml_collections.FrozenConfigDict, recordings: Sequence[Record
     return config.train.features == "streamed"
 
 
-def num_bytes(config: ml_collections.FrozenConfigDict, recordings: Sequence[Recording]) -> int:
+def num_bytes(config: Config, recordings: Sequence[Recording]) -> int:
     """Memory that the features of recordings take as they are packed."""
     dtype = packing.feature_dtype(recordings, config.model.precision)
     dim = recordings[0].features.shape[1]
@@ -65,7 +65,7 @@ def _device_bytes() -> int:
 
 def open_pipeline(
     model: Any,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     timeline: timelines.Timeline,
     recordings: Sequence[Recording],
     *,

@@ -15,10 +15,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 from jax.sharding import Mesh
 
 from tal_jax import methods
+from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data.recordings import Recording
 from tal_jax.data.timeline import Lengths, Timeline, with_features
@@ -46,7 +46,7 @@ class Member:
       criterion: maps parameters to the score that the best checkpoint maximizes.
     """
 
-    config: ml_collections.FrozenConfigDict
+    config: Config
     timeline: Timeline
     recordings: Sequence[Recording]
     workdir: Path
@@ -182,14 +182,14 @@ def _begin(
         opened = checkpoints.open_checkpoints(run.folder, keep_best=member.criterion is not None)
         run.saved = stack.enter_context(opened)
     run.step, measured = processes.on_primary(run.restore, checkpoints.LATEST)
-    run.best, run.waited = measured.get("best", -math.inf), measured.get("waited", 0)
+    run.best, run.waited = measured.get("best", -math.inf), int(measured.get("waited", 0))
     run.state = sharding.place_layers(processes.share_arrays(run.state), mesh)
     return run
 
 
 def begin_round(
     model: Any,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     dim: int,
     *,
     number: int,
@@ -208,7 +208,7 @@ def checkpoint_folder(workdir: Path, number: int) -> Path:
 # --- updates of a group of runs ---
 
 # (states, number of updates made, blocks to make) -> states and means over the new updates.
-_Advance = Callable[[Sequence[TrainState], int, int], tuple[Sequence[TrainState], Sequence[Any]]]
+_Advance = Callable[[Sequence[TrainState], int, int], Sequence[Any]]
 
 
 @contextlib.contextmanager
@@ -308,7 +308,7 @@ def _train_until(
         report(f"round {number}: no better on the held-out points; stopped early")
 
 
-def _next_stop(step: int, train: ml_collections.FrozenConfigDict) -> int:
+def _next_stop(step: int, train: Config) -> int:
     """The update up to which the device runs without the host: where something is written."""
     return min(
         train.steps,

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class MetricsLog:
 
 def progress_line(
     values: dict[str, float],
-    shown: dict[str, str],
+    shown: Mapping[str, str],
     *,
     round_number: int,
     rounds: int,

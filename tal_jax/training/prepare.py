@@ -6,10 +6,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import ml_collections
 import numpy as np
 
 from tal_jax import methods
+from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.predictions import Results
@@ -31,7 +31,7 @@ class Prepared:
 
 def prepare_round(
     dataset: Dataset,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     proposals: Results | None,
     *,
     sizes: Mapping[str, Any] | None = None,
@@ -74,18 +74,14 @@ def prepare_round(
     return Prepared(timelines.with_features(timeline, features), lengths)
 
 
-def prepare_plain(
-    recordings: Sequence[Recording], length: int, config: ml_collections.FrozenConfigDict
-) -> Timeline:
+def prepare_plain(recordings: Sequence[Recording], length: int, config: Config) -> Timeline:
     """Recordings on their original timeline with features, padded to `length`."""
     timeline = jax.tree.map(jnp.asarray, packing.pack_timeline(recordings, length=length))
     features = device_features(recordings, length * len(recordings), config)
     return timelines.with_features(timeline, features)
 
 
-def device_features(
-    recordings: Sequence[Recording], num_rows: int, config: ml_collections.FrozenConfigDict
-) -> jax.Array:
+def device_features(recordings: Sequence[Recording], num_rows: int, config: Config) -> jax.Array:
     """All features of recordings, on the device."""
     precision = config.model.precision
     return jnp.asarray(packing.pack_features(recordings, num_rows=num_rows, precision=precision))
@@ -95,7 +91,7 @@ def compensate(
     timeline: Timeline,
     proposals: Proposals,
     recordings: Sequence[Recording],
-    sampling: ml_collections.FrozenConfigDict,
+    sampling: Config,
 ) -> Timeline:
     """Lengthens the short ones among trusted proposals, by the settings of a run."""
     tau = [sampling.tau_s / recording.grid.stride_s for recording in recordings]
@@ -126,9 +122,7 @@ def _with_instances(
 # --- sizes ---
 
 
-def common_sizes(
-    datasets: Sequence[Dataset], config: ml_collections.FrozenConfigDict
-) -> dict[str, Any]:
+def common_sizes(datasets: Sequence[Dataset], config: Config) -> dict[str, Any]:
     """Arguments of `pack_timeline` that the training recordings of every data set fit in."""
     recordings = [recording for dataset in datasets for recording in dataset.train]
     return {
@@ -139,7 +133,7 @@ def common_sizes(
     }
 
 
-def round_lengths(config: ml_collections.FrozenConfigDict, of_runs: Sequence[Timeline]) -> Lengths:
+def round_lengths(config: Config, of_runs: Sequence[Timeline]) -> Lengths:
     """The lengths to train on timelines with, the same for all runs.
 
     The points of a window are known. Video-level labels are known for a whole recording only, so a
@@ -152,9 +146,7 @@ def round_lengths(config: ml_collections.FrozenConfigDict, of_runs: Sequence[Tim
     return packing.lengths_of(counts, window)
 
 
-def hold_out(
-    dataset: Dataset, config: ml_collections.FrozenConfigDict
-) -> tuple[Dataset, tuple[Recording, ...]]:
+def hold_out(dataset: Dataset, config: Config) -> tuple[Dataset, tuple[Recording, ...]]:
     """Sets the last `config.train.holdout` training recordings aside."""
     holdout = config.train.holdout
     if holdout >= len(dataset.train):

@@ -51,7 +51,7 @@ def local_mesh() -> Mesh | None:
     return None if len(devices) == 1 else _mesh((len(devices), 1), devices)
 
 
-def _mesh(shape: tuple[int, int], devices: list[jax.Device]) -> Mesh:
+def _mesh(shape: tuple[int, int], devices: list[Any]) -> Mesh:
     # Auto axes: under the newer default, gathers and scatters on sharded batches fail.
     return jax.make_mesh(shape, (DATA, LAYER), axis_types=(AxisType.Auto,) * 2, devices=devices)
 

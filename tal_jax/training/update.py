@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from tal_jax import methods
+from tal_jax.config import Config
 from tal_jax.data import timeline as timelines
 from tal_jax.methods import Metrics
 from tal_jax.training import sharding
@@ -29,7 +30,7 @@ def make_optimizer(settings: Metrics) -> optax.GradientTransformation:
 
 
 def init_state(
-    model: Any, config: ml_collections.ConfigDict, dim: int, key: jax.Array, params: Any = None
+    model: Any, config: Config, dim: int, key: jax.Array, params: Any = None
 ) -> TrainState:
     """A fresh state for a round, on features of `dim`; `params` are given for a warm start."""
     if params is None:
@@ -45,7 +46,7 @@ def _make_init(model: Any) -> Callable:
     return jax.jit(model.init)
 
 
-def settings_of(config: ml_collections.ConfigDict) -> Metrics:
+def settings_of(config: Config) -> Metrics:
     """The numbers that may change without another compilation, as arrays."""
     names = methods.method_of(config).loss_weights
     numbers = {name: config.loss[name] for name in names}
@@ -53,7 +54,7 @@ def settings_of(config: ml_collections.ConfigDict) -> Metrics:
     return {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
 
 
-def compiled_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenConfigDict:
+def compiled_config(config: Config) -> Config:
     """What compiled programs depend on: runs that differ elsewhere share them."""
     values = config.to_dict()
     sections = ("method", "model", "seeds", "loss")
@@ -65,9 +66,7 @@ def compiled_config(config: ml_collections.ConfigDict) -> ml_collections.FrozenC
     return ml_collections.FrozenConfigDict(kept)
 
 
-def choose_rows(
-    key: jax.Array, step: jax.Array, rows: jax.Array, config: ml_collections.FrozenConfigDict
-) -> jax.Array:
+def choose_rows(key: jax.Array, step: jax.Array, rows: jax.Array, config: Config) -> jax.Array:
     """The recordings that each update of a block learns from, drawn without replacement.
 
     Args:
@@ -106,7 +105,7 @@ def _keys(key: jax.Array, step: jax.Array) -> jax.Array:
 
 def make_run(
     model: Any,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     lengths: timelines.Lengths,
     mesh: Mesh | None = None,
 ) -> Callable[..., tuple[TrainState, Metrics]]:
@@ -135,7 +134,7 @@ def _compiled_run(model, config, lengths, mesh):
 @functools.lru_cache(maxsize=8)
 def make_many_runs(
     model: Any,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     lengths: timelines.Lengths,
     *,
     share_features: bool,
@@ -193,7 +192,7 @@ def _run_of(model, config, lengths, mesh=None):
 
 def make_block(
     model: Any,
-    config: ml_collections.FrozenConfigDict,
+    config: Config,
     lengths: timelines.Lengths,
     mesh: Mesh | None = None,
     *,
