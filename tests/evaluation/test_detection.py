@@ -302,7 +302,7 @@ def test_detections_where_nothing_was_annotated():
     )
     assert unknown.map.item() == 0.25
     assert (
-        "3 detections counted as false positives, in 2 videos that the ground truth does not know: "
+        "3 detections counted as false positives, in 2 videos that are not in the ground truth: "
         "nowhere, neither"
     ) in unknown.notes
 
