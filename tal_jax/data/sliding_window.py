@@ -1,4 +1,4 @@
-"""One recording in windows: what is too long to be held at once is read piece by piece."""
+"""Sliding windows over one recording that is too long for a single forward pass."""
 
 import dataclasses
 from collections.abc import Iterable, Iterator
@@ -13,10 +13,10 @@ from tal_jax.data.recordings import check_finite
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """A stretch of a recording, padded to a length that all its windows share.
+    """A window of a recording, padded to a length that all its windows share.
 
-    Its outer snippets are there for what the inner ones, its core, depend on. Every snippet of a
-    recording is in the core of one window.
+    Its inner snippets are its core; the outer ones are context that the outputs of the core depend
+    on. Every snippet of a recording is in the core of exactly one window.
     """
 
     features: Any  # [L, D]
@@ -26,13 +26,13 @@ class Window:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Windows:
-    """The windows of a recording, in order; may be gone through any number of times.
+    """The windows of a recording, in order; can be iterated over any number of times.
 
     Attributes:
       name: of the recording, for messages.
-      features: `[T, D]`, an array or something whose slices are read when they are needed.
+      features: `[T, D]`, an array, or an object whose slices are read on demand.
       size: snippets of a core.
-      reach: snippets on each side that one depends on.
+      reach: snippets on each side that an output depends on.
       dtype: of the windows' features.
     """
 
@@ -44,7 +44,7 @@ class Windows:
 
     def __iter__(self) -> Iterator[Window]:
         total, reach = len(self.features), self.reach
-        # A recording that fits into one window needs no room for others.
+        # A recording that fits into one window needs no more.
         size = min(self.size, total)
         for first in range(0, total, size):
             begin, end = max(first - reach, 0), min(first + size + reach, total)
@@ -62,7 +62,7 @@ class Windows:
 
 
 def join(pieces: Iterable[tuple[Any, jax.Array]]) -> Any:
-    """The cores of windows, one after another.
+    """Concatenates the cores of windows.
 
     Args:
       pieces: for each window, arrays `[L, …]` and its `core`.
@@ -80,12 +80,12 @@ def join(pieces: Iterable[tuple[Any, jax.Array]]) -> Any:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Interpolated:
-    """Features `[N, D]` between the snippets of others, computed when they are needed.
+    """Features interpolated at positions, `[N, D]`, computed on demand.
 
-    The host's counterpart of `ops.interpolate`, for what does not fit on a device.
+    The counterpart of `ops.interpolate` on the host, for recordings that do not fit on a device.
 
     Attributes:
-      features: `[T, D]`, an array or something whose slices are read when they are needed.
+      features: `[T, D]`, an array, or an object whose slices are read on demand.
       positions: `[N]` increasing, in snippets; a snippet's centre is a whole number.
     """
 
