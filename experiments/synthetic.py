@@ -125,9 +125,9 @@ def write_stand_in(
 ) -> None:
     """Writes drawn features and the annotation files that go with them.
 
-    Every layout but "object array", which knows none, gets points that `generate_points` draws by
-    the law "gaussian" with the same seed. Frames in files are those of videos of 30 frames a
-    second. Memory is that of one recording, except for "object array", which is one pickle.
+    Every layout but "object array", which holds none, gets points that `generate_points` draws from
+    the distribution "gaussian" with the same seed. Frames in files are those of videos of 30 frames
+    a second. Memory is that of one recording, except for "object array", which is one pickle.
 
     Args:
       folder: where to; must not exist or be empty.
@@ -155,7 +155,7 @@ def write_stand_in(
     drawn = synthesize(annotations, dim=dim, grid=grid, seed=seed)
     if layout == "streams" and dim % 2:
         raise ValueError(f"dim is {dim!r}, expected an even number to halve into two streams")
-    annotations = generate_points(annotations, law="gaussian", seed=seed)
+    annotations = generate_points(annotations, distribution="gaussian", seed=seed)
     split = split_subsets(annotations)
     for name in split:
         feature_path(folder, name)  # refuses what cannot be a file's name

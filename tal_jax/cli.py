@@ -24,10 +24,10 @@ from absl import logging
 from tal_jax import extraction, formats, report, studio
 from tal_jax.config import check_config, config_names, load_config, override, rsmp_config
 from tal_jax.data import files, point_sets
+from tal_jax.data.annotation_files import read_annotations
 from tal_jax.data.annotations import Annotations
-from tal_jax.data.point_distributions import LAWS
-from tal_jax.data.point_files import compare_points, format_comparison
-from tal_jax.data.raw_annotations import RawAnnotations, read_raw
+from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS
+from tal_jax.data.point_files import compare_points, format_comparison, read_points, write_points
 from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.datasets import convert
 from tal_jax.datasets.doctor import format_diagnosis
@@ -437,7 +437,7 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
             for path in arguments.source
         ]
     )
-    if kind == "activitynet" and labels.scores is not None:
+    if kind == "activitynet" and labels.detections:
         formats.refuse_videos(arguments.output)
         submission = convert.to_submission(formats.labels_to_results(labels))
         files.write_json(arguments.output, submission)
@@ -449,9 +449,10 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
     )
     for note in (*labels.notes, *notes):
         _say(f"note: {note}")
-    recordings = labels.annotations.recordings
-    count = sum(len(recording.instances) for recording in recordings.values())
-    _say(f"{arguments.output}: {count} labels in {len(recordings)} recordings, {kind}")
+    _say(
+        f"{arguments.output}: {len(labels.instances)} labels in {len(labels.recordings)} "
+        f"recordings, {kind}"
+    )
 
 
 def _label(arguments: argparse.Namespace) -> None:
@@ -524,45 +525,50 @@ def _progress_line() -> Iterator[Callable[[str], None]]:
 
 def _points_make(arguments: argparse.Namespace) -> None:
     raw = _read_raw(arguments)
-    annotations, notes = point_sets.make_points(
-        raw, law=arguments.law, seed=arguments.seed, subset=arguments.subset
+    annotations = point_sets.make_points(
+        raw, distribution=arguments.law, seed=arguments.seed, subset=arguments.subset
     )
-    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
-    point_sets.write_points(arguments.output, annotations, rates)
-    _tell_points(arguments.output, annotations, notes)
+    write_points(arguments.output, annotations, _frame_rates(arguments, raw))
+    _tell_points(arguments.output, annotations)
 
 
 def _points_convert(arguments: argparse.Namespace) -> None:
     raw = _read_raw(arguments)
-    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
-    points = point_sets.read_points(arguments.points, frame_rates=rates, raw=raw)
-    annotations, notes = point_sets.convert_points(points, raw)
-    point_sets.write_points(arguments.output, annotations, rates)
-    _tell_points(arguments.output, annotations, notes)
+    rates = _frame_rates(arguments, raw)
+    points, _ = read_points(arguments.points, frame_rates=rates, annotations=raw)
+    annotations = point_sets.convert_points(points, raw)
+    write_points(arguments.output, annotations, rates)
+    _tell_points(arguments.output, annotations)
 
 
 def _points_compare(arguments: argparse.Namespace) -> None:
     raw = _read_raw(arguments) if arguments.annotations else None
-    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
+    rates = _frame_rates(arguments, raw)
     paths = (arguments.first, arguments.second)
-    found = [point_sets.read_points(path, frame_rates=rates, raw=raw) for path in paths]
+    found = [read_points(path, frame_rates=rates, annotations=raw)[0] for path in paths]
     if raw is not None:
         found = [point_sets.place_points(points, raw) for points in found]
     for points in found:
         for note in points.notes:
             _say(note)
-    comparison = compare_points(*(points.recordings for points in found))
+    comparison = compare_points(*found)
     _say(format_comparison(comparison, tuple(path.name for path in paths)))
 
 
-def _read_raw(arguments: argparse.Namespace) -> RawAnnotations:
-    return read_raw(arguments.annotations, allow_pickle=arguments.allow_pickle)
+def _read_raw(arguments: argparse.Namespace) -> Annotations:
+    return read_annotations(arguments.annotations, allow_pickle=arguments.allow_pickle)
 
 
-def _tell_points(output: Path, annotations: Annotations, notes: Sequence[str]) -> None:
-    for note in notes:
+def _frame_rates(
+    arguments: argparse.Namespace, annotations: Annotations | None
+) -> dict[str, float]:
+    return point_sets.known_frame_rates(annotations, arguments.fps_file)
+
+
+def _tell_points(output: Path, annotations: Annotations) -> None:
+    for note in annotations.notes:
         _say(note)
-    instances = [i for recording in annotations.recordings.values() for i in recording.instances]
+    instances = annotations.instances
     points = sum(instance.point_s is not None for instance in instances)
     _say(f"{output}: {points} of {len(instances)} instances have a point")
 
@@ -758,7 +764,9 @@ def _add_points(commands: Any) -> None:
 
     make = _add_command(commands, _points_make, "draw a point in every instance", _POINTS_MAKE)
     make.add_argument("annotations", metavar="ANNOTATIONS", type=Path, help="a file or a folder")
-    make.add_argument("--law", choices=LAWS, required=True, help="where in the instance")
+    make.add_argument(
+        "--law", choices=POINT_DISTRIBUTIONS, required=True, help="where in the instance"
+    )
     make.add_argument("--seed", metavar="N", type=int, required=True, help="0 or more")
     make.add_argument("--subset", metavar="S", help="draw in the recordings of this one alone")
 

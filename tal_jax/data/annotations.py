@@ -1,11 +1,11 @@
-"""Annotations in ActivityNet's JSON, with an optional point in each instance.
+"""Annotations of recordings: the types, and ActivityNet's JSON with an optional point per instance.
 
-What a file looks like; the keys marked optional are additions to ActivityNet's::
+The layout of a file; the keys marked optional are additions to ActivityNet's::
 
     {
       "version": "VERSION 1.3",
       "classes": ["jump", "run"],                       optional: otherwise those that occur, sorted
-      "overlapping": [["jump", "run"]],                 optional: pairs that may happen at once
+      "overlapping": [["jump", "run"]],                 optional: pairs that may occur at once
       "points": {"law": "uniform", "seed": 0},          optional: how the points were drawn
       "database": {
         "recording_1": {
@@ -24,10 +24,11 @@ Other keys are ignored. Segments are half-open, and every time is in seconds.
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+import msgspec
 
 from tal_jax.data import files
 
@@ -37,69 +38,96 @@ _ROUNDING_S = 0.1
 
 @dataclasses.dataclass(frozen=True)
 class Instance:
-    """One action: what it is, when it is, and where it was clicked.
+    """One action instance: its class, its segment, its point, and the score of a detection.
 
     Attributes:
       label: name of its class.
-      start_s: when it starts; None where that is not known.
-      end_s: when it ends; None where that is not known.
-      point_s: a time within it, where there is one.
+      start_s: start of its segment; None where unknown.
+      end_s: end of its segment, not included; None where unknown.
+      point_s: a time within it, where one is annotated.
+      score: confidence, where the instance is a detection.
     """
 
     label: str
     start_s: float | None = None
     end_s: float | None = None
     point_s: float | None = None
+    score: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class RecordingAnnotation:
-    """What is known of one recording: its part of the data set, its duration, its instances."""
+    """Annotation of one recording.
 
-    subset: str
-    duration_s: float
+    Attributes:
+      subset: the part of the data set, as the file spells it; "" where the file names none.
+      duration_s: None where the file has none.
+      instances: in the file's order.
+      frame_rate: frames per second of the original video, the unit of point files in frames; None
+        where the file has none.
+    """
+
+    subset: str = ""
+    duration_s: float | None = None
     instances: tuple[Instance, ...] = ()
+    frame_rate: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Annotations:
-    """What is known of a set of recordings.
+    """Annotations of a set of recordings, from any kind of file.
 
     Attributes:
       classes: names of the classes.
       recordings: annotation of each recording, by its name.
-      overlapping: pairs of classes whose instances may overlap; a point of one says nothing against
+      overlapping: pairs of classes whose instances may overlap: a point of one is no negative of
         the other.
-      point_law: how the points were drawn, `{"law": ..., "seed": ...}`, where they were drawn.
+      point_distribution: `{"law": ..., "seed": ...}` of drawn points; None for any others.
+      detections: whether the instances are detections, with scores.
+      source: path of the file, for messages.
+      notes: one line for each thing that a reader left out or changed.
     """
 
     classes: tuple[str, ...]
     recordings: dict[str, RecordingAnnotation]
     overlapping: tuple[tuple[str, str], ...] = ()
-    point_law: dict[str, Any] | None = None
+    point_distribution: dict[str, Any] | None = None
+    detections: bool = False
+    source: str = dataclasses.field(default="annotations", compare=False)
+    notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+
+    @property
+    def instances(self) -> list[Instance]:
+        """The instances of all recordings."""
+        return [one for recording in self.recordings.values() for one in recording.instances]
 
 
 def load_annotations(path: str | os.PathLike) -> Annotations:
-    """Reads an annotation file.
+    """Reads an annotation file for training.
 
     Raises:
-      ValueError: if the file cannot be read, names a recording twice, or holds what
-        `parse_annotations` refuses.
+      ValueError: if the file cannot be read, has a recording twice, or is refused by
+        `parse_annotations`.
     """
     return parse_annotations(files.read_json(path), source=str(path))
 
 
-def parse_annotations(values: Mapping[str, Any], *, source: str = "annotations") -> Annotations:
-    """Reads an ActivityNet dictionary.
+def parse_annotations(
+    values: Any, *, source: str = "annotations", strict: bool = True
+) -> Annotations:
+    """Parses an ActivityNet dictionary.
 
     Args:
-      values: the dictionary; the module's description shows one.
-      source: where it comes from, for messages.
+      values: the dictionary; the module's description has an example.
+      source: its origin, for messages.
+      strict: whether subsets, durations and consistent times are required. Otherwise only the form
+        is checked: segments may be empty, reversed or outside their recording, as some published
+        ones are, and numbers may be strings.
 
     Raises:
-      ValueError: if a key is missing, a number is not a finite number, a class is unknown, a
-        segment is empty, backwards or outside its recording, or a point is outside its segment or
-        recording.
+      ValueError: if a key is missing, a value is of the wrong type, a number is not finite, or a
+        class is unknown; if strict, also if a segment is empty, reversed or outside its recording,
+        or a point is outside its segment or recording.
 
     >>> jump = {"label": "jump", "segment": [3.0, 4.0], "point": 3.5}
     >>> recording = {"subset": "train", "duration": 9.0, "annotations": [jump]}
@@ -107,35 +135,71 @@ def parse_annotations(values: Mapping[str, Any], *, source: str = "annotations")
     >>> annotations.classes
     ('jump',)
     >>> annotations.recordings["r"].instances[0]
-    Instance(label='jump', start_s=3.0, end_s=4.0, point_s=3.5)
+    Instance(label='jump', start_s=3.0, end_s=4.0, point_s=3.5, score=None)
     """
-    database = files.get_value(values, "database", Mapping, source)
+    document = files.convert(values, _Document, source)
     recordings = {
-        name: _parse_recording(entry, f"{source}: {name}") for name, entry in database.items()
+        name: parse_recording(entry, f"{source}: {name}", strict=strict)
+        for name, entry in document.database.items()
     }
-    labels = {
-        instance.label for recording in recordings.values() for instance in recording.instances
-    }
-    classes = _parse_classes(values, labels, source)
-    for name, recording in recordings.items():
+    annotations = Annotations(
+        classes=classes_of(recordings) if document.classes is None else tuple(document.classes),
+        recordings=recordings,
+        overlapping=tuple(document.overlapping),
+        point_distribution=document.points,
+        source=source,
+    )
+    check_classes(annotations)
+    return annotations
+
+
+def parse_recording(entry: Any, source: str, *, strict: bool) -> RecordingAnnotation:
+    """Parses one entry of a "database", see `parse_annotations`."""
+    if isinstance(entry, Mapping) and "duration" not in entry and "duration_second" in entry:
+        entry = {**entry, "duration": entry["duration_second"]}
+    parsed = files.convert(entry, _StrictEntry if strict else _Entry, source, strict=strict)
+    instances = []
+    for one in parsed.annotations:
+        start_s, end_s = one.segment or (None, None)
+        instances.append(Instance(one.label, start_s, end_s, one.point))
+    if strict:
+        instances = [_checked(one, parsed.duration, source) for one in instances]
+    return RecordingAnnotation(parsed.subset, parsed.duration, tuple(instances), parsed.fps)
+
+
+def classes_of(recordings: Mapping[str, RecordingAnnotation]) -> tuple[str, ...]:
+    """Returns the classes that occur in recordings, sorted."""
+    return tuple(sorted({i.label for one in recordings.values() for i in one.instances}))
+
+
+def check_classes(annotations: Annotations) -> None:
+    """Checks that the classes are distinct, and that labels and overlapping pairs are among them.
+
+    Raises:
+      ValueError: if not.
+    """
+    classes, source = annotations.classes, annotations.source
+    if len(set(classes)) < len(classes):
+        raise ValueError(f"{source}: classes are {list(classes)}, expected different strings")
+    for name, recording in annotations.recordings.items():
         for instance in recording.instances:
             _check_label(instance.label, classes, f"{source}: {name}")
-    point_law = files.get_value(values, "points", Mapping, source) if "points" in values else None
-    return Annotations(
-        classes=classes,
-        recordings=recordings,
-        overlapping=_parse_overlapping(values, classes, source),
-        point_law=None if point_law is None else dict(point_law),
-    )
+    for pair in annotations.overlapping:
+        if pair[0] == pair[1]:
+            raise ValueError(
+                f"{source}: overlapping holds {list(pair)}, expected a pair of different classes"
+            )
+        for label in pair:
+            _check_label(label, classes, f"{source}: overlapping")
 
 
 def annotations_to_dict(annotations: Annotations) -> dict[str, Any]:
-    """Returns the ActivityNet dictionary that `parse_annotations` reads as these annotations."""
+    """Returns the ActivityNet dictionary that `parse_annotations` parses to these annotations."""
     values: dict[str, Any] = {"version": "VERSION 1.3", "classes": list(annotations.classes)}
     if annotations.overlapping:
         values["overlapping"] = [list(pair) for pair in annotations.overlapping]
-    if annotations.point_law is not None:
-        values["points"] = dict(annotations.point_law)
+    if annotations.point_distribution is not None:
+        values["points"] = dict(annotations.point_distribution)
     values["database"] = {
         name: {
             "subset": recording.subset,
@@ -151,11 +215,11 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
     """Returns the ActivityNet dictionary to evaluate detections of some recordings against.
 
     Args:
-      annotations: annotations of these recordings and maybe others.
+      annotations: annotations of these recordings and possibly others.
       names: the recordings to test on.
 
     Returns:
-      Segments without points, in the subset "test" whatever the file called it.
+      Segments without points; every subset is "test".
 
     Raises:
       ValueError: if an instance has no segment.
@@ -174,7 +238,7 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
         )
         recordings[name] = dataclasses.replace(recording, subset="test", instances=instances)
     return annotations_to_dict(
-        dataclasses.replace(annotations, recordings=recordings, point_law=None)
+        dataclasses.replace(annotations, recordings=recordings, point_distribution=None)
     )
 
 
@@ -187,91 +251,56 @@ def _instance_to_dict(instance: Instance) -> dict[str, Any]:
     return values
 
 
-def _parse_recording(entry: Any, source: str) -> RecordingAnnotation:
-    if not isinstance(entry, Mapping):
-        raise ValueError(
-            f"{source}: got {entry!r}, expected an object with 'subset', 'duration' and "
-            "'annotations'"
-        )
-    key = (
-        "duration_second" if "duration" not in entry and "duration_second" in entry else "duration"
-    )
-    duration_s = _number(files.get_value(entry, key, object, source), f"{source}: {key}")
-    if duration_s <= 0:
-        raise ValueError(f"{source}: {key} is {duration_s!r}, expected seconds above 0")
-    instances = files.get_value(entry, "annotations", list, source)
-    return RecordingAnnotation(
-        subset=files.get_value(entry, "subset", str, source),
-        duration_s=duration_s,
-        instances=tuple(_parse_instance(instance, duration_s, source) for instance in instances),
-    )
+# --- the JSON's types, and checks between fields ---
 
 
-def _parse_instance(values: Any, duration_s: float, source: str) -> Instance:
-    if not isinstance(values, Mapping):
-        raise ValueError(
-            f"{source}: annotation {values!r}, expected an object with 'label', 'segment' and "
-            "'point'"
-        )
-    label = files.get_value(values, "label", str, source)
-    segment, point = values.get("segment"), values.get("point")
-    start_s = end_s = point_s = None
-    if segment is not None:
-        start_s, end_s = _parse_segment(segment, duration_s, source)
-    if point is not None:
-        point_s = _number(point, f"{source}: point of {label!r}")
-        low, high = (0.0, duration_s) if start_s is None else (start_s, end_s)
-        if not low <= point_s < high:
+class _Document(msgspec.Struct):
+    database: dict[str, Any]
+    classes: list[str] | None = None
+    overlapping: list[tuple[str, str]] = []
+    points: dict[str, Any] | None = None
+
+
+class _Item(msgspec.Struct):
+    label: str
+    segment: tuple[files.Number, files.Number] | None = None
+    point: files.Number | None = None
+
+
+class _Entry(msgspec.Struct, kw_only=True):
+    annotations: list[_Item]
+    subset: str = ""
+    duration: files.Number | None = None
+    fps: files.Positive | None = None
+
+
+class _StrictEntry(_Entry, kw_only=True):
+    subset: str
+    duration: files.Positive
+
+
+def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
+    """Checks times against each other; cuts an end that rounding put after the recording's."""
+    start_s, end_s, point_s = instance.start_s, instance.end_s, instance.point_s
+    if start_s is not None:
+        segment = [start_s, end_s]
+        if not 0 <= start_s < end_s:
+            raise ValueError(f"{source}: segment is {segment} s, expected 0 <= start < end")
+        if end_s > duration_s + _ROUNDING_S or start_s >= duration_s:
             raise ValueError(
-                f"{source}: point of {label!r} is {point_s!r} s, expected a time within "
-                f"[{low}, {high})"
+                f"{source}: segment is {segment} s, expected it within the recording's "
+                f"{duration_s:g} s"
             )
-    return Instance(label, start_s, end_s, point_s)
-
-
-def _parse_segment(segment: Any, duration_s: float, source: str) -> tuple[float, float]:
-    if not isinstance(segment, Sequence) or isinstance(segment, str) or len(segment) != 2:
-        raise ValueError(f"{source}: segment is {segment!r}, expected [start, end] in seconds")
-    start_s, end_s = (_number(value, f"{source}: segment {segment!r}") for value in segment)
-    if not 0 <= start_s < end_s:
-        raise ValueError(f"{source}: segment is {[start_s, end_s]} s, expected 0 <= start < end")
-    if end_s > duration_s + _ROUNDING_S or start_s >= duration_s:
+        end_s = min(end_s, duration_s)
+    low, high = (0.0, duration_s) if start_s is None else (start_s, end_s)
+    if point_s is not None and not low <= point_s < high:
         raise ValueError(
-            f"{source}: segment is {[start_s, end_s]} s, expected it within the recording's "
-            f"{duration_s:g} s"
+            f"{source}: point of {instance.label!r} is {point_s!r} s, expected a time within "
+            f"[{low}, {high})"
         )
-    return start_s, min(end_s, duration_s)
+    return dataclasses.replace(instance, end_s=end_s)
 
 
-def _parse_classes(values: Mapping[str, Any], labels: set[str], source: str) -> tuple[str, ...]:
-    if "classes" not in values:
-        return tuple(sorted(labels))
-    classes = tuple(files.get_value(values, "classes", list, source))
-    if not all(isinstance(label, str) for label in classes) or len(set(classes)) < len(classes):
-        raise ValueError(f"{source}: classes are {list(classes)}, expected different strings")
-    return classes
-
-
-def _parse_overlapping(
-    values: Mapping[str, Any], classes: tuple[str, ...], source: str
-) -> tuple[tuple[str, str], ...]:
-    pairs = files.get_value(values, "overlapping", list, source) if "overlapping" in values else []
-    for pair in pairs:
-        if not isinstance(pair, list) or len(pair) != 2 or pair[0] == pair[1]:
-            raise ValueError(
-                f"{source}: overlapping holds {pair!r}, expected a pair of different classes"
-            )
-        for label in pair:
-            _check_label(label, classes, f"{source}: overlapping")
-    return tuple((pair[0], pair[1]) for pair in pairs)
-
-
-def _check_label(label: Any, classes: tuple[str, ...], source: str) -> None:
+def _check_label(label: str, classes: Sequence[str], source: str) -> None:
     if label not in classes:
         raise ValueError(f"{source}: unknown class {label!r}, expected one of {', '.join(classes)}")
-
-
-def _number(value: Any, what: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{what} is {value!r}, expected a finite number of seconds")
-    return float(value)

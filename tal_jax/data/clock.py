@@ -1,4 +1,4 @@
-"""The clock: the one place where snippets become seconds and seconds become snippets.
+"""The clock (grid) of features: the one place that converts between snippets and seconds.
 
 Snippet `i` of a recording covers the half-open time `[i, i + 1)` in snippets, which is
 
@@ -9,7 +9,7 @@ and its features were computed from `window_frames` frames centred on it::
     frames    0        stride     2 stride   3 stride
               |----0----|----1----|----2----|         snippets, half-open
                         |    ^    |
-                    |------window------|              what snippet 1 has seen
+                    |------window------|              the input of snippet 1's features
 
 A `Grid` travels with the features it belongs to (as `grid.json` in a folder of features); no other
 module multiplies or divides by a frame rate.
@@ -18,23 +18,25 @@ module multiplies or divides by a frame rate.
 import dataclasses
 import math
 import numbers
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
+import msgspec
 import numpy as np
+
+from tal_jax.data import files
 
 Times = TypeVar("Times", float, np.ndarray)
 
-# A duration that passes a snippet's end by less is rounding, not another snippet.
+# A duration that exceeds a snippet's end by less is rounding, not another snippet.
 _ROUNDING_SNIPPETS = 1e-6
 
 
 @dataclasses.dataclass(frozen=True)
 class Grid:
-    """The grid of snippets that features lie on.
+    """The clock of features: a grid of snippets.
 
     Attributes:
-      fps: frames (or sensor samples) a second.
+      fps: frames (or sensor samples) per second.
       stride_frames: frames from one snippet's start to the next one's.
       window_frames: frames that the features of one snippet were computed from.
 
@@ -65,11 +67,11 @@ class Grid:
         return self.stride_frames / self.fps
 
     def to_seconds(self, times_snippets: Times) -> Times:
-        """Turns times in snippets (floats or an array of them) into seconds."""
+        """Converts times in snippets (floats or an array of them) to seconds."""
         return times_snippets * self.stride_frames / self.fps
 
     def to_snippets(self, times_s: Times) -> Times:
-        """Turns times in seconds (floats or an array of them) into snippets, fractions included.
+        """Converts times in seconds (floats or an array of them) to snippets, with fractions.
 
         The time `t` lies in snippet `floor(to_snippets(t))`.
         """
@@ -95,14 +97,14 @@ class Grid:
         return max(count, 1) if duration_s > 0 else 0
 
     def first_frames(self, count: int) -> np.ndarray:
-        """Returns where the windows of the first `count` snippets begin.
+        """Returns the first frame of the window of each of the first `count` snippets.
 
         Args:
           count: number of snippets.
 
         Returns:
-          `[count]` numbers of frames (int), such that `window_frames` frames from there on are
-          centred on the snippet; negative where the window reaches before the recording.
+          `[count]` numbers of frames (int): the `window_frames` frames from there on are centred on
+          the snippet. Negative where the window starts before the recording.
 
         >>> Grid(fps=25, stride_frames=16, window_frames=32).first_frames(3).tolist()
         [-8, 8, 24]
@@ -111,32 +113,27 @@ class Grid:
         return np.round(centres - self.window_frames / 2).astype(int)
 
     def frames_to_seconds(self, frames: Times) -> Times:
-        """Turns numbers of frames, counted at the grid's own rate, into seconds."""
+        """Converts numbers of frames, at the grid's rate, to seconds."""
         return frames / self.fps
 
     def to_dict(self) -> dict[str, float]:
-        """Returns the grid as the plain dictionary that `grid.json` holds."""
+        """Returns the content of `grid.json`."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Grid":
-        """Reads what `to_dict` wrote.
+    def from_dict(cls, values: Any) -> "Grid":
+        """Parses what `to_dict` returned.
 
         Raises:
           ValueError: if a key is missing or unknown, or a value is not a finite number above 0.
         """
-        names = [field.name for field in dataclasses.fields(cls)]
-        if not isinstance(values, Mapping):
-            raise ValueError(
-                f"grid: got {type(values).__name__}, expected an object with the keys "
-                f"{', '.join(names)}"
-            )
-        unknown = sorted(set(values) - set(names))
-        missing = [name for name in names if name not in values]
-        if unknown or missing:
-            wrong = f"unknown key {unknown[0]!r}" if unknown else f"missing key {missing[0]!r}"
-            raise ValueError(f"grid: {wrong}, expected the keys {', '.join(names)}")
-        return cls(**values)
+        return cls(**msgspec.structs.asdict(files.convert(values, _Keys, "grid")))
+
+
+class _Keys(msgspec.Struct, forbid_unknown_fields=True):
+    fps: Any
+    stride_frames: Any
+    window_frames: Any
 
 
 def _is_positive(value: Any) -> bool:

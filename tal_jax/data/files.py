@@ -1,25 +1,44 @@
-"""Reads JSON and tables strictly, writes files whole or not at all; errors are one line each."""
+"""File input and output: strict JSON and csv, atomic writing, errors of one line."""
 
 import csv
 import errno
 import io
 import json
+import math
 import os
+import re
+import sys
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Annotated, Any, TypeVar
 
+import msgspec
 import numpy as np
 
 _NAMED = 5  # files in a message
 
+T = TypeVar("T")
+
+# Numbers in JSON. The bounds exclude NaN and infinity, which Python's JSON lets through.
+_MOST = sys.float_info.max
+Number = Annotated[float, msgspec.Meta(ge=-_MOST, le=_MOST)]
+Positive = Annotated[float, msgspec.Meta(gt=0.0, le=_MOST)]
+_KINDS = {
+    "float": "a finite number",
+    "int": "a whole number",
+    "str": "a string",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "an object",
+}
+
 
 def read_text(path: str | os.PathLike) -> str:
-    """Reads a file of text; raises ValueError if it is missing or not UTF-8."""
+    """Reads a text file; raises a ValueError if it is missing or not UTF-8."""
     try:
-        # Editors on Windows put a byte order mark in front, which is no part of the text.
+        # Editors on Windows write a byte order mark, which is no part of the text.
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"cannot read {path}: {_reason(error)}") from error
@@ -30,10 +49,10 @@ def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, 
 
     Args:
       path: the file.
-      columns: names of columns that it must have.
+      columns: names of required columns.
 
     Returns:
-      A dictionary a line, of all columns.
+      One dictionary of all columns per line.
 
     Raises:
       ValueError: if the file cannot be read, a column is missing, or a line has more or fewer
@@ -63,8 +82,8 @@ def read_json(path: str | os.PathLike) -> Any:
     """Reads a JSON file.
 
     Raises:
-      ValueError: if the file is missing, is not JSON, or an object in it has the same key twice (of
-        which Python would silently keep the last).
+      ValueError: if the file is missing, is not JSON, or an object in it has the same key twice
+        (Python's parser alone would keep the last).
     """
     text = read_text(path)
     try:
@@ -73,43 +92,98 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path}: {error}") from error
 
 
-def get_value(values: Any, key: str, kind: type, source: str) -> Any:
-    """Returns the value of a key in what was read from JSON.
+def convert(values: Any, kind: type[T], source: str, *, strict: bool = True) -> T:
+    """Converts what was read from JSON to a type, such as a `msgspec.Struct`.
 
     Args:
-      values: what should be an object.
-      key: that it should have.
-      kind: `Mapping`, `list`, `str`, or `object` for any.
-      source: where the values come from, for messages.
+      values: dictionaries, lists, strings, numbers, booleans and None.
+      kind: the type.
+      source: origin of the values, for messages.
+      strict: if False, strings that spell numbers are accepted as numbers.
 
     Raises:
-      ValueError: if the values are no object, the key is missing or its value of another kind.
+      ValueError: with the source, the field, its value and what was expected.
+
+    >>> convert([[1.5, 2], [3, "x"]], list[list[Number]], "b.json")
+    Traceback (most recent call last):
+    ...
+    ValueError: b.json: [1][1] is 'x', expected a finite number
     """
-    names = {Mapping: "an object", list: "a list", str: "a string"}
-    if not isinstance(values, Mapping) or key not in values:
-        raise ValueError(f"{source}: missing key {key!r}")
-    if not isinstance(values[key], kind):
-        raise ValueError(f"{source}: {key} is {values[key]!r}, expected {names[kind]}")
-    return values[key]
+    try:
+        return msgspec.convert(values, kind, strict=strict)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{source}: {_explain(values, str(error))}") from error
+
+
+def convert_each(values: Any, kind: type[T], source: str, *, strict: bool = True) -> dict[str, T]:
+    """Converts each value of an object, see `convert`; messages name its key."""
+    values = convert(values, dict[str, Any], source)
+    return {
+        key: convert(value, kind, f"{source}: {key}", strict=strict)
+        for key, value in values.items()
+    }
+
+
+def to_number(value: Any, what: str) -> float:
+    """Converts a number, or text that spells one.
+
+    Args:
+      value: a number or text.
+      what: name of the value, for messages.
+
+    Raises:
+      ValueError: if it is not a finite number.
+    """
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ValueError(f"{what} is {value!r}, expected a finite number")
+    return number
+
+
+def _explain(values: Any, text: str) -> str:
+    """Rephrases msgspec's "PROBLEM - at `$.field[0]`", with the value that is there."""
+    problem, _, path = text.partition(" - at `$")
+    place = path.rstrip("`").removeprefix(".")
+    for name, index in re.findall(r"\.([^.[`]+)|\[(\d+|\.\.\.)\]", path):
+        # msgspec does not name the keys of mappings: there the value remains unknown.
+        values = ... if "..." in (index, values) else values[name or int(index)]
+    key = re.match(r"Object (missing|contains unknown).*`(.*)`", problem)
+    if key:
+        fault = f"{'missing' if key[1] == 'missing' else 'unknown'} key {key[2]!r}"
+        return f"{place}: {fault}" if place else fault
+    wanted = re.match(r"(?:Expected `(\w+)|Number out of range)[^`]*`?(.*?)(?:, got .*)?$", problem)
+    if not wanted:  # raised by a class's own checks
+        return problem
+    above = " above 0" if wanted[2] == " > 0.0" else ""
+    length = wanted[2] if "length" in wanted[2] else ""
+    expected = f"{_KINDS.get(wanted[1] or 'float', wanted[1])}{length}{above}"
+    return (
+        f"{place} is {values!r:.200}, expected {expected}"
+        if place
+        else (f"got {values!r:.200}, expected {expected}")
+    )
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a value as JSON.
 
     Args:
-      path: the file; its folder is made where missing.
+      path: the file; its folder is created if missing.
       value: dictionaries, lists, strings, finite numbers (NumPy's included), booleans and None.
 
     Raises:
-      ValueError: if the value holds NaN or infinity, which JSON has no words for.
-      TypeError: if the value holds something else.
-      OSError: if the file cannot be written, in one line; what lay there before still does.
+      ValueError: if the value holds NaN or infinity, which are no JSON.
+      TypeError: if the value holds anything else.
+      OSError: if the file cannot be written, in one line; an existing file is not changed.
     """
     write_bytes(path, json_bytes(value))
 
 
 def json_bytes(value: Any) -> bytes:
-    """What `write_json` writes; raises ValueError and TypeError as it does."""
+    """Returns the bytes that `write_json` writes; raises ValueError and TypeError as it does."""
     return (json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n").encode()
 
 
@@ -129,10 +203,10 @@ def write_npy(path: str | os.PathLike, array: np.ndarray, *, allow_pickle: bool 
     """Writes an array as `.npy`; raises OSError as `write_json` does.
 
     Args:
-      path: the file; its folder is made where missing.
-      array: an array of numbers, or of Python objects where `allow_pickle` says so.
-      allow_pickle: for formats that demand arrays of objects; nothing of this library reads them
-        without being told to.
+      path: the file; its folder is created if missing.
+      array: an array of numbers, or of Python objects with `allow_pickle`.
+      allow_pickle: for formats that require arrays of objects; this library reads them only with
+        explicit permission.
     """
     _write(path, lambda file: np.save(file, array, allow_pickle=allow_pickle))
 
@@ -140,15 +214,15 @@ def write_npy(path: str | os.PathLike, array: np.ndarray, *, allow_pickle: bool 
 def write_npy_rows(
     path: str | os.PathLike, parts: Iterable[np.ndarray], shape: tuple[int, int]
 ) -> None:
-    """Writes a float32 matrix as `.npy`, part by part; raises OSError as `write_json` does.
+    """Writes a float32 matrix as `.npy` in parts; raises OSError as `write_json` does.
 
     Args:
-      path: the file; its folder is made where missing.
-      parts: rows of the matrix `[n, D]`, in order. An error in making them leaves no file.
+      path: the file; its folder is created if missing.
+      parts: rows of the matrix `[n, D]`, in order. An error in computing them leaves no file.
       shape: of the whole matrix.
 
     Raises:
-      ValueError: if the parts are not of that shape together.
+      ValueError: if the parts do not add up to that shape.
     """
 
     def fill(file: IO[bytes]) -> None:
@@ -187,15 +261,15 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> None:
-    """Refuses to write where files lie that are not ours.
+    """Refuses to replace existing files that this library did not write.
 
     Args:
       paths: of the files to write.
-      ours: whether a file that exists was written by this library and not changed since. One that
-        it cannot read (OSError) is not.
+      ours: whether an existing file was written by this library and not changed since; an
+        unreadable one (OSError) counts as not.
 
     Raises:
-      ValueError: naming the files.
+      ValueError: with the files.
     """
 
     def is_ours(path: Path) -> bool:
@@ -204,7 +278,7 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
         except OSError:
             return False
 
-    # A broken link counts as a file: its target may be on a disk that is not mounted.
+    # A broken link counts as a file: its target may be on an unmounted disk.
     others = [str(path) for path in paths if os.path.lexists(path) and not is_ours(path)]
     if others:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
@@ -215,10 +289,10 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
 
 
 def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Fills a temporary file beside the target, then puts it in the target's place in one step."""
+    """Fills a temporary file in the target's folder, then replaces the target atomically."""
     path = Path(path)
-    # The process in the name keeps two runs that write one file from mixing their bytes; of a name
-    # that is nearly too long there is no room for all.
+    # The process id keeps two processes that write one file apart. A name near the file system's
+    # limit has no room for the suffix, so it is shortened.
     short = f"{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}"
     temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
@@ -226,13 +300,13 @@ def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
         with open(temporary, "wb") as file:
             fill(file)
             file.flush()
-            os.fsync(file.fileno())  # a full disk may only show here
+            os.fsync(file.fileno())  # a full disk may be reported only here
         os.replace(temporary, path)
     except OSError as error:
         message = f"cannot write {path}: {_reason(error)}; nothing was changed"
         raise OSError(error.errno or errno.EIO, message) from error
     finally:
-        # Gone after the replacement; left over where filling failed.
+        # Missing after the replacement; left over if filling failed.
         try:
             temporary.unlink(missing_ok=True)
         except OSError:

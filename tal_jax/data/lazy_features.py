@@ -1,4 +1,4 @@
-"""Features that stay in their files until they are needed."""
+"""Features in `.npy` files that are read when needed."""
 
 import contextlib
 import dataclasses
@@ -9,26 +9,26 @@ from pathlib import Path
 
 import numpy as np
 
-# How NumPy begins the file of a matrix of floats, padded with spaces to 128 bytes.
+# The header that NumPy writes for a matrix of floats, padded with spaces to 128 bytes.
 _USUAL_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00v\x00\{'descr': '<f(?P<bytes>[248])', 'fortran_order': False, "
     rb"'shape': \((?P<T>\d+), (?P<D>\d+)\), \} *\n$"
 )
-# Streams of one recording that were extracted apart differ by the window at the end.
+# Separately extracted streams of one recording differ by the window at the end.
 _MAX_STREAM_DRIFT = 2
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureFiles:
-    """The features `[T, D]` of one recording: one `.npy`, or one a stream, side by side.
+    """The features `[T, D]` of one recording in files: one `.npy`, or one per stream, concatenated.
 
-    Behaves like an array that is read anew by every `np.asarray` and every slice. Holding one costs
-    neither memory nor an open file, so a data set of any size can be listed.
+    Every `np.asarray` and every slice reads the files again. An object holds neither the array nor
+    an open file, so that a data set of any size can be listed.
 
     Attributes:
       paths: the files, in the order of their columns.
-      shape: T and D; of streams of different lengths the shortest T.
-      dtype: of what is read.
+      shape: T and D; T is that of the shortest stream.
+      dtype: of the features.
     """
 
     paths: tuple[Path, ...]
@@ -47,15 +47,15 @@ class FeatureFiles:
         return np.concatenate([load_npy(path)[: len(self)][rows] for path in self.paths], axis=1)
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # what comes from a file is a copy
+        del copy  # an array read from a file is always a copy
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
 def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:
-    """Looks at feature files, without reading more than their headers.
+    """Opens feature files, reading only their headers.
 
     Args:
-      paths: files of `[T, D_i]` whose columns belong side by side.
+      paths: files of `[T, D_i]`, to concatenate along D.
 
     Raises:
       ValueError: if a file cannot be read, does not hold `[T, D]`, or the streams differ in length
@@ -74,7 +74,7 @@ def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:
 
 
 def _read_header(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype]:
-    """Returns what an `.npy` file says of its array; to map it would take ten times as long."""
+    """Returns shape and type of an `.npy` file's array, ten times as fast as mapping it."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
         header, size = file.read(128), os.fstat(file.fileno()).st_size
         match = _USUAL_HEADER.match(header)
@@ -83,15 +83,15 @@ def _read_header(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype]:
             shape = int(match["T"]), int(match["D"])
             if size == len(header) + dtype.itemsize * shape[0] * shape[1]:
                 return shape, dtype
-    array = load_npy(path)  # anything else: tells what is wrong with it, or is merely unusual
+    array = load_npy(path)  # any other header, or an error with its cause
     return array.shape, array.dtype
 
 
 def load_npy(path: str | os.PathLike) -> np.ndarray:
-    """Maps the array of an `.npy` file into memory.
+    """Memory-maps the array of an `.npy` file.
 
     Raises:
-      ValueError: if the file is missing, cut short, no `.npy` file, or holds Python objects.
+      ValueError: if the file is missing, truncated, no `.npy` file, or holds Python objects.
     """
     expected = "expected an .npy file of numbers [T, D]"
     try:

@@ -1,4 +1,7 @@
-"""What made a folder of features: `manifest.json` beside them, and the run card's copy of it."""
+"""The manifest of a folder of features: the backbone, its options, and the source recordings.
+
+It is `manifest.json` in the folder, and part of the card of a run that trains on the features.
+"""
 
 import dataclasses
 import os
@@ -6,25 +9,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 
 MANIFEST_FILE = "manifest.json"
 _VERSION = 1
-# Options that say where something lies, not what it is: the backbone's version says that.
+# Options that are locations; the backbone's version identifies what is there.
 _PLACES = ("path",)
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """What the manifest tells of one recording.
+    """One recording in the manifest.
 
     Attributes:
-      source: its file, the whole path.
+      source: absolute path of its file.
       sha256: of that file.
-      bytes: its size.
-      modified_ns: when it was last changed, as the file system counts.
-      duration_s: how long the recording is.
+      bytes: size of that file.
+      modified_ns: time of its last change, in the file system's nanoseconds.
+      duration_s: duration of the recording in seconds.
       snippets: T.
       dim: D.
       notes: what of the recording was left out.
@@ -42,15 +47,15 @@ class Entry:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What made a folder of features; `open_backbone(backbone, **options)` makes more of them.
+    """How a folder of features was made; `open_backbone(backbone, **options)` makes more of them.
 
     Attributes:
-      backbone: its name.
-      version: the backbone's.
-      options: the backbone's.
-      dim: number of features D, where the backbone tells it.
+      backbone: name of the backbone.
+      version: version of the backbone.
+      options: options of the backbone.
+      dim: number of features D; None where it depends on the channels of a table.
       grid: the clock of the features.
-      recordings: by their names.
+      recordings: entries by name.
     """
 
     backbone: str
@@ -61,7 +66,7 @@ class Manifest:
     recordings: Mapping[str, Entry] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns what `manifest.json` holds."""
+        """Returns the content of `manifest.json`."""
         return {
             "version": _VERSION,
             "backbone": {
@@ -77,30 +82,41 @@ class Manifest:
         }
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> "Manifest":
-        """Reads what `to_dict` returned; raises ValueError if it is nothing of the kind."""
+    def from_dict(cls, values: Any) -> "Manifest":
+        """Parses what `to_dict` returned; raises ValueError if it is no such dictionary."""
         try:
-            if values["version"] != _VERSION:
-                raise ValueError(f"version {values['version']!r}, expected {_VERSION}")
-            recordings = {
-                name: Entry(**{**entry, "notes": tuple(entry["notes"])})
-                for name, entry in values["recordings"].items()
-            }
-            name, version, options, dim = (
-                values["backbone"][key] for key in ("name", "version", "options", "dim")
-            )
+            content = files.convert(values, _Content, "manifest")
+            if content.version != _VERSION:
+                raise ValueError(f"version {content.version}, expected {_VERSION}")
+            recordings = files.convert_each(content.recordings, Entry, "recordings")
             return cls(
-                name, version, dict(options), dim, Grid.from_dict(values["grid"]), recordings
+                **msgspec.structs.asdict(content.backbone),
+                grid=Grid.from_dict(content.grid),
+                recordings=recordings,
             )
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
+        except ValueError as error:
             raise ValueError(f"no manifest of features ({error})") from error
 
 
+class _Backbone(msgspec.Struct):
+    backbone: str = msgspec.field(name="name")
+    version: str
+    options: dict[str, Any]
+    dim: int | None
+
+
+class _Content(msgspec.Struct):
+    version: int
+    backbone: _Backbone
+    grid: Any
+    recordings: dict[str, Any]
+
+
 def read_manifest(folder: str | os.PathLike) -> Manifest | None:
-    """Reads what `extract_folder` wrote of a folder; None where it did not write one.
+    """Reads the manifest that `extract_folder` wrote; None for a folder without one.
 
     Raises:
-      ValueError: if the file cannot be read, or is not such a manifest.
+      ValueError: if the file cannot be read or is not such a manifest.
     """
     path = Path(folder) / MANIFEST_FILE
     if not path.exists():
@@ -113,14 +129,14 @@ def read_manifest(folder: str | os.PathLike) -> Manifest | None:
 
 
 def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
-    """Raises ValueError telling in what two backbones differ, if they do.
+    """Raises a ValueError with the differences of two backbones, if there are any.
 
-    Where weights lie does not matter: the version tells which they are.
+    The location of weights is not compared: the version identifies them.
 
     Args:
-      one: what is there.
-      other: what is wanted.
-      where: the place of the former, for the message.
+      one: the manifest that exists.
+      other: the manifest that is needed.
+      where: location of the former, for the message.
     """
     settings = [_settings(manifest) for manifest in (one, other)]
     differ = [
@@ -146,5 +162,5 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
 
 
 def write_manifest(output: Path, manifest: Manifest) -> None:
-    """Writes a folder's manifest, whole or not at all."""
+    """Writes a folder's manifest, atomically."""
     files.write_json(output / MANIFEST_FILE, manifest.to_dict())

@@ -1,156 +1,120 @@
-"""Files of points: the one clicked instant of each action, without its start and its end.
+"""Point files: point labels without segments, in the layouts of public codebases.
 
-Two layouts are in use::
+Two text layouts are in use, besides ActivityNet's JSON::
 
     point_gaussian.csv      class,class_index,start_frame,stop_frame,video_id,point
                             Billiards,2,2025,2277,video_validation_0000051,2151
 
     THUMOS1.txt             video_validation_0000051,68.900356,Billiards
 
-The table (SF-Net's, LACP's and HR-Pro's) counts in frames of the original video, not of the one
-that features were extracted from; the columns of the class's index, the start and the stop may be
-missing, and the latter two are never looked at. The list of clicks is in seconds, with or without
-a first line `video,seconds,label`.
+Times in the table (SF-Net, LACP, HR-Pro) are frames of the original video, not of the video that
+features were extracted from. The columns of the class's index, the start and the stop are optional
+and not used. Times in the list of points are seconds, with or without a first line
+`video,seconds,label`.
 """
 
 import csv
 import dataclasses
 import io
-import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from tal_jax.data import files
-from tal_jax.data.annotations import Annotations, Instance
+from tal_jax.data.annotation_files import read_annotations
+from tal_jax.data.annotations import (
+    Annotations,
+    Instance,
+    RecordingAnnotation,
+    annotations_to_dict,
+    classes_of,
+)
 
 _COLUMNS = ("class", "class_index", "start_frame", "stop_frame", "video_id", "point")
 _NEEDED = ("class", "video_id", "point")
 _HEADER = ["video", "seconds", "label"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Click:
-    """One point of a file.
-
-    Attributes:
-      recording: name of the recording.
-      label: name of the class.
-      time: in the file's unit.
-      label_index: the file's number of the class, where it gives one.
-    """
-
-    recording: str
-    label: str
-    time: float
-    label_index: int | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class PointFile:
-    """What a point file says.
-
-    Attributes:
-      kind: "point csv" or "click list".
-      source: the path, for messages.
-      unit: of the times: "frames" of the original video, or "seconds".
-      clicks: in the file's order.
-    """
-
-    kind: str
-    source: str
-    unit: str
-    clicks: tuple[Click, ...]
-
-
-def read_point_file(path: str | os.PathLike) -> PointFile:
-    """Reads a table of points, or a list of clicks.
-
-    Raises:
-      ValueError: if the file cannot be read, a column is missing, a line has another number of
-        fields, or a time is not a finite number.
-    """
-    source, text = str(path), files.read_text(path)
-    header = text.partition("\n")[0].split(",")
-    if set(header) & set(_NEEDED):
-        clicks = [_table_click(row, source) for row in files.read_csv(path, _NEEDED)]
-        return PointFile("point csv", source, "frames", tuple(clicks))
-    return PointFile("click list", source, "seconds", tuple(_list_clicks(text, source)))
-
-
-def clicks_by_recording(
-    points: PointFile, frame_rates: Mapping[str, float]
-) -> dict[str, tuple[Instance, ...]]:
-    """Sorts clicks by their recordings, in seconds.
-
-    Args:
-      points: what a file says.
-      frame_rates: frames a second of each original video; needed where the file counts in frames.
-
-    Returns:
-      Instances with a label and a point, in the file's order.
-
-    Raises:
-      ValueError: if a frame rate is needed and missing.
-
-    >>> points = PointFile("point csv", "a.csv", "frames", (Click("r", "jump", 45.0),))
-    >>> clicks_by_recording(points, {"r": 30.0})["r"][0].point_s
-    1.5
-    """
-    recordings = {}
-    for click in points.clicks:
-        time_s = click.time
-        if points.unit == "frames":
-            if click.recording not in frame_rates:
-                raise ValueError(
-                    f"{points.source}: {click.recording}: no frame rate to turn frames into "
-                    "seconds with, expected it in a file like fps_dict.json or as 'fps' in the "
-                    "annotations"
-                )
-            time_s = click.time / frame_rates[click.recording]
-        recordings.setdefault(click.recording, []).append(Instance(click.label, point_s=time_s))
-    return {name: tuple(instances) for name, instances in recordings.items()}
-
-
-def write_point_csv(
-    path: str | os.PathLike, annotations: Annotations, frame_rates: Mapping[str, float]
-) -> None:
-    """Writes the points as a table, in frames of the original videos.
-
-    Reading it gives the same seconds again, or their neighbours where no number of frames gives
-    them. Starts and stops are empty where they are unknown; instances without a point have no line.
+def read_points(
+    path: str | os.PathLike,
+    *,
+    frame_rates: Mapping[str, float],
+    annotations: Annotations | None = None,
+) -> tuple[Annotations, dict[str, int]]:
+    """Reads point labels: ActivityNet's `.json`, a table in frames, or a list in seconds.
 
     Args:
       path: the file.
-      annotations: annotations with points.
-      frame_rates: frames a second of each recording with a point.
+      frame_rates: frames per second of the original videos, for a table.
+      annotations: annotations of the recordings; points of other recordings are left out, with a
+        note, since their frame rates are unknown.
+
+    Returns:
+      Instances with a label and a point, and the number of points of each recording left out.
 
     Raises:
-      ValueError: if a frame rate is missing.
+      ValueError: if the file cannot be read, a column is missing, a line has another number of
+        fields, a time is not a finite number, or a frame rate is needed and missing.
+    """
+    source, distribution = str(path), None
+    recordings: dict[str, list[Instance]] = {}
+    left_out: dict[str, int] = {}
+    if Path(path).suffix == ".json":
+        read = read_annotations(path)
+        distribution = read.point_distribution
+        points = [(name, "seconds", one) for name, one in _pointed(read)]
+    else:
+        points = _read_lines(source)
+    for name, unit, point in points:
+        if annotations is not None and name not in annotations.recordings:
+            left_out[name] = left_out.get(name, 0) + 1
+            continue
+        if unit == "frames":
+            time_s = point.point_s / _rate(name, frame_rates, source)
+            point = Instance(point.label, point_s=time_s)
+        recordings.setdefault(name, []).append(point)
+    notes = ()
+    if left_out:
+        notes = (
+            f"{source}: points of recordings that {annotations.source} lacks, left out: "
+            f"{sum(left_out.values())}",
+        )
+    found = {name: RecordingAnnotation(instances=tuple(r)) for name, r in recordings.items()}
+    points = Annotations(
+        classes_of(found), found, point_distribution=distribution, source=source, notes=notes
+    )
+    return points, left_out
+
+
+def write_points(
+    path: str | os.PathLike, annotations: Annotations, frame_rates: Mapping[str, float]
+) -> None:
+    """Writes annotations with points, in the layout of the suffix.
+
+    A table gives the same seconds when read again, or their neighbours where no number of frames
+    gives them; a list gives the same floats.
+
+    Args:
+      path: a `.json` holds everything; a `.csv` the table and a `.txt` the list of points, neither
+        of which holds recordings or instances without points, or how the points were drawn.
+      annotations: annotations with points.
+      frame_rates: frames per second of the original videos, for a table.
+
+    Raises:
+      ValueError: if the suffix is another, or a frame rate is needed and missing.
       OSError: if the file cannot be written.
     """
-    rows = [_COLUMNS]
-    for name, instance in _pointed(annotations):
-        if name not in frame_rates:
-            raise ValueError(
-                f"{path}: {name}: no frame rate to turn seconds into frames with, expected it in a "
-                "file like fps_dict.json or as 'fps' in the annotations"
-            )
-        times = (instance.start_s, instance.end_s, instance.point_s)
-        start, stop, point = (_frames(time_s, frame_rates[name]) for time_s in times)
-        index = annotations.classes.index(instance.label)
-        rows.append((instance.label, index, start, stop, name, point))
-    files.write_csv(path, rows)
-
-
-def write_click_list(path: str | os.PathLike, annotations: Annotations) -> None:
-    """Writes the points as a list of clicks, in seconds; reading it gives the same floats.
-
-    Raises OSError if the file cannot be written. Instances without a point have no line.
-    """
-    rows = [(name, instance.point_s, instance.label) for name, instance in _pointed(annotations)]
-    files.write_csv(path, rows)
+    suffix = Path(path).suffix
+    if suffix == ".json":
+        files.write_json(path, annotations_to_dict(annotations))
+    elif suffix == ".csv":
+        files.write_csv(path, _table(annotations, frame_rates, str(path)))
+    elif suffix == ".txt":
+        files.write_csv(path, ((name, i.point_s, i.label) for name, i in _pointed(annotations)))
+    else:
+        raise ValueError(f"{path}: unknown suffix, expected .json, .csv or .txt")
 
 
 # --- comparing ---
@@ -158,17 +122,17 @@ def write_click_list(path: str | os.PathLike, annotations: Annotations) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PointComparison:
-    """How two sets of points differ; what comes in pairs is of the first set and of the second.
+    """Differences of two sets of points; tuples hold the value of the first set and of the second.
 
     Attributes:
       counts: number of points of each class.
       num_matched: pairs of points of one recording and one class.
-      num_unmatched: points that the other set has no counterpart of.
-      median_s: median of the time between the points of a pair; NaN where there is no pair.
-      percentile_90_s: 90th percentile of it.
-      largest_s: the largest of it.
+      num_unmatched: points without a counterpart in the other set.
+      median_s: median time between the points of a pair; NaN without pairs.
+      percentile_90_s: its 90th percentile.
+      largest_s: its maximum.
       num_positions: points in instances whose segment is known.
-      mean_position: mean of their position, 0 at the start and 1 at the end; NaN without any.
+      mean_position: mean of their relative position, 0 at the start, 1 at the end; NaN without any.
       position_deviation: standard deviation of it.
     """
 
@@ -183,19 +147,17 @@ class PointComparison:
     position_deviation: tuple[float, float]
 
 
-def compare_points(
-    first: Mapping[str, Sequence[Instance]], second: Mapping[str, Sequence[Instance]]
-) -> PointComparison:
-    """Compares two sets of points.
-
-    They are paired by `paired_differences` in each recording and class.
+def compare_points(first: Annotations, second: Annotations) -> PointComparison:
+    """Compares two sets of points, paired by `paired_differences` in each recording and class.
 
     Args:
-      first: instances of each recording; those without a point do not count.
-      second: the other set's.
+      first: annotations; instances without a point do not count.
+      second: the other set.
 
-    >>> first = {"r": [Instance("jump", 2.0, 4.0, 3.0), Instance("jump", point_s=9.0)]}
-    >>> comparison = compare_points(first, {"r": [Instance("jump", point_s=3.5)]})
+    >>> def annotations(*instances):
+    ...     return Annotations(("jump",), {"r": RecordingAnnotation(instances=instances)})
+    >>> first = annotations(Instance("jump", 2.0, 4.0, 3.0), Instance("jump", point_s=9.0))
+    >>> comparison = compare_points(first, annotations(Instance("jump", point_s=3.5)))
     >>> comparison.num_matched, comparison.num_unmatched, comparison.median_s
     (1, (1, 0), 0.5)
     >>> comparison.mean_position
@@ -227,8 +189,7 @@ def compare_points(
 def paired_differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
     """Pairs as many times as possible, one to one, with the least sum of differences.
 
-    Returns:
-      The differences of the pairs.
+    Returns the differences of the pairs.
 
     >>> paired_differences([1.0, 5.0], [5.5, 9.0, 2.0])
     [1.0, 0.5]
@@ -252,7 +213,7 @@ def paired_differences(first: Sequence[float], second: Sequence[float]) -> list[
 def format_comparison(
     comparison: PointComparison, names: tuple[str, str] = ("first", "second")
 ) -> str:
-    """Returns a comparison as lines of text."""
+    """Formats a comparison as lines of text."""
     totals = [sum(count[side] for count in comparison.counts.values()) for side in (0, 1)]
     rows = [
         ("", *names),
@@ -280,37 +241,37 @@ def format_comparison(
     return "\n".join(lines)
 
 
-def _times(recordings: Mapping[str, Sequence[Instance]]) -> dict[tuple[str, str], list[float]]:
+def _times(annotations: Annotations) -> dict[tuple[str, str], list[float]]:
     times = {}
-    for name, instances in recordings.items():
-        for instance in instances:
-            if instance.point_s is not None:
-                times.setdefault((name, instance.label), []).append(instance.point_s)
+    for name, instance in _pointed(annotations):
+        times.setdefault((name, instance.label), []).append(instance.point_s)
     return times
 
 
-def _positions(recordings: Mapping[str, Sequence[Instance]]) -> list[float]:
+def _positions(annotations: Annotations) -> list[float]:
     return [
         (instance.point_s - instance.start_s) / (instance.end_s - instance.start_s)
-        for instances in recordings.values()
-        for instance in instances
-        if None not in (instance.point_s, instance.start_s) and instance.start_s < instance.end_s
+        for _, instance in _pointed(annotations)
+        if instance.start_s is not None and instance.start_s < instance.end_s
     ]
 
 
 # --- lines ---
 
 
-def _table_click(row: Mapping[str, str], source: str) -> Click:
-    name, label = row["video_id"], row["class"]
-    index = row.get("class_index")
-    if index and not index.isdecimal():
-        raise ValueError(f"{source}: {name}: class_index is {index!r}, expected a whole number")
-    time = _number(row["point"], f"{source}: {name}: point of {label!r}", "frames")
-    return Click(name, label, time, int(index) if index else None)
-
-
-def _list_clicks(text: str, source: str) -> Iterable[Click]:
+def _read_lines(source: str) -> Iterator[tuple[str, str, Instance]]:
+    """Yields the recording, the unit of the time, and the point of each line."""
+    text = files.read_text(source)
+    if set(text.partition("\n")[0].split(",")) & set(_NEEDED):
+        for row in files.read_csv(source, _NEEDED):
+            name, label, index = row["video_id"], row["class"], row.get("class_index")
+            if index and not index.isdecimal():
+                raise ValueError(
+                    f"{source}: {name}: class_index is {index!r}, expected a whole number"
+                )
+            time = files.to_number(row["point"], f"{source}: {name}: point of {label!r}")
+            yield name, "frames", Instance(label, point_s=time)
+        return
     reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)
     try:
         for row in reader:
@@ -320,23 +281,36 @@ def _list_clicks(text: str, source: str) -> Iterable[Click]:
             if len(fields) != 3 or not all(fields):
                 raise ValueError(f"{line} is {','.join(row)!r}, expected video,seconds,label")
             name, time, label = fields
-            yield Click(name, label, _number(time, f"{line}: time", "seconds"))
+            time_s = files.to_number(time, f"{line}: time")
+            yield name, "seconds", Instance(label, point_s=time_s)
     except csv.Error as error:
         raise ValueError(f"{source}: line {reader.line_num}: {error}") from error
 
 
-def _number(value: str, what: str, unit: str) -> float:
-    try:
-        number = float(value)
-    except ValueError:
-        number = math.nan
-    if not math.isfinite(number):
-        raise ValueError(f"{what} is {value!r}, expected a finite number of {unit}")
-    return number
+def _table(
+    annotations: Annotations, frame_rates: Mapping[str, float], source: str
+) -> list[Sequence[object]]:
+    rows: list[Sequence[object]] = [_COLUMNS]
+    for name, instance in _pointed(annotations):
+        rate = _rate(name, frame_rates, source)
+        times = (instance.start_s, instance.end_s, instance.point_s)
+        start, stop, point = (_frames(time_s, rate) for time_s in times)
+        index = annotations.classes.index(instance.label)
+        rows.append((instance.label, index, start, stop, name, point))
+    return rows
+
+
+def _rate(name: str, frame_rates: Mapping[str, float], source: str) -> float:
+    if name not in frame_rates:
+        raise ValueError(
+            f"{source}: {name}: no frame rate to convert between frames and seconds, expected it "
+            "in a file like fps_dict.json or as 'fps' in the annotations"
+        )
+    return frame_rates[name]
 
 
 def _frames(time_s: float | None, rate: float) -> float | int | None:
-    """Returns the roundest number of frames that makes these seconds, an integer where one does."""
+    """Returns the roundest number of frames that gives these seconds, an integer if one does."""
     if time_s is None:
         return None
     frames = time_s * rate

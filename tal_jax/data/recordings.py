@@ -1,8 +1,7 @@
-"""What a data set is to the rest of the library: recordings, their clock and their points.
+"""The data set types: recordings with features, a clock and point labels, and their checks.
 
-A `Dataset` is what every loader returns. Its training recordings carry points and nothing else; the
-starts and ends of their instances cannot be reached from it, so no training code can use them by
-mistake.
+Every loader returns a `Dataset`. Its training recordings hold points or labels only: it does not
+contain the segments of their instances, so that training code cannot use them by mistake.
 """
 
 import dataclasses
@@ -23,7 +22,7 @@ MAX_DRIFT_SNIPPETS = 2
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One click inside one instance of an action."""
+    """A point label: one time inside one action instance."""
 
     time_s: float
     label: int  # index into the data set's classes
@@ -34,15 +33,15 @@ class Recording:
     """The features of one untrimmed recording.
 
     Attributes:
-      name: what annotations and detections call it.
-      features: `[T, D]`, float32 or float16; may be a memory map, or `FeatureFiles` that are read
-        when they are needed.
+      name: its name in annotations and detections.
+      features: `[T, D]`, float32 or float16; an array, a memory map, or `FeatureFiles`, which are
+        read when needed.
       grid: the clock of the features.
-      duration_s: duration of the recording in seconds; `T` is `grid.num_snippets(duration_s)`, give
-        or take `MAX_DRIFT_SNIPPETS`.
-      points: its points in order of time; empty in test recordings.
-      labels: the classes that a training recording holds, in order, for methods that learn from
-        nothing else; None stands for those of its points.
+      duration_s: duration of the recording in seconds; `T` differs from
+        `grid.num_snippets(duration_s)` by at most `MAX_DRIFT_SNIPPETS`.
+      points: its point labels in order of time; empty in test recordings.
+      labels: its video classes in order, for methods that learn from video-level labels; None for
+        the classes of its points.
     """
 
     name: str
@@ -54,7 +53,7 @@ class Recording:
 
 
 def labels_of(recording: Recording) -> tuple[int, ...]:
-    """The classes that a training recording is said to hold, in order."""
+    """Returns the video classes of a training recording, in order."""
     if recording.labels is not None:
         return recording.labels
     return tuple(sorted({point.label for point in recording.points}))
@@ -62,13 +61,13 @@ def labels_of(recording: Recording) -> tuple[int, ...]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scaling:
-    """How the features of a data set were standardised: `(features - mean) / scale`."""
+    """Standardisation of the features of a data set: `(features - mean) / scale`."""
 
     mean: np.ndarray  # [D] float64
     scale: np.ndarray  # [D] float64, above 0
 
     def apply(self, features: Any) -> Any:
-        """Standardises `[T, D]`, as float32; features in files stay there until they are read."""
+        """Standardises `[T, D]` to float32; features in files are standardised when read."""
         if not isinstance(features, np.ndarray):
             return ScaledFeatures(features, self)
         return ((features - self.mean) / self.scale).astype(np.float32)
@@ -76,7 +75,7 @@ class Scaling:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScaledFeatures:
-    """Features in files, standardised by every `np.asarray` and every slice."""
+    """Features in files, standardised on every `np.asarray` and every slice."""
 
     features: Any  # [T, D], see `FeatureFiles`
     scaling: Scaling
@@ -92,25 +91,24 @@ class ScaledFeatures:
         return self.scaling.apply(self.features[rows])
 
     def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # what is computed is a copy
+        del copy  # a computed array is always a copy
         return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
-    """Recordings to train on, recordings to test on, and what is known of each.
+    """Training recordings with points or labels, test recordings, and their ground truth.
 
     Attributes:
       classes: names of the classes; a label is an index into them.
       train: training recordings, with points.
       test: test recordings, without points.
-      ground_truth: ActivityNet dictionary of the test recordings, every `"subset"` of which is
-        `"test"`.
-      overlapping: pairs of labels whose instances may overlap; a point of one says nothing against
-        the other.
-      notes: one line for each thing that was left out or looks odd, and why; to be printed.
-      scaling: how the features were standardised, for other recordings; None if they were not.
-      manifest: what made the features, without the recordings; None where that is not known.
+      ground_truth: ActivityNet dictionary of the test recordings; every `"subset"` is `"test"`.
+      overlapping: pairs of labels whose instances may overlap: a point of one is no negative of the
+        other.
+      notes: one line for each thing that was left out or looks odd, to be printed.
+      scaling: standardisation to apply to other recordings; None if features were not standardised.
+      manifest: manifest of the features, without recordings; None where unknown.
     """
 
     classes: tuple[str, ...]
@@ -126,16 +124,16 @@ class Dataset:
 def check_recording(
     recording: Recording, *, dim: int | None = None, num_classes: int | None = None
 ) -> None:
-    """Refuses a recording that training or prediction could not use.
+    """Checks that a recording can be used for training or prediction.
 
     Args:
       recording: the recording.
-      dim: the `D` its features must have, where known.
-      num_classes: the number of classes its labels must lie below, where known.
+      dim: the required `D` of its features, if any.
+      num_classes: the number of classes, of which its labels are indices, if known.
 
     Raises:
-      ValueError: if it is empty, its features are not `[T, D]` float32 or float16 or hold NaN or
-        infinity, its length does not fit its clock, or a point lies outside the recording or has no
+      ValueError: if it is empty, its features are not `[T, D]` float32 or float16 or contain NaN or
+        infinity, its length does not fit its clock, or a point is outside the recording or of no
         class.
     """
     name, features = recording.name, recording.features
@@ -163,12 +161,12 @@ def check_recording(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Checks every recording of a data set, and that they fit together.
+    """Checks every recording of a data set, and their consistency.
 
     Raises:
       ValueError: if a recording is refused by `check_recording`, a name occurs twice, the
-        recordings' `D` differ, there is nothing to train on, or the ground truth names other
-        recordings than the test recordings.
+        recordings' `D` differ, there is no training recording, or the ground truth is not that of
+        the test recordings.
     """
     if not dataset.train:
         raise ValueError("data set: no training recording, expected at least one")
@@ -191,7 +189,7 @@ def check_dataset(dataset: Dataset) -> None:
 def points_of(
     name: str, annotation: RecordingAnnotation, classes: Sequence[str]
 ) -> tuple[Point, ...]:
-    """Returns the points of a training recording's annotation, in order of time.
+    """Returns the point labels of a training recording's annotation, in order of time.
 
     Args:
       name: the recording's name, for messages.
@@ -207,22 +205,42 @@ def points_of(
             raise ValueError(
                 f"{name}: instance of {instance.label!r} at "
                 f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, draw "
-                "one for every instance (generate_points(annotations, law='uniform', seed=0)), or "
-                "learn from labels alone (data.points='none')"
+                "points (generate_points(annotations, distribution='uniform', seed=0)), or learn "
+                "from labels alone (data.points='none')"
             )
         points.append(Point(instance.point_s, classes.index(instance.label)))
     return tuple(sorted(points, key=lambda point: (point.time_s, point.label)))
 
 
+def supervise(
+    recording: Recording,
+    annotation: RecordingAnnotation,
+    classes: Sequence[str],
+    *,
+    labels_only: bool = False,
+) -> Recording:
+    """Gives a training recording its point labels, or its video classes if `labels_only`.
+
+    Raises:
+      ValueError: as `points_of` does.
+    """
+    if not labels_only:
+        points = points_of(recording.name, annotation, classes)
+        return dataclasses.replace(recording, points=points)
+    held = {instance.label for instance in annotation.instances}
+    labels = tuple(sorted(classes.index(label) for label in held))
+    return dataclasses.replace(recording, labels=labels)
+
+
 def label_pairs(annotations: Annotations) -> tuple[tuple[int, int], ...]:
-    """Returns the pairs of classes that may overlap as pairs of labels."""
+    """Returns the pairs of classes that may overlap, as pairs of labels."""
     index = {name: label for label, name in enumerate(annotations.classes)}
     return tuple((index[first], index[second]) for first, second in annotations.overlapping)
 
 
 def class_notes(dataset: Dataset) -> tuple[str, ...]:
     """Returns a line for every class without a training point, or without a test instance."""
-    taught = {dataset.classes[one] for recording in dataset.train for one in labels_of(recording)}
+    trained = {dataset.classes[one] for recording in dataset.train for one in labels_of(recording)}
     tested = {
         instance["label"]
         for video in dataset.ground_truth["database"].values()
@@ -230,7 +248,7 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
     }
     notes = []
     for label in dataset.classes:
-        if label not in taught:
+        if label not in trained:
             notes.append(f"class {label!r} is in no training recording: it cannot be learned")
         if dataset.test and label not in tested:
             notes.append(f"class {label!r} has no test instance: it is left out of the mAP")
@@ -238,24 +256,24 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
 
 
 def count_names(names: Sequence[str], most: int = 5) -> str:
-    """A number of recordings, and the first of them by name, for notes and messages."""
+    """Formats a number of recordings and the first few names, for notes and messages."""
     plural = "recording" if len(names) == 1 else "recordings"
     more = ", ..." if len(names) > most else ""
     return f"{len(names)} {plural} ({', '.join(names[:most])}{more})"
 
 
 def standardize(dataset: Dataset) -> Dataset:
-    """Standardises every feature by its mean and deviation over the training snippets.
+    """Standardises every feature by its mean and standard deviation over the training snippets.
 
-    A feature that does not vary over the training set is only shifted. Test recordings never enter
+    A feature that is constant over the training set is only shifted. Test recordings do not enter
     the statistics.
 
     Args:
       dataset: a data set with at least one training recording.
 
     Returns:
-      The data set with float32 features, and with the `Scaling`. Features in files stay there; the
-      training ones are read twice.
+      The data set with float32 features, and with the `Scaling`. Features in files stay in them;
+      those of training recordings are read twice.
     """
 
     def mean_of(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -282,7 +300,7 @@ def read_features(recording: Recording) -> np.ndarray:
     """Returns a recording's features as an array.
 
     Raises:
-      ValueError: if they hold NaN or infinity, or their files cannot be read any more.
+      ValueError: if they contain NaN or infinity, or their files can no longer be read.
     """
     features = np.asarray(recording.features)
     check_finite(recording.name, features)
@@ -290,7 +308,7 @@ def read_features(recording: Recording) -> np.ndarray:
 
 
 def check_finite(name: str, features: np.ndarray, *, first: int = 0) -> None:
-    """Raises a ValueError if features hold NaN or infinity; `first` is their first snippet."""
+    """Raises a ValueError if features contain NaN or infinity; `first` is their first snippet."""
     finite = np.isfinite(features)
     if not finite.all():
         snippet, feature = np.argwhere(~finite)[0]

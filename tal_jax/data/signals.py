@@ -8,37 +8,37 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
 from tal_jax.data.recordings import Dataset
 
-# Edges of the octave bands (Hz) whose log energies describe the rhythm of a movement: human motion
-# at a wrist or a waist lies below about 15 Hz.
+# Edges of the octave bands (Hz) whose log energies are features: human motion at a wrist or a waist
+# is below about 15 Hz.
 BANDS_HZ = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
 _NUM_STATISTICS = 6
-# Changes whenever the same signal would give other features.
+# Changes whenever the features of the same signal change.
 VERSION = "1"
 
 
 def window_features(
     signal: np.ndarray, *, fps: float, stride_s: float, window_s: float
 ) -> tuple[np.ndarray, Grid]:
-    """Describes every snippet of a multi-channel signal by the window centred on it.
+    """Computes the features of every snippet of a multi-channel signal, from its centred window.
 
-    The channels come in triples (x, y, z of one sensor); the magnitude of each triple is added as a
-    channel of its own, since it does not depend on how the sensor is worn. Every channel then gives
-    its mean, standard deviation, minimum, maximum, trend (mean of the second half less the first),
-    mean absolute difference of neighbouring samples, and log energies in octave bands.
+    The channels are triples (x, y, z of one sensor); the magnitude of each triple is added as a
+    channel, since it does not depend on the sensor's orientation. The features of each channel are
+    its mean, standard deviation, minimum, maximum, trend (mean of the second half minus that of the
+    first), mean absolute difference of neighbouring samples, and log energies in octave bands.
 
     Args:
       signal: `[samples, channels]`, channels a multiple of 3.
-      fps: samples a second.
+      fps: samples per second.
       stride_s: seconds between snippets.
-      window_s: seconds that a snippet's features see, centred on the snippet; the signal is
-        continued by its first and last sample where the window reaches beyond it.
+      window_s: seconds of the window of a snippet's features, centred on the snippet; beyond its
+        ends, the signal is extended by its first and last sample.
 
     Returns:
       Features `[T, D]` (float32) with `T = ceil(samples / (stride_s · fps))`, and their `Grid`.
 
     Raises:
-      ValueError: for an empty signal, non-finite samples, channels that are no triples, or a stride
-        or window of less than one sample.
+      ValueError: for an empty signal, non-finite samples, a number of channels that is no
+        multiple of 3, a stride below one sample, or a window below two.
     """
     signal = np.asarray(signal, np.float64)
     if signal.ndim != 2 or signal.shape[0] == 0 or signal.shape[1] % 3:
@@ -60,7 +60,7 @@ def window_features(
 
 
 def with_manifest(dataset: Dataset) -> Dataset:
-    """Tells that `window_features` made the features of a data set, for recordings to come."""
+    """Adds the manifest of features that `window_features` computed, for later recordings."""
     grid, dim = dataset.train[0].grid, dataset.train[0].features.shape[1]
     options = {
         "fps": grid.fps,
@@ -73,11 +73,11 @@ def with_manifest(dataset: Dataset) -> Dataset:
 
 
 def cut_windows(signal: np.ndarray, grid: Grid, start: int, end: int) -> np.ndarray:
-    """Cuts out the windows of the snippets from `start` to `end`, the end not included.
+    """Cuts out the windows of the snippets from `start` to `end` (excluded).
 
     Args:
-      signal: `[samples, channels]` at the grid's rate, continued by its first and last sample.
-      grid: of the snippets, with a whole number of frames in a window.
+      signal: `[samples, channels]` at the grid's rate, extended by its first and last sample.
+      grid: clock of the snippets, with a whole number of frames in a window.
       start: first snippet.
       end: snippet after the last one.
 
@@ -90,16 +90,16 @@ def cut_windows(signal: np.ndarray, grid: Grid, start: int, end: int) -> np.ndar
 
 
 def num_features(num_channels: int) -> int:
-    """Counts the features that `describe_windows` gives for so many channels (a multiple of 3)."""
+    """Returns D of `describe_windows` for a number of channels, a multiple of 3."""
     return num_channels * 4 // 3 * (_NUM_STATISTICS + len(BANDS_HZ) - 1)
 
 
 def describe_windows(windows: np.ndarray, fps: float) -> np.ndarray:
-    """Describes windows of a signal, as `window_features` does.
+    """Computes the features of windows of a signal, see `window_features`.
 
     Args:
       windows: `[N, window, channels]`, channels in triples.
-      fps: samples a second.
+      fps: samples per second.
 
     Returns:
       `[N, D]` float32, `D = num_features(channels)`.

@@ -1,8 +1,7 @@
-"""The field's data sets, loaded from whatever folder they lie in.
+"""Loads THUMOS14, GTEA, BEOID and ActivityNet from the layouts of public codebases.
 
-A recording's features decide what can be known of it: its files are read as they are, its clock is
-the folder's or the config's, and what its annotations say is checked against both. Whatever is left
-out or mended is told in the data set's notes.
+Feature files are read unchanged; the clock is that of the folder or of the config, and annotations
+are checked against both. The data set's notes list whatever is left out or corrected.
 """
 
 import dataclasses
@@ -11,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from tal_jax.data import point_files
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -20,8 +18,8 @@ from tal_jax.data.annotations import (
 )
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles, open_features
+from tal_jax.data.point_files import read_points
 from tal_jax.data.point_sets import cut_instance, make_points
-from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
 from tal_jax.data.recordings import (
     MAX_DRIFT_SNIPPETS,
     Dataset,
@@ -30,21 +28,21 @@ from tal_jax.data.recordings import (
     class_notes,
     count_names,
     label_pairs,
-    points_of,
+    supervise,
 )
 from tal_jax.datasets import layouts
 from tal_jax.datasets.layouts import Layout
 
-# `data.points` where the points come from a file, and where there are to be none.
+# Values of `data.points`: points of a file, and no points.
 POINTS_OF_FILE = "file"
 NO_POINTS = "none"
-# So many recordings off their clock, or points off their recordings, are no exceptions any more.
+# A larger share of recordings off their clock, or of points outside recordings, is an error.
 MAX_ODD_SHARE = 0.1
 
 Features = FeatureFiles | np.ndarray
 
 
-def load_field(
+def load_benchmark(
     layout: Layout,
     *,
     points: str,
@@ -56,32 +54,32 @@ def load_field(
     point_file: str = "",
     overlapping: Sequence[str] = (),
 ) -> Dataset:
-    """Loads a data set of the field.
+    """Loads a benchmark data set.
 
     Args:
       layout: of its folder, from `layouts.find_layout`.
-      points: "file" for those in the annotations or in a point file, a law of
-        `point_labels.LAWS` to draw them in the annotated segments, "none" for labels alone.
+      points: "file" for point labels in the annotations or in a point file, one of
+        `POINT_DISTRIBUTIONS` to draw them in the annotated segments, "none" for video-level labels.
       seed: of drawn points.
-      grid: the clock of the features, where the folder holds none.
+      grid: the clock of the features, where the folder has none.
       train_subset: see `layouts.choose_subsets`.
       test_subset: see `layouts.choose_subsets`.
       split: see `layouts.split_names`.
-      point_file: the file of points, from the folder on; "" takes the only one.
-      overlapping: pairs of classes that happen at once, "CliffDiving/Diving"; those that the data
-        set does not have are ignored.
+      point_file: the point file, relative to the folder; "" for the only one.
+      overlapping: pairs of classes that occur at once, "CliffDiving/Diving"; pairs of other data
+        sets' classes are ignored.
 
     Returns:
-      The data set. Training recordings hold points or labels, never a start or an end.
+      The data set. Training recordings hold points or labels, no segments.
 
     Raises:
-      ValueError: if recordings cannot be told apart, a file is unreadable, the clock is wrong for
-        more than a tenth of the recordings, or points lie outside of theirs as often.
+      ValueError: if recordings cannot be assigned, a file is unreadable, the clock is wrong for
+        more than a tenth of the recordings, or a tenth of the points is outside of theirs.
     """
     grid = layout.grid or grid
-    said = f"of {layouts.GRID_FILE}" if layout.grid else "of the config"
+    origin = f"of {layouts.GRID_FILE}" if layout.grid else "of the config"
     notes = [
-        f"read as {layout.describe()}; the clock {said}, {grid.fps:g} fps and "
+        f"read as {layout.describe()}; the clock {origin}, {grid.fps:g} fps and "
         f"{grid.stride_frames:g} frames a snippet"
     ]
     train, test, found = open_recordings(
@@ -98,7 +96,12 @@ def load_field(
     dataset = Dataset(
         classes=annotations.classes,
         train=tuple(
-            _labelled(one, annotations) if points == NO_POINTS else _clicked(one, annotations)
+            supervise(
+                one,
+                annotations.recordings[one.name],
+                annotations.classes,
+                labels_only=points == NO_POINTS,
+            )
             for one in train.values()
         ),
         test=tuple(test.values()),
@@ -112,7 +115,7 @@ def load_field(
 def open_recordings(
     layout: Layout, *, grid: Grid, train_subset: str = "", test_subset: str = "", split: str
 ) -> tuple[dict[str, Recording], dict[str, Recording], list[str]]:
-    """Opens the recordings to train on and to test on, without points.
+    """Opens the training and the test recordings, without points.
 
     Args:
       layout: of the folder.
@@ -122,10 +125,10 @@ def open_recordings(
       split: see `layouts.split_names`.
 
     Returns:
-      Both by name, and notes about what was left out or mended.
+      Both by name, and notes on what was left out or corrected.
 
     Raises:
-      ValueError: as `load_field`.
+      ValueError: as `load_benchmark`.
     """
     names = layouts.split_names(
         layout, train_subset=train_subset, test_subset=test_subset, split=split
@@ -138,10 +141,10 @@ def open_recordings(
 
 
 def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
-    """Opens the features of those recordings that have some.
+    """Opens the features of those recordings that have any.
 
     Raises:
-      ValueError: if a file is no file of features.
+      ValueError: if a file is no feature file.
     """
     if layout.array is not None:
         arrays = layouts.load_object_array(layout.array, list(layout.annotations.recordings))
@@ -151,7 +154,7 @@ def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
 
 
 def is_on_clock(length: int, duration_s: float, grid: Grid) -> bool:
-    """Whether features of `length` snippets can be of a recording that lasts so long."""
+    """Whether `length` snippets match a duration up to `MAX_DRIFT_SNIPPETS`."""
     return abs(length - grid.num_snippets(duration_s)) <= MAX_DRIFT_SNIPPETS
 
 
@@ -159,7 +162,7 @@ def is_on_clock(length: int, duration_s: float, grid: Grid) -> bool:
 
 
 def _with_features(layout: Layout, names: Mapping[str, Sequence[str]], features) -> tuple:
-    """Leaves out what has no features or no annotations, and says so."""
+    """Leaves out recordings without features or annotations, with notes."""
     kept, notes, known = {}, [], layout.annotations.recordings
     for part, listed in names.items():
         kept[part] = tuple(name for name in listed if name in features and name in known)
@@ -183,17 +186,19 @@ def _with_features(layout: Layout, names: Mapping[str, Sequence[str]], features)
 def _recordings(
     layout: Layout, names: Mapping[str, Sequence[str]], features: Mapping[str, Features], grid: Grid
 ) -> tuple[dict[str, Recording], list[str]]:
-    """Recordings without points; the duration of those off the clock is that of their features."""
-    recordings, odd, silent = {}, [], 0
+    """Makes recordings without points; those off the clock get the duration of their features."""
+    recordings, odd, unknown = {}, [], 0
     for name in (*names["train"], *names["test"]):
         length = len(features[name])
-        told_s = layout.annotations.recordings[name].duration_s
-        fits = told_s is not None and told_s > 0 and is_on_clock(length, told_s, grid)
-        if told_s is None:
-            silent += 1
+        annotated_s = layout.annotations.recordings[name].duration_s
+        fits = (
+            annotated_s is not None and annotated_s > 0 and is_on_clock(length, annotated_s, grid)
+        )
+        if annotated_s is None:
+            unknown += 1
         elif not fits:
             odd.append(name)
-        duration_s = told_s if fits else grid.to_seconds(float(length))
+        duration_s = annotated_s if fits else grid.to_seconds(float(length))
         recordings[name] = Recording(name, features[name], grid, duration_s)
     notes = []
     if len(odd) > MAX_ODD_SHARE * len(recordings):
@@ -202,15 +207,15 @@ def _recordings(
             f"{layout.folder}: {len(odd)} of {len(recordings)} recordings do not fit the clock of "
             f"{grid.fps:g} fps and {grid.stride_frames:g} frames a snippet: {first} has "
             f"{len(features[first])} snippets for "
-            f"{layout.annotations.recordings[first].duration_s:g} s; `tal-jax doctor` tells which "
-            "clock fits; grid.json, or data.fps and data.stride_frames, set it"
+            f"{layout.annotations.recordings[first].duration_s:g} s; `tal-jax doctor` finds "
+            "the clock that fits; grid.json, or data.fps and data.stride_frames, set it"
         )
     if odd:
         notes.append(f"duration taken from the features, not the annotations: {count(odd)}")
-    if silent:
+    if unknown:
         notes.append(
-            f"duration taken from the features of {silent} recordings: "
-            f"{layout.annotations.source} tells none"
+            f"duration taken from the features of {unknown} recordings: "
+            f"{layout.annotations.source} has none"
         )
     return recordings, notes
 
@@ -221,7 +226,7 @@ def _recordings(
 def _training_annotations(
     layout: Layout, train: Mapping[str, Recording], points: str, seed: int, point_file: str
 ) -> tuple[Annotations, list[str]]:
-    """What training may know: classes, and points or labels."""
+    """Returns the annotations to train on: classes, and points or labels."""
     raw = layout.annotations
     durations_s = {name: recording.duration_s for name, recording in train.items()}
     if points == POINTS_OF_FILE:
@@ -229,7 +234,7 @@ def _training_annotations(
     elif points == NO_POINTS:
         instances, notes = {name: raw.recordings[name].instances for name in train}, []
     else:
-        instances, notes = _drawn(raw, durations_s, law=points, seed=seed), []
+        instances, notes = _drawn(raw, durations_s, distribution=points, seed=seed), []
     kept, beyond = {}, 0
     for name, duration_s in durations_s.items():
         fitting = [fit_instance(one, duration_s) for one in instances[name]]
@@ -252,19 +257,20 @@ def _training_annotations(
 
 
 def _drawn(
-    raw: RawAnnotations, durations_s: Mapping[str, float], *, law: str, seed: int
+    annotations: Annotations, durations_s: Mapping[str, float], *, distribution: str, seed: int
 ) -> dict[str, tuple[Instance, ...]]:
-    """Instances with drawn points; where none can be drawn, `fit_instance` will find nothing."""
+    """Draws points; instances in which none can be drawn are later dropped by `fit_instance`."""
     recordings = {
-        name: RawRecording("train", duration_s, instances=raw.recordings[name].instances)
+        name: RecordingAnnotation("train", duration_s, annotations.recordings[name].instances)
         for name, duration_s in durations_s.items()
     }
-    drawn, _ = make_points(dataclasses.replace(raw, recordings=recordings), law=law, seed=seed)
+    annotations = dataclasses.replace(annotations, recordings=recordings)
+    drawn = make_points(annotations, distribution=distribution, seed=seed)
     return {name: recording.instances for name, recording in drawn.recordings.items()}
 
 
 def fit_instance(instance: Instance, duration_s: float) -> Instance | None:
-    """The part of an instance that lies in its recording; None where nothing does."""
+    """Cuts an instance to its recording; None if it lies outside."""
     if instance.start_s is not None:
         instance = cut_instance(instance, duration_s)
         if instance is None:
@@ -277,7 +283,7 @@ def fit_instance(instance: Instance, duration_s: float) -> Instance | None:
 def _points_of_files(
     layout: Layout, train: Mapping[str, Recording], point_file: str
 ) -> tuple[dict[str, tuple[Instance, ...]], list[str]]:
-    """The points that came with the data set, without any start or end."""
+    """Returns the point labels that come with the data set, without segments."""
     raw = {name: layout.annotations.recordings[name] for name in train}
     if not point_file and any(one.point_s is not None for r in raw.values() for one in r.instances):
         return {name: tuple(map(_bare, one.instances)) for name, one in raw.items()}, []
@@ -308,13 +314,13 @@ def read_clicks(
 
     Args:
       layout: of the folder.
-      point_file: from the folder on; "" takes the only one.
+      point_file: relative to the folder; "" for the only one.
 
     Returns:
-      The points of each recording, in seconds, and which recordings have points and no annotations.
+      The points of each recording, in seconds, and the recordings with points but no annotations.
 
     Raises:
-      ValueError: if there is none, several to choose from, or it cannot be read.
+      ValueError: if there is none, there are several, or it cannot be read.
     """
     found = [layout.folder / point_file] if point_file else layout.point_files
     if len(found) != 1:
@@ -323,35 +329,22 @@ def read_clicks(
             f"{layout.folder}: {f'points in {listed}' if found else 'no point file'}; name one by "
             "data.point_file, or draw points by data.points=uniform"
         )
-    points, known = point_files.read_point_file(found[0]), layout.annotations.recordings
-    strangers = sorted({click.recording for click in points.clicks} - set(known))
-    clicks = tuple(click for click in points.clicks if click.recording in known)
-    points = dataclasses.replace(points, clicks=clicks)
-    return point_files.clicks_by_recording(points, layout.frame_rates), strangers
+    points, strangers = read_points(
+        found[0], frame_rates=layout.frame_rates, annotations=layout.annotations
+    )
+    return {name: one.instances for name, one in points.recordings.items()}, sorted(strangers)
 
 
 def _bare(instance: Instance) -> Instance:
     if instance.point_s is None:
-        return instance  # `points_of` tells that it is missing
+        return instance  # `points_of` raises
     return Instance(instance.label, point_s=instance.point_s)
-
-
-def _clicked(recording: Recording, annotations: Annotations) -> Recording:
-    annotation = annotations.recordings[recording.name]
-    points = points_of(recording.name, annotation, annotations.classes)
-    return dataclasses.replace(recording, points=points)
-
-
-def _labelled(recording: Recording, annotations: Annotations) -> Recording:
-    held = {one.label for one in annotations.recordings[recording.name].instances}
-    labels = tuple(sorted(annotations.classes.index(label) for label in held))
-    return dataclasses.replace(recording, labels=labels)
 
 
 def overlapping_classes(
     pairs: Iterable[str], classes: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """Splits pairs "class/class", of which those count whose classes there are.
+    """Splits pairs "class/class"; pairs with unknown classes are left out.
 
     Raises:
       ValueError: if one is no pair.
@@ -374,7 +367,7 @@ def _ground_truth(
     recordings: Mapping[str, Recording],
     overlapping: tuple[tuple[str, str], ...],
 ) -> tuple[dict[str, Any], list[str]]:
-    """The test recordings' segments just as they are told, but for those that run backwards."""
+    """Returns the test recordings' segments unchanged, except for reversed ones, and notes."""
     database, unreachable, backwards = {}, 0, 0
     for name in recordings:
         instances = _without_points(layout.annotations.recordings[name])
@@ -398,11 +391,11 @@ def _ground_truth(
     return truth, notes
 
 
-def _without_points(recording: RawRecording) -> list[Instance]:
+def _without_points(recording: RecordingAnnotation) -> list[Instance]:
     bare = [dataclasses.replace(one, point_s=None) for one in recording.instances]
     return [one for one in bare if one.start_s is not None]
 
 
 def count(names: Sequence[str]) -> str:
-    """`count_names` in few words, since a folder's notes are many."""
+    """Formats names as `count_names` does, shorter, since a folder has many notes."""
     return count_names(names, most=3)

@@ -1,4 +1,4 @@
-"""From the layouts of others to our own, and from our detections to ActivityNet's server."""
+"""Converts public layouts to this project's, and detections to ActivityNet's submission format."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,22 +28,22 @@ def to_own_layout(
     *,
     report: Callable[[str], None] = print,
 ) -> list[str]:
-    """Writes a data set anew as `tal_jax.datasets.own_layout` describes it.
+    """Writes a data set in the layout of `tal_jax.datasets.own_layout`.
 
-    Training recordings keep their segments, with the points that came with the data set; which
-    recordings are for what is told by the subsets "train" and "test".
+    Training recordings keep their segments and get the point labels of the data set. The subsets
+    are "train" and "test".
 
     Args:
       layout: of the folder to read.
       settings: the section `data` of a config.
-      output: the folder to write; it must be empty or not be there.
+      output: the folder to write, empty or new.
       report: prints a line.
 
     Returns:
-      Notes about what was left out or mended.
+      Notes on what was left out or corrected.
 
     Raises:
-      ValueError: if the folder is not empty, or the data set is refused by `field.load_field`.
+      ValueError: if the folder is not empty, or the data set is refused by `load_benchmark`.
       OSError: if a file cannot be written.
     """
     output = Path(output)
@@ -87,7 +87,7 @@ def to_own_layout(
 
 
 def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
-    """Detections as ActivityNet's server takes them, whose names have no "v_" before them.
+    """Converts detections to ActivityNet's submission format, whose names lack the prefix "v_".
 
     >>> found = {"v_abc": [{"label": "Surfing", "score": 0.9, "segment": [1.0, 2.0]}]}
     >>> to_submission(found)["results"]
@@ -97,7 +97,7 @@ def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
       results: `{recording: [{label, score, segment in seconds}]}`.
 
     Raises:
-      ValueError: if two names differ in nothing but that.
+      ValueError: if two names differ only in that prefix.
     """
     named = {name.removeprefix("v_"): list(found) for name, found in results.items()}
     if len(named) < len(results):

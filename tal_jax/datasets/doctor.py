@@ -1,7 +1,7 @@
-"""Looks at a data set on disk and tells what training on it would meet.
+"""Validates a data set on disk before training.
 
-Every file of features is read once. What is found is an "error" where training or its scores would
-be wrong, a "warning" where the scores would not be those that others report, and a "note" where
+Every feature file is read once. A finding is an "error" where training or its evaluation would be
+wrong, a "warning" where scores would not be comparable with published ones, and a "note" where
 there is a choice.
 """
 
@@ -12,29 +12,28 @@ from typing import Any
 
 import numpy as np
 
-from tal_jax.data.annotations import Instance
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles
-from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
 from tal_jax.datasets import benchmarks, layouts
 from tal_jax.datasets.layouts import Layout
 
-# Clocks that features of the field were made with: frames a second, frames from snippet to snippet.
+# Clocks of published features: frames per second, frames from snippet to snippet.
 _RATES = (10.0, 15.0, 24.0, 25.0, 29.97, 30.0)
 _STRIDES = (4.0, 8.0, 16.0, 32.0)
-# Test recordings of THUMOS14 that some codes leave out, since their labels or files are broken.
+# Test recordings of THUMOS14 that some codebases leave out for broken labels or files.
 _LEFT_OUT_BY_SOME = ("video_test_0000270", "video_test_0001292", "video_test_0001496")
 _SEVERAL = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One thing that was found.
+    """One finding.
 
     Attributes:
       level: "error", "warning" or "note".
-      text: what it is, and what to do about it.
-      names: the recordings that it is about.
+      text: the problem, and what to do about it.
+      names: the recordings concerned.
     """
 
     level: str
@@ -44,13 +43,13 @@ class Finding:
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """All that was found.
+    """All findings.
 
     Attributes:
-      layout: what was read, in a line; "" where nothing could be.
+      layout: the detected layout, in a line; "" if there is none.
       counts: for "train" and "test": recordings with features, hours, segments, points, classes.
-      features: a line about the features.
-      clock: a line about the clock.
+      features: a line on the features.
+      clock: a line on the clock.
       findings: errors first.
     """
 
@@ -66,7 +65,7 @@ class Diagnosis:
         return any(finding.level == "error" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, for JSON."""
+        """Returns the content for JSON."""
         return dataclasses.asdict(self) | {"wrong": self.wrong}
 
 
@@ -81,17 +80,17 @@ def diagnose(
     point_file: str = "",
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Diagnosis:
-    """Examines a data set.
+    """Validates a data set.
 
     Args:
       layout: of its folder, from `layouts.find_layout`.
-      grid: the clock, where the folder holds none.
+      grid: the clock, where the folder has none.
       train_subset: see `layouts.choose_subsets`.
       test_subset: see `layouts.choose_subsets`.
       split: see `layouts.split_names`.
-      points: as `data.points` of a config: only "file" needs points to be there.
-      point_file: see `field.read_clicks`.
-      progress: told how many of the recordings are read.
+      points: as `data.points` of a config: only "file" requires points.
+      point_file: see `benchmarks.read_clicks`.
+      progress: called with the number of recordings read, and of all.
     """
     grid = layout.grid or grid
     findings: list[Finding] = []
@@ -128,9 +127,12 @@ def diagnose(
 
 
 def format_diagnosis(diagnosis: Diagnosis) -> str:
-    """A screen of text."""
-    told = ("layout", "features", "clock")
-    lines = [f"{name:10}{getattr(diagnosis, name)}" for name in told if getattr(diagnosis, name)]
+    """Formats a diagnosis as lines of text."""
+    lines = [
+        f"{name:10}{getattr(diagnosis, name)}"
+        for name in ("layout", "features", "clock")
+        if getattr(diagnosis, name)
+    ]
     columns = ("recordings", "hours", "segments", "points", "classes")
     if diagnosis.counts:
         lines.append(f"{'':10}" + "".join(f"{column:>12}" for column in columns))
@@ -147,10 +149,11 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
 def fit_clock(
     lengths: Mapping[str, int], durations_s: Mapping[str, float]
 ) -> list[tuple[Grid, float]]:
-    """The usual clocks, and the share of recordings whose length each explains, best first.
+    """Fits common clocks to the lengths of features.
 
-    Of clocks that explain equally many the one is better whose differences vary least: an extractor
-    may drop what is left at the end, but always alike.
+    Returns the clocks and the share of recordings whose length each explains, best first. Of equal
+    shares, the clock whose differences vary least comes first: an extractor may drop an incomplete
+    last window, but always in the same way.
 
     >>> fit_clock({"a": 94, "b": 157}, {"a": 60.0, "b": 100.0})[0]
     (Grid(fps=25.0, stride_frames=16.0, window_frames=16.0), 1.0)
@@ -167,7 +170,7 @@ def fit_clock(
     return [(grid, share) for grid, share, _ in found]
 
 
-# --- one thing after another ---
+# --- checks ---
 
 
 def _open(layout: Layout, names: Sequence[str]) -> tuple[dict[str, Any], list[Finding]]:
@@ -186,7 +189,7 @@ def _open(layout: Layout, names: Sequence[str]) -> tuple[dict[str, Any], list[Fi
 
 
 def _shortened(findings: list[Finding]) -> list[Finding]:
-    """The first few of many findings of a kind, and one that names the rest."""
+    """Shortens many findings of a kind to the first few, and one with the names of the rest."""
     if len(findings) <= _SEVERAL:
         return findings
     rest = tuple(name for finding in findings[_SEVERAL:] for name in finding.names)
@@ -199,7 +202,7 @@ def _check_presence(layout: Layout, names: Mapping[str, Sequence[str]], opened) 
         has_file = {name for name in listed if name in layout.features} | set(opened)
         missing = tuple(name for name in listed if name not in has_file)
         if part == "test" and not listed:
-            yield Finding("note", "test: no recordings, so nothing will be scored")
+            yield Finding("note", "test: no recordings, so there is no evaluation")
         elif len(missing) == len(listed):
             yield Finding("error", f"{part}: nothing has features, of {len(listed)} recordings")
         elif missing:
@@ -210,7 +213,7 @@ def _check_presence(layout: Layout, names: Mapping[str, Sequence[str]], opened) 
             yield Finding("warning", f"{part}: listed, but without annotations", unknown)
         misplaced = [n for n in listed if layout.parts.get(n) in {"train", "test"} - {part}]
         if misplaced:
-            text = f"used to {part}, but the features lie in another part's folder"
+            text = f"used to {part}, but the features are in another part's folder"
             yield Finding("warning", text, tuple(misplaced))
     unused = tuple(sorted(set(layout.features) - {*names["train"], *names["test"]}))
     if unused:
@@ -218,7 +221,7 @@ def _check_presence(layout: Layout, names: Mapping[str, Sequence[str]], opened) 
 
 
 def _check_values(opened: Mapping[str, Any], progress) -> Iterator[Finding]:
-    """Reads every recording: NaN, infinity, nothing at all, and what differs from the others."""
+    """Reads every recording: NaN, infinity, empty features, and types unlike the others."""
     bad, constant, empty, unreadable = [], [], [], []
     for done, (name, array) in enumerate(opened.items()):
         progress(done, len(opened))
@@ -229,7 +232,7 @@ def _check_values(opened: Mapping[str, Any], progress) -> Iterator[Finding]:
             continue
         if not values.size:
             empty.append(name)
-        # A sum is finite if all are, in float64 at least, and takes no memory.
+        # A float64 sum is finite if all values are, and needs no array.
         elif not np.isfinite(values.sum(dtype=np.float64)):
             bad.append(name)
         elif len(values) > 1 and (values == values[0]).all():
@@ -238,7 +241,7 @@ def _check_values(opened: Mapping[str, Any], progress) -> Iterator[Finding]:
     yield from _shortened(unreadable)
     for names, text in (
         (bad, "NaN or infinity among the features"),
-        (empty, "no snippet at all"),
+        (empty, "no snippets"),
         (constant, "the same features in every snippet: extraction failed"),
     ):
         if names:
@@ -258,28 +261,28 @@ def _check_clock(
 ) -> tuple[str, list[Finding]]:
     known = layout.annotations.recordings
     durations_s = {n: known[n].duration_s for n in lengths if (known[n].duration_s or 0) > 0}
-    said = f"{grid.fps:g} fps, {grid.stride_frames:g} frames a snippet"
+    clock = f"{grid.fps:g} fps, {grid.stride_frames:g} frames a snippet"
     if not durations_s:
-        line = f"{said}; the annotations tell no durations to check it by"
+        line = f"{clock}; the annotations have no durations to check it"
         return line, [Finding("warning", "no durations: the clock cannot be checked")]
     odd = tuple(
         n for n in durations_s if not benchmarks.is_on_clock(lengths[n], durations_s[n], grid)
     )
-    line = f"{said}: explains {len(durations_s) - len(odd)} of {len(durations_s)} recordings"
+    line = f"{clock}: explains {len(durations_s) - len(odd)} of {len(durations_s)} recordings"
     if not odd:
         return line, []
     best, share = fit_clock(lengths, durations_s)[0]
     vary = max(durations_s.values()) > 1.1 * min(durations_s.values())
     if vary and len(set(lengths.values())) == 1:
         text = (
-            f"every recording has {next(iter(lengths.values()))} snippets, whatever it lasts: "
-            "features that were rescaled to one length have no clock"
+            f"every recording has {next(iter(lengths.values()))} snippets, whatever its "
+            "duration: features that were rescaled to one length have no clock"
         )
         return line, [Finding("error", text)]
     if len(odd) > benchmarks.MAX_ODD_SHARE * len(durations_s):
         text = f"lengths do not fit the clock; {_fitting(best, share)}"
         return line, [Finding("error", text, odd)]
-    text = "lengths do not fit the durations; the features' are taken"
+    text = "lengths do not fit the durations; durations are taken from the features"
     return line, [Finding("warning", text, odd)]
 
 
@@ -293,7 +296,7 @@ def _fitting(best: Grid, share: float) -> str:
 def _clicks(
     layout: Layout, names: Mapping[str, Sequence[str]], points: str, point_file: str
 ) -> tuple[dict[str, tuple[Instance, ...]], list[Finding]]:
-    """The points of the training recordings, from wherever they are."""
+    """Returns the points of the training recordings, from the annotations or a point file."""
     known = layout.annotations.recordings
     own = {
         name: tuple(one for one in known[name].instances if one.point_s is not None)
@@ -304,8 +307,10 @@ def _clicks(
         return own, []
     if not layout.point_files and not point_file:
         level = "error" if points == benchmarks.POINTS_OF_FILE else "note"
-        text = "no points; draw them by data.points=uniform, or tell labels alone by data.points="
-        return {}, [Finding(level, f"{text}none")]
+        text = (
+            "no points; draw them by data.points=uniform, or use labels alone by data.points=none"
+        )
+        return {}, [Finding(level, text)]
     try:
         clicks, strangers = benchmarks.read_clicks(layout, point_file)
     except ValueError as error:
@@ -338,17 +343,17 @@ def _check_clicks(layout: Layout, clicks, ends_s: Mapping[str, float]) -> Iterat
             ):
                 astray.append(name)
     if outside:
-        text = f"{len(outside)} of {total} points lie outside of their recording"
+        text = f"{len(outside)} of {total} points are outside their recording"
         yield Finding("error", text, tuple(sorted(set(outside))))
     if astray:
-        # A point or two beside their segment are rounding; many are a wrong frame rate.
+        # A few points next to their segment are rounding; many are a wrong frame rate.
         level = "error" if len(astray) > benchmarks.MAX_ODD_SHARE * total else "warning"
-        text = f"{len(astray)} of {total} points lie in no segment of their class"
+        text = f"{len(astray)} of {total} points are in no segment of their class"
         yield Finding(level, text, tuple(sorted(set(astray))))
 
 
 def _check_instances(
-    known: Mapping[str, RawRecording], names: Mapping[str, Sequence[str]], ends_s
+    known: Mapping[str, RecordingAnnotation], names: Mapping[str, Sequence[str]], ends_s
 ) -> Iterator[Finding]:
     for part, listed in names.items():
         found = {"beyond": [], "backwards": [], "empty": [], "twice": [], "none": []}
@@ -363,12 +368,12 @@ def _check_instances(
             bare = [(one.label, one.start_s, one.end_s) for one in instances]
             found["twice"] += [name] * (len(bare) - len(set(bare)))
             found["none"] += [] if known[name].instances else [name]
-        missed = "cannot be found, and count as missed" if part == "test" else "are not used"
+        missed = "cannot be detected, and count as missed" if part == "test" else "are not used"
         for key, text in (
             ("beyond", f"segments begin after the end of their recording: they {missed}"),
             ("backwards", "segments end before they start"),
-            ("empty", "segments last no time"),
-            ("twice", "segments stand there twice"),
+            ("empty", "segments are empty"),
+            ("twice", "segments occur twice"),
             ("none", "recordings without an annotation"),
         ):
             if found[key]:
@@ -378,37 +383,37 @@ def _check_instances(
 
 
 def _check_classes(
-    raw: RawAnnotations, names: Mapping[str, Sequence[str]], clicks, points: str
+    annotations: Annotations, names: Mapping[str, Sequence[str]], clicks, points: str
 ) -> Iterator[Finding]:
-    known = raw.recordings
+    known = annotations.recordings
 
     def labels(part):
         return {o.label for n in names[part] if n in known for o in known[n].instances}
 
     pointed = {one.label for instances in clicks.values() for one in instances}
-    unknown = sorted(pointed - set(raw.classes))
+    unknown = sorted(pointed - set(annotations.classes))
     if unknown:
         text = f"points of classes that the annotations do not have: {', '.join(unknown)}"
         yield Finding("error", text)
-    taught = pointed if clicks and points == benchmarks.POINTS_OF_FILE else labels("train")
-    untaught = sorted(labels("test") - taught)
+    trained = pointed if clicks and points == benchmarks.POINTS_OF_FILE else labels("train")
+    untaught = sorted(labels("test") - trained)
     if untaught:
-        text = f"classes of test recordings that none teaches: {', '.join(untaught)}"
+        text = f"classes of test recordings without a training instance: {', '.join(untaught)}"
         yield Finding("error", text)
-    untested = sorted(taught - labels("test"))
+    untested = sorted(trained - labels("test"))
     if untested and labels("test"):
         yield Finding("note", f"classes without a test instance: {', '.join(untested)}")
 
 
 def _choices(layout: Layout, names: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
-    """What different codes treat differently."""
+    """Notes what codebases treat differently."""
     known = layout.annotations.recordings
     some = tuple(name for name in _LEFT_OUT_BY_SOME if name in known)
     if some:
         kept = [name for name in some if name in names["test"]]
         text = (
-            f"some codes leave these out, here {len(kept)} of {len(some)} are tested on; "
-            "data.split=files or subsets chooses"
+            f"some codebases leave these out, here {len(kept)} of {len(some)} are tested on; "
+            "choose by data.split=files or subsets"
         )
         yield Finding("note", text, some)
     ambiguous = tuple(name for name in names["test"] if name in layout.ambiguous)

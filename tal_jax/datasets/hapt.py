@@ -1,4 +1,4 @@
-"""HAPT (also SBHAR): a phone at the waist, thirty people, activities and postural transitions.
+"""HAPT (also SBHAR): activities and postural transitions of 30 people, a phone at the waist.
 
 "Smartphone-Based Recognition of Human Activities and Postural Transitions" v2.1, from the UCI
 repository: 61 continuous recordings at 50 Hz with hand-made labels of twelve classes, six
@@ -57,17 +57,17 @@ def load(
     Args:
       folder: the data set's folder, which holds `RawData`.
       seed: of the points.
-      points: the law of the points, see `generate_points`.
+      points: the point distribution, see `generate_points`.
       stride_s: seconds between snippets.
-      window_s: seconds that the features of a snippet see.
-      cut_s: shortest and longest of the windows that training recordings are cut into, for
-        video-level labels, see `windows.cut_recording`; empty leaves them whole.
+      window_s: seconds of the window of a snippet's features.
+      cut_s: shortest and longest window that training recordings are cut into, for video-level
+        labels, see `windows.cut_recording`; empty for whole recordings.
 
     Returns:
       The data set, with features standardised on the training recordings.
 
     Raises:
-      ValueError: if files are missing or not what they should be, or the law is unknown.
+      ValueError: if files are missing or malformed, or the distribution is unknown.
     """
     raw = Path(folder) / "RawData"
     paths = sorted(raw.glob("acc_exp*_user*.txt"))
@@ -86,7 +86,7 @@ def load(
             signal, fps=FPS, stride_s=stride_s, window_s=window_s
         )
     annotations = generate_points(
-        _read_labels(raw / "labels.txt", users, durations), law=points, seed=seed
+        _read_labels(raw / "labels.txt", users, durations), distribution=points, seed=seed
     )
     train = {name for name, user in users.items() if user in TRAIN_USERS}
     test = [name for name in users if name not in train]
@@ -117,7 +117,7 @@ def load(
 
 
 def _read_signal(path: Path) -> np.ndarray:
-    """Acceleration (g) and rotation (rad/s) of one recording, `[samples, 6]`."""
+    """Reads acceleration (g) and rotation (rad/s) of one recording, `[samples, 6]`."""
     gyroscope = path.with_name(path.name.replace("acc_", "gyro_", 1))
     parts = [_read_numbers(path, 3), _read_numbers(gyroscope, 3)]
     if len(parts[0]) != len(parts[1]):
@@ -128,7 +128,7 @@ def _read_signal(path: Path) -> np.ndarray:
 
 
 def _read_labels(path: Path, users: dict[str, int], durations: dict[str, float]) -> Annotations:
-    """Rows of experiment, user, class, first and last sample (both counted from 1)."""
+    """Reads rows of experiment, user, class, first and last sample (both counted from 1)."""
     instances = {name: [] for name in users}
     for experiment, user, label, first, last in _read_numbers(path, 5).astype(int):
         name = f"exp{experiment:02d}_user{user:02d}"

@@ -1,17 +1,17 @@
-"""Folders as the field's codes lay them out, found by looking.
+"""Detects the folder layouts of public codebases by the names of their files.
 
-What lies where is told by names alone, wherever below the folder it is::
+The files, at any depth below the folder::
 
-    train/rgb/<recording>.npy, train/flow/...     streams apart, [T, D/2] each (LACP)
-    train/<recording>.npy                         streams joined, [T, D] (HR-Pro, ASM-Loc)
-    <recording>.npy                               the same without folders of parts
-    one .npy beside *-Annotations/                an array of objects, one a recording (W-TALC)
+    train/rgb/<recording>.npy, train/flow/...     separate streams, [T, D/2] each (LACP)
+    train/<recording>.npy                         joined streams, [T, D] (HR-Pro, ASM-Loc)
+    <recording>.npy                               the same without folders of subsets
+    one .npy and a folder *-Annotations/          an array of objects, one per recording (W-TALC)
 
-    gt_full.json, gt.json, anet_anno_action.json  annotations, see `tal_jax.data.raw_annotations`
-    split_train.txt, split_test.txt               which recordings are used for what
-    point*.csv, in a folder point*/ or not        points, see `tal_jax.data.point_files`
-    fps_dict.json                                 frame rates that the points are told in
-    Ambiguous_test.txt                            segments of no clear class (THUMOS14)
+    gt_full.json, gt.json, anet_anno_action.json  annotations, see `tal_jax.data.annotation_files`
+    split_train.txt, split_test.txt               the recordings of each part
+    point*.csv, or in a folder point*/            points, see `tal_jax.data.point_files`
+    fps_dict.json                                 frame rates, the unit of the points
+    Ambiguous_test.txt                            segments of ambiguous class (THUMOS14)
     grid.json                                     the clock, see `tal_jax.data.clock`
 
 Nothing is renamed, and features stay in their files.
@@ -24,9 +24,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tal_jax.data import raw_annotations
+from tal_jax.data import annotation_files
+from tal_jax.data.annotations import Annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.raw_annotations import RawAnnotations
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid
 
 STREAMS = ("rgb", "flow")
@@ -36,7 +36,7 @@ KINDS = {
     "joined": "one .npy a recording (HR-Pro's and ASM-Loc's layout)",
     "object array": "one array of objects for all recordings (W-TALC's layout)",
 }
-# The names under which annotations are looked for, the most telling first.
+# Names of annotation files, in order of preference.
 _ANNOTATION_NAMES = ("gt_full.json", "gt.json", "anet_anno_action.json", ANNOTATION_FILE)
 _PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 _PARTS |= {"val": "validation", "validation": "validation"}
@@ -46,21 +46,21 @@ AMBIGUOUS = "Ambiguous"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """What a folder holds and where; nothing in it is checked yet.
+    """The files of a data set's folder; their content is not checked yet.
 
     Attributes:
-      folder: that was looked at.
+      folder: the folder.
       kind: a key of `KINDS`.
-      features: the files of each recording, by stream; "" where there are no streams apart. Two
-        files under one name are two entries of a list.
-      parts: "train", "test" or "validation" for recordings that lie in a folder of that name.
-      array: W-TALC's one file of features.
-      annotations: as their file tells them, in recordings that are named as the features are.
-      splits: recordings of "train" and "test" as the split files list them.
-      point_files: that were found.
-      frame_rates: frames a second of the original videos, which point files count in.
-      ambiguous: segments in seconds that are of no clear class, by recording.
-      grid: the clock that lies in the folder.
+      features: the files of each recording, by stream; "" without separate streams. Two files of
+        one name are two entries of a list.
+      parts: "train", "test" or "validation" for recordings in a folder of that name.
+      array: W-TALC's single file of features.
+      annotations: with the names of the features.
+      splits: recordings of "train" and "test" in split files.
+      point_files: the point files.
+      frame_rates: frames per second of the original videos, the unit of point files.
+      ambiguous: segments of ambiguous class in seconds, by recording.
+      grid: the clock in the folder.
     """
 
     folder: Path
@@ -68,7 +68,7 @@ class Layout:
     features: dict[str, dict[str, list[Path]]]
     parts: dict[str, str]
     array: Path | None
-    annotations: RawAnnotations
+    annotations: Annotations
     splits: dict[str, tuple[str, ...]]
     point_files: tuple[Path, ...]
     frame_rates: dict[str, float]
@@ -76,7 +76,7 @@ class Layout:
     grid: Grid | None
 
     def describe(self) -> str:
-        """One line that says what was found."""
+        """Describes the layout in one line."""
         found = [f"{len(self.features) or len(self.annotations.recordings)} recordings"]
         found.append(Path(self.annotations.source).name)
         found += [f"split_{name}.txt" for name in self.splits]
@@ -87,13 +87,12 @@ class Layout:
 def find_layout(
     folder: str | os.PathLike, *, annotations: str = "", allow_pickle: bool = False
 ) -> Layout:
-    """Looks at a folder, without reading any features.
+    """Detects the layout of a folder, without reading any features.
 
     Args:
-      folder: where a data set lies.
-      annotations: the annotation file (or W-TALC's folder) to read, from `folder` on; "" looks for
-        one.
-      allow_pickle: see `formats.read_raw`.
+      folder: the folder of a data set.
+      annotations: the annotation file (or W-TALC's folder), relative to `folder`; "" searches one.
+      allow_pickle: see `annotation_files.read_annotations`.
 
     Raises:
       ValueError: if there are no features or no annotations, or a file cannot be read.
@@ -109,31 +108,31 @@ def find_layout(
     if annotations:
         source = folder / annotations
     elif one:
-        source = wtalc[0]  # its names tell the order of the arrays
+        source = wtalc[0]  # its names are in the order of the arrays
     else:
         source = _find_annotations(folder, files, wtalc)
-    raw = raw_annotations.read_raw(source, allow_pickle=allow_pickle)
+    read = annotation_files.read_annotations(source, allow_pickle=allow_pickle)
     features, parts = ({}, {}) if one else _by_recording(folder, arrays)
     if not features and one is None:
         raise ValueError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
     streams = any(stream in STREAMS for paths in features.values() for stream in paths)
     own = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
     names = {path.name: path for path in files}
-    raw, ambiguous = _without_ambiguous(_named_as(raw, features))
+    read, ambiguous = _without_ambiguous(_named_as(read, features))
     if "Ambiguous_test.txt" in names:
-        ambiguous |= raw_annotations.read_ambiguous(names["Ambiguous_test.txt"])
-    rates = {name: one.frame_rate for name, one in raw.recordings.items() if one.frame_rate}
+        ambiguous |= annotation_files.read_ambiguous(names["Ambiguous_test.txt"])
+    rates = {name: one.frame_rate for name, one in read.recordings.items() if one.frame_rate}
     if "fps_dict.json" in names:
-        rates |= raw_annotations.read_frame_rates(names["fps_dict.json"])
+        rates |= annotation_files.read_frame_rates(names["fps_dict.json"])
     return Layout(
         folder=folder,
         kind="object array" if one else "streams" if streams else "own" if own else "joined",
         features=features,
         parts=parts,
         array=one,
-        annotations=raw,
+        annotations=read,
         splits={
-            part: raw_annotations.read_split(names[f"split_{part}.txt"])
+            part: annotation_files.read_split(names[f"split_{part}.txt"])
             for part in ("train", "test")
             if f"split_{part}.txt" in names
         },
@@ -145,11 +144,11 @@ def find_layout(
 
 
 def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> tuple[str, str]:
-    """Tells which of a file's subsets to train on and which to test on.
+    """Chooses the subsets to train on and to test on.
 
-    Where there is a "train" or "training", one tests on "test" or, as on ActivityNet, whose test
-    labels are secret, on "validation". Where there is none, as on THUMOS14, one trains on
-    "validation" and tests on "test".
+    With a "train" or "training", the test subset is "test" or "validation", as for ActivityNet,
+    whose test labels are secret. Without one, as for THUMOS14, the training subset is "validation"
+    and the test subset "test".
 
     >>> choose_subsets(["training", "validation"])
     ('training', 'validation')
@@ -157,12 +156,12 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
     ('Validation', 'Test')
 
     Args:
-      present: the subsets that hold an instance, as the file spells them.
-      train: the one to train on, whatever the file has; "" chooses.
-      test: the one to test on; "" chooses.
+      present: the subsets with an instance, as the file spells them.
+      train: the training subset; "" chooses.
+      test: the test subset; "" chooses.
 
     Raises:
-      ValueError: if there is none to train on, or both are one.
+      ValueError: if there is none to train on, or both are the same.
     """
     known = {_PARTS.get(name.casefold(), name.casefold()): name for name in present}
     order = ("train", "validation")
@@ -184,16 +183,16 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
 def split_names(
     layout: Layout, *, train_subset: str = "", test_subset: str = "", split: str = "files"
 ) -> dict[str, tuple[str, ...]]:
-    """Tells the recordings to train on and to test on.
+    """Returns the names of the recordings to train on and to test on.
 
     Args:
       layout: of the folder.
       train_subset: see `choose_subsets`.
       test_subset: see `choose_subsets`.
-      split: "files" takes the split files where there are any, "subsets" never does.
+      split: "files" uses split files where there are any, "subsets" does not.
 
     Returns:
-      Names of "train" and "test", whether or not there are features of them.
+      Names of "train" and "test", with or without features.
 
     Raises:
       ValueError: as `choose_subsets`, or if `split` is neither.
@@ -203,14 +202,14 @@ def split_names(
     recordings = layout.annotations.recordings
     chosen = {part: names for part, names in layout.splits.items() if split == "files"}
     if len(chosen) < 2:
-        spoken = {
+        subset_of = {
             name: recording.subset or layout.parts.get(name, "")
             for name, recording in recordings.items()
         }
-        present = sorted({spoken[n] for n, one in recordings.items() if one.instances} - {""})
+        present = sorted({subset_of[n] for n, one in recordings.items() if one.instances} - {""})
         subsets = choose_subsets(present, train_subset, test_subset)
         for part, subset in zip(("train", "test"), subsets, strict=True):
-            names = tuple(name for name in recordings if spoken[name] == subset and subset)
+            names = tuple(name for name in recordings if subset_of[name] == subset and subset)
             chosen.setdefault(part, names)
     both = set(chosen["train"]) & set(chosen["test"])
     if both:
@@ -219,10 +218,10 @@ def split_names(
 
 
 def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
-    """The files of a recording in the order of their columns; none where there are none.
+    """Returns the files of a recording in the order of their columns, possibly none.
 
     Raises:
-      ValueError: if a stream is missing, or two files have one name.
+      ValueError: if a stream is missing, or two files have the same name.
     """
     streams = layout.features.get(name, {})
     for paths in streams.values():
@@ -238,21 +237,21 @@ def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
 
 
 def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-    """Reads W-TALC's one file of features, all of it: an array of objects cannot be mapped.
+    """Reads W-TALC's single file of features into memory: an array of objects cannot be mapped.
 
-    The file is trusted: whoever calls this was told that reading it can run code.
+    Reading can run code in the file, so the caller needs `allow_pickle` for the annotations first.
 
     Raises:
       ValueError: if it does not hold one array for each name.
     """
     try:
         array = np.load(path, allow_pickle=True, encoding="latin1")
-    except Exception as error:  # objects may fail to be made in any way
+    except Exception as error:  # unpickling may raise anything
         raise ValueError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(array, np.ndarray) or len(array) != len(names):
         size = len(array) if isinstance(array, np.ndarray) and array.ndim else "no"
         raise ValueError(f"{path}: {size} arrays, expected one for each of {len(names)} names")
-    # Float64 is an accident of joining; no network reads it.
+    # Float64 comes from joining streams; networks use float32.
     arrays = (np.asarray(one) for one in array)
     return {
         name: one.astype(np.float32) if one.dtype == np.float64 else one
@@ -260,18 +259,18 @@ def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]
     }
 
 
-# --- looking ---
+# --- search ---
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """All files that could matter, those higher up and earlier in the alphabet first."""
+    """Yields all relevant files, by depth and then by name."""
     level = [folder]
     for _ in range(_DEPTH):
         below = []
         for parent in level:
             with os.scandir(parent) as entries:
                 found = sorted(entries, key=lambda entry: entry.name)
-            # What is named like a file of ours is taken for one: asking each takes long.
+            # Names with these endings count as files: a call of is_file for each is slow.
             endings = (".npy", ".json", ".csv", ".txt")
             yield from (parent / e.name for e in found if e.name.endswith(endings))
             below += [
@@ -314,28 +313,29 @@ def _is_point_file(path: Path, folder: Path) -> bool:
     return path.suffix in (".csv", ".txt") and any("point" in part.casefold() for part in near)
 
 
-def _named_as(raw: RawAnnotations, features: Mapping[str, object]) -> RawAnnotations:
-    """ActivityNet's own file leaves out the "v_" that its videos' files begin with."""
-    names = raw.recordings
+def _named_as(annotations: Annotations, features: Mapping[str, object]) -> Annotations:
+    """Adds the prefix "v_" of ActivityNet's video files, which its annotation file lacks."""
+    names = annotations.recordings
     if not features or any(name in features for name in names):
-        return raw
+        return annotations
     if not any(f"v_{name}" in features for name in names):
-        return raw
-    return dataclasses.replace(raw, recordings={f"v_{name}": one for name, one in names.items()})
+        return annotations
+    recordings = {f"v_{name}": one for name, one in names.items()}
+    return dataclasses.replace(annotations, recordings=recordings)
 
 
 def _without_ambiguous(
-    raw: RawAnnotations,
-) -> tuple[RawAnnotations, dict[str, tuple[tuple[float, float], ...]]]:
-    """Sets apart instances that are labelled as of no clear class: that is no class to learn."""
-    if AMBIGUOUS not in raw.classes:
-        return raw, {}
+    annotations: Annotations,
+) -> tuple[Annotations, dict[str, tuple[tuple[float, float], ...]]]:
+    """Separates instances of the class "Ambiguous", which is no class to learn."""
+    if AMBIGUOUS not in annotations.classes:
+        return annotations, {}
     apart, recordings = {}, {}
-    for name, recording in raw.recordings.items():
+    for name, recording in annotations.recordings.items():
         kept = [one for one in recording.instances if one.label != AMBIGUOUS]
         other = [one for one in recording.instances if one.label == AMBIGUOUS]
         if other:
             apart[name] = tuple((one.start_s, one.end_s) for one in other)
         recordings[name] = dataclasses.replace(recording, instances=tuple(kept))
-    classes = tuple(label for label in raw.classes if label != AMBIGUOUS)
-    return dataclasses.replace(raw, recordings=recordings, classes=classes), apart
+    classes = tuple(label for label in annotations.classes if label != AMBIGUOUS)
+    return dataclasses.replace(annotations, recordings=recordings, classes=classes), apart

@@ -1,4 +1,4 @@
-"""Loads the data set that a config names."""
+"""Loads the data set of a config."""
 
 import dataclasses
 import inspect
@@ -13,10 +13,10 @@ from tal_jax.data import recordings
 from tal_jax.data.annotations import Annotations, load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import read_manifest
-from tal_jax.data.point_distributions import LAWS, generate_points
+from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS, generate_points
 from tal_jax.data.recordings import Dataset
 from tal_jax.datasets import doctor, hapt, layouts, own_layout, watch
-from tal_jax.datasets.benchmarks import NO_POINTS, POINTS_OF_FILE, load_field
+from tal_jax.datasets.benchmarks import NO_POINTS, POINTS_OF_FILE, load_benchmark
 
 DATA_VARIABLE = "TAL_JAX_DATA"
 
@@ -28,8 +28,8 @@ def load_dataset(
     """Loads the data set of a config.
 
     Args:
-      config: of a run; its section `data` names the data set and tells it what it can be told.
-      data: the folder where data sets lie; the environment variable `TAL_JAX_DATA` by default.
+      config: of a run; its section `data` has the data set's name and settings.
+      data: the folder of data sets; the environment variable `TAL_JAX_DATA` by default.
 
     Raises:
       ValueError: if the data set or a setting of it is unknown, it cannot be found, or a file of it
@@ -52,7 +52,7 @@ def load_dataset(
 def _load_watch(
     data: Path | None, *, seed: int, points: str, shuffles: int, stride_s: float, window_s: float
 ) -> Dataset:
-    """The embedded recordings; no folder is needed."""
+    """Loads the embedded recordings, which need no folder."""
     del data
     return watch.load(
         seed=seed, points=points, shuffles=shuffles, stride_s=stride_s, window_s=window_s
@@ -68,11 +68,11 @@ def _load_hapt(
     window_s: float,
     cut_s: tuple[float, ...] = (),
 ) -> Dataset:
-    """HAPT, in `data/hapt` or `data` itself."""
+    """Loads HAPT, in `data/hapt` or `data` itself."""
     if data is None:
         raise ValueError(
-            f"hapt: where is it? Give the folder that holds `hapt` with --data or {DATA_VARIABLE}; "
-            "it comes from https://archive.ics.uci.edu/dataset/341"
+            f"hapt: no folder given, expected the one that contains `hapt` as --data or "
+            f"{DATA_VARIABLE}; it is available at https://archive.ics.uci.edu/dataset/341"
         )
     folder = data if (data / "RawData").is_dir() else data / "hapt"
     return hapt.load(
@@ -102,10 +102,10 @@ def _load_folder(
     path = folder_path(data, folder)
     if is_own(path) and not annotations:
         dataset = _load_own(path, points, seed, train_subset, test_subset)
-    elif points not in (*LAWS, POINTS_OF_FILE, NO_POINTS):
-        raise ValueError(_unknown_law(points))
+    elif points not in (*POINT_DISTRIBUTIONS, POINTS_OF_FILE, NO_POINTS):
+        raise ValueError(_unknown_points(points))
     else:
-        dataset = load_field(
+        dataset = load_benchmark(
             layouts.find_layout(path, annotations=annotations, allow_pickle=allow_pickle),
             points=points,
             seed=seed,
@@ -120,15 +120,15 @@ def _load_folder(
 
 
 def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
-    """Where a folder of features lies: `folder`, from `data` on if that is given.
+    """Returns the path of a folder of features: `folder`, relative to `data` if given.
 
     Raises:
       ValueError: if neither is given.
     """
     if not data and not folder:
         raise ValueError(
-            f"folder: where is it? Give the folder of features with --data or {DATA_VARIABLE}, or "
-            "set data.folder"
+            f"folder: none given, expected the folder of features as --data, {DATA_VARIABLE} or "
+            "data.folder"
         )
     return Path(data or ".") / folder
 
@@ -139,16 +139,16 @@ def examine(
     *,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> doctor.Diagnosis:
-    """Examines the folder of features that a config would train on, see `doctor.diagnose`.
+    """Validates the folder of features of a config, see `doctor.diagnose`.
 
     Raises:
-      ValueError: if the config's data set is no folder, or the folder is not there.
+      ValueError: if the config's data set is no folder, or the folder does not exist.
     """
     settings = config.data
     try:
         layout = open_layout(config, data)
     except ValueError as error:
-        # A folder that is there, and cannot be made sense of, is what a doctor is for.
+        # An existing folder without a known layout is a finding, not an error of the call.
         if settings.name != "folder" or not _folder_of(config, data).is_dir():
             raise
         return doctor.Diagnosis("", {}, "", "", (doctor.Finding("error", str(error)),))
@@ -168,16 +168,14 @@ def open_layout(
     config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
     data: str | os.PathLike | None = None,
 ) -> layouts.Layout:
-    """Looks at the folder of a config, see `layouts.find_layout`.
+    """Detects the layout of a config's folder, see `layouts.find_layout`.
 
     Raises:
       ValueError: if the config's data set is no folder, or it cannot be read.
     """
     settings = config.data
     if settings.name != "folder":
-        raise ValueError(
-            f"config: data.name={settings.name!r}; expected 'folder', to look into one"
-        )
+        raise ValueError(f"config: data.name={settings.name!r}; expected 'folder'")
     return layouts.find_layout(
         _folder_of(config, data),
         annotations=settings.annotations,
@@ -190,12 +188,12 @@ def _folder_of(config, data: str | os.PathLike | None) -> Path:
 
 
 def clock_of(settings: ml_collections.ConfigDict | ml_collections.FrozenConfigDict) -> Grid:
-    """The clock of features that come without one."""
+    """Returns the clock of features without a `grid.json`."""
     return Grid(settings.fps, settings.stride_frames, settings.window_frames)
 
 
 def is_own(path: Path) -> bool:
-    """Whether a folder has this project's own layout."""
+    """Whether a folder has this project's layout."""
     return all(
         (path / name).is_file() for name in (own_layout.GRID_FILE, own_layout.ANNOTATION_FILE)
     )
@@ -206,7 +204,7 @@ def _load_own(path: Path, points: str, seed: int, train_subset: str, test_subset
     present = {r.subset for r in annotations.recordings.values() if r.instances}
     train_subset, test_subset = layouts.choose_subsets(sorted(present), train_subset, test_subset)
     if points not in (POINTS_OF_FILE, NO_POINTS):
-        annotations, notes = _draw_points(annotations, train_subset, law=points, seed=seed)
+        annotations, notes = _draw_points(annotations, train_subset, distribution=points, seed=seed)
     dataset = own_layout.load_folder(
         path,
         annotations=annotations,
@@ -241,28 +239,29 @@ def _check_settings(
             raise ValueError(f"config: data.{key} is missing; the data set {name!r} needs it")
 
 
-def _unknown_law(law: str) -> str:
+def _unknown_points(points: str) -> str:
     return (
-        f"config: data.points={law!r}; expected one of {', '.join(LAWS)}, "
+        f"config: data.points={points!r}; expected one of {', '.join(POINT_DISTRIBUTIONS)}, "
         f"{POINTS_OF_FILE!r} for the points in the annotations or a point file, or {NO_POINTS!r} "
         "for video-level labels alone"
     )
 
 
 def _draw_points(
-    annotations: Annotations, train_subset: str, *, law: str, seed: int
+    annotations: Annotations, train_subset: str, *, distribution: str, seed: int
 ) -> tuple[Annotations, tuple[str, ...]]:
-    """Draws the points of the training recordings; a note says so where that replaces others."""
-    if law not in LAWS:
-        raise ValueError(_unknown_law(law))
+    """Draws the points of the training recordings, with a note if that replaces others."""
+    if distribution not in POINT_DISTRIBUTIONS:
+        raise ValueError(_unknown_points(distribution))
     train = {n: r for n, r in annotations.recordings.items() if r.subset == train_subset}
     instances = [instance for recording in train.values() for instance in recording.instances]
     if any(instance.start_s is None for instance in instances):
         raise ValueError(
-            f"config: data.points={law!r}, but training instances have no segment to draw a point "
-            f"in; expected {POINTS_OF_FILE!r}, for the points in the annotations"
+            f"config: data.points={distribution!r}, but training instances have no segment to draw "
+            f"a point in; expected {POINTS_OF_FILE!r}, for the points in the annotations"
         )
-    drawn = generate_points(dataclasses.replace(annotations, recordings=train), law=law, seed=seed)
+    train_annotations = dataclasses.replace(annotations, recordings=train)
+    drawn = generate_points(train_annotations, distribution=distribution, seed=seed)
     replaced = sum(instance.point_s is not None for instance in instances)
     note = (
         f"{replaced} points of the annotations were replaced by drawn ones; train on them with "

@@ -1,13 +1,13 @@
-"""A folder of features as a data set.
+"""This project's layout of a data set: a folder of features, their clock and their annotations.
 
-What lies in the folder::
+The files of the folder::
 
     grid.json            {"fps": 25, "stride_frames": 16, "window_frames": 16}
     annotations.json     see `tal_jax.data.annotations`
     recording_1.npy      [T, D] float32 or float16
     recording_2.npy      ...
 
-Features stay on disk until they are needed.
+Features are read when needed.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from tal_jax.data.recordings import (
     class_notes,
     count_names,
     label_pairs,
-    points_of,
+    supervise,
 )
 
 GRID_FILE = "grid.json"
@@ -48,23 +48,22 @@ def load_folder(
     test_subset: str = "test",
     labels_only: bool = False,
 ) -> Dataset:
-    """Reads a folder of features and the annotations of its recordings.
+    """Loads a folder of features and the annotations of its recordings.
 
     Args:
-      folder: where the features and their `grid.json` lie.
-      annotations: an annotation file, or annotations that were already read (and given points by
-        `generate_points`, say); `annotations.json` in the folder by default.
-      train_subset: what the annotations call the recordings to train on. Each of their instances
-        needs a point.
-      test_subset: what they call the recordings to test on. Each of their instances needs a
-        segment. Published files differ: GTEA, BEOID and ActivityNet test on "validation", THUMOS14
-        trains on "Validation" and tests on "Test".
-      labels_only: training recordings get the classes that they hold, and no points; their
-        instances need neither a point nor a segment.
+      folder: the folder of the features and their `grid.json`.
+      annotations: an annotation file, or annotations, such as those with points of
+        `generate_points`; `annotations.json` in the folder by default.
+      train_subset: subset of the training recordings. Each of their instances needs a point.
+      test_subset: subset of the test recordings. Each of their instances needs a segment. Published
+        files differ: GTEA, BEOID and ActivityNet test on "validation", THUMOS14 trains on
+        "Validation" and tests on "Test".
+      labels_only: training recordings get their video classes and no points; their instances need
+        neither a point nor a segment.
 
     Returns:
-      The data set. An annotated recording without features, and features without annotations, are
-      left out and named in the notes; so is a test subset that has no recording at all.
+      The data set. Annotated recordings without features, features without annotations, and a test
+      subset without recordings are left out and named in the notes.
 
     Raises:
       ValueError: if the folder, the grid or the annotations cannot be read, the two subsets are
@@ -83,16 +82,24 @@ def load_folder(
         annotations = folder / ANNOTATION_FILE
     if not isinstance(annotations, Annotations):
         annotations = load_annotations(annotations)
+
+    def load(name: str) -> Recording:
+        duration_s = annotations.recordings[name].duration_s
+        return Recording(name, open_features([feature_path(folder, name)]), grid, duration_s)
+
     train_names, test_names, notes = _split(folder, annotations, train_subset, test_subset)
     dataset = Dataset(
         classes=annotations.classes,
         train=tuple(
-            _load_labelled(folder, name, grid, annotations)
-            if labels_only
-            else _load_clicked(folder, name, grid, annotations)
+            supervise(
+                load(name),
+                annotations.recordings[name],
+                annotations.classes,
+                labels_only=labels_only,
+            )
             for name in train_names
         ),
-        test=tuple(_load(folder, name, grid, annotations) for name in test_names),
+        test=tuple(map(load, test_names)),
         ground_truth=ground_truth_of(annotations, test_names),
         overlapping=label_pairs(annotations),
     )
@@ -101,7 +108,7 @@ def load_folder(
 
 
 def load_grid(path: str | os.PathLike) -> Grid:
-    """Reads a `grid.json`; raises ValueError naming the file if it is missing or not a grid."""
+    """Reads a `grid.json`; raises a ValueError with the file if it is missing or no grid."""
     try:
         return Grid.from_dict(files.read_json(path))
     except ValueError as error:
@@ -112,7 +119,7 @@ def feature_path(folder: str | os.PathLike, name: str) -> Path:
     """Returns a recording's file in a folder.
 
     Raises:
-      ValueError: if the name is no file's name, or would lead out of the folder.
+      ValueError: if the name is no file's name, or would be outside the folder.
     """
     if not name or name in (".", "..") or set(name) & set("/\\\0:"):
         raise ValueError(f"recording name {name!r}: expected a file's name without a folder")
@@ -129,10 +136,10 @@ def write_folder(
     """Writes a folder that `load_folder` reads.
 
     Args:
-      folder: where to; made where missing.
-      features: `[T, D]` features of each recording, by its name.
-      grid: their clock.
-      annotations: what is known of the recordings.
+      folder: the folder, which is created if missing.
+      features: `[T, D]` features of each recording, by name.
+      grid: the clock of the features.
+      annotations: of the recordings.
 
     Raises:
       ValueError: if a name cannot be a file's name.
@@ -149,7 +156,7 @@ def write_folder(
 def _split(
     folder: Path, annotations: Annotations, train_subset: str, test_subset: str
 ) -> tuple[list[str], list[str], list[str]]:
-    """Returns the training and the test recordings that have features, and what was left out."""
+    """Returns the training and test recordings with features, and notes on what is left out."""
     present = {path.stem for path in folder.glob("*.npy")}
     chosen, notes = {}, []
     for subset in (train_subset, test_subset):
@@ -182,7 +189,7 @@ def _split(
 def _unused(
     present: set[str], annotations: Annotations, train_subset: str, test_subset: str
 ) -> list[str]:
-    """Returns a line for the features of other subsets, and one for those of no recording."""
+    """Returns a note on the features of other subsets, and one on those of no recording."""
     notes = []
     others = [
         name
@@ -197,19 +204,3 @@ def _unused(
     if unknown:
         notes.append(f"left out {count_names(unknown)}: features without annotations")
     return notes
-
-
-def _load(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
-    duration_s = annotations.recordings[name].duration_s
-    return Recording(name, open_features([feature_path(folder, name)]), grid, duration_s)
-
-
-def _load_clicked(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
-    points = points_of(name, annotations.recordings[name], annotations.classes)
-    return dataclasses.replace(_load(folder, name, grid, annotations), points=points)
-
-
-def _load_labelled(folder: Path, name: str, grid: Grid, annotations: Annotations) -> Recording:
-    held = {instance.label for instance in annotations.recordings[name].instances}
-    labels = tuple(sorted(annotations.classes.index(label) for label in held))
-    return dataclasses.replace(_load(folder, name, grid, annotations), labels=labels)

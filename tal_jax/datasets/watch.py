@@ -1,14 +1,14 @@
-"""The embedded data set: physiotherapy exercises recorded by a smartwatch, joined into streams.
+"""The embedded data set: shoulder exercises recorded by a smartwatch, joined into streams.
 
 The signals are real: ten people did seven shoulder exercises with each arm, one exercise a
 recording, wearing a watch that took acceleration and rotation at 50 Hz (Burns et al., "Shoulder
-physiotherapy exercise recognition", 2018, https://arxiv.org/abs/1802.01489). The joins are ours:
-a recording of one exercise leaves nothing to localize, so each person's recordings are cut into
-bouts, shuffled, and joined into untrimmed streams. Five exercises are the classes; pendulum swings
+physiotherapy exercise recognition", 2018, https://arxiv.org/abs/1802.01489). The joins are not: a
+recording of one exercise has nothing to localize, so each person's recordings are cut into bouts,
+shuffled, and joined into untrimmed streams. Five exercises are the classes; pendulum swings
 and rows are unlabelled background that a model must learn not to report.
 
-The recordings come inside the package `seglearn`, which is never imported: its file is found, its
-sha256 compared, and only then is its pickle read.
+The recordings are part of the package `seglearn`, which is not imported: the sha256 of its file is
+checked before the pickle in it is read.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ CLASSES = tuple(sorted(set(EXERCISES) - set(BACKGROUND)))
 MIN_BOUT_S = 1.5
 MAX_BOUT_S = 20.0
 
-# What a random number is drawn for: a part of its seed, so that the draws do not depend on another.
+# Purposes of random numbers, as part of their seed, so that the draws are independent.
 _CUT, _CHOOSE, _ARRANGE = 1, 2, 3
 
 Recorded = Mapping[tuple[int, str, str], np.ndarray]  # (person, arm, exercise) -> [samples, 6]
@@ -61,15 +61,15 @@ Recorded = Mapping[tuple[int, str, str], np.ndarray]  # (person, arm, exercise) 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Bout:
-    """A piece of one exercise, the same in every stream that it is joined into."""
+    """A piece of one exercise, the same in every stream that contains it."""
 
     exercise: str
     signal: np.ndarray  # [samples, 6]
-    point_s: float  # its click, counted from its start
+    point_s: float  # its point label, from its start
 
     @property
     def duration_s(self) -> float:
-        """How long it lasts."""
+        """Its duration in seconds."""
         return len(self.signal) / FPS
 
 
@@ -87,26 +87,26 @@ def load(
     """Composes the streams: people 1 to 7 to train on, 8 to 10 to test on.
 
     Args:
-      seed: of cuts, points, choices of classes and orders. Each is drawn on its own: more shuffles
-        only add streams, and another law only moves points.
-      points: the law of the points, see `generate_points`.
-      shuffles: training streams of each person and arm; test people have one. A bout that is in
-        several of them has the same point in all. Two use every recording of a class once.
+      seed: of cuts, points, choices of classes and orders, which are independent: more shuffles
+        only add streams, and another distribution only moves points.
+      points: the point distribution, see `generate_points`.
+      shuffles: training streams of each person and arm; test people have one. A bout in several of
+        them has the same point in all. Two use every recording of a class once.
       stride_s: seconds between snippets.
-      window_s: seconds that the features of a snippet see.
+      window_s: seconds of the window of a snippet's features.
 
     Returns:
       The data set, with features standardised on the training streams.
 
     Raises:
-      ValueError: if the recordings are not installed or not the expected ones, the law is unknown,
-        or `shuffles` is below 1.
+      ValueError: if the recordings are not installed or not the expected ones, the distribution is
+        unknown, or `shuffles` is below 1.
     """
     if shuffles < 1:
         raise ValueError(f"watch: shuffles is {shuffles!r}, expected 1 or more")
     recorded = read_recordings()
-    train = compose(recorded, TRAIN_PEOPLE, seed=seed, law=points, shuffles=shuffles)
-    test = compose(recorded, TEST_PEOPLE, seed=seed, law=points, shuffles=1)
+    train = compose(recorded, TRAIN_PEOPLE, seed=seed, distribution=points, shuffles=shuffles)
+    test = compose(recorded, TEST_PEOPLE, seed=seed, distribution=points, shuffles=1)
 
     def describe(name: str, stream: Stream) -> Recording:
         signal = np.concatenate([bout.signal for bout in stream])
@@ -130,7 +130,7 @@ def load(
 
 
 def read_recordings() -> Recorded:
-    """Reads the recordings that the installed package `seglearn` carries.
+    """Reads the recordings of the installed package `seglearn`.
 
     Raises:
       ValueError: if the package is not installed, or its file is not the expected one.
@@ -161,26 +161,28 @@ def read_recordings() -> Recorded:
 
 
 def compose(
-    recorded: Recorded, people: Sequence[int], *, seed: int, law: str, shuffles: int
+    recorded: Recorded, people: Sequence[int], *, seed: int, distribution: str, shuffles: int
 ) -> dict[str, Stream]:
-    """Joins the bouts of each person and arm into streams, in which neighbours differ in exercise.
+    """Joins the bouts of each person and arm into streams; neighbours differ in exercise.
 
     Args:
-      recorded: what `read_recordings` returned.
-      people: whose recordings.
-      seed: of all that is drawn.
-      law: law of the points.
+      recorded: from `read_recordings`.
+      people: numbers of the people.
+      seed: of all random draws.
+      distribution: the point distribution.
       shuffles: streams of each person and arm.
 
     Returns:
-      The streams by name. All hold the background exercises; of the classes, one arm's stream holds
-      one to four, and the other arm's stream of the same shuffle holds the rest.
+      The streams by name. All contain the background exercises; of the classes, one arm's stream
+      contains one to four, and the other arm's stream of the same shuffle the others.
     """
     streams = {}
     for person in people:
         for arm in ARMS:
             bouts = {
-                exercise: _bouts(recorded, person, arm, exercise, seed=seed, law=law)
+                exercise: _bouts(
+                    recorded, person, arm, exercise, seed=seed, distribution=distribution
+                )
                 for exercise in EXERCISES
             }
             for shuffle in range(shuffles):
@@ -197,7 +199,7 @@ def compose(
 
 
 def annotate(streams: Mapping[str, Stream], *, subset: str) -> Annotations:
-    """Returns where the bouts of the classes lie in each stream."""
+    """Returns the segments of the bouts of the classes in each stream."""
     recordings = {}
     for name, stream in streams.items():
         starts = _starts(stream)
@@ -214,10 +216,10 @@ def annotate(streams: Mapping[str, Stream], *, subset: str) -> Annotations:
 def cut(num_samples: int, rng: np.random.Generator) -> list[tuple[int, int]]:
     """Cuts a recording into bouts of log-uniform 1.5 to 20 s.
 
-    The last bout is what is left; less than 1.5 s is joined to the bout before.
+    The last bout is the remainder; less than 1.5 s is joined to the previous bout.
 
     Returns:
-      Half-open ranges of samples that follow each other from 0 to `num_samples`.
+      Consecutive half-open ranges of samples from 0 to `num_samples`.
     """
     edges = [0]
     while edges[-1] < num_samples:
@@ -229,10 +231,9 @@ def cut(num_samples: int, rng: np.random.Generator) -> list[tuple[int, int]]:
 
 
 def arrange(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """Draws an order in which neighbours have different labels.
+    """Draws a random order in which neighbours have different labels.
 
-    A label that more than every second element has cannot be kept apart: a random part of its
-    surplus is left out.
+    Of a label with more than half of the elements, the surplus, chosen at random, is left out.
 
     Args:
       labels: label of each element.
@@ -263,7 +264,7 @@ def arrange(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
 
 
 def _leaves_an_order(counts: Mapping[str, int], label: str) -> bool:
-    """Whether, with `label` placed next, the rest can still be placed with neighbours apart."""
+    """Whether the rest can be ordered with different neighbours after `label` comes next."""
     rest = sum(counts.values()) - 1
     if counts[label] == 0 or counts[label] - 1 > rest // 2:
         return False
@@ -271,16 +272,17 @@ def _leaves_an_order(counts: Mapping[str, int], label: str) -> bool:
 
 
 def _bouts(
-    recorded: Recorded, person: int, arm: str, exercise: str, *, seed: int, law: str
+    recorded: Recorded, person: int, arm: str, exercise: str, *, seed: int, distribution: str
 ) -> list[Bout]:
-    """Cuts one recording and draws a point in each bout, before and apart from any shuffle."""
+    """Cuts one recording and draws a point in each bout, independently of shuffles."""
     signal = recorded[person, arm, exercise]
     rng = _rng(_CUT, seed, person, arm, EXERCISES.index(exercise))
     ranges = cut(len(signal), rng)
     name = f"person{person:02d}_{arm}/{exercise}"
     instances = tuple(Instance(exercise, first / FPS, last / FPS) for first, last in ranges)
     recording = RecordingAnnotation("train", len(signal) / FPS, instances)
-    clicked = generate_points(Annotations((exercise,), {name: recording}), law=law, seed=seed)
+    annotations = Annotations((exercise,), {name: recording})
+    clicked = generate_points(annotations, distribution=distribution, seed=seed)
     return [
         Bout(exercise, signal[first:last], instance.point_s - instance.start_s)
         for (first, last), instance in zip(ranges, clicked.recordings[name].instances, strict=True)
@@ -288,7 +290,7 @@ def _bouts(
 
 
 def _choose_classes(person: int, arm: str, shuffle: int, *, seed: int) -> list[str]:
-    """Deals the classes out to the two arms, and the other way round in the next shuffle."""
+    """Splits the classes between the two arms, swapped in the next shuffle."""
     rng = _rng(_CHOOSE, seed, person, ARMS[0], shuffle // 2)
     deck = [CLASSES[i] for i in rng.permutation(len(CLASSES))]
     count = int(rng.integers(1, len(CLASSES)))

@@ -1,6 +1,7 @@
-"""Training windows: long recordings cut into short ones, each with labels of its own.
+"""Cuts long training recordings into windows with their own video-level labels.
 
-Where every recording holds nearly every class, the labels of whole recordings teach nothing.
+Where every recording contains nearly every class, video-level labels of whole recordings are no
+supervision.
 """
 
 import dataclasses
@@ -11,8 +12,8 @@ import numpy as np
 from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.recordings import Recording
 
-# A person who says what a window holds sees an action from about this long on.
-MIN_SEEN_S = 1.0
+# A person who labels a window notices an action of about this length.
+MIN_VISIBLE_S = 1.0
 
 
 def cut_recording(
@@ -23,18 +24,18 @@ def cut_recording(
     cut_s: tuple[float, float],
     seed: int,
 ) -> list[Recording]:
-    """Cuts a training recording into windows that follow each other.
+    """Cuts a training recording into consecutive windows.
 
-    A window holds a class if at least `MIN_SEEN_S` of an instance of it lie in the window, or all
-    of a shorter one.
+    A window is labelled with a class if it contains at least `MIN_VISIBLE_S` of one of its
+    instances, or all of a shorter one.
 
     Args:
-      recording: with its points, if it has any.
-      annotation: its instances, with starts and ends; only labels of windows come from it.
+      recording: with its points, if any.
+      annotation: its instances with segments, used only for the labels of the windows.
       classes: names of the classes.
-      cut_s: shortest and longest window in seconds; lengths are uniform between. A rest that is
-        shorter than that is joined to the window before.
-      seed: of the cuts; each recording has its own by its name.
+      cut_s: shortest and longest window in seconds; lengths are uniform between. A shorter
+        remainder is joined to the previous window.
+      seed: of the cuts, which also depend on the recording's name.
 
     Returns:
       The windows as recordings, named after the second at which they start.
@@ -69,8 +70,8 @@ def _window(
     end_s = recording.duration_s if at_end else float(recording.grid.to_seconds(float(last)))
     labels = set()
     for instance in annotation.instances:
-        seen_s = min(instance.end_s, end_s) - max(instance.start_s, start_s)
-        if seen_s > 0 and seen_s >= min(MIN_SEEN_S, instance.end_s - instance.start_s):
+        visible_s = min(instance.end_s, end_s) - max(instance.start_s, start_s)
+        if visible_s > 0 and visible_s >= min(MIN_VISIBLE_S, instance.end_s - instance.start_s):
             labels.add(classes.index(instance.label))
     points = tuple(
         dataclasses.replace(point, time_s=point.time_s - start_s)

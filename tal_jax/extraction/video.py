@@ -16,6 +16,7 @@ import os
 import types
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -53,6 +54,11 @@ class VideoInfo:
     num_frames: int
     codec: str
     rotation_degrees: int
+
+
+def has_video_suffix(path: str | os.PathLike) -> bool:
+    """Whether a file's name ends like that of a video."""
+    return Path(path).suffix.lower() in SUFFIXES
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:

@@ -1,37 +1,28 @@
-"""ELAN's `.eaf`, an XML file a recording: annotations in tiers, in milliseconds.
+"""ELAN's `.eaf`, one XML file per recording: annotations in tiers, in milliseconds.
 
-Tiers cannot hold annotations that overlap, and annotations must last. So segments stand in the tier
-"actions" and, where they overlap, in "actions 2" and so on; points stand in tiers of the
-linguistic type "point", as annotations of one millisecond. The label is the value of the
-annotation, or the name of the tier where the value is empty. The classes are a controlled
-vocabulary, so that ELAN offers them; the name, the duration and the subset of the recording are
-properties of the document.
+Annotations of a tier cannot overlap and must have a length. So segments are in the tier "actions"
+and, where they overlap, in "actions 2" and so on; points are in tiers of the linguistic type
+"point", as annotations of one millisecond. The label is the value of the annotation, or the name of
+the tier where the value is empty. The classes are a controlled vocabulary, which ELAN offers for
+input; the name, the duration and the subset of the recording are properties of the document.
 
-A file ends in a comment with the sha256 of the bytes before it. ELAN drops comments when it saves,
-and an edit of the text changes the digest: without a comment that matches, a file was changed or
-comes from elsewhere.
+A written file ends in a comment with the sha256 of the bytes before it. ELAN drops comments when it
+saves, and an edit of the text changes the digest: a file without a matching comment was changed or
+has another origin.
 """
 
 import datetime
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
-from xml.parsers import expat
 
-from tal_jax.data.raw_annotations import RawRecording
-from tal_jax.formats.labels import (
-    Labels,
-    Span,
-    collect,
-    instances_of,
-    is_video,
-    number,
-    recording_name,
-    spans_of,
-)
+from tal_jax.data.annotations import Annotations, RecordingAnnotation
+from tal_jax.data.files import to_number
+from tal_jax.extraction.video import has_video_suffix
+from tal_jax.formats.labels import Span, collect, instances_of, recording_name, spans_of
 
 _PROPERTY = "tal_jax:"
 _MILLISECONDS = 1000  # in a second
@@ -42,17 +33,17 @@ _POINT, _SEGMENT, _CLASSES = "point", "segment", "classes"
 
 def read_elan(
     path: str | os.PathLike, *, tiers: Sequence[str] = (), subset: str = "train"
-) -> Labels:
+) -> Annotations:
     """Reads an `.eaf` file.
 
     Args:
       path: the file.
-      tiers: names of the tiers to read; all that are aligned with time by default.
-      subset: of the recording, where the file does not tell it.
+      tiers: names of the tiers to read; all time-aligned ones by default.
+      subset: of the recording, where the file has none.
 
     Raises:
       ValueError: if the file cannot be read, is not ELAN's, has a DOCTYPE, lacks one of the tiers,
-        or a time in it is none.
+        or a time in it is no number.
     """
     root = _parse(path)
     if root.tag != "ANNOTATION_DOCUMENT":
@@ -73,43 +64,41 @@ def read_elan(
         unaligned += without
         used += [tier.get("TIER_ID", "")] if found else []
     instances, joined = instances_of(spans, str(path))
-    told = _properties(root)
-    duration = told.get("duration_s")
-    recording = RawRecording(
-        subset=told.get("subset", subset),
-        duration_s=None if duration is None else number(duration, f"{path}: duration"),
+    properties = _properties(root)
+    duration = properties.get("duration_s")
+    recording = RecordingAnnotation(
+        subset=properties.get("subset", subset),
+        duration_s=None if duration is None else to_number(duration, f"{path}: duration"),
         instances=instances,
     )
     notes = []
     if unaligned:
-        notes.append(f"annotations without a time of their own, left out: {unaligned}")
+        notes.append(f"annotations without a time, left out: {unaligned}")
     if len(used) > 1 and not set(map(_stem, used)) <= {"actions", "points"}:
-        notes.append(f"labels of several tiers together: {', '.join(used)}")
-    name = told.get("recording") or _media_name(root) or Path(path).stem
-    return collect(
-        "ELAN", str(path), {name: recording}, classes=_classes(root), joined=joined, notes=notes
-    )
+        notes.append(f"labels of several tiers, merged: {', '.join(used)}")
+    name = properties.get("recording") or _media_name(root) or Path(path).stem
+    return collect(str(path), {name: recording}, classes=_classes(root), joined=joined, notes=notes)
 
 
 def to_elan(
     path: str | os.PathLike,
     name: str,
-    recording: RawRecording,
+    recording: RecordingAnnotation,
     *,
     classes: Sequence[str],
     media: Path | None = None,
 ) -> bytes:
-    """The content of the `.eaf` of one recording.
+    """Returns the content of the `.eaf` of one recording.
 
     Args:
-      path: of the file, to which the media is given relatively.
+      path: of the file, which the path of the media is relative to.
       name: of the recording.
-      recording: what is known of it.
+      recording: its annotation.
       classes: all classes, which become the controlled vocabulary.
       media: its video or sound, which ELAN opens.
 
     Raises:
-      ValueError: if a label holds a character that XML cannot.
+      ValueError: if a label contains a character that XML does not allow.
     """
     root = ElementTree.Element(
         "ANNOTATION_DOCUMENT",
@@ -141,8 +130,8 @@ def to_elan(
                 TIME_SLOT_REF2=ids[1],
             )
             _add(annotation, "ANNOTATION_VALUE").text = span.label
-    # Slots stand in the order of time.
-    order[:] = sorted(order, key=lambda slot: int(slot.get("TIME_VALUE")))
+    # ELAN expects slots in order of time.
+    order[:] = sorted(order, key=lambda slot: int(slot.get("TIME_VALUE", 0)))
     for type_name in (_SEGMENT, _POINT):
         _add(
             root,
@@ -158,13 +147,15 @@ def to_elan(
     content = f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'.encode()
     try:
         _parse_bytes(content)
-    except expat.ExpatError as error:
-        raise ValueError(f"{path}: {name}: a name or a label holds what XML cannot") from error
+    except ElementTree.ParseError as error:
+        raise ValueError(
+            f"{path}: {name}: a name or a label contains a character that XML does not allow"
+        ) from error
     return content + _mark(content)
 
 
 def is_unchanged(content: bytes) -> bool:
-    """Whether the content of an `.eaf` is as it was written here."""
+    """Whether the content of an `.eaf` was written by this module and not changed since."""
     before, start, _ = content.rpartition(_MARK)
     return start != b"" and content == before + _mark(before)
 
@@ -174,13 +165,13 @@ def _mark(content: bytes) -> bytes:
     return b"%b%b -->\n" % (_MARK, digest.encode())
 
 
-def _tiers(spans: Iterable[Span]) -> list[tuple[str, str, list[Span]]]:
-    """Spreads spans over tiers, `(name, type, spans)`, so that none overlap in one of them."""
+def _tiers(spans: Sequence[Span]) -> list[tuple[str, str, list[Span]]]:
+    """Distributes spans over tiers, `(name, type, spans)`, without overlap in any of them."""
     tiers = []
     for name, type_name in (("actions", _SEGMENT), ("points", _POINT)):
         rows: list[list[Span]] = [[]]
         of_type = [span for span in spans if (span.start < span.end) == (type_name == _SEGMENT)]
-        for span in sorted(of_type, key=lambda span: (span.start, span.end)):
+        for span in of_type:
             free = (row for row in rows if not row or _end(row[-1]) <= span.start)
             row = next(free, None)
             if row is None:
@@ -201,17 +192,17 @@ def _end(span: Span) -> int:
 def _read_tier(
     tier: ElementTree.Element, times: dict[str | None, str | None], source: str
 ) -> tuple[list[tuple[str, float, float]], int]:
-    """Returns `(label, start_s, end_s)` of the tier's annotations, and how many have no time."""
+    """Returns `(label, start_s, end_s)` of the tier's annotations, and the number without time."""
     name, spans, unaligned = tier.get("TIER_ID", ""), [], 0
     for annotation in tier.iter("ANNOTATION"):
         aligned = annotation.find("ALIGNABLE_ANNOTATION")
         refs = ("TIME_SLOT_REF1", "TIME_SLOT_REF2")
         slots = [None if aligned is None else times.get(aligned.get(ref)) for ref in refs]
-        if None in slots:
+        if aligned is None or None in slots:
             unaligned += 1
             continue
         start_s, end_s = (
-            number(slot, f"{source}: tier {name!r}: time") / _MILLISECONDS for slot in slots
+            to_number(slot, f"{source}: tier {name!r}: time") / _MILLISECONDS for slot in slots
         )
         is_point = tier.get("LINGUISTIC_TYPE_REF") == _POINT
         label = (aligned.findtext("ANNOTATION_VALUE") or "").strip() or name
@@ -222,7 +213,7 @@ def _read_tier(
 def _add_header(
     root: ElementTree.Element,
     name: str,
-    recording: RawRecording,
+    recording: RecordingAnnotation,
     media: Path | None,
     path: str | os.PathLike,
 ) -> None:
@@ -233,11 +224,11 @@ def _add_header(
             header,
             "MEDIA_DESCRIPTOR",
             MEDIA_URL=media.resolve().as_uri(),
-            MIME_TYPE="video/mp4" if is_video(media) else "audio/x-wav",
+            MIME_TYPE="video/mp4" if has_video_suffix(media) else "audio/x-wav",
             RELATIVE_MEDIA_URL=f"./{relative}",
         )
-    told = {"recording": name, "subset": recording.subset, "duration_s": recording.duration_s}
-    for key, value in told.items():
+    properties = {"recording": name, "subset": recording.subset, "duration_s": recording.duration_s}
+    for key, value in properties.items():
         if value is not None:
             _add(header, "PROPERTY", NAME=f"{_PROPERTY}{key}").text = str(value)
 
@@ -263,7 +254,7 @@ def _add(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTre
 
 
 def _classes(root: ElementTree.Element) -> list[str]:
-    """The classes of a file that was written here, in their order."""
+    """Returns the classes of a file that this module wrote, in their order."""
     for vocabulary in root.iter("CONTROLLED_VOCABULARY"):
         if vocabulary.get("CV_ID") == _CLASSES:
             return [value.text for value in vocabulary.iter("CVE_VALUE") if value.text]
@@ -292,28 +283,23 @@ def _stem(tier: str) -> str:
 def _parse(path: str | os.PathLike) -> ElementTree.Element:
     try:
         return _parse_bytes(Path(path).read_bytes())
-    except (OSError, expat.ExpatError) as error:
+    except (OSError, ElementTree.ParseError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ValueError(f"cannot read {path}: {reason}; expected ELAN's XML") from error
     except _Doctype:
         raise ValueError(
-            f"{path}: has a DOCTYPE, which ELAN's files do not have and which can hide harm"
+            f"{path}: has a DOCTYPE, which ELAN's files do not have and which can be harmful"
         ) from None
 
 
 class _Doctype(Exception):
-    """Met in XML; without one there are no entities to expand and no other file to read."""
+    """A DOCTYPE in XML; without one, there are no entities to expand and no other files to read."""
+
+
+class _Builder(ElementTree.TreeBuilder):
+    def doctype(self, *_: str | None) -> None:
+        raise _Doctype
 
 
 def _parse_bytes(content: bytes) -> ElementTree.Element:
-    def refuse(*_):
-        raise _Doctype
-
-    builder, parser = ElementTree.TreeBuilder(), expat.ParserCreate()
-    parser.buffer_text = True
-    parser.StartDoctypeDeclHandler = refuse
-    parser.StartElementHandler = builder.start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(content, True)
-    return builder.close()
+    return ElementTree.fromstring(content, ElementTree.XMLParser(target=_Builder()))

@@ -1,14 +1,12 @@
-"""What the label files of all tools have in common: spans of time, a list for each recording."""
+"""Functions shared by the label formats: spans of time, and the files of recordings."""
 
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from tal_jax.data.annotations import Instance
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, classes_of
 from tal_jax.data.point_sets import join_clicks
-from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
 from tal_jax.extraction import tables, video
 
 _SOUNDS = (".wav", ".mp3", ".flac", ".ogg", ".m4a", ".aac", ".opus")
@@ -16,23 +14,8 @@ _MEDIA = (*video.SUFFIXES, *tables.SUFFIXES, *_SOUNDS)
 
 
 @dataclasses.dataclass(frozen=True)
-class Labels:
-    """What a label file says.
-
-    Attributes:
-      annotations: the instances of each recording; durations and subsets where the file tells them.
-      scores: a score for each instance of each recording, where these are detections.
-      notes: what was left out or is not as it was, a line each.
-    """
-
-    annotations: RawAnnotations
-    scores: dict[str, tuple[float, ...]] | None = None
-    notes: tuple[str, ...] = ()
-
-
-@dataclasses.dataclass(frozen=True)
 class Span:
-    """A label in whole units of a format's time; one of no length is a point."""
+    """A label in integer units of a format's time; one without length is a point."""
 
     label: str
     start: int
@@ -40,38 +23,30 @@ class Span:
     score: float | None = None
 
 
-def spans_of(
-    instances: Sequence[Instance],
-    *,
-    per_second: float,
-    scores: Sequence[float] | None = None,
-    shortest: int = 1,
-) -> list[Span]:
-    """Rounds instances to whole units; one with a segment and a point becomes two spans.
+def spans_of(instances: Sequence[Instance], *, per_second: float, shortest: int = 1) -> list[Span]:
+    """Rounds instances to integer units, in order of time.
 
     Args:
-      instances: those without any time become nothing.
-      per_second: units in a second.
-      scores: of the instances.
-      shortest: units of the shortest segment.
+      instances: one with a segment and a point becomes two spans, one without any time none.
+      per_second: units per second.
+      shortest: least units of a segment.
 
     >>> spans_of([Instance("jump", 1.0, 2.5, 1.25)], per_second=1000)
     [Span(label='jump', start=1000, end=2500, score=None), \
 Span(label='jump', start=1250, end=1250, score=None)]
     """
     spans = []
-    for index, instance in enumerate(instances):
-        score = None if scores is None else scores[index]
+    for instance in instances:
         low, high = 0, math.inf
-        if instance.start_s is not None:
+        if instance.start_s is not None and instance.end_s is not None:
             low = round(instance.start_s * per_second)
             high = max(round(instance.end_s * per_second), low + shortest)
-            spans.append(Span(instance.label, low, high, score))
+            spans.append(Span(instance.label, low, high, instance.score))
         if instance.point_s is not None:
             # Rounding must not move a point out of its segment.
             point = min(max(round(instance.point_s * per_second), low), high - 1)
-            spans.append(Span(instance.label, point, point, score))
-    return spans
+            spans.append(Span(instance.label, int(point), int(point), instance.score))
+    return sorted(spans, key=lambda span: (span.start, span.end))
 
 
 def instances_of(
@@ -80,14 +55,16 @@ def instances_of(
     """Makes instances of `(label, start_s, end_s)`; points go into segments of their class.
 
     Returns:
-      The instances, and how many points went into segments.
+      The instances, and the number of points that went into segments.
 
     Raises:
       ValueError: if a span begins before 0 or ends before it begins, or a label is empty.
 
-    >>> instances_of([("jump", 1.0, 2.5), ("jump", 1.25, 1.25), ("jump", 9.0, 9.0)], "a.txt")[0]
-    (Instance(label='jump', start_s=1.0, end_s=2.5, point_s=1.25), \
-Instance(label='jump', start_s=None, end_s=None, point_s=9.0))
+    >>> instances, joined = instances_of(
+    ...     [("jump", 1.0, 2.5), ("jump", 1.25, 1.25), ("jump", 9.0, 9.0)], "a.txt"
+    ... )
+    >>> [(one.start_s, one.end_s, one.point_s) for one in instances], joined
+    ([(1.0, 2.5, 1.25), (None, None, 9.0)], 1)
     """
     segments, clicks = [], []
     for label, start_s, end_s in spans:
@@ -107,74 +84,70 @@ Instance(label='jump', start_s=None, end_s=None, point_s=9.0))
 
 
 def collect(
-    kind: str,
     source: str,
-    recordings: Mapping[str, RawRecording],
+    recordings: Mapping[str, RecordingAnnotation],
     *,
     classes: Iterable[str] = (),
     joined: int = 0,
     notes: Iterable[str] = (),
-) -> Labels:
-    """Puts together what a reader has found.
+    detections: bool = False,
+) -> Annotations:
+    """Makes annotations of what a reader found.
 
     Args:
-      kind: of the file.
       source: the path.
       recordings: by name.
-      classes: the file's own list; those that it lacks come behind, sorted.
+      classes: classes listed in the file; others that occur follow, sorted.
       joined: number of points that went into segments.
-      notes: a line each.
+      notes: one line each.
+      detections: whether the instances are detections, with scores.
     """
-    occurring = {i.label for recording in recordings.values() for i in recording.instances}
     listed = tuple(dict.fromkeys(classes))
+    occurring = classes_of(recordings)
     lines = [f"{source}: {note}" for note in notes]
     if joined:
         lines.append(f"{source}: points put into the segment of their class around them: {joined}")
-    raw = RawAnnotations(
-        kind=kind,
-        source=source,
+    return Annotations(
+        classes=(*listed, *(label for label in occurring if label not in listed)),
         recordings=dict(recordings),
-        classes=(*listed, *sorted(occurring - set(listed))),
+        detections=detections,
+        source=source,
+        notes=tuple(lines),
     )
-    return Labels(raw, notes=tuple(lines))
 
 
-def losses(labels: Labels, *keeps: str) -> list[str]:
-    """Tells what a format has no place for.
+def losses(labels: Annotations, *keeps: str) -> list[str]:
+    """Lists what a format cannot hold.
 
     Args:
-      labels: what is to be written.
+      labels: the labels to write.
       keeps: what the format can hold of "subsets", "durations", "classes", "empty", "labels",
         "both" and "scores".
 
     Returns:
-      A line each of what is there and would not be read again.
+      One line each for what is lost on reading the file again.
     """
-    raw = labels.annotations
-    every = [i for recording in raw.recordings.values() for i in recording.instances]
+    every, recordings = labels.instances, labels.recordings.values()
     found = {
-        "subsets": (len({r.subset for r in raw.recordings.values()}) > 1, "subsets"),
-        "durations": (any(r.duration_s for r in raw.recordings.values()), "durations"),
+        "subsets": (len({r.subset for r in recordings}) > 1, "subsets"),
+        "durations": (any(r.duration_s for r in recordings), "durations"),
         "classes": (
-            set(raw.classes) != {instance.label for instance in every},
+            set(labels.classes) != {instance.label for instance in every},
             "classes without an instance",
         ),
-        "empty": (
-            any(not recording.instances for recording in raw.recordings.values()),
-            "recordings without an instance",
-        ),
+        "empty": (any(not r.instances for r in recordings), "recordings without an instance"),
         "labels": (
             any(i.start_s is None and i.point_s is None for i in every),
             "instances without a time",
         ),
-        "scores": (labels.scores is not None, "scores"),
+        "scores": (labels.detections, "scores"),
     }
-    lost = [words for key, (is_there, words) in found.items() if is_there and key not in keeps]
-    if raw.overlapping:
+    lost = [words for key, (present, words) in found.items() if present and key not in keeps]
+    if labels.overlapping:
         lost.append("pairs of classes that may overlap")
-    if raw.point_law is not None:
+    if labels.point_distribution is not None:
         lost.append("how the points were drawn")
-    lines = [f"left out, for the format has no place for them: {', '.join(lost)}"] if lost else []
+    lines = [f"left out, since the format cannot hold it: {', '.join(lost)}"] if lost else []
     both = sum(i.start_s is not None and i.point_s is not None for i in every)
     if both and "both" not in keeps:
         lines.append(
@@ -197,33 +170,13 @@ def recording_name(path: str) -> str:
 
 
 def find_media(folder: str | Path, name: str) -> Path | None:
-    """Returns the video, table or sound of a recording in a folder, if one lies there."""
+    """Returns the video, table or sound file of a recording in a folder, if there is one."""
     for suffix in _MEDIA:
         for spelled in (suffix, suffix.upper()):
             path = Path(folder) / f"{name}{spelled}"
             try:
                 if path.is_file():
                     return path
-            except OSError:  # no name of a file, such as one of a thousand letters
+            except OSError:  # no valid file name, such as one of a thousand letters
                 return None
     return None
-
-
-def is_video(path: Path) -> bool:
-    """Whether a file's name is that of a video."""
-    return path.suffix.lower() in video.SUFFIXES
-
-
-def number(value: Any, what: str) -> float:
-    """Returns a number of seconds that a file spells as a number or as text.
-
-    Raises:
-      ValueError: if it is not a finite number.
-    """
-    try:
-        found = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        found = math.nan
-    if not math.isfinite(found):
-        raise ValueError(f"{what} is {value!r}, expected a finite number of seconds")
-    return found

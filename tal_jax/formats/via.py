@@ -1,110 +1,132 @@
 """Projects of the VGG Image Annotator 3 (its video annotator), `.json`.
 
-A label is a temporal segment `"z": [start, end]` in seconds whose attribute `"av"` tells the class.
-VIA has no points of its own; here they are segments of no length, and a `"z": [time]` of others is
-read as one.
+A label is a temporal segment `"z": [start, end]` in seconds; its attribute `"av"` holds the class.
+VIA has no points: they are written as segments without length, and `"z": [time]` is read as one.
 """
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from tal_jax.data import files
-from tal_jax.data.raw_annotations import RawRecording
+from tal_jax.data.annotations import Annotations, RecordingAnnotation
+from tal_jax.extraction.video import has_video_suffix
 from tal_jax.formats.labels import (
-    Labels,
     collect,
     find_media,
     instances_of,
-    is_video,
     losses,
-    number,
     recording_name,
     spans_of,
 )
 
-_SEGMENT, _MARKER = "FILE1_Z2_XY0", "FILE1_Z1_XY0"  # what an attribute is anchored to
+_SEGMENT, _MARKER = "FILE1_Z2_XY0", "FILE1_Z1_XY0"  # anchors of attributes
 _CHECKBOX, _RADIO, _SELECT = 2, 3, 4  # types of attributes whose values are options
 _VIDEO, _SOUND = 4, 8
 _MICROSECONDS = 10**6
 
 
-def read_via(values: Mapping[str, Any], path: str | os.PathLike, *, subset: str) -> Labels:
-    """Reads what was read from a project's JSON.
+class _Project(msgspec.Struct):
+    attribute: dict[str, Any]
+    file: dict[str, Any]
+    metadata: dict[str, Any]
+    view: dict[str, Any]
+
+
+class _Attribute(msgspec.Struct):
+    anchor_id: str
+    aname: Any = None
+    type: Any = None
+    options: dict[str, Any] = {}
+
+
+class _File(msgspec.Struct):
+    fname: str
+
+
+class _Metadata(msgspec.Struct):
+    z: list[files.Number]
+    av: dict[str, Any] = {}
+    vid: Any = None
+    xy: Any = None
+
+
+class _View(msgspec.Struct):
+    fid_list: list[Any]
+
+
+def read_via(values: Any, path: str | os.PathLike, *, subset: str) -> Annotations:
+    """Parses a project.
 
     Args:
-      values: the object.
+      values: the project's JSON.
       path: of the file, for messages.
       subset: of the recordings.
 
     Raises:
-      ValueError: if a part is missing or a time is none.
+      ValueError: if a part is missing or a time is no number.
     """
     source = str(path)
-    parts = {
-        key: files.get_value(values, key, Mapping, source)
-        for key in ("attribute", "file", "metadata", "view")
-    }
-    attribute_id, others = _label_attribute(parts["attribute"], source)
-    options = files.get_value(
-        parts["attribute"][attribute_id], "options", Mapping, f"{source}: attribute"
-    )
-    names = _names(parts["view"], parts["file"], source)
+    project = files.convert(values, _Project, source)
+    attributes = files.convert_each(project.attribute, _Attribute, f"{source}: attribute")
+    temporal = [key for key, one in attributes.items() if one.anchor_id in (_SEGMENT, _MARKER)]
+    if not temporal:
+        raise ValueError(f"{source}: no attribute of temporal segments, expected one for the class")
+    attribute = attributes[temporal[0]]
+    names = _names(project, source)
     spans: dict[str, list[tuple[str, float, float]]] = {name: [] for name in names.values()}
-    spatial = nameless = 0
-    for key, entry in parts["metadata"].items():
-        where = f"{source}: metadata {key}"
-        z = files.get_value(entry, "z", list, where)
-        if len(z) not in (1, 2) or entry.get("xy"):
+    spatial = unlabelled = 0
+    where = f"{source}: metadata"
+    for key, one in files.convert_each(project.metadata, _Metadata, where, strict=False).items():
+        if len(one.z) not in (1, 2) or one.xy:
             spatial += 1
             continue
-        value = files.get_value(entry, "av", Mapping, where).get(attribute_id, "")
-        labels = _labels(value, options, parts["attribute"][attribute_id].get("type"))
-        nameless += not labels
-        name = names.get(str(entry.get("vid")))
+        labels = _labels(one.av.get(temporal[0], ""), attribute)
+        unlabelled += not labels
+        name = names.get(str(one.vid))
         if name is None:
-            raise ValueError(f"{where}: no view {entry.get('vid')!r}, expected one of its file")
-        start_s, end_s = (number(one, f"{where}: time") for one in (z[0], z[-1]))
-        spans[name] += [(label, start_s, end_s) for label in labels]
+            raise ValueError(f"{where}: {key}: no view {one.vid!r}, expected one of its file")
+        spans[name] += [(label, one.z[0], one.z[-1]) for label in labels]
     recordings, joined = {}, 0
     for name, found in spans.items():
         instances, count = instances_of(found, f"{source}: {name}")
-        recordings[name], joined = RawRecording(subset=subset, instances=instances), joined + count
+        recordings[name] = RecordingAnnotation(subset, instances=instances)
+        joined += count
+    others = [str(attributes[key].aname or key) for key in temporal[1:]]
     counted = {
         "labels of regions or of whole files, left out": spatial,
-        "temporal segments without a label, left out": nameless,
+        "temporal segments without a label, left out": unlabelled,
     }
     notes = [f"{words}: {count}" for words, count in counted.items() if count]
     notes += [f"attributes beside the first one, left out: {', '.join(others)}"] if others else []
-    classes = [str(option) for option in options.values()]
-    return collect("VIA 3", source, recordings, classes=classes, joined=joined, notes=notes)
+    classes = map(str, attribute.options.values())
+    return collect(source, recordings, classes=classes, joined=joined, notes=notes)
 
 
-def write_via(path: str | os.PathLike, labels: Labels, *, folder: Path) -> list[str]:
-    """Writes labels as a VIA 3 project; returns what it has no place for, a line each.
+def write_via(path: str | os.PathLike, labels: Annotations, *, folder: Path) -> list[str]:
+    """Writes labels as a VIA 3 project; returns what the format cannot hold, a line each.
 
     Args:
       path: the file.
-      labels: what to write.
-      folder: where recordings lie, whose files are then named with their suffixes.
+      labels: the labels.
+      folder: the folder of the recordings, whose files the project refers to.
     """
-    raw = labels.annotations
-    options = {str(index): label for index, label in enumerate(raw.classes)}
+    options = {str(index): label for index, label in enumerate(labels.classes)}
     option_of = {label: option for option, label in options.items()}
     media, metadata = {}, {}
-    for index, (name, recording) in enumerate(raw.recordings.items(), start=1):
+    for index, (name, recording) in enumerate(labels.recordings.items(), start=1):
         file = find_media(folder, name)
         media[str(index)] = {
             "fid": str(index),
             "fname": file.name if file else name,
-            "type": _VIDEO if file is None or is_video(file) else _SOUND,
+            "type": _VIDEO if file is None or has_video_suffix(file) else _SOUND,
             "loc": 1,  # a local file, which VIA asks for
             "src": "",
         }
-        spans = spans_of(recording.instances, per_second=_MICROSECONDS)
-        for span in sorted(spans, key=lambda span: (span.start, span.end)):
+        for span in spans_of(recording.instances, per_second=_MICROSECONDS):
             metadata[f"{index}_{len(metadata):08d}"] = {
                 "vid": str(index),
                 "flg": 0,
@@ -152,40 +174,24 @@ def write_via(path: str | os.PathLike, labels: Labels, *, folder: Path) -> list[
     return losses(labels, "classes", "empty")
 
 
-def _label_attribute(attributes: Mapping[str, Any], source: str) -> tuple[str, list[str]]:
-    """Returns the key of the first attribute of temporal segments, and the names of the others."""
-    temporal = [
-        key
-        for key, attribute in attributes.items()
-        if files.get_value(attribute, "anchor_id", str, f"{source}: attribute {key}")
-        in (_SEGMENT, _MARKER)
-    ]
-    if not temporal:
-        raise ValueError(f"{source}: no attribute of temporal segments, expected one for the class")
-    return temporal[0], [str(attributes[key].get("aname", key)) for key in temporal[1:]]
-
-
-def _names(views: Mapping[str, Any], media: Mapping[str, Any], source: str) -> dict[str, str]:
+def _names(project: _Project, source: str) -> dict[str, str]:
     """Returns the recording's name of each view."""
+    media = files.convert_each(project.file, _File, f"{source}: file")
     names = {}
-    for key, view in views.items():
-        fids = files.get_value(view, "fid_list", list, f"{source}: view {key}")
-        if len(fids) == 1 and str(fids[0]) in media:
-            file = media[str(fids[0])]
-            names[key] = recording_name(
-                files.get_value(file, "fname", str, f"{source}: file {fids[0]}")
-            )
+    for key, view in files.convert_each(project.view, _View, f"{source}: view").items():
+        if len(view.fid_list) == 1 and str(view.fid_list[0]) in media:
+            names[key] = recording_name(media[str(view.fid_list[0])].fname)
     if len(set(names.values())) < len(names):
         raise ValueError(f"{source}: two files of one name, expected different recordings")
     return names
 
 
-def _labels(value: Any, options: Mapping[str, Any], kind: Any) -> list[str]:
-    """Returns the labels that an attribute's value tells; none where it is empty."""
-    if kind == _CHECKBOX:
+def _labels(value: Any, attribute: _Attribute) -> list[str]:
+    """Returns the labels of an attribute's value, none if it is empty."""
+    if attribute.type == _CHECKBOX:
         chosen = [option for option in str(value).split(",") if option]
     else:
         chosen = [str(value)] if value else []
-    if kind in (_CHECKBOX, _RADIO, _SELECT):
-        chosen = [str(options.get(option, option)) for option in chosen]
+    if attribute.type in (_CHECKBOX, _RADIO, _SELECT):
+        chosen = [str(attribute.options.get(option, option)) for option in chosen]
     return [label.strip() for label in chosen if label.strip()]

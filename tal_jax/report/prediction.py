@@ -104,11 +104,11 @@ def _is_unchanged(output: Path, results: Path) -> bool:
     """Whether a file has the digest that `results` records: the JSON beside it, or the file."""
     try:
         content = files.read_json(results)
-        digests = files.get_value(content, "files", Mapping, str(results))
+        digests = files.convert_each(content["files"], str, str(results))
         if output == results:
             return digests[output.name] == _digest(content)
         return digests[output.name] == _file_digest(output)
-    except (ValueError, KeyError):  # a JSON that is broken, or somebody else's
+    except (ValueError, KeyError, TypeError):  # a JSON that is broken, or somebody else's
         return False
 
 

@@ -9,8 +9,7 @@ import numpy as np
 
 from tal_jax.extraction import tables
 from tal_jax.extraction.tables import Table, read_table
-from tal_jax.extraction.video import probe
-from tal_jax.formats.labels import is_video
+from tal_jax.extraction.video import has_video_suffix, probe
 
 _BLOCK = 8  # how much coarser each level of an envelope is than the one before
 
@@ -30,7 +29,7 @@ class Source:
     @property
     def kind(self) -> str:
         """Either "video" or "signal"."""
-        return "video" if is_video(self.path) else "signal"
+        return "video" if has_video_suffix(self.path) else "signal"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +151,7 @@ class Envelope:
 
 def _is_recording(path: Path) -> bool:
     hidden = path.name.startswith(".")
-    return not hidden and (path.suffix.lower() in tables.SUFFIXES or is_video(path))
+    return not hidden and (path.suffix.lower() in tables.SUFFIXES or has_video_suffix(path))
 
 
 def _expected() -> str:

@@ -47,7 +47,7 @@ def test_reads_everything():
             )
         },
         overlapping=(("run", "jump"),),
-        point_law={"law": "uniform", "seed": 3},
+        point_distribution={"law": "uniform", "seed": 3},
     )
 
 
@@ -85,7 +85,7 @@ def test_round_trip_through_json(instances, law):
         classes=("run", "jump", "\u00fc \"'"),
         recordings={"a": RecordingAnnotation("train", 100.0, tuple(instances))},
         overlapping=(("run", "jump"),),
-        point_law=law,
+        point_distribution=law,
     )
     text = json.dumps(annotations_to_dict(annotations), allow_nan=False)
     assert parse_annotations(json.loads(text)) == annotations
@@ -99,8 +99,11 @@ BAD_RECORDINGS = {
     "all after the end": ({"label": "run", "segment": [10, 10.05]}, "the recording's 10 s"),
     "NaN": ({"label": "run", "segment": [math.nan, 2]}, "expected a finite number"),
     "string": ({"label": "run", "segment": ["1", "2"]}, "expected a finite number"),
-    "one number": ({"label": "run", "segment": [1]}, r"expected \[start, end\]"),
-    "no list": ({"label": "run", "segment": "12"}, r"expected \[start, end\]"),
+    "one number": (
+        {"label": "run", "segment": [1]},
+        r"segment is \[1\], expected a list of length 2",
+    ),
+    "no list": ({"label": "run", "segment": "12"}, "segment is '12', expected a list"),
     "point before": ({"label": "run", "segment": [3, 4], "point": 2}, r"within \[3.0, 4.0\)"),
     "point at the end": ({"label": "run", "segment": [3, 4], "point": 4}, r"within \[3.0, 4.0\)"),
     "point outside": ({"label": "run", "point": 10}, r"within \[0.0, 10.0\)"),

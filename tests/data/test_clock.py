@@ -101,7 +101,7 @@ def test_bad_dictionaries():
         Grid.from_dict({"fps": 25, "window_frames": 16})
     with pytest.raises(ValueError, match="unknown key 'stride'"):
         Grid.from_dict({**I3D.to_dict(), "stride": 16})
-    with pytest.raises(ValueError, match="got list, expected an object"):
+    with pytest.raises(ValueError, match=r"got \[25, 16, 16\], expected an object"):
         Grid.from_dict([25, 16, 16])
 
 

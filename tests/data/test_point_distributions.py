@@ -1,4 +1,4 @@
-"""Points lie in their instances, follow their law, and depend on their seed and place alone."""
+"""Points are in their instances, follow their distribution, depend on seed and place alone."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
-from tal_jax.data.point_distributions import LAWS, generate_points
+from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS, generate_points
 
 
 def make(num_recordings=3, num_instances=4):
@@ -28,18 +28,21 @@ def positions(annotations):
     )
 
 
-@pytest.mark.parametrize("law", LAWS)
-def test_points_lie_in_their_instances(law):
-    annotations = generate_points(make(20, 20), law=law, seed=0)
+@pytest.mark.parametrize("distribution", POINT_DISTRIBUTIONS)
+def test_points_lie_in_their_instances(distribution):
+    annotations = generate_points(make(20, 20), distribution=distribution, seed=0)
     assert ((positions(annotations) >= 0) & (positions(annotations) < 1)).all()
-    assert annotations.point_law == {"law": law, "seed": 0}
+    assert annotations.point_distribution == {"law": distribution, "seed": 0}
     # Everything but the points is as it was.
-    assert generate_points(make(20, 20), law=law, seed=0) == annotations
+    assert generate_points(make(20, 20), distribution=distribution, seed=0) == annotations
     assert annotations.recordings.keys() == make(20, 20).recordings.keys()
 
 
-def test_laws():
-    drawn = {law: positions(generate_points(make(50, 40), law=law, seed=1)) for law in LAWS}
+def test_distributions():
+    drawn = {
+        distribution: positions(generate_points(make(50, 40), distribution=distribution, seed=1))
+        for distribution in POINT_DISTRIBUTIONS
+    }
     # 2,000 draws: four standard errors of the mean and of the deviation.
     assert drawn["uniform"].mean() == pytest.approx(0.5, abs=4 * 0.289 / 2000**0.5)
     np.testing.assert_allclose(np.histogram(drawn["uniform"], 4, (0, 1))[0], 500, atol=80)
@@ -49,8 +52,8 @@ def test_laws():
 
 
 def test_seeds_and_places_differ():
-    first = positions(generate_points(make(), law="uniform", seed=0))
-    second = positions(generate_points(make(), law="uniform", seed=1))
+    first = positions(generate_points(make(), distribution="uniform", seed=0))
+    second = positions(generate_points(make(), distribution="uniform", seed=1))
     assert len(set(first.tolist() + second.tolist())) == 24
 
 
@@ -59,32 +62,36 @@ def test_independent_of_other_recordings():
     backwards = dict(reversed(annotations.recordings.items()))
     del backwards["r1"]
     some = generate_points(
-        dataclasses.replace(annotations, recordings=backwards), law="uniform", seed=0
+        dataclasses.replace(annotations, recordings=backwards), distribution="uniform", seed=0
     )
-    everything = generate_points(annotations, law="uniform", seed=0)
+    everything = generate_points(annotations, distribution="uniform", seed=0)
     for name, recording in some.recordings.items():
         assert recording == everything.recordings[name]
 
 
 def test_known_value():
     """A point that moves between versions would change every published number."""
-    annotations = generate_points(make(1, 1), law="uniform", seed=0)
+    annotations = generate_points(make(1, 1), distribution="uniform", seed=0)
     assert annotations.recordings["r0"].instances[0].point_s == 0.9836330009884006
 
 
 def test_half_open_where_rounding_reaches_the_end():
     tiny = np.nextafter(1.0, 2.0)
     recording = RecordingAnnotation("train", 2.0, (Instance("run", 1.0, float(tiny)),) * 50)
-    annotations = generate_points(Annotations(("run",), {"r": recording}), law="uniform", seed=0)
+    annotations = generate_points(
+        Annotations(("run",), {"r": recording}), distribution="uniform", seed=0
+    )
     assert {i.point_s for i in annotations.recordings["r"].instances} == {1.0}
 
 
 def test_refuses():
-    with pytest.raises(ValueError, match="unknown law 'middle', expected one of uniform, gaussian"):
-        generate_points(make(), law="middle", seed=0)
+    with pytest.raises(
+        ValueError, match="unknown distribution 'middle', expected one of uniform, gaussian"
+    ):
+        generate_points(make(), distribution="middle", seed=0)
     for seed in (-1, 0.5, None, True):
         with pytest.raises(ValueError, match="seed is .* expected a whole number"):
-            generate_points(make(), law="uniform", seed=seed)
+            generate_points(make(), distribution="uniform", seed=seed)
     recording = RecordingAnnotation("train", 2.0, (Instance("run", point_s=1.0),))
     with pytest.raises(ValueError, match="r: instance of 'run' has no segment"):
-        generate_points(Annotations(("run",), {"r": recording}), law="uniform", seed=0)
+        generate_points(Annotations(("run",), {"r": recording}), distribution="uniform", seed=0)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tal_jax.data.annotation_files import read_annotations
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -15,25 +16,22 @@ from tal_jax.data.annotations import (
     load_annotations,
 )
 from tal_jax.data.files import write_json
-from tal_jax.data.point_distributions import LAWS, generate_points
+from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS, generate_points
+from tal_jax.data.point_files import read_points, write_points
 from tal_jax.data.point_sets import (
-    PointSet,
     convert_points,
     join_clicks,
     known_frame_rates,
     make_points,
-    read_points,
-    write_points,
 )
-from tal_jax.data.raw_annotations import RawAnnotations, RawRecording, read_raw
 
 
 def raw_of(classes=("a", "b"), **recordings):
-    return RawAnnotations("ActivityNet json", "gt.json", recordings, classes)
+    return Annotations(classes, recordings, source="gt.json")
 
 
 def recording(*instances, subset="train", duration_s=10.0, frame_rate=None):
-    return RawRecording(subset, duration_s, frame_rate, instances)
+    return RecordingAnnotation(subset, duration_s, instances, frame_rate)
 
 
 def times(annotations, name):
@@ -43,12 +41,12 @@ def times(annotations, name):
 # --- making ---
 
 
-@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("law", POINT_DISTRIBUTIONS)
 def test_sound_annotations_get_the_points_of_the_generator(law):
     instances = (Instance("a", 1.0, 2.0, 1.9), Instance("b", 3.0, 9.0))
-    made, notes = make_points(raw_of(r=recording(*instances)), law=law, seed=3)
+    made = make_points(raw_of(r=recording(*instances)), distribution=law, seed=3)
     sound = Annotations(("a", "b"), {"r": RecordingAnnotation("train", 10.0, instances)})
-    assert made == generate_points(sound, law=law, seed=3) and notes == []
+    assert made == generate_points(sound, distribution=law, seed=3) and made.notes == ()
 
 
 @pytest.mark.parametrize(
@@ -58,12 +56,12 @@ def test_instances_without_a_point(segment):
     """They keep what they have otherwise, and move no other's point."""
     first, last = Instance("a", 1.0, 2.0), Instance("b", 3.0, 9.0)
     bad = raw_of(r=recording(first, Instance("a", *segment, point_s=1.0), last))
-    made, notes = make_points(bad, law="uniform", seed=0)
+    made = make_points(bad, distribution="uniform", seed=0)
     good = raw_of(r=recording(first, Instance("a", 1.0, 5.0), last))
-    expected = times(make_points(good, law="uniform", seed=0)[0], "r")
+    expected = times(make_points(good, distribution="uniform", seed=0), "r")
     assert times(made, "r") == [expected[0], None, expected[2]]
     assert made.recordings["r"].instances[1] == Instance("a", *segment)
-    assert notes == [
+    assert list(made.notes) == [
         "gt.json: instances without a point, their segment being missing, empty, backwards or "
         "outside the recording: 1"
     ]
@@ -71,19 +69,19 @@ def test_instances_without_a_point(segment):
 
 def test_segments_that_reach_out():
     raw = raw_of(r=recording(Instance("a", -1.0, 1.0), Instance("a", 8.0, 99.0)))
-    made, notes = make_points(raw, law="center", seed=0)
-    assert times(made, "r") == [0.5, 9.0] and notes == []
+    made = make_points(raw, distribution="center", seed=0)
+    assert times(made, "r") == [0.5, 9.0] and made.notes == ()
     assert made.recordings["r"].instances[1].end_s == 99.0
 
 
 def test_one_subset():
     old = Instance("a", 1.0, 3.0, 1.1)
     raw = raw_of(r=recording(old), s=recording(old, subset="Test"), t=recording(subset="Test"))
-    made, notes = make_points(raw, law="center", seed=0, subset="train")
-    assert times(made, "r") == [2.0] and times(made, "s") == [None] and notes == []
-    assert made.point_law == {"law": "center", "seed": 0}
+    made = make_points(raw, distribution="center", seed=0, subset="train")
+    assert times(made, "r") == [2.0] and times(made, "s") == [None] and made.notes == ()
+    assert made.point_distribution == {"law": "center", "seed": 0}
     with pytest.raises(ValueError, match="gt.json: no recording of subset 'test', .* 'Test', 'tr"):
-        make_points(raw, law="center", seed=0, subset="test")
+        make_points(raw, distribution="center", seed=0, subset="test")
 
 
 def test_missing_durations():
@@ -92,9 +90,9 @@ def test_missing_durations():
         s=recording(Instance("a"), duration_s=None),
         t=recording(),
     )
-    made, notes = make_points(raw, law="center", seed=0)
+    made = make_points(raw, distribution="center", seed=0)
     assert {name: r.duration_s for name, r in made.recordings.items()} == {"r": 3.0, "t": 10.0}
-    assert notes == [
+    assert list(made.notes) == [
         "gt.json: recordings without a duration, taken to end with their last instance: 1",
         "gt.json: recordings with neither a duration nor a time in it, left out: 1 (s)",
     ]
@@ -102,7 +100,7 @@ def test_missing_durations():
 
 def test_bad_seed():
     with pytest.raises(ValueError, match="seed is -1"):
-        make_points(raw_of(r=recording(Instance("a", 0.0, 1.0))), law="center", seed=-1)
+        make_points(raw_of(r=recording(Instance("a", 0.0, 1.0))), distribution="center", seed=-1)
 
 
 # --- putting clicks into instances ---
@@ -142,21 +140,23 @@ def test_converted():
         s=recording(subset="test", duration_s=None),
         t=recording(Instance("a", 0.0, 1.0), duration_s=None),
     )
-    points = PointSet(
-        "clicks.txt",
-        {
-            "r": (
-                Instance("b", point_s=2.0),
-                Instance("b", point_s=2.5),
-                Instance("a", point_s=9.0),
-            ),
-            "s": (Instance("c", point_s=4.0),),
-        },
-        {"law": "uniform", "seed": 0},
-        ("a note",),
+    clicks = (
+        Instance("b", point_s=2.0),
+        Instance("b", point_s=2.5),
+        Instance("a", point_s=9.0),
     )
-    converted, notes = convert_points(points, raw)
-    assert converted.classes == ("a", "b", "c") and converted.point_law == points.law
+    points = Annotations(
+        ("a", "b", "c"),
+        {"r": recording(*clicks), "s": recording(Instance("c", point_s=4.0))},
+        point_distribution={"law": "uniform", "seed": 0},
+        source="clicks.txt",
+        notes=("a note",),
+    )
+    converted = convert_points(points, raw)
+    assert (
+        converted.classes == ("a", "b", "c")
+        and converted.point_distribution == points.point_distribution
+    )
     assert converted.recordings["r"].instances == (
         Instance("a", 1.0, 3.0),
         Instance("b", 1.0, 3.0, 2.0),
@@ -165,7 +165,7 @@ def test_converted():
     )
     assert 4.0 < converted.recordings["s"].duration_s < 4.0001  # a point lies before the end
     assert converted.recordings["t"].duration_s == 1.0
-    assert notes == [
+    assert list(converted.notes) == [
         "a note",
         "clicks.txt: points in no instance of their class, or in one with another point, kept "
         "without a segment: 3",
@@ -191,17 +191,21 @@ def test_round_trip(tmp_path, suffix):
         r=recording(Instance("a", 1.0, 3.0), Instance("b", 1.0, 3.0), Instance("b")),
         s=recording(Instance("a", 2.0, 2.5)),
     )
-    made, _ = make_points(raw, law="uniform", seed=0)
+    made = make_points(raw, distribution="uniform", seed=0)
     path, rates = tmp_path / f"points{suffix}", {"r": 30.0, "s": 29.97}
     write_points(path, made, rates)
-    points = read_points(path, frame_rates=rates, raw=raw)
-    assert points.source == str(path) and points.notes == ()
-    assert points.law == ({"law": "uniform", "seed": 0} if suffix == ".json" else None)
-    converted, _ = convert_points(points, raw)
+    points, left_out = read_points(path, frame_rates=rates, annotations=raw)
+    assert points.source == str(path) and points.notes == () and left_out == {}
+    assert points.point_distribution == (
+        {"law": "uniform", "seed": 0} if suffix == ".json" else None
+    )
+    converted = convert_points(points, raw)
     for name in "rs":
         assert times(converted, name) == pytest.approx(times(made, name), abs=1e-12)
-    some = read_points(path, frame_rates={"r": 30.0}, raw=raw_of(r=recording()))
-    assert list(some.recordings) == ["r"] and len(some.recordings["r"]) == 2
+    known = raw_of(r=recording())
+    some, left_out = read_points(path, frame_rates={"r": 30.0}, annotations=known)
+    assert list(some.recordings) == ["r"] and len(some.instances) == 2
+    assert left_out == {"s": 1}
     assert some.notes == (f"{path}: points of recordings that gt.json lacks, left out: 1",)
 
 
@@ -211,7 +215,7 @@ def test_unknown_suffix(tmp_path):
 
 
 def test_written_json_can_be_trained_on(tmp_path):
-    made, _ = make_points(raw_of(r=recording(Instance("a", 1.0, 3.0))), law="uniform", seed=0)
+    made = make_points(raw_of(r=recording(Instance("a", 1.0, 3.0))), distribution="uniform", seed=0)
     write_points(tmp_path / "a.json", made, {})
     assert load_annotations(tmp_path / "a.json") == made
 
@@ -228,15 +232,15 @@ def real():
 
 def test_real_points_find_their_instances(real):
     """All that published points leave out are the four instances beyond the end of their video."""
-    raw = read_raw(real / "THUMOS14/gt_full.json")
+    raw = read_annotations(real / "THUMOS14/gt_full.json")
     rates = known_frame_rates(raw, real / "THUMOS14/fps_dict.json")
-    points = read_points(
-        real / "THUMOS14/point_gaussian/point_labels.csv", frame_rates=rates, raw=raw
+    points, _ = read_points(
+        real / "THUMOS14/point_gaussian/point_labels.csv", frame_rates=rates, annotations=raw
     )
-    converted, notes = convert_points(points, raw)
-    assert notes == []
-    made, notes = make_points(raw, law="gaussian", seed=0, subset="Validation")
-    assert notes[0].endswith(": 4")
+    converted = convert_points(points, raw)
+    assert converted.notes == ()
+    made = make_points(raw, distribution="gaussian", seed=0, subset="Validation")
+    assert made.notes[0].endswith(": 4")
     for name, recording in converted.recordings.items():
         if recording.subset == "Validation":
             assert [t is None for t in times(converted, name)] == [
@@ -245,11 +249,11 @@ def test_real_points_find_their_instances(real):
 
 
 def test_real_points_without_their_video(real):
-    raw = read_raw(real / "ActivityNet1.3/anet_anno_action.json")
-    points = read_points(
+    raw = read_annotations(real / "ActivityNet1.3/anet_anno_action.json")
+    points, left_out = read_points(
         real / "ActivityNet1.3/point_labels/point_gaussian.csv",
         frame_rates=known_frame_rates(raw),
-        raw=raw,
+        annotations=raw,
     )
-    assert sum(map(len, points.recordings.values())) == 13904 - 18
+    assert len(points.instances) == 13904 - 18 and sum(left_out.values()) == 18
     assert len(points.notes) == 1 and points.notes[0].endswith("lacks, left out: 18")

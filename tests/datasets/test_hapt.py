@@ -174,8 +174,8 @@ def test_labels_outside_their_recording(folder, row):
         hapt.load(folder)
 
 
-def test_unknown_law(folder):
-    with pytest.raises(ValueError, match="unknown law 'middle'"):
+def test_unknown_distribution(folder):
+    with pytest.raises(ValueError, match="unknown distribution 'middle'"):
         hapt.load(folder, points="middle")
 
 

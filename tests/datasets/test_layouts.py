@@ -155,7 +155,7 @@ def test_video_level_labels(written):
     assert not any(recording.points for recording in train)
 
 
-def test_drawn_points_follow_the_law(written):
+def test_drawn_points_follow_the_distribution(written):
     config = _config(written["joined"])
     config.data.points = "center"
     times = [[p.time_s for p in recording.points] for recording in load_dataset(config).train]
@@ -286,7 +286,7 @@ def test_points_of_unknown_classes_are_refused(joined):
 def test_points_with_a_wrong_frame_rate_are_refused(joined):
     for name in ("video_1", "video_2", "video_3"):
         _set(joined, name, fps=5.0)
-    with pytest.raises(ValueError, match="of 6 points lie outside of their recordings"):
+    with pytest.raises(ValueError, match="of 6 points are outside their recordings"):
         _load(joined)
 
 
@@ -365,15 +365,15 @@ PLANTED = {
     "features are neither float32 nor float16": lambda folder: _spoil(
         folder / "features/train/video_1.npy", lambda values: values.astype(np.float64)
     ),
-    "no snippet at all": lambda folder: _spoil(
+    "no snippets": lambda folder: _spoil(
         folder / "features/train/video_1.npy", lambda values: values[:0]
     ),
     "expected an .npy file of numbers": lambda folder: (
         folder / "features/train/video_2.npy"
     ).write_bytes(b"no array"),
     "train: nothing has features": lambda folder: shutil.rmtree(folder / "features/train"),
-    "lie outside of their recording": lambda folder: _set(folder, "video_2", fps=10.0),
-    "lie in no segment of their class": lambda folder: _set(
+    "are outside their recording": lambda folder: _set(folder, "video_2", fps=10.0),
+    "are in no segment of their class": lambda folder: _set(
         folder,
         "video_1",
         annotations=[{"label": name, "segment": [40, 41]} for name in ("Diving", "CliffDiving")],
@@ -384,7 +384,7 @@ PLANTED = {
     "test: 1 segments end before they start": lambda folder: _set(
         folder, "video_5", annotations=[{"label": "GolfSwing", "segment": [20, 10]}]
     ),
-    "classes of test recordings that none teaches: Running": lambda folder: _set(
+    "classes of test recordings without a training instance: Running": lambda folder: _set(
         folder, "video_5", annotations=[{"label": "Running", "segment": [10, 20]}]
     ),
     "lengths do not fit the clock; best of those tried: data.fps=10": lambda folder: [
@@ -430,13 +430,13 @@ PLANTED_WARNINGS = {
     "points without annotations": lambda folder: _append(
         folder / "point_labels/point_gaussian.csv", "Diving,1,2,video_77,1"
     ),
-    "segments begin after the end of their recording: they cannot be found": lambda folder: _set(
+    "segments begin after the end of their recording: they cannot be detected": lambda folder: _set(
         folder, "video_5", annotations=[{"label": "GolfSwing", "segment": [90, 91]}]
     ),
-    "segments last no time": lambda folder: _set(
+    "segments are empty": lambda folder: _set(
         folder, "video_5", annotations=[{"label": "GolfSwing", "segment": [9, 9]}]
     ),
-    "segments stand there twice": lambda folder: _set(
+    "segments occur twice": lambda folder: _set(
         folder, "video_5", annotations=[{"label": "GolfSwing", "segment": [9, 10]}] * 2
     ),
     "recordings without an annotation": lambda folder: _set(folder, "video_5", annotations=[]),

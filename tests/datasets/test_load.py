@@ -50,7 +50,7 @@ def test_folder_from_the_environment(tmp_path, monkeypatch):
         load_dataset(_folder_config("toy"), tmp_path / "elsewhere")
 
 
-def test_points_follow_the_law_and_the_seed(tmp_path):
+def test_points_follow_the_distribution_and_the_seed(tmp_path):
     toy.write(tmp_path)
     config = _folder_config(tmp_path)
     first = _points(load_dataset(config))
@@ -145,8 +145,8 @@ def test_shipped_configs_name_all_settings(tmp_path, monkeypatch):
             "data.shufles is no setting of the data set 'watch'; did you mean data.shuffles?",
         ),
         (_config("watch", stride_s=0.5, window_s=1.5), "data.shuffles is missing"),
-        (_config("hapt", stride_s=0.5, window_s=1.5), "hapt: where is it?"),
-        (_folder_config(), "folder: where is it?"),
+        (_config("hapt", stride_s=0.5, window_s=1.5), "hapt: no folder given"),
+        (_folder_config(), "folder: none given"),
         (_folder_config("/nowhere"), "/nowhere: no such folder"),
     ],
 )
@@ -156,7 +156,7 @@ def test_refusals(config, message):
     assert "\n" not in str(caught.value)
 
 
-def test_unknown_law(tmp_path):
+def test_unknown_distribution(tmp_path):
     toy.write(tmp_path)
     config = _folder_config(tmp_path)
     config.data.points = "central"

@@ -86,7 +86,9 @@ def test_points_can_be_generated(folder):
     with pytest.raises(ValueError, match="a: instance of 'run' .*generate_points"):
         load_folder(folder)
     annotations = load_annotations(folder / "annotations.json")
-    dataset = load_folder(folder, annotations=generate_points(annotations, law="center", seed=0))
+    dataset = load_folder(
+        folder, annotations=generate_points(annotations, distribution="center", seed=0)
+    )
     assert dataset.train[0].points == (Point(1.5, 1),)
 
 
@@ -217,7 +219,7 @@ def test_names_that_lead_elsewhere(folder, name):
     "text, message",
     [
         ('{"fps": 25}', "grid.json: grid: missing key 'stride_frames'"),
-        ("[]", "grid.json: grid: got list"),
+        ("[]", r"grid.json: grid: got \[\], expected an object"),
         ("{", "grid.json: Expecting"),
         (json.dumps({**GRID.to_dict(), "fps": -1}), "grid.json: grid: fps is -1"),
     ],

@@ -70,7 +70,9 @@ def test_arrangements_differ():
 
 def test_streams_keep_their_promises():
     people = (1, 2, 3)
-    streams = watch.compose(fake_recorded(people), people, seed=0, law="uniform", shuffles=4)
+    streams = watch.compose(
+        fake_recorded(people), people, seed=0, distribution="uniform", shuffles=4
+    )
     assert len(streams) == 3 * 2 * 4
     clicks = {}
     for name, stream in streams.items():
@@ -94,7 +96,7 @@ def test_streams_keep_their_promises():
 
 
 def test_two_shuffles_use_each_recording_of_a_class_once():
-    streams = watch.compose(fake_recorded([1]), [1], seed=3, law="center", shuffles=2)
+    streams = watch.compose(fake_recorded([1]), [1], seed=3, distribution="center", shuffles=2)
     starts = [
         tuple(bout.signal[0])
         for stream in streams.values()
@@ -113,20 +115,22 @@ def test_draws_are_independent():
         }
 
     recorded = fake_recorded((1, 2))
-    every = sketch(watch.compose(recorded, (1, 2), seed=0, law="uniform", shuffles=3))
-    assert every == sketch(watch.compose(recorded, (1, 2), seed=0, law="uniform", shuffles=3))
-    some = sketch(watch.compose(recorded, (2,), seed=0, law="uniform", shuffles=1))
+    every = sketch(watch.compose(recorded, (1, 2), seed=0, distribution="uniform", shuffles=3))
+    assert every == sketch(
+        watch.compose(recorded, (1, 2), seed=0, distribution="uniform", shuffles=3)
+    )
+    some = sketch(watch.compose(recorded, (2,), seed=0, distribution="uniform", shuffles=1))
     assert all(every[name] == stream for name, stream in some.items())
-    centre = sketch(watch.compose(recorded, (2,), seed=0, law="center", shuffles=1))
+    centre = sketch(watch.compose(recorded, (2,), seed=0, distribution="center", shuffles=1))
     for name, stream in centre.items():
         assert [bout[:2] for bout in stream] == [bout[:2] for bout in some[name]]
         assert all(point == pytest.approx(length / 100) for _, length, point in stream)
-    other = sketch(watch.compose(recorded, (2,), seed=1, law="uniform", shuffles=1))
+    other = sketch(watch.compose(recorded, (2,), seed=1, distribution="uniform", shuffles=1))
     assert all(other[name] != stream for name, stream in some.items())
 
 
 def test_annotations_say_where_the_bouts_lie():
-    streams = watch.compose(fake_recorded([8]), [8], seed=0, law="uniform", shuffles=1)
+    streams = watch.compose(fake_recorded([8]), [8], seed=0, distribution="uniform", shuffles=1)
     annotations = watch.annotate(streams, subset="test")
     for name, stream in streams.items():
         samples = np.concatenate([bout.signal for bout in stream])
@@ -171,7 +175,9 @@ def test_loaded_dataset(dataset):
 
 
 def test_points_lie_in_their_bouts(recorded, dataset):
-    streams = watch.compose(recorded, watch.TRAIN_PEOPLE, seed=0, law="uniform", shuffles=2)
+    streams = watch.compose(
+        recorded, watch.TRAIN_PEOPLE, seed=0, distribution="uniform", shuffles=2
+    )
     annotations = watch.annotate(streams, subset="train")
     for recording in dataset.train:
         instances = annotations.recordings[recording.name].instances
@@ -204,5 +210,5 @@ def test_other_file(tmp_path, monkeypatch, content):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="shuffles is 0, expected 1 or more"):
         watch.load(shuffles=0)
-    with pytest.raises(ValueError, match="unknown law 'middle'"):
+    with pytest.raises(ValueError, match="unknown distribution 'middle'"):
         watch.load(points="middle")

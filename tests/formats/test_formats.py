@@ -11,9 +11,13 @@ import hypothesis.strategies as st
 import pytest
 
 from tal_jax import formats
-from tal_jax.data.annotations import Instance, load_annotations
-from tal_jax.data.raw_annotations import RawAnnotations, RawRecording
-from tal_jax.formats.labels import Labels, recording_name
+from tal_jax.data.annotations import (
+    Annotations,
+    Instance,
+    RecordingAnnotation,
+    load_annotations,
+)
+from tal_jax.formats.labels import recording_name
 
 JUMP = Instance("jump", 3.1, 4.0, 3.4)
 RUN = Instance("run", point_s=20.2)
@@ -21,10 +25,10 @@ FALL = Instance("fall, «hard» & <fast> 跳", 5.0, 7.25)
 KINDS_OF_ONE = ["elan", "audacity"]
 
 
-def _labels(instances=(JUMP, RUN, FALL), **more) -> Labels:
+def _labels(instances=(JUMP, RUN, FALL), **more) -> Annotations:
     classes = tuple(dict.fromkeys(instance.label for instance in instances))
-    recording = RawRecording("train", 61.2, None, tuple(instances))
-    return Labels(RawAnnotations("test", "test", {"clip": recording, **more}, classes))
+    recording = RecordingAnnotation("train", 61.2, tuple(instances))
+    return Annotations(classes, {"clip": recording, **more})
 
 
 def _round_trip(path, labels, **options):
@@ -33,7 +37,7 @@ def _round_trip(path, labels, **options):
 
 
 def _sorted(labels, name="clip"):
-    instances = labels.annotations.recordings[name].instances
+    instances = labels.recordings[name].instances
     return sorted(instances, key=lambda i: (i.start_s if i.point_s is None else i.point_s, i.label))
 
 
@@ -48,9 +52,9 @@ def test_every_kind_keeps_labels(tmp_path, kind):
     both = kind in ("activitynet", "csv")
     assert any("a segment and a point" in note for note in notes) is not both
     assert any("put into the segment" in note for note in again.notes) is not both
-    assert again.annotations.recordings["clip"].subset == "train"
+    assert again.recordings["clip"].subset == "train"
     if kind not in ("audacity", "via"):
-        assert again.annotations.recordings["clip"].duration_s == 61.2
+        assert again.recordings["clip"].duration_s == 61.2
     else:
         assert any("durations" in note for note in notes)
 
@@ -58,29 +62,34 @@ def test_every_kind_keeps_labels(tmp_path, kind):
 @pytest.mark.parametrize("kind", ["activitynet", "csv", "label-studio", "via"])
 def test_kinds_with_many_recordings(tmp_path, kind):
     labels = _labels(
-        **{"quiet": RawRecording("train", 30.0), "video.v2": RawRecording("train", 9.5)}
+        **{
+            "quiet": RecordingAnnotation("train", 30.0),
+            "video.v2": RecordingAnnotation("train", 9.5),
+        }
     )
     again, _ = _round_trip(tmp_path / f"all{formats._SUFFIXES[kind]}", labels, kind=kind)
-    assert list(again.annotations.recordings) == ["clip", "quiet", "video.v2"]
-    assert again.annotations.recordings["quiet"].instances == ()
+    assert list(again.recordings) == ["clip", "quiet", "video.v2"]
+    assert again.recordings["quiet"].instances == ()
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_ONE)
 def test_one_recording_a_file(tmp_path, kind):
-    labels = _labels(**{"video.v2": RawRecording("train", 9.5, None, (RUN,))})
+    labels = _labels(**{"video.v2": RecordingAnnotation("train", 9.5, (RUN,))})
     suffix = formats._SUFFIXES[kind]
-    with pytest.raises(ValueError, match=f"all{suffix}: 2 recordings, of which {kind} holds one"):
+    with pytest.raises(ValueError, match=f"all{suffix}: 2 recordings, but {kind} holds one"):
         formats.write_labels(tmp_path / f"all{suffix}", labels)
     assert not list(tmp_path.iterdir())
     formats.write_labels(tmp_path / "all", labels, kind=kind)
     paths = sorted((tmp_path / "all").iterdir())
     assert [path.name for path in paths] == [f"clip{suffix}", f"video.v2{suffix}"]
     merged = formats.merge_labels([formats.read_labels(path) for path in paths])
-    assert list(merged.annotations.recordings) == ["clip", "video.v2"]
+    assert list(merged.recordings) == ["clip", "video.v2"]
     with pytest.raises(ValueError, match="'clip' is in .*clip.* and in .*clip"):
         formats.merge_labels([formats.read_labels(paths[0])] * 2)
     with pytest.raises(ValueError, match="recording name '../clip'"):
-        formats.write_labels(tmp_path / "all", _labels(**{"../clip": RawRecording()}), kind=kind)
+        formats.write_labels(
+            tmp_path / "all", _labels(**{"../clip": RecordingAnnotation()}), kind=kind
+        )
 
 
 RESOLUTION_S = {"elan": 1e-3, "audacity": 1e-6, "via": 1e-6, "label-studio": 1e-6, "csv": 0.0}
@@ -109,7 +118,7 @@ def test_times_are_exact_to_the_resolution(tmp_path_factory, kind, instances):
                 for i in group
                 if i.label == label
             )
-            for group in (instances, again.annotations.recordings["clip"].instances)
+            for group in (instances, again.recordings["clip"].instances)
         )
         assert len(before) == len(after)
         for column in (0, 1):
@@ -152,7 +161,7 @@ def test_a_point_stays_on_its_frame(tmp_path, rate):
     again, _ = _round_trip(
         tmp_path / "tasks.json", _labels(instances), kind="label-studio", frame_rate=rate
     )
-    found = [i.point_s * rate for i in again.annotations.recordings["clip"].instances]
+    found = [i.point_s * rate for i in again.recordings["clip"].instances]
     assert found == pytest.approx([frame + 0.5 for frame in range(0, 2000, 7)])
 
 
@@ -185,37 +194,32 @@ def test_elan_tiers_hold_no_overlap(tmp_path):
 
 
 def test_the_order_of_classes_stays(tmp_path):
-    labels = _labels()
-    raw = RawAnnotations(
-        "test", "test", labels.annotations.recordings, ("run", FALL.label, "jump", "z")
-    )
+    raw = Annotations(("run", FALL.label, "jump", "z"), _labels().recordings)
     for kind in ("elan", "via", "activitynet"):
         path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
-        again, _ = _round_trip(path, Labels(raw), kind=kind)
-        assert again.annotations.classes == raw.classes
+        again, _ = _round_trip(path, raw, kind=kind)
+        assert again.classes == raw.classes
 
 
 def test_losses_are_told(tmp_path):
-    raw = RawAnnotations(
-        "test",
-        "test",
-        {
-            "clip": RawRecording("train", 9.0, None, (Instance("a"), JUMP)),
-            "b": RawRecording("test"),
-        },
+    raw = Annotations(
         ("a", "jump", "never"),
+        {
+            "clip": RecordingAnnotation("train", 9.0, (Instance("a"), JUMP)),
+            "b": RecordingAnnotation("test"),
+        },
         (("a", "jump"),),
         {"law": "uniform", "seed": 0},
     )
-    notes = formats.write_labels(tmp_path / "out", Labels(raw), kind="audacity")
+    notes = formats.write_labels(tmp_path / "out", raw, kind="audacity")
     assert notes == [
-        "left out, for the format has no place for them: subsets, durations, classes without an "
+        "left out, since the format cannot hold it: subsets, durations, classes without an "
         "instance, instances without a time, pairs of classes that may overlap, how the points "
         "were drawn",
         "instances written as a segment and a point, which are joined when read here: 1",
     ]
-    assert formats.write_labels(tmp_path / "out.csv", Labels(raw)) == [
-        "left out, for the format has no place for them: classes without an instance, pairs of "
+    assert formats.write_labels(tmp_path / "out.csv", raw) == [
+        "left out, since the format cannot hold it: classes without an instance, pairs of "
         "classes that may overlap, how the points were drawn"
     ]
 
@@ -227,7 +231,7 @@ def test_audacity(tmp_path):
     text = "0.500000\t0.500000\tjump\n1.25\t2.75\tlong run\n\\\t1200.0\t3400.0\n\n"
     (tmp_path / "walk.txt").write_text(text)
     labels = formats.read_labels(tmp_path / "walk.txt", subset="test")
-    recording = labels.annotations.recordings["walk"]
+    recording = labels.recordings["walk"]
     assert recording.instances == (
         Instance("long run", 1.25, 2.75),
         Instance("jump", point_s=0.5),
@@ -241,7 +245,7 @@ def test_audacity(tmp_path):
 
 def test_click_list(tmp_path):
     (tmp_path / "clicks.txt").write_text("walk,2.5,jump\nrun,3,fall\n")
-    found = formats.read_labels(tmp_path / "clicks.txt").annotations.recordings
+    found = formats.read_labels(tmp_path / "clicks.txt").recordings
     assert found["walk"].instances == (Instance("jump", point_s=2.5),)
 
 
@@ -280,16 +284,16 @@ def test_elan(tmp_path):
     path = tmp_path / "mine.eaf"
     path.write_text(EAF)
     labels = formats.read_labels(path)
-    assert labels.annotations.recordings["session 1"].instances == (
+    assert labels.recordings["session 1"].instances == (
         Instance("jump", 0.5, 1.25),
         Instance("sitting", 1.25, 3.0),
     )
     assert labels.notes == (
-        f"{path}: annotations without a time of their own, left out: 2",
-        f"{path}: labels of several tiers together: behaviour, sitting",
+        f"{path}: annotations without a time, left out: 2",
+        f"{path}: labels of several tiers, merged: behaviour, sitting",
     )
     one = formats.read_labels(path, tiers=["behaviour"])
-    assert one.annotations.classes == ("jump",)
+    assert one.classes == ("jump",)
     with pytest.raises(ValueError, match="no tier 'x', expected one of 'behaviour', 'sitting'"):
         formats.read_labels(path, tiers=["x"])
 
@@ -366,10 +370,10 @@ def test_label_studio(tmp_path):
     ]
     path = tmp_path / "export.json"
     path.write_text(json.dumps(tasks))
-    with pytest.raises(ValueError, match=r"task 7: clip one: frames, and no frame rate"):
+    with pytest.raises(ValueError, match=r"task 7: clip one: frames without a frame rate"):
         formats.read_labels(path)
     labels = formats.read_labels(path, frame_rate=25)
-    found = labels.annotations.recordings
+    found = labels.recordings
     assert found["clip one"].instances == (Instance("Moving", 0.0, 2.0),)
     assert found["walk"].instances == (Instance("Jump", point_s=2.5),)
     assert found["talk"].instances == (Instance("Voice", 0.5, 1.5),)
@@ -415,7 +419,7 @@ def test_via(tmp_path):
     path = tmp_path / "via.json"
     path.write_text(json.dumps(_via()))
     labels = formats.read_labels(path)
-    assert labels.annotations.recordings["a clip"].instances == (
+    assert labels.recordings["a clip"].instances == (
         Instance("jump", 1.5, 2.125),
         Instance("Default", point_s=3.0),
     )
@@ -430,7 +434,7 @@ def test_tables_of_others(tmp_path):
     (tmp_path / "a.csv").write_text(
         "\ufeffVideo, Start,End,Label,extra\nclip,1,2.5,jump,x\nclip,3,3,run,\nb,,,,\n"
     )
-    found = formats.read_labels(tmp_path / "a.csv").annotations.recordings
+    found = formats.read_labels(tmp_path / "a.csv").recordings
     assert found["clip"].instances == (Instance("jump", 1.0, 2.5), Instance("run", point_s=3.0))
     assert found["b"].instances == ()
 
@@ -443,13 +447,14 @@ def test_detections(tmp_path):
     assert (tmp_path / "found.csv").read_text() == (
         "recording,subset,duration_s,label,start_s,end_s,point_s,score\nclip,,,jump,1.0,2.5,,0.75\n"
     )
-    assert formats.read_labels(tmp_path / "found.csv").scores == {"clip": (0.75,)}
+    again = formats.read_labels(tmp_path / "found.csv")
+    assert again.detections and [one.score for one in again.instances] == [0.75]
     assert formats.write_labels(tmp_path / "tasks.json", labels, kind="label-studio") == []
     [task] = json.loads((tmp_path / "tasks.json").read_text())
     [result] = task["predictions"][0]["result"]
     assert result["score"] == 0.75 and "annotations" not in task
     notes = formats.write_labels(tmp_path / "clip.eaf", labels)
-    assert notes == ["left out, for the format has no place for them: scores"]
+    assert notes == ["left out, since the format cannot hold it: scores"]
 
 
 # --- what is refused ---
@@ -466,12 +471,12 @@ SERIES = {
     [
         ("a.xls", "", "unknown suffix, expected .json, .csv, .eaf or .txt"),
         ("a.json", "{", "a.json: Expecting property name"),
-        ("a.json", "[1]", "no labels known here, expected ActivityNet's json"),
-        ("a.json", "[]", "no labels known here"),
+        ("a.json", "[1]", "no known labels, expected ActivityNet's json"),
+        ("a.json", "[]", "no known labels"),
         ("a.json", {"_via_settings": {}, "_via_img_metadata": {}}, "VIA 2, which is for images"),
         ("a.json", {"x.jpg1": {"filename": "x.jpg", "regions": []}}, "VIA 2"),
         ("a.json", [{"id": 1, "video": "a", "l": []}], "export JSON, not JSON-MIN"),
-        ("a.json", [TASK, TASK], "'a' once more, expected one task a recording"),
+        ("a.json", [TASK, TASK], "'a' once more, expected one task per recording"),
         (
             "a.json",
             [TASK | {"annotations": [{"result": [SERIES]}]}],
@@ -483,8 +488,8 @@ SERIES = {
             "é: missing key 'value'",
         ),
         ("a.json", _via(attribute={}), "no attribute of temporal segments"),
-        ("a.json", _via(view={}), "metadata 1_aaaaaaaa: no view '1'"),
-        ("a.json", {"results": {"a": [{"label": "b"}]}}, "a: missing key 'segment'"),
+        ("a.json", _via(view={}), "metadata: 1_aaaaaaaa: no view '1'"),
+        ("a.json", {"results": {"a": [{"label": "b"}]}}, "a: [0]: missing key 'segment'"),
         ("a.txt", "1.0\t2.0\n", "line 1 is '1.0\\t2.0', expected start, end and label"),
         ("a.txt", "x\t2.0\tjump\n", "line 1: time is 'x', expected a finite number"),
         ("a.txt", "3\t2\tjump\n", "'jump' is from 3.0 to 2.0 s, expected"),
@@ -523,7 +528,9 @@ def test_missing_and_binary_files(tmp_path):
 def test_labels_that_a_format_cannot_hold(tmp_path):
     with pytest.raises(ValueError, match="label 'a\\\\nb' has a line break"):
         formats.write_labels(tmp_path / "clip.txt", _labels([Instance("a\nb", point_s=1.0)]))
-    with pytest.raises(ValueError, match="clip: a name or a label holds what XML cannot"):
+    with pytest.raises(
+        ValueError, match="clip: a name or a label contains a character that XML does not allow"
+    ):
         formats.write_labels(tmp_path / "clip.eaf", _labels([Instance("a\x01b", point_s=1.0)]))
     assert not list(tmp_path.iterdir())
 
@@ -531,7 +538,7 @@ def test_labels_that_a_format_cannot_hold(tmp_path):
 @pytest.mark.parametrize("kind", KINDS_OF_ONE)
 def test_files_in_a_folder_are_not_replaced(tmp_path, kind):
     """Of several recordings, none is written where one file is in the way."""
-    labels = _labels(a=RawRecording("train", 9.5, None, (RUN,)))
+    labels = _labels(a=RecordingAnnotation("train", 9.5, (RUN,)))
     path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
     theirs = EAF if kind == "elan" else "0.5\t0.5\tmine\n"
     path.write_text(theirs)
@@ -583,15 +590,13 @@ def test_audacity_files_are_replaced_by_the_same_only(tmp_path):
 def test_long_names_and_a_full_disk(tmp_path, kind, monkeypatch):
     suffix = formats._SUFFIXES[kind]
     name = "录像🎬" * 40
-    labels = Labels(
-        RawAnnotations("t", "t", {name: RawRecording("train", 9.0, None, (RUN,))}, ("run",))
-    )
+    labels = Annotations(("run",), {name: RecordingAnnotation("train", 9.0, (RUN,))})
     (tmp_path / "out").mkdir()
     if kind in KINDS_OF_ONE:
         with pytest.raises(OSError, match="cannot write .*File name too long; nothing was changed"):
             formats.write_labels(tmp_path / "out", labels, kind=kind)
     again, _ = _round_trip(tmp_path / f"x{suffix}", labels, kind=kind)
-    assert list(again.annotations.recordings) == ["x" if kind == "audacity" else name]
+    assert list(again.recordings) == ["x" if kind == "audacity" else name]
 
     def full(fd):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -638,8 +643,8 @@ def test_durations_and_frame_rates_of_videos(tmp_path):
         container.mux(stream.encode())
     (tmp_path / "clip.txt").write_text("0.5\t1.0\tjump\n")
     labels = formats.read_labels(tmp_path / "clip.txt")
-    assert labels.annotations.recordings["clip"].duration_s == pytest.approx(2.0)
-    assert labels.annotations.recordings["clip"].frame_rate == pytest.approx(25.0)
+    assert labels.recordings["clip"].duration_s == pytest.approx(2.0)
+    assert labels.recordings["clip"].frame_rate == pytest.approx(25.0)
     assert formats.write_labels(tmp_path / "a.json", labels) == []
     formats.write_labels(tmp_path / "tasks.json", labels, kind="label-studio")
     [task] = json.loads((tmp_path / "tasks.json").read_text())
@@ -658,7 +663,7 @@ def test_media_beside_the_file(tmp_path):
     assert media.get("MEDIA_URL") == (tmp_path / "videos" / "clip.MP4").as_uri()
     assert media.get("RELATIVE_MEDIA_URL") == "./videos/clip.MP4"
     assert media.get("MIME_TYPE") == "video/mp4"
-    assert list(formats.read_labels(tmp_path / "clip.eaf").annotations.recordings) == ["clip"]
+    assert list(formats.read_labels(tmp_path / "clip.eaf").recordings) == ["clip"]
     assert (
         Path(tmp_path / "clip.eaf").read_text().startswith('<?xml version="1.0" encoding="UTF-8"?>')
     )

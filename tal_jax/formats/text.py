@@ -5,13 +5,13 @@ r"""Labels as lines of text: a table of comma-separated values, or Audacity's la
     recording,subset,duration_s,label,start_s,end_s,point_s       a table
     clip,train,61.2,jump,3.1,4.0,3.4
     clip,train,61.2,run,,,20.2
-    quiet,train,30.0,,,,                                          nothing happens in it
+    quiet,train,30.0,,,,                                          without any instance
 
-    3.100000	4.000000	jump                      a label track, of one recording
+    3.100000	4.000000	jump                      a label track of one recording
     20.200000	20.200000	run
 
-A table that somebody else wrote needs the columns of the recording and of the label, and times in
-seconds; `_COLUMNS` lists the names that are understood.
+Tables of other origin need the columns of the recording and of the label, and times in seconds;
+`_COLUMNS` lists the accepted names.
 """
 
 import csv
@@ -20,9 +20,8 @@ import os
 from collections.abc import Mapping
 
 from tal_jax.data import files
-from tal_jax.data.annotations import Instance
-from tal_jax.data.raw_annotations import RawRecording
-from tal_jax.formats.labels import Labels, collect, instances_of, losses, number, spans_of
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
+from tal_jax.formats.labels import collect, instances_of, losses, spans_of
 
 _COLUMNS = {
     "recording": ("recording", "video", "video_id", "file", "filename", "name"),
@@ -37,79 +36,63 @@ _COLUMNS = {
 _MICROSECONDS = 10**6  # in a second: Audacity writes six digits
 
 
-def read_table(path: str | os.PathLike, *, subset: str) -> Labels:
-    """Reads a table of labels.
+def read_csv_labels(path: str | os.PathLike, *, subset: str) -> Annotations:
+    """Reads a table of labels, or of detections where it has a column of scores.
 
     Args:
       path: a `.csv` file.
-      subset: of recordings where the table does not tell it.
+      subset: of recordings where the table has none.
 
     Raises:
-      ValueError: if the file cannot be read, a column is missing, it counts in frames, a time is
-        none, or lines of one recording contradict each other.
+      ValueError: if the file cannot be read, a column is missing, it counts in frames, a time is no
+        number, or lines of one recording contradict each other.
     """
     rows, columns = files.read_csv(path, ()), _find_columns(path)
-    recordings: dict[str, dict[str, object]] = {}
+    details: dict[str, tuple[str, float | None]] = {}
     instances: dict[str, list[Instance]] = {}
-    scores: dict[str, list[float]] = {}
     for line, row in enumerate(rows, start=2):
         source = f"{path}: line {line}"
         values = {key: row[name].strip() for key, name in columns.items()}
         name = values["recording"]
         if not name:
             raise ValueError(f"{source}: no name of a recording")
-        told = {
-            "subset": values.get("subset") or subset,
-            "duration_s": _time(values, "duration_s", source),
-        }
-        if recordings.setdefault(name, told) != told:
+        found = (values.get("subset") or subset, _number(values, "duration_s", source))
+        if details.setdefault(name, found) != found:
             raise ValueError(f"{source}: {name}: another subset or duration than further up")
         instances.setdefault(name, [])
         if values["label"]:
             instances[name].append(_instance(values, source))
-            if "score" in columns:
-                scores.setdefault(name, []).append(number(values["score"], f"{source}: score"))
-    labels = collect(
-        "csv",
-        str(path),
-        {
-            name: RawRecording(**told, instances=tuple(instances[name]))
-            for name, told in recordings.items()
-        },
-    )
-    if "score" not in columns:
-        return labels
-    return Labels(
-        labels.annotations, {name: tuple(scores.get(name, ())) for name in recordings}, labels.notes
-    )
+    recordings = {
+        name: RecordingAnnotation(*details[name], tuple(found)) for name, found in instances.items()
+    }
+    return collect(str(path), recordings, detections="score" in columns)
 
 
-def write_table(path: str | os.PathLike, labels: Labels) -> list[str]:
-    """Writes labels as a table; returns what it has no place for, a line each."""
-    has_scores = labels.scores is not None
-    keys = [key for key in _COLUMNS if key != "score" or has_scores]
+def write_csv_labels(path: str | os.PathLike, labels: Annotations) -> list[str]:
+    """Writes labels as a table; returns what the format cannot hold, a line each."""
+    keys = [key for key in _COLUMNS if key != "score" or labels.detections]
     rows = [keys]
-    for name, recording in labels.annotations.recordings.items():
-        first = (name, recording.subset, _plain(recording.duration_s))
-        for index, one in enumerate(recording.instances):
-            row = (*first, one.label, *map(_plain, (one.start_s, one.end_s, one.point_s)))
-            rows.append((*row, labels.scores[name][index]) if has_scores else row)
+    for name, recording in labels.recordings.items():
+        first = (name, recording.subset, recording.duration_s)
+        for one in recording.instances:
+            row = (*first, one.label, one.start_s, one.end_s, one.point_s, one.score)
+            rows.append(row[: len(keys)])
         if not recording.instances:
             rows.append((*first, *[""] * (len(keys) - 3)))
     files.write_csv(path, rows)
     return losses(labels, "subsets", "durations", "empty", "labels", "both", "scores")
 
 
-def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> Labels:
+def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> Annotations:
     """Reads Audacity's label track.
 
     Args:
-      path: a `.txt` file of lines start, end and label, between tabs.
-      recording: name of the recording that it is of, which the file does not tell.
-      subset: of it.
+      path: a `.txt` file of lines start, end and label, separated by tabs.
+      recording: name of the recording, which the file does not contain.
+      subset: of the recording.
 
     Raises:
-      ValueError: if the file cannot be read, or a line is not such a line.
+      ValueError: if the file cannot be read, or a line has another form.
     """
     spans = []
     for line, text in enumerate(files.read_text(path).splitlines(), start=1):
@@ -120,28 +103,25 @@ def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> La
         fields = text.split("\t", 2)
         if len(fields) < 3:
             raise ValueError(f"{source} is {text!r}, expected start, end and label between tabs")
-        start_s, end_s = (number(field, f"{source}: time") for field in fields[:2])
+        start_s, end_s = (files.to_number(field, f"{source}: time") for field in fields[:2])
         spans.append((fields[2].strip(), start_s, end_s))
     instances, joined = instances_of(spans, str(path))
-    found = {recording: RawRecording(subset=subset, instances=instances)}
-    return collect("Audacity labels", str(path), found, joined=joined)
+    found = {recording: RecordingAnnotation(subset, instances=instances)}
+    return collect(str(path), found, joined=joined)
 
 
-def to_audacity(path: str | os.PathLike, recording: RawRecording) -> bytes:
-    """The content of the label track of one recording.
+def to_audacity(path: str | os.PathLike, recording: RecordingAnnotation) -> bytes:
+    """Returns the content of the label track of one recording.
 
     Args:
       path: of the file, for messages.
-      recording: what is known of it.
+      recording: its annotation.
 
     Raises:
       ValueError: if a label has a line break in it.
     """
     lines = []
-    for span in sorted(
-        spans_of(recording.instances, per_second=_MICROSECONDS),
-        key=lambda span: (span.start, span.end),
-    ):
+    for span in spans_of(recording.instances, per_second=_MICROSECONDS):
         if len(span.label.splitlines()) != 1:
             raise ValueError(
                 f"{path}: label {span.label!r} has a line break, expected one line in Audacity"
@@ -154,7 +134,7 @@ def to_audacity(path: str | os.PathLike, recording: RawRecording) -> bytes:
 
 
 def is_label_track(text: str) -> bool:
-    """Whether text is Audacity's, rather than a list of clicks."""
+    """Whether text is Audacity's, rather than a list of points."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     return "\t" in first
 
@@ -183,18 +163,15 @@ def _find_columns(path: str | os.PathLike) -> dict[str, str]:
 
 def _instance(values: Mapping[str, str], source: str) -> Instance:
     start_s, end_s, point_s = (
-        _time(values, key, source) for key in ("start_s", "end_s", "point_s")
+        _number(values, key, source) for key in ("start_s", "end_s", "point_s")
     )
+    score = files.to_number(values["score"], f"{source}: score") if "score" in values else None
     if (start_s is None) != (end_s is None):
         raise ValueError(f"{source}: a start without an end or the reverse, expected both or none")
     if start_s is not None and start_s == end_s and point_s is None:
-        return Instance(values["label"], point_s=start_s)
-    return Instance(values["label"], start_s, end_s, point_s)
+        start_s, end_s, point_s = None, None, start_s
+    return Instance(values["label"], start_s, end_s, point_s, score)
 
 
-def _time(values: Mapping[str, str], key: str, source: str) -> float | None:
-    return number(values[key], f"{source}: {key}") if values.get(key) else None
-
-
-def _plain(value: float | None) -> str | float:
-    return "" if value is None else value
+def _number(values: Mapping[str, str], key: str, source: str) -> float | None:
+    return files.to_number(values[key], f"{source}: {key}") if values.get(key) else None
