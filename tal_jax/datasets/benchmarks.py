@@ -247,7 +247,7 @@ def _training_annotations(
         )
     if points == POINTS_OF_FILE and beyond > MAX_ODD_SHARE * total:
         raise ValueError(
-            f"{layout.folder}: {beyond} of {total} points lie outside of their recordings; "
+            f"{layout.folder}: {beyond} of {total} points are outside their recordings; "
             "a frame rate is wrong, or the points are of other recordings"
         )
     recordings = {
@@ -385,8 +385,8 @@ def _ground_truth(
         notes.append(f"test: left out {backwards} segments that end before they start")
     if unreachable:
         notes.append(
-            f"test: {unreachable} segments lie beyond the end of their recording and cannot be "
-            "found; they count as missed"
+            f"test: {unreachable} segments are beyond the end of their recording and cannot be "
+            "detected; they count as missed"
         )
     return truth, notes
 

@@ -1,4 +1,4 @@
-"""Raw recordings, videos and tables of sensor samples, become snippet features."""
+"""Extracts snippet features from raw recordings: videos, and tables of sensor samples."""
 
 from tal_jax.data.manifest import Entry, Manifest, check_same_backbone, read_manifest
 from tal_jax.extraction.backbones import BACKBONES, Backbone, grid_of, open_backbone

@@ -1,8 +1,8 @@
-"""Backbones: what turns a window of frames or samples into the features of a snippet.
+"""Backbones: functions from a window of frames or samples to the features of a snippet.
 
-A backbone is any object with the attributes of `Backbone`. Two come with the library and need no
-weights: `signal` for sensors and `motion` for videos. Two more load weights that lie on disk:
-`transformers` and `videoprism`; their packages are imported when they are chosen.
+A backbone is any object with the attributes of `Backbone`. Two need no weights: `signal` for
+sensors and `motion` for videos. Two load weights from disk, `transformers` and `videoprism`; their
+packages are imported when chosen.
 """
 
 import dataclasses
@@ -22,18 +22,18 @@ VIDEO, TABLE = "video", "table"
 
 
 class Backbone(Protocol):
-    """What `extract_folder` asks of a backbone.
+    """The interface that `extract_folder` requires.
 
     Attributes:
       name: of the method.
-      version: changes whenever the same recording would give other features.
-      kind: "video" or "table", what it reads.
-      fps: frames or samples a second of the clock that it sees recordings by.
-      window: frames that the features of one snippet are computed from.
+      version: changes whenever the features of the same recording change.
+      kind: "video" or "table", its input.
+      fps: frames or samples per second that recordings are resampled to.
+      window: frames of the window of a snippet's features.
       stride: frames from one snippet's start to the next one's.
-      dim: number of features D; None where the channels of a table decide it.
+      dim: number of features D; None where it depends on the channels of a table.
       size: height and width that frames are scaled to, or None.
-      options: what makes the same one again: `open_backbone(name, **options)`.
+      options: the options of `open_backbone(name, **options)` that give the same backbone.
     """
 
     name: str
@@ -47,24 +47,24 @@ class Backbone(Protocol):
     options: Mapping[str, Any]
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Windows, uint8 `[N, window, H, W, 3]` or `[N, window, channels]`, as float32 `[N, D]`."""
+        """Maps windows, uint8 `[N, window, H, W, 3]` or `[N, window, channels]`, to `[N, D]`."""
         ...
 
 
 def open_backbone(name: str, **options: Any) -> Backbone:
-    """Makes a backbone by its name.
+    """Opens a backbone by its name.
 
     Args:
       name: "signal", "motion", "transformers" or "videoprism".
-      **options: `fps`, `window` (frames) and `stride` (frames) of all of them, and what else the
-        backbone's own attributes say. Text is understood, as it comes from a command line.
+      **options: `fps`, `window` (frames) and `stride` (frames), and the other attributes of the
+        backbone's class. Values may be text from a command line.
 
     Returns:
-      The backbone. Weights are looked at, but not loaded before the first window.
+      The backbone. Weights are checked, and loaded with the first window.
 
     Raises:
-      ValueError: if there is no such backbone or option, a value is not one, a package is missing,
-        or weights are not where they should be.
+      ValueError: if there is no such backbone or option, a value is invalid, or a package or
+        weights are missing.
     """
     if name not in _BACKBONES:
         raise ValueError(f"backbone {name!r}; expected one of {', '.join(_BACKBONES)}")
@@ -92,13 +92,13 @@ def grid_of(backbone: Backbone) -> Grid:
 
 
 def options_of(backbone: Any) -> dict[str, Any]:
-    """The fields of a backbone that is a dataclass, as `open_backbone` and JSON take them."""
+    """Returns the fields of a backbone that is a dataclass, as options for `open_backbone`."""
     options = {f.name: getattr(backbone, f.name) for f in dataclasses.fields(backbone)}
     return {key: list(v) if isinstance(v, tuple) else v for key, v in options.items()}
 
 
 def hash_files(paths: Iterable[Path]) -> str:
-    """A short name of what files hold, for the version of a backbone that is made of them."""
+    """Returns a short hash of the content of files, for the version of a backbone."""
     whole = hashlib.sha256()
     for path in paths:
         with open(path, "rb") as file:
@@ -111,10 +111,10 @@ class Signal:
     """Statistics and spectra of sensor signals, see `tal_jax.data.signals.window_features`.
 
     Attributes:
-      fps: rate that the table is interpolated to.
-      window: samples that a snippet sees.
+      fps: rate that the table is resampled to.
+      window: samples of the window of a snippet's features.
       stride: samples between snippets.
-      channels: names of the columns, in triples (x, y, z of one sensor); all of them by default.
+      channels: names of the columns, in triples (x, y, z of one sensor); all by default.
     """
 
     fps: float = 50.0
@@ -142,28 +142,29 @@ class Signal:
 
     @property
     def dim(self) -> int | None:
-        """The number of features, where the channels are known."""
+        """The number of features D; None if the channels are unknown."""
         return signals.num_features(len(self.channels)) if self.channels else None
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Describes windows `[N, window, channels]` by `[N, D]`."""
+        """Computes the features `[N, D]` of windows `[N, window, channels]`."""
         return signals.describe_windows(windows, self.fps)
 
 
 @dataclasses.dataclass(frozen=True)
 class Motion:
-    """How a video looks and moves in each field of a 4 × 4 grid: no weights, nothing learnt.
+    """Appearance and motion statistics of a video in each field of a 4 × 4 grid, without weights.
 
-    Enough to try everything on a video of one's own, and for actions that brightness, colour and
-    movement tell apart. It knows no objects or people; for results, take a network's features.
+    Sufficient to try the library on a video, and for actions that differ in brightness, colour or
+    motion. It does not represent objects or people; for results, use the features of a network.
 
-    Each field gives the mean of brightness and of two differences of colours, the strength of
-    edges, the mean and deviation of the change from frame to frame, and the optical flow (pixels a
-    frame, mean and mean size, to the right and downwards) of one step of Lucas and Kanade.
+    The features of a field are the mean of brightness and of two colour differences, the strength
+    of edges, the mean and standard deviation of the difference of successive frames, and the
+    optical flow (pixels per frame, mean and mean magnitude, to the right and downwards) of one step
+    of Lucas and Kanade.
 
     Attributes:
-      fps: frames a second that it sees.
-      window: frames that a snippet sees.
+      fps: frames per second.
+      window: frames of the window of a snippet's features.
       stride: frames between snippets.
     """
 
@@ -184,13 +185,13 @@ class Motion:
             raise ValueError(f"backbone motion: window={self.window}; expected at least 2 frames")
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Describes windows, uint8 `[N, window, H, W, 3]`, by `[N, 160]`."""
+        """Computes the features `[N, 160]` of windows, uint8 `[N, window, H, W, 3]`."""
         pixels = windows.astype(np.float32) / 255
         red, green, blue = np.moveaxis(pixels, -1, 0)
         grey = 0.299 * red + 0.587 * green + 0.114 * blue
         down, right = np.gradient(grey, axis=(2, 3))
         change = np.diff(grey, axis=1)
-        # Gradients between two frames are the mean of theirs.
+        # Gradients between two frames are the mean of their gradients.
         down_between, right_between = ((g[:, 1:] + g[:, :-1]) / 2 for g in (down, right))
         flow_x, flow_y = self._flow(right_between, down_between, change)
         size = self._pool(np.abs(change))
@@ -204,16 +205,16 @@ class Motion:
         return np.concatenate([part.reshape(len(windows), -1) for part in parts], axis=1)
 
     def _pool(self, planes: np.ndarray) -> np.ndarray:
-        """Means of fields: `[N, window, H, W]` to `[N, window, fields, fields]`."""
+        """Averages over fields: `[N, window, H, W]` to `[N, window, fields, fields]`."""
         count, window, height, width = planes.shape
         n = self.fields
         return planes.reshape(count, window, n, height // n, n, width // n).mean((3, 5))
 
     def _flow(self, right: np.ndarray, down: np.ndarray, change: np.ndarray) -> tuple:
-        """The movement (x, y) that explains best, in each field, how the brightness changed."""
+        """Returns the optical flow (x, y) of each field by least squares."""
         products = right * right, right * down, down * down, right * change, down * change
         xx, xy, yy, xt, yt = map(self._pool, products)
-        # Where there are no edges, nothing can be told: no movement then, instead of any.
+        # Without edges the flow is undetermined: the regularisation makes it zero.
         xx, yy = xx + _NO_EDGES, yy + _NO_EDGES
         determinant = xx * yy - xy * xy
         return (xy * yt - yy * xt) / determinant, (xy * xt - xx * yt) / determinant
@@ -226,7 +227,7 @@ def _log(values: np.ndarray) -> np.ndarray:
     return np.log(values + 1e-3)
 
 
-# Modules of those that come with the library, loaded when chosen.
+# Modules and classes, imported when chosen.
 _BACKBONES = {
     "signal": (__name__, "Signal"),
     "motion": (__name__, "Motion"),
@@ -239,7 +240,7 @@ BACKBONES = tuple(_BACKBONES)
 
 
 def _parse(name: str, key: str, value: Any) -> Any:
-    """A value of an option, in the kind that the option has."""
+    """Converts the value of an option to its type."""
     try:
         if key == "fps" or key == "stride":
             number = float(value)
@@ -261,7 +262,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
 
 
 def with_channels(backbone: Backbone, names: Sequence[str]) -> Backbone:
-    """The backbone with the channels of a table, where it takes all of them."""
+    """Gives the backbone the channels of a table, if it uses all of them."""
     if backbone.kind != TABLE or getattr(backbone, "channels", True):
         return backbone
     return dataclasses.replace(backbone, channels=tuple(names))

@@ -1,22 +1,21 @@
-"""Recordings become a folder of features, many at a time.
+"""Extracts the features of many recordings into a folder, in parallel.
 
-What lies in the folder::
+The files of the folder::
 
     grid.json            the clock of the features
-    manifest.json        what made them: backbone, version, options, and the source of each
+    manifest.json        backbone, version, options, and the source of each recording
     recording_1.npy      [T, D] float32
     ...
 
-Every file is whole or not there, and the manifest is written anew as recordings are done, so that
-the same call goes on where another one was stopped.
+Files are written atomically, and the manifest is updated as recordings are done, so that the same
+call resumes an interrupted one.
 """
 
-import collections
+import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
 import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import sys
@@ -43,10 +42,9 @@ from tal_jax.datasets.own_layout import GRID_FILE, feature_path
 from tal_jax.extraction import tables, video
 from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
 
-# Thousands of short recordings would spend their time on writing the manifest of all.
+# With thousands of short recordings, writing the manifest after each would take most of the time.
 _WRITE_EVERY_S = 1.0
-# What a process gets to take its unfinished file away when all is stopped.
-_PATIENCE_S = 10.0
+_POLL_S = 0.2  # between two queries of the progress
 _SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
 
 Progress = Callable[[str, int, int], None]  # a recording's name, snippets done, snippets in all
@@ -54,13 +52,13 @@ Progress = Callable[[str, int, int], None]  # a recording's name, snippets done,
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """What `extract_folder` did.
+    """Result of `extract_folder`.
 
     Attributes:
-      done: names of the recordings that it described.
-      skipped: names of those whose features were there.
-      failed: files that it could not describe, and why, in a line that names the file.
-      notes: what it did not look at.
+      done: names of the extracted recordings.
+      skipped: names of those whose features existed.
+      failed: files that could not be extracted, and a line with the file and the reason.
+      notes: what was ignored.
     """
 
     done: tuple[str, ...]
@@ -73,10 +71,9 @@ class Summary:
 
 
 def is_video(path: str | os.PathLike) -> bool:
-    """Whether a file is a video: by its name, or where that says nothing, by looking into it."""
-    suffix = Path(path).suffix.lower()
-    if suffix in video.SUFFIXES or suffix in tables.SUFFIXES:
-        return suffix in video.SUFFIXES
+    """Whether a file is a video, by its suffix, or by its content if the suffix is unknown."""
+    if video.has_video_suffix(path) or Path(path).suffix.lower() in tables.SUFFIXES:
+        return video.has_video_suffix(path)
     try:
         video.probe(path)
     except ValueError:
@@ -87,19 +84,19 @@ def is_video(path: str | os.PathLike) -> bool:
 def stream_features(
     path: str | os.PathLike, backbone: Backbone, *, batch: int = 16
 ) -> Iterator[np.ndarray]:
-    """Describes a recording piece by piece, however long it is.
+    """Extracts the features of a recording in parts, in bounded memory.
 
     Args:
-      path: a video or a table of samples, as the backbone reads.
-      backbone: from `open_backbone`, or one's own.
-      batch: windows that the backbone gets at once. Of a video no more than these are held.
+      path: a video or a table of samples, depending on the backbone.
+      backbone: from `open_backbone`, or any other `Backbone`.
+      batch: windows per call of the backbone. Of a video, no more than these are in memory.
 
     Yields:
-      float32 `[n, D]` of snippets that follow each other, T in all. The window of a snippet is
-      centred on it; beyond the recording it sees the first or last frame.
+      float32 `[n, D]` of consecutive snippets, T in all. The window of a snippet is centred on it;
+      beyond the recording, it repeats the first or last frame.
 
     Raises:
-      ValueError: if the recording cannot be read, or the backbone gives what it should not.
+      ValueError: if the recording cannot be read, or the backbone returns other shapes or values.
     """
     yield from _open_source(path, backbone, batch).features()
 
@@ -112,24 +109,24 @@ def extract_file(
     batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Entry:
-    """Writes the features of one recording, without holding them.
+    """Extracts the features of one recording into a file, in bounded memory.
 
     Args:
       path: the recording.
-      output: the `.npy` to write; it appears when it is whole.
-      backbone: from `open_backbone`, or one's own.
-      batch: windows that the backbone gets at once.
-      progress: is told how many snippets are done, of how many.
+      output: the `.npy` to write, atomically.
+      backbone: from `open_backbone`, or any other `Backbone`.
+      batch: windows per call of the backbone.
+      progress: called with the number of snippets done, and of all.
 
     Returns:
-      What the manifest tells of it.
+      The recording's entry in the manifest.
 
     Raises:
       ValueError: as `stream_features` does.
       OSError: if the features cannot be written.
     """
     source = _open_source(path, backbone, batch)
-    identity = _identify(path)  # before: a file that changes from now on is another one later
+    identity = _identify(path)  # before reading: a later change makes it another file
 
     def parts() -> Iterator[np.ndarray]:
         done = 0
@@ -146,7 +143,7 @@ def extract_file(
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """A recording that is about to be described."""
+    """A recording, and the windows of its snippets."""
 
     path: str | os.PathLike
     backbone: Backbone
@@ -161,7 +158,7 @@ class _Source:
             expected = (len(windows), self.backbone.dim)
             if features.shape != expected or not np.isfinite(features).all():
                 raise ValueError(
-                    f"{self.path}: the backbone {self.backbone.name} gave features of shape "
+                    f"{self.path}: the backbone {self.backbone.name} returned features of shape "
                     f"{list(features.shape)}, expected finite ones of {list(expected)}"
                 )
             yield features
@@ -188,7 +185,7 @@ def _open_table(path: str | os.PathLike, backbone: Backbone, grid: Grid, batch: 
     if missing:
         raise ValueError(
             f"{path}: no column {missing[0]!r} among {', '.join(table.names)}; the features are "
-            f"made of {', '.join(channels)}"
+            f"computed from {', '.join(channels)}"
         )
     columns = [table.names.index(name) for name in channels]
     samples = tables.regular(table, grid.fps)[:, columns]
@@ -210,11 +207,13 @@ def _video_windows(
     snippets: int,
     batch: int,
 ) -> Iterator[np.ndarray]:
-    """Windows uint8 `[n, window, H, W, 3]`, holding only the frames that some of them still see."""
+    """Yields windows uint8 `[n, window, H, W, 3]`; frames are dropped after their last window."""
     window = int(grid.window_frames)
     starts = grid.first_frames(snippets).tolist()
-    times_s = (grid.frames_to_seconds(frame) for frame in _seen(starts, window))
-    frames = zip(_seen(starts, window), video.read_frames(path, times_s, size=size), strict=False)
+    times_s = (grid.frames_to_seconds(frame) for frame in _frames_of(starts, window))
+    frames = zip(
+        _frames_of(starts, window), video.read_frames(path, times_s, size=size), strict=False
+    )
     held, cut = {}, []
     for start in starts:
         held = {frame: pixels for frame, pixels in held.items() if frame >= start}
@@ -229,10 +228,10 @@ def _video_windows(
         yield np.stack(cut)
 
 
-def _seen(starts: Sequence[int], window: int) -> Iterator[int]:
-    """Numbers of the frames that some window sees, each once, in their order.
+def _frames_of(starts: Sequence[int], window: int) -> Iterator[int]:
+    """Yields the numbers of the frames in some window, each once, in order.
 
-    >>> list(_seen([-1, 1, 7], 3))
+    >>> list(_frames_of([-1, 1, 7], 3))
     [-1, 0, 1, 2, 3, 7, 8, 9]
     """
     following = starts[0]
@@ -260,55 +259,55 @@ def extract_folder(
     progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Summary:
-    """Describes many recordings in parallel processes.
+    """Extracts the features of many recordings in parallel processes.
 
-    A recording is named after its file, without folder and ending. One whose features are there,
-    made by this backbone of this very file, is left as it is. One that cannot be described is
-    reported, and the others are done; a process that dies loses the recording it was at.
+    A recording's name is that of its file, without folder and suffix. Recordings whose features
+    exist, from this backbone and the same file, are skipped. Recordings that fail are reported, and
+    the others are extracted; a process that dies fails only its current recording.
 
-    The processes are started anew ("spawn"), so a script that calls this needs the usual
+    The processes are started by "spawn", so a script that calls this needs the usual
     `if __name__ == "__main__":`.
 
     Args:
-      paths: recordings, and folders of which all files with an ending of the backbone's kind are
-        taken (not those in folders inside).
-      output: folder for the features; made where missing.
-      backbone: from `open_backbone`, or one's own that can be pickled.
-      workers: processes; by default as many as there are processors, one for networks.
-      progress: is told of each recording how far it is.
-      report: is told a line for each recording that is done or failed.
+      paths: recordings, and folders, of which all files with a suffix of the backbone's kind are
+        used (without subfolders).
+      output: folder for the features, which is created if missing.
+      backbone: from `open_backbone`, or any other `Backbone` that can be pickled.
+      workers: number of processes; by default that of processors, or one for networks.
+      progress: called with a recording's name, its number of snippets done, and of all.
+      report: called with a line for each recording that is done or failed.
 
     Returns:
-      What was done. The caller tells of the failed ones.
+      The summary, including failed recordings.
 
     Raises:
-      ValueError: if there is nothing to describe, two recordings have one name, an input would be
-        overwritten, or the folder holds features that were made otherwise.
+      ValueError: if there is no recording, two recordings have the same name, an input would be
+        overwritten, or the folder contains features of another backbone.
       OSError: if the folder cannot be written to.
     """
     if workers is not None and workers < 1:
         raise ValueError(f"workers is {workers}, expected 1 or more")
-    output, say = Path(output), report or (lambda line: None)
+    output, report = Path(output), report or (lambda line: None)
     sources, notes = _find(list(paths), backbone.kind)
     targets, failed = _name(sources, output)
-    there = read_manifest(output)
-    backbone = _settle_channels(backbone, sources, there)
-    manifest = _begin(output, backbone, there)
-    skipped = {name for name in targets if _is_there(output, name, targets[name], manifest)}
+    before = read_manifest(output)
+    backbone = _settle_channels(backbone, sources, before)
+    manifest = _begin(output, backbone, before)
+    skipped = {name for name in targets if _exists(output, name, targets[name], manifest)}
     jobs = {name: path for name, path in targets.items() if name not in skipped}
     for _, reason in failed:
-        say(f"FAILED {reason}")
+        report(f"FAILED {reason}")
     if workers is None:
-        # A network takes all of a processor or of a GPU's memory by itself.
+        # One network uses all processors, or the memory of a GPU.
         workers = 1 if "path" in backbone.options else os.cpu_count() or 1
     entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
 
     def write() -> None:
         write_manifest(output, dataclasses.replace(manifest, recordings=entries))
 
-    with contextlib.closing(_work_off(jobs, output, backbone, workers)) as told:
+    with contextlib.closing(_extract_all(jobs, output, backbone, workers)) as events:
         try:
-            for name, kind, value in told:
+            for name, kind, value in events:
                 if kind == _PROGRESS:
                     if progress is not None:
                         progress(name, *value)
@@ -316,12 +315,12 @@ def extract_folder(
                     path = str(jobs[name])
                     reason = value if path in value else f"{path}: {value}"
                     failed.append((path, reason))
-                    say(f"FAILED {reason}")
+                    report(f"FAILED {reason}")
                 else:
                     entries[name] = value
                     done.append(name)
                     notes_of = "".join(f" ({note})" for note in value.notes)
-                    say(f"{name}: {value.duration_s:.1f} s, {value.snippets} snippets{notes_of}")
+                    report(f"{name}: {value.duration_s:.1f} s, {value.snippets} snippets{notes_of}")
                     if time.monotonic() - written_s > _WRITE_EVERY_S:
                         write()
                         written_s = time.monotonic()
@@ -331,7 +330,7 @@ def extract_folder(
 
 
 def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tuple[str, ...]]:
-    """Returns the recordings, and what else lies in the folders."""
+    """Returns the recordings, and notes on other files in the folders."""
     found, others = [], []
     for path in map(Path, paths):
         if not path.is_dir():
@@ -342,28 +341,28 @@ def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tu
         found += of_kind
         others += [p.name for p in visible if p not in of_kind]
     if not found:
-        looked = ", ".join(map(str, paths)) or "nothing"
-        raise ValueError(f"no {kind} in {looked}; expected files {', '.join(_SUFFIXES[kind])}")
+        searched = ", ".join(map(str, paths)) or "nothing"
+        raise ValueError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")
     some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     notes = (f"{len(others)} other files are no {kind}s by their names: {some}",) if others else ()
     return list(dict.fromkeys(found)), notes
 
 
 def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
-    """Returns the recordings by their names, and those that cannot have one."""
+    """Returns the recordings by name, and those whose file name cannot be one."""
     named, failed = {}, []
     for path in sources:
         try:
             str(path).encode()
             target = feature_path(output, path.stem)
-        except ValueError as error:  # a name that is no text in Unicode, or with a colon
+        except ValueError as error:  # no valid Unicode, or a colon in it
             shown = ascii(str(path))
             failed.append((shown, f"{shown}: {error}"))
             continue
         if path.stem in named:
             raise ValueError(
                 f"{named[path.stem]} and {path}: two recordings of one name, expected different "
-                "ones; rename one, or give them different outputs"
+                "ones; rename one, or use different outputs"
             )
         if target.resolve() in {other.resolve() for other in sources}:
             raise ValueError(f"{target} would be overwritten; expected another output folder")
@@ -372,41 +371,41 @@ def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[
 
 
 def _settle_channels(
-    backbone: Backbone, sources: Sequence[Path], there: Manifest | None
+    backbone: Backbone, sources: Sequence[Path], before: Manifest | None
 ) -> Backbone:
-    """The backbone with the channels of earlier features or else of the first good table."""
+    """Gives the backbone the channels of existing features, else of the first readable table."""
     if backbone.kind != TABLE:
         return backbone
-    if there is not None and there.recordings and there.backbone == backbone.name:
-        return with_channels(backbone, there.options.get("channels", ()))
+    if before is not None and before.recordings and before.backbone == backbone.name:
+        return with_channels(backbone, before.options.get("channels", ()))
     for path in sources:
         try:
             return _open_table(path, backbone, grid_of(backbone), batch=1).backbone
         except ValueError:
-            pass  # it will be told of when its turn comes
+            pass  # it is reported when it is extracted
     return backbone
 
 
-def _begin(output: Path, backbone: Backbone, there: Manifest | None) -> Manifest:
-    """Returns the manifest to go on with, after making sure that the folder is one for it."""
+def _begin(output: Path, backbone: Backbone, before: Manifest | None) -> Manifest:
+    """Returns the manifest to continue, after checking that the folder matches it."""
     manifest = Manifest(
         backbone.name, backbone.version, backbone.options, backbone.dim, grid_of(backbone)
     )
-    if there is not None and there.recordings:
-        check_same_backbone(there, manifest, str(output))
-        manifest = dataclasses.replace(manifest, recordings=there.recordings)
-    elif there is None and ((output / GRID_FILE).exists() or any(output.glob("*.npy"))):
+    if before is not None and before.recordings:
+        check_same_backbone(before, manifest, str(output))
+        manifest = dataclasses.replace(manifest, recordings=before.recordings)
+    elif before is None and ((output / GRID_FILE).exists() or any(output.glob("*.npy"))):
         raise ValueError(
-            f"{output}: holds features without a {MANIFEST_FILE}; expected a new folder, or one "
-            "that this command began"
+            f"{output}: contains features without a {MANIFEST_FILE}; expected a new folder, or one "
+            "of this command"
         )
     write_manifest(output, manifest)
     files.write_json(output / GRID_FILE, manifest.grid.to_dict())
     return manifest
 
 
-def _is_there(output: Path, name: str, path: Path, manifest: Manifest) -> bool:
-    """Whether the features of this very file lie in the folder."""
+def _exists(output: Path, name: str, path: Path, manifest: Manifest) -> bool:
+    """Whether the folder contains the features of this file, unchanged."""
     entry = manifest.recordings.get(name)
     if entry is None:
         return False
@@ -422,87 +421,92 @@ def _is_there(output: Path, name: str, path: Path, manifest: Manifest) -> bool:
 # --- processes ---
 
 _PROGRESS, _DONE, _FAILED = "progress", "done", "failed"
+_Event = tuple[str, str, Any]  # a recording's name, one of the kinds above, its value
 
 
-def _work_off(
+def _extract_all(
     jobs: Mapping[str, Path], output: Path, backbone: Backbone, workers: int
-) -> Iterator[tuple[str, str, Any]]:
-    """Describes recordings in processes of their own, and tells what they tell.
+) -> Iterator[_Event]:
+    """Extracts recordings in a pool of processes, and yields progress and results.
 
-    Each process does one recording after the other, so that a model is loaded once; where one dies,
-    the pipe to it ends, only its recording is lost, and another process takes its place.
+    A process extracts one recording after the other, so that a model is loaded once. If one dies,
+    its recording fails, and another process takes its place.
     """
-    waiting, busy = collections.deque(jobs), {}
+    try:
+        import pebble
+    except ImportError as error:
+        raise ValueError(
+            'extracting needs pebble; run pip install "tal_jax[video]" or "tal_jax[tables]"'
+        ) from error
+    context = multiprocessing.get_context("spawn")
+    # Snippets done, and in all, of each recording: shared memory has no lock to die with.
+    counts = context.RawArray("q", 2 * len(jobs))
+    pool = pebble.ProcessPool(
+        min(workers, max(len(jobs), 1)),
+        initializer=_start_process,
+        initargs=(backbone, counts),
+        context=context,
+    )
+    shown = [(0, 0)] * len(jobs)
 
-    def start(process: Any, connection: Any) -> None:
-        name = waiting.popleft()
-        with contextlib.suppress(BrokenPipeError):  # dead already: the end of the pipe tells
-            connection.send((jobs[name], feature_path(output, name)))
-        busy[connection] = process, name
+    def progress() -> Iterator[_Event]:
+        for index, name in enumerate(jobs):
+            done, total = counts[2 * index : 2 * index + 2]
+            if (done, total) != shown[index]:
+                shown[index] = done, total
+                yield name, _PROGRESS, (done, total)
 
     try:
-        for _ in range(min(workers, len(jobs))):
-            start(*_start_process(backbone))
-        while busy:
-            for connection in multiprocessing.connection.wait(list(busy)):
-                process, name = busy[connection]
-                try:
-                    kind, value = connection.recv()
-                except (EOFError, ConnectionResetError):
-                    process.join()
-                    kind, value = _FAILED, _death(process.exitcode)
-                    process = None
-                yield name, kind, value
-                if kind == _PROGRESS:
-                    continue
-                del busy[connection]
-                if waiting:
-                    start(*((process, connection) if process else _start_process(backbone)))
-                else:
-                    connection.close()  # upon which the process ends
-    finally:
-        for connection, (process, _) in busy.items():
-            connection.close()  # nobody listens any more: one that would go on finds out
-            process.terminate()
-        for process, _ in busy.values():
-            process.join(_PATIENCE_S)
-            process.kill()
-            process.join()
-
-
-def _start_process(backbone: Backbone) -> tuple[Any, Any]:
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe()
-    process = context.Process(target=_serve, args=(there, backbone), daemon=True)
-    process.start()
-    there.close()
-    return process, here
-
-
-def _death(exitcode: int) -> str:
-    if exitcode < 0:
-        return f"its process was killed (signal {-exitcode}); too little memory may be why"
-    return f"its process ended with code {exitcode}"
-
-
-def _serve(connection: Any, backbone: Backbone) -> None:
-    """What each process does, until nobody is at the other end."""
-    # The process that the user stops ends this one, which then takes its unfinished file away.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    while True:
-        try:
-            path, target = connection.recv()
-        except EOFError:
-            return
-        try:
-            entry = extract_file(
-                path, target, backbone, progress=lambda *done: connection.send((_PROGRESS, done))
+        futures = {
+            pool.schedule(_extract_job, args=(index, path, feature_path(output, name))): name
+            for index, (name, path) in enumerate(jobs.items())
+        }
+        waiting = set(futures)
+        while waiting:
+            _, waiting = concurrent.futures.wait(
+                waiting, timeout=_POLL_S, return_when=concurrent.futures.FIRST_COMPLETED
             )
-            connection.send((_DONE, entry))
-        except BrokenPipeError:
-            return
-        except Exception as error:  # whatever is wrong with one recording, the others are done
-            expected = isinstance(error, ValueError | OSError)
-            kind = "" if expected else f"{type(error).__name__}: "
-            connection.send((_FAILED, kind + " ".join(str(error).split())))
+            yield from progress()
+            for future in [one for one in futures if one not in waiting]:
+                yield futures.pop(future), *_result(future)
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _result(future: concurrent.futures.Future) -> tuple[str, Any]:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    code = getattr(error, "exitcode", None)
+    if code is None:  # the processes do not start at all
+        return _FAILED, f"its process failed: {error}"
+    if code < 0:
+        return _FAILED, f"its process was killed (signal {-code}), possibly for lack of memory"
+    return _FAILED, f"its process ended with code {code}"
+
+
+_job: tuple[Backbone, Any]  # of this process: the backbone, and the counts of all recordings
+
+
+def _start_process(backbone: Backbone, counts: Any) -> None:
+    global _job
+    _job = backbone, counts
+    # Leaves `extract_file`, which then removes its unfinished file.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+
+
+def _extract_job(index: int, path: Path, target: Path) -> tuple[str, Any]:
+    backbone, counts = _job
+
+    def progress(*snippets: int) -> None:
+        counts[2 * index : 2 * index + 2] = snippets
+
+    try:
+        return _DONE, extract_file(path, target, backbone, progress=progress)
+    except SystemExit:
+        os._exit(1)
+    except Exception as error:  # whatever is wrong with one recording, the others are extracted
+        expected = isinstance(error, ValueError | OSError)
+        kind = "" if expected else f"{type(error).__name__}: "
+        return _FAILED, kind + " ".join(str(error).split())

@@ -1,8 +1,8 @@
-"""Tables of sensor samples with a column of time: csv, npy and parquet.
+"""Reads tables of sensor samples with a column of time: csv, npy and parquet.
 
-Phones, watches and loggers write what they measured as they measured it: with jitter, in some unit
-of time, from some date on. Here the time becomes seconds from the first sample, and what would
-silently move labels (gaps, time that runs backwards, a unit that is not told) is refused.
+Samples of phones, watches and loggers have jitter, any unit of time, and any start. The times of a
+table are seconds from the first sample; whatever would silently shift labels (gaps, decreasing
+times, an unknown unit) is an error.
 """
 
 import csv
@@ -22,7 +22,7 @@ from tal_jax.data.lazy_features import load_npy
 
 SUFFIXES = (".csv", ".npy", ".parquet")
 
-# What columns of time are called, apart from their unit.
+# Names of columns of time, without their unit.
 _TIME_NAMES = {"", "time", "t", "timestamp", "timestamps", "ts", "elapsed", "datetime", "epoch"}
 _UNITS_S = {
     1.0: ("s", "sec", "secs", "second", "seconds"),
@@ -31,10 +31,10 @@ _UNITS_S = {
     1e-9: ("ns", "nsec", "nanos", "nanosecond", "nanoseconds"),
 }
 _SECONDS_OF = {name: seconds for seconds, names in _UNITS_S.items() for name in names}
-# Seconds since 1970 stay below this for three thousand years; milliseconds have long passed it.
+# Larger than seconds since 1970 will be for three thousand years, smaller than milliseconds are.
 _LONGEST_SECONDS = 1e11
 
-# A hole in the samples: longer than the jitter of any device, and long enough to hide an action.
+# A gap in the samples: longer than jitter, and long enough to contain an action.
 _GAP_STEPS = 3
 _GAP_S = 0.5
 
@@ -47,7 +47,7 @@ class Table:
       times_s: `[n]`, increasing, in seconds from the first sample.
       values: `[n, channels]` float64, finite.
       names: of the channels.
-      start: the time of the first sample as the file tells it, for messages.
+      start: the time of the first sample as in the file, for messages.
     """
 
     times_s: np.ndarray
@@ -59,21 +59,21 @@ class Table:
 def read_table(path: str | os.PathLike) -> Table:
     """Reads a table with a column of time; all other columns are channels.
 
-    The time is named `time`, `t`, `timestamp` or the like, with or without a unit behind
-    (`time_s`, `timestamp_ms`, `t [us]`, `seconds`), and counts seconds where no unit is told. It
-    may hold dates with a time of day (ISO 8601) instead of numbers.
+    The column of time is named `time`, `t`, `timestamp` or similar, optionally followed by a unit
+    (`time_s`, `timestamp_ms`, `t [us]`, `seconds`); the default unit is seconds. It contains
+    numbers, or dates with a time of day (ISO 8601).
 
     Args:
       path: a `.csv` whose first line names the columns; a `.npy` with named fields, or plain
         `[n, 1 + channels]` with the time in seconds first; or a `.parquet`.
 
     Returns:
-      The samples, as they were taken: not yet on a regular clock.
+      The samples at their original times, not on a regular clock.
 
     Raises:
       ValueError: if the file cannot be read, has no column of time or several, fewer than two
-        samples, a column or value that is no finite number, time that stands still or runs
-        backwards, or a gap (more than 3 usual steps and more than 0.5 s).
+        samples, a value that is no finite number, times that do not increase, or a gap (more than 3
+        median steps and more than 0.5 s).
     """
     readers = {".csv": _read_csv, ".npy": _read_npy, ".parquet": _read_parquet}
     reader = readers.get(Path(path).suffix.lower())
@@ -93,16 +93,16 @@ def read_table(path: str | os.PathLike) -> Table:
 
 
 def regular(table: Table, fps: float) -> np.ndarray:
-    """Interpolates the channels linearly at the times `k / fps` from the first sample on.
+    """Resamples the channels linearly at the times `k / fps` from the first sample on.
 
-    Nothing is smoothed: far below the rate of the recording, fast movements fold into slow ones.
+    There is no low-pass filter: far below the rate of the recording, the signal is aliased.
 
     Args:
       table: the samples.
-      fps: samples a second that are wanted.
+      fps: samples per second of the result.
 
     Returns:
-      `[n, channels]` with as many times as the recording covers; it lasts `n / fps` seconds.
+      `[n, channels]` with all times within the recording; its duration is `n / fps` seconds.
 
     Raises:
       ValueError: if `fps` is not a finite number above 0.
@@ -113,12 +113,12 @@ def regular(table: Table, fps: float) -> np.ndarray:
     """
     if not (np.isfinite(fps) and fps > 0):
         raise ValueError(f"fps is {fps!r}, expected a finite number above 0")
-    # A last sample that lies on the clock but for rounding counts as on it.
+    # The tolerance keeps a last sample that is on the clock up to rounding.
     clock_s = np.arange(int(table.times_s[-1] * fps + 1e-6) + 1) / fps
     return np.stack([np.interp(clock_s, table.times_s, v) for v in table.values.T], axis=1)
 
 
-# --- formats: each gives the columns by their names ---
+# --- formats: each returns the columns by name ---
 
 
 def _read_csv(path: str | os.PathLike) -> dict[str, Sequence]:
@@ -127,14 +127,14 @@ def _read_csv(path: str | os.PathLike) -> dict[str, Sequence]:
 
 
 def _read_numbers(path: str | os.PathLike) -> dict[str, np.ndarray] | None:
-    """The columns where all are numbers: a day of samples takes a tenth of the time and memory."""
+    """Reads columns of numbers alone, in a tenth of the time and memory of fields; else None."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of no samples, which is told of later
+            warnings.simplefilter("ignore")  # about no samples, which is an error later
             header = [name.strip() for name in next(csv.reader(file, strict=True), [])]
             rows = np.loadtxt(file, delimiter=",", comments=None, quotechar='"', ndmin=2)
     except (OSError, ValueError, csv.Error):
-        return None  # fields one by one find dates, or what is wrong
+        return None  # reading fields finds dates, or the error
     plain = rows.shape[1] == len(set(header)) == len(header) and not all(map(_is_number, header))
     return dict(zip(header, rows.T, strict=True)) if plain else None
 
@@ -216,7 +216,7 @@ def _time_column(path: str | os.PathLike, names: Sequence[str]) -> str:
 
 
 def _unit_of(name: str) -> float | str | None:
-    """Seconds in the unit that a column of time names, "" where it names none; None: no time.
+    """Returns the unit in seconds of a column of time, "" without a unit; None for other columns.
 
     >>> _unit_of("Timestamp [ms]"), _unit_of("time"), _unit_of("gain")
     (0.001, '', None)
@@ -226,14 +226,14 @@ def _unit_of(name: str) -> float | str | None:
     rest = "_".join(word for word in words if word not in _SECONDS_OF)
     if not words or rest not in _TIME_NAMES or len(units) > 1:
         return None
-    # A lone `s` or `ms` is as likely a channel of the user's.
+    # `s` or `ms` alone may as well be the name of a channel.
     if not rest and len(units[0]) <= 2:
         return None
     return _SECONDS_OF[units[0]] if units else ""
 
 
 def _seconds(path: str | os.PathLike, name: str, column: Sequence) -> tuple[np.ndarray, str]:
-    """The times in seconds from the first one, and how the file writes the first one."""
+    """Returns the times in seconds from the first one, and the first one as in the file."""
     start = str(column[0])
     dates = _dates(path, name, column)
     if dates is not None:
@@ -248,7 +248,7 @@ def _seconds(path: str | os.PathLike, name: str, column: Sequence) -> tuple[np.n
 
 
 def _dates(path: str | os.PathLike, name: str, column: Sequence) -> np.ndarray | None:
-    """The column as dates with a time of day, or None where it does not begin with one."""
+    """Parses dates with a time of day; None if the column does not begin with one."""
     column = column if isinstance(column, np.ndarray) else np.asarray(column, object)
     if column.dtype.kind == "M":
         if np.isnat(column).any():
@@ -311,7 +311,7 @@ def _check_times(path: str | os.PathLike, times_s: np.ndarray) -> None:
     back = np.flatnonzero(steps <= 0)
     if len(back):
         n = int(back[0])
-        how = "stands still" if steps[n] == 0 else f"goes back by {-steps[n]:g} s"
+        how = "does not increase" if steps[n] == 0 else f"decreases by {-steps[n]:g} s"
         raise ValueError(
             f"{path}: the time {how} at sample {n + 2}, {times_s[n]:.3f} s after the first; "
             "expected increasing times"
@@ -321,6 +321,6 @@ def _check_times(path: str | os.PathLike, times_s: np.ndarray) -> None:
     if len(gaps):
         n = int(gaps[0])
         raise ValueError(
-            f"{path}: no samples for {steps[n]:.3f} s from {times_s[n]:.3f} s on, where steps are "
-            f"usually {usual:.4g} s ({len(gaps)} such gaps); expected none, cut the recording there"
+            f"{path}: no samples for {steps[n]:.3f} s from {times_s[n]:.3f} s on, where the median "
+            f"step is {usual:.4g} s ({len(gaps)} such gaps); expected none, cut the recording there"
         )

@@ -1,4 +1,4 @@
-"""Video models of the package `transformers` (PyTorch) that lie on disk, as a backbone."""
+"""Video models of the package `transformers` (PyTorch), loaded from disk, as a backbone."""
 
 import dataclasses
 import functools
@@ -11,24 +11,24 @@ import numpy as np
 from tal_jax.data import files
 from tal_jax.extraction.backbones import VIDEO, hash_files, options_of
 
-# Windows that go through the network at once; their tokens fill the memory.
+# Windows per forward pass, limited by the memory of their tokens.
 _BATCH = 4
-# Where a model tells how it wants its pixels: the newer file first.
+# Files with the normalisation of pixels, the newer one first.
 _PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
 
 
 @dataclasses.dataclass(frozen=True)
 class Transformers:
-    """VideoMAE, V-JEPA 2, VideoPrism, ViViT ...: the mean of what the last layer tells.
+    """VideoMAE, V-JEPA 2, VideoPrism, ViViT ...: the mean of the last hidden state.
 
-    The whole picture is scaled to the model's size, without cutting its sides off, so that actions
-    there are seen. Nothing is downloaded, and no code of a model's folder is run.
+    The whole picture is scaled to the model's size without cropping, so that actions at its sides
+    are visible. Nothing is downloaded, and no code of a model's folder is run.
 
     Attributes:
       path: folder with `config.json`, weights (`*.safetensors`), and `preprocessor_config.json` or
-        `video_preprocessor_config.json`, as `save_pretrained` writes and Hugging Face hands out.
-      fps: frames a second that it sees; what it was trained with does best.
-      window: frames that a snippet sees; by default as many as the model was made for.
+        `video_preprocessor_config.json`, as written by `save_pretrained`.
+      fps: frames per second; best that of the model's training.
+      window: frames of the window of a snippet's features; by default that of the model.
       stride: frames between snippets.
     """
 
@@ -49,21 +49,19 @@ class Transformers:
             frames = getattr(self._config, "num_frames", None)
             frames = frames or getattr(self._config, "frames_per_clip", None)
             if frames is None:
-                raise ValueError(
-                    f"{self.path}: no video model, its config tells no number of frames"
-                )
+                raise ValueError(f"{self.path}: no video model, its config has no number of frames")
             object.__setattr__(self, "window", int(frames))
         _ = self.version, self.dim, self.size, self._pixels
 
     @functools.cached_property
     def version(self) -> str:
-        """The model's type, and a hash of what its folder holds."""
+        """The model's type, and a hash of its files."""
         folder = Path(self.path)
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
             raise ValueError(f"{folder}: no weights, expected *.safetensors")
-        told = [folder / "config.json", self._processor]
-        return f"{self._config.model_type} {hash_files([*told, *weights])}"
+        settings = [folder / "config.json", self._processor]
+        return f"{self._config.model_type} {hash_files([*settings, *weights])}"
 
     @property
     def dim(self) -> int:
@@ -72,13 +70,13 @@ class Transformers:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the frames that the model takes."""
+        """Height and width of the model's input frames."""
         side = getattr(self._config, "image_size", None) or self._config.crop_size
         height, width = (side, side) if isinstance(side, int) else side
         return int(height), int(width)
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Describes windows, uint8 `[N, window, H, W, 3]`, by `[N, D]`."""
+        """Computes the features `[N, D]` of windows, uint8 `[N, window, H, W, 3]`."""
         import torch
 
         model, name, settings = self._model
@@ -106,7 +104,7 @@ class Transformers:
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"{self.path}: no model that can be read ({reason})") from error
+            raise ValueError(f"{self.path}: no readable model ({reason})") from error
         if not hasattr(config, "hidden_size"):
             raise ValueError(
                 f"{self.path}: a {config.model_type} model; expected one of videos alone"
@@ -115,7 +113,7 @@ class Transformers:
 
     @functools.cached_property
     def _model(self) -> tuple[Any, str, dict[str, bool]]:
-        """The model, how it calls its pixels, and what else it is told."""
+        """Returns the model, the name of its argument of pixels, and its other arguments."""
         import torch
         from transformers import AutoModel
 
@@ -127,8 +125,10 @@ class Transformers:
         known = inspect.signature(model.forward).parameters
         name = next((n for n in ("pixel_values_videos", "pixel_values") if n in known), None)
         if name is None:
-            raise ValueError(f"{self.path}: a {self._config.model_type} model takes no videos")
-        # The predictor of V-JEPA serves its training.
+            raise ValueError(
+                f"{self.path}: a {self._config.model_type} model has no argument of videos"
+            )
+        # The predictor of V-JEPA is only for training.
         return model, name, {"skip_predictor": True} if "skip_predictor" in known else {}
 
     @property
@@ -136,18 +136,20 @@ class Transformers:
         for name in _PROCESSORS:
             if (Path(self.path) / name).is_file():
                 return Path(self.path) / name
-        raise ValueError(f"{self.path}: no {_PROCESSORS[1]}, expected it to tell how pixels count")
+        raise ValueError(
+            f"{self.path}: no {_PROCESSORS[1]}, expected it for the normalisation of pixels"
+        )
 
     @functools.cached_property
     def _pixels(self) -> tuple[np.ndarray, np.ndarray]:
-        """What bytes of red, green and blue are multiplied with, and what is then added."""
-        told = files.read_json(self._processor)
-        scale = told.get("rescale_factor", 1 / 255) if told.get("do_rescale", True) else 1.0
-        shift = -1.0 if told.get("offset") and told.get("do_rescale", True) else 0.0
+        """Returns scale and shift of the bytes of red, green and blue."""
+        settings = files.read_json(self._processor)
+        scale = settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 1.0
+        shift = -1.0 if settings.get("offset") and settings.get("do_rescale", True) else 0.0
         mean, deviation = np.zeros(3), np.ones(3)
-        if told.get("do_normalize", True):
+        if settings.get("do_normalize", True):
             try:
-                mean, deviation = np.array(told["image_mean"]), np.array(told["image_std"])
+                mean, deviation = np.array(settings["image_mean"]), np.array(settings["image_std"])
             except KeyError as error:
                 raise ValueError(f"{self._processor}: no {error}, expected it") from error
         return (

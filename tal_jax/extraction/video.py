@@ -1,8 +1,8 @@
-"""Videos, read by the presentation times of their frames.
+"""Reads videos by the presentation times of their frames.
 
-A frame's time is what the file says, never its number divided by a rate: phones and screen
-recorders let the rate vary. Time 0 is the moment at which the first frame is shown. The frame of a
-time is the one on the screen then, that is the last one shown at that time or before::
+The time of a frame is its presentation time in the file, not its number divided by a rate: videos
+of phones and screen recorders have variable rates. Time 0 is that of the first frame. The frame at
+a time is the one on screen, that is the last one shown at or before it::
 
     shown at   0.00      0.04      0.08                          0.30
                |--- 0 ---|--- 1 ---|------------- 2 -------------|--- 3 ---
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 
 SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .flv .3gp".split())
 
-# A file's clock rounds the times of frames, by half of its tick; Matroska's tick is 1 ms. A frame
-# that is late by no more is taken as in time, lest the frames of a steady video come in twos.
+# A file's clock rounds the times of frames by up to half a tick; Matroska's tick is 1 ms. Frames
+# that are late by no more count as in time; otherwise a constant rate would repeat some of them.
 _MAX_ROUNDING_S = Fraction(1, 2000)
-# Headers round the duration, and count how long the last frame is shown.
+# Headers round the duration, and include that of the last frame.
 _TOLERATED_S = 0.25
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """What a video is like.
+    """Properties of a video.
 
     Attributes:
       duration_s: from the first frame to the end of the last one.
-      width: in pixels, as it is displayed: after the rotation.
-      height: likewise.
-      frame_rate: frames a second, on average.
-      num_frames: how many are shown.
+      width: in pixels, as displayed, after the rotation.
+      height: in pixels, as displayed.
+      frame_rate: frames per second, on average.
+      num_frames: number of frames.
       codec: its name in FFmpeg.
-      rotation_degrees: 0, 90, 180 or 270, counterclockwise, by which frames are turned for display.
+      rotation_degrees: rotation of frames for display, 0, 90, 180 or 270, counterclockwise.
     """
 
     duration_s: float
@@ -62,11 +62,11 @@ def has_video_suffix(path: str | os.PathLike) -> bool:
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
-    """Looks at a video: reads the times of all its frames, but decodes only the first one.
+    """Reads the properties of a video from the times of all frames, decoding only the first one.
 
     Raises:
-      ValueError: if PyAV is not installed, or the file is missing, not a video, has sound alone or
-        no frames, was cut short, or tells no times.
+      ValueError: if PyAV is not installed, or the file is missing, not a video, has only sound or
+        no frames, is truncated, or has no times.
     """
     with _open(path) as (container, stream):
         try:
@@ -89,21 +89,22 @@ def read_frames(
     *,
     size: tuple[int, int] | None = None,
 ) -> Iterator[np.ndarray]:
-    """Reads the frames that are on the screen at given times, one decoded frame at a time.
+    """Reads the frames on screen at given times, with one decoded frame in memory at a time.
 
     Args:
       path: a video.
-      times_s: seconds from the first frame on, not decreasing; may be endless. Times before the
-        first frame get the first, times after the last one the last.
-      size: height and width to scale the displayed frame to, whatever its shape; None leaves it.
+      times_s: seconds from the first frame on, not decreasing; may be infinite. Times before the
+        first frame give the first, times after the last one the last.
+      size: height and width to scale the displayed frame to, without keeping its aspect ratio; None
+        for the original size.
 
     Yields:
-      uint8 `[H, W, 3]`, red, green and blue, turned as for display; the same array for as long as
-      the same frame is on the screen.
+      uint8 `[H, W, 3]`, red, green and blue, rotated for display; the same array while the same
+      frame is on screen.
 
     Raises:
-      ValueError: as `probe` does, and where the video turns out to be broken or cut short, or its
-        times run backwards, telling how far it went.
+      ValueError: as `probe` does, and at the time at which the video is broken or truncated, or its
+        times decrease.
     """
     with _open(path) as (container, stream):
         shown = _shown_frames(path, container, stream)
@@ -122,24 +123,24 @@ def read_frames(
 def _shown_frames(
     path: str | os.PathLike, container: "av.container.InputContainer", stream: "av.VideoStream"
 ) -> Iterator[tuple["av.VideoFrame", float]]:
-    """Decoded frames and the times from which on they are taken; at least one."""
+    """Yields decoded frames and the times from which on they are shown; at least one."""
     extent, decoded = _Extent(), container.decode(stream)
     rounding = min(stream.time_base / 2, _MAX_ROUNDING_S)
     while True:
-        went_s = float((extent.last - extent.first) * stream.time_base)
-        went = f" {went_s:.3f} s after its first frame" if extent.count else ""
+        reached_s = float((extent.last - extent.first) * stream.time_base)
+        place = f" {reached_s:.3f} s after its first frame" if extent.count else ""
         try:
             frame = next(decoded, None)
         except _av().FFmpegError as error:
             raise ValueError(
-                f"{path}: broken{went or ' from the start'} ({_reason(error)})"
+                f"{path}: broken{place or ' from the start'} ({_reason(error)})"
             ) from error
         if frame is None:
             break
         if frame.pts is None:
-            raise ValueError(f"{path}: a frame without presentation time{went}")
+            raise ValueError(f"{path}: a frame without presentation time{place}")
         if extent.count and frame.pts < extent.last:
-            raise ValueError(f"{path}: presentation times run backwards{went}")
+            raise ValueError(f"{path}: presentation times decrease{place}")
         extent.add(frame.pts, frame.duration or 0)
         yield frame, float((frame.pts - extent.first) * stream.time_base - rounding)
     if not extent.count:
@@ -158,20 +159,20 @@ def _pixels(frame: "av.VideoFrame", size: tuple[int, int] | None) -> np.ndarray:
 
 
 def _quarter_turns(frame: "av.VideoFrame") -> int:
-    """Counterclockwise quarter turns that display a frame as it was filmed, 0 to 3."""
+    """Returns the counterclockwise quarter turns of a frame for display, 0 to 3."""
     return round(frame.rotation / 90) % 4
 
 
-# --- what the packets tell, without decoding ---
+# --- packets, without decoding ---
 
 
 @dataclasses.dataclass
 class _Extent:
-    """What the packets or frames of one stream cover, in ticks of its clock."""
+    """The time covered by packets or frames of one stream, in ticks of its clock."""
 
     count: int = 0
     first: int = 0
-    last: int = 0  # when the last one begins
+    last: int = 0  # start of the last one
     end: int = 0
 
     def add(self, start: int, duration: int) -> None:
@@ -190,22 +191,24 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
         extent, tick, cut, untimed = extents[video], video.time_base, False, False
         try:
             for packet in container.demux(*extents):
-                # Where nothing is reordered, some files tell the times of decoding alone.
+                # Without reordering, some files have only decoding times.
                 start = packet.dts if packet.pts is None else packet.pts
                 if packet.size:
-                    cut = packet.is_corrupt  # of the last one: the file ends inside of it
+                    cut = packet.is_corrupt  # of the last one: the file ends within it
                     untimed |= start is None
                     if start is not None and not packet.is_discard:
                         extents[packet.stream].add(start, packet.duration or 0)
         except _av().FFmpegError as error:
-            went_s = float((extent.end - extent.first) * tick)
-            raise ValueError(f"{path}: broken after {went_s:.3f} s ({_reason(error)})") from error
+            reached_s = float((extent.end - extent.first) * tick)
+            raise ValueError(
+                f"{path}: broken after {reached_s:.3f} s ({_reason(error)})"
+            ) from error
         if not extent.count:
             what = "presentation times, such as a raw stream" if untimed else "frames"
             raise ValueError(f"{path}: a video without {what}; expected such as .mp4 or .mkv")
         _check_end(path, container, extents, cut=cut)
     step = Fraction(extent.last - extent.first, max(extent.count - 1, 1))
-    # Where nothing tells how long the last frame is shown, it is as long as the others.
+    # Without a duration of its own, the last frame gets the mean of the others.
     ticks = extent.end - extent.first + (step if extent.end == extent.last else 0)
     if ticks <= 0 or (extent.count > 1 and step == 0):
         raise ValueError(
@@ -221,7 +224,7 @@ def _check_end(
     *,
     cut: bool = False,
 ) -> None:
-    """Refuses a file that ends inside a frame, or well before the time that its header promises."""
+    """Raises a ValueError for a file that ends within a frame, or well before its header's end."""
     ends_s, promises_s = [], []
     for stream, extent in extents.items():
         if extent.count:
@@ -229,11 +232,11 @@ def _check_end(
             if stream.duration:
                 promised = (stream.start_time or 0) + stream.duration
                 promises_s.append(float(promised * stream.time_base))
-    # Matroska promises an end, and for the whole file alone: subtitles may go on after the frames.
+    # Matroska has a duration only of the whole file, where subtitles may outlast the frames.
     if not promises_s and container.duration and len(extents) == len(container.streams):
         promises_s.append(container.duration / 1e6)
     if cut or max(promises_s, default=0.0) > max(ends_s) + _TOLERATED_S:
-        promised = f", of {max(promises_s):.3f} s that it promises" if promises_s else ""
+        promised = f", of {max(promises_s):.3f} s in its header" if promises_s else ""
         raise ValueError(f"{path}: cut short, it ends after {max(ends_s):.3f} s{promised}")
 
 
@@ -246,24 +249,24 @@ def _open(
 ) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
     av = _av()
     try:
-        # A whole path is never taken for an address, whatever colons are in it.
+        # An absolute path is never an address, with any colons in it.
         container = av.open(os.path.abspath(path))
     except (av.FFmpegError, OSError) as error:
         expected = "expected a whole video file"
         raise ValueError(f"cannot read {path}: {_reason(error)}; {expected}") from error
     with container:
-        # The picture of an album in a file of music is a stream of video to FFmpeg.
+        # For FFmpeg, the cover picture in a music file is a video stream.
         cover = av.stream.Disposition.attached_pic
         videos = [s for s in container.streams.video if not s.disposition & cover]
         if not videos:
-            has = "sound" if container.streams.audio else "neither pictures nor sound"
-            raise ValueError(f"{path}: no video in it, only {has}")
+            found = "only sound" if container.streams.audio else "neither pictures nor sound"
+            raise ValueError(f"{path}: no video in it, {found}")
         videos[0].thread_type = "AUTO"
         yield container, videos[0]
 
 
 def _av() -> types.ModuleType:
-    """PyAV, which is loaded only when a video is read."""
+    """Imports PyAV, when a video is read."""
     try:
         import av
     except ImportError as error:

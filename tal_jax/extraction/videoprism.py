@@ -1,6 +1,6 @@
-"""Google's VideoPrism (JAX and Flax) with weights that lie on disk, as a backbone.
+"""Google's VideoPrism (JAX and Flax), with weights from disk, as a backbone.
 
-Its package is not on PyPI: https://github.com/google-deepmind/videoprism tells how to install it.
+Its package is not on PyPI; for installation see https://github.com/google-deepmind/videoprism.
 """
 
 import dataclasses
@@ -15,21 +15,21 @@ import numpy as np
 
 from tal_jax.extraction.backbones import VIDEO, hash_files, options_of
 
-# Windows that go through the network at once; the last ones are filled up, to compile only once.
+# Windows per forward pass; the last batch is padded, to compile only once.
 _BATCH = 4
 
 
 @dataclasses.dataclass(frozen=True)
 class VideoPrism:
-    """The mean of VideoPrism's tokens, or the one embedding of its models with text (`lvt`).
+    """The mean of VideoPrism's tokens, or the single embedding of its models with text (`lvt`).
 
-    The whole picture is scaled to the model's size, without cutting its sides off.
+    The whole picture is scaled to the model's size without cropping.
 
     Attributes:
-      path: the weights, an `.npz` as the project hands them out.
+      path: the weights, an `.npz` of the project.
       model: the model's name, such as `videoprism_public_v1_large`.
-      fps: frames a second that it sees.
-      window: frames that a snippet sees; by default as many as the model was trained with.
+      fps: frames per second.
+      window: frames of the window of a snippet's features; by default that of the model's training.
       stride: frames between snippets.
     """
 
@@ -63,7 +63,7 @@ class VideoPrism:
         return int(self._network.model_dim)
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
-        """Describes windows, uint8 `[N, window, H, W, 3]`, by `[N, D]`."""
+        """Computes the features `[N, D]` of windows, uint8 `[N, window, H, W, 3]`."""
         parts = []
         for start in range(0, len(windows), _BATCH):
             part = windows[start : start + _BATCH]
@@ -85,7 +85,7 @@ class VideoPrism:
     @functools.cached_property
     def _describe(self) -> Callable[[np.ndarray], jax.Array]:
         weights = _package().load_pretrained_weights(self.model, checkpoint_path=self.path)
-        # Models with text take words besides, None for none.
+        # Models with text have arguments for it, None without text.
         words = (None, None) if "_lvt_" in self.model else ()
 
         @jax.jit

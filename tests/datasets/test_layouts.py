@@ -272,7 +272,7 @@ def test_segments_beyond_the_end_count_as_missed(joined):
     )
     dataset = _load(joined)
     assert late in dataset.ground_truth["database"]["video_4"]["annotations"]
-    assert "1 segments lie beyond the end of their recording" in _notes(dataset)
+    assert "1 segments are beyond the end of their recording" in _notes(dataset)
     assert "left out 1 segments that end before they start" in _notes(dataset)
 
 

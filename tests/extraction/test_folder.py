@@ -173,7 +173,10 @@ def test_progress_and_entry(film, tmp_path):
 @pytest.mark.parametrize(
     "result, message",
     [
-        (lambda n: np.zeros((n, 5)), r"gave features of shape \[16, 5\], expected .* \[16, 4\]"),
+        (
+            lambda n: np.zeros((n, 5)),
+            r"returned features of shape \[16, 5\], expected .* \[16, 4\]",
+        ),
         (lambda n: np.zeros((n + 1, 4)), r"shape \[17, 4\]"),
         (lambda n: np.full((n, 4), np.nan), "expected finite ones"),
     ],
@@ -238,7 +241,7 @@ def test_a_folder_of_tables_from_the_command_line_to_a_data_set(tmp_path, capsys
     assert "more: 4.0 s, 8 snippets (columns left out: heart)" in shown.out
     errors = sorted(shown.err.splitlines())
     assert len(errors) == 3 and all(line.startswith("tal-jax: error: ") for line in errors)
-    assert any("broken.csv: the time goes back by 1 s" in line for line in errors)
+    assert any("broken.csv: the time decreases by 1 s" in line for line in errors)
     assert any("other.csv: no column 'az' among ax, ay, gz" in line for line in errors)
     assert any("x:y" in line for line in errors)
     assert sorted(p.name for p in output.iterdir()) == sorted(
@@ -350,7 +353,7 @@ def test_features_of_others_are_not_mixed_in(tmp_path):
     output = tmp_path / "out"
     output.mkdir()
     np.save(output / "b.npy", np.ones((3, 4)))
-    with pytest.raises(ValueError, match="out: holds features without a manifest.json"):
+    with pytest.raises(ValueError, match="out: contains features without a manifest.json"):
         extract_folder([tmp_path / "a.csv"], output, open_backbone("signal"))
 
 
