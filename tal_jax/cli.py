@@ -26,7 +26,7 @@ from tal_jax.config import check_config, config_names, load_config, override, rs
 from tal_jax.data import files, point_sets
 from tal_jax.data.annotation_files import read_annotations
 from tal_jax.data.annotations import Annotations
-from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS
+from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS, generate_points
 from tal_jax.data.point_files import compare_points, format_comparison, read_points, write_points
 from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.datasets import convert
@@ -525,8 +525,12 @@ def _progress_line() -> Iterator[Callable[[str], None]]:
 
 def _points_make(arguments: argparse.Namespace) -> None:
     raw = _read_raw(arguments)
-    annotations = point_sets.make_points(
-        raw, distribution=arguments.law, seed=arguments.seed, subset=arguments.subset
+    annotations = generate_points(
+        raw,
+        distribution=arguments.law,
+        seed=arguments.seed,
+        subset=arguments.subset,
+        strict=False,
     )
     write_points(arguments.output, annotations, _frame_rates(arguments, raw))
     _tell_points(arguments.output, annotations)

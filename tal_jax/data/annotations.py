@@ -24,6 +24,7 @@ Other keys are ignored. Segments are half-open, and every time is in seconds.
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -191,6 +192,48 @@ def check_classes(annotations: Annotations) -> None:
             )
         for label in pair:
             _check_label(label, classes, f"{source}: overlapping")
+
+
+def with_durations(annotations: Annotations) -> Annotations:
+    """Gives each recording a duration: the end of its last instance where the file has none."""
+    recordings, guessed, unknown = {}, 0, []
+    for name, recording in annotations.recordings.items():
+        duration_s = recording.duration_s
+        if duration_s is None:
+            duration_s = _last_time(recording.instances)
+            guessed += duration_s is not None
+        if duration_s is None:
+            unknown.append(name)
+            continue
+        recordings[name] = dataclasses.replace(recording, duration_s=duration_s)
+    notes = list(annotations.notes)
+    if guessed:
+        notes.append(
+            f"{annotations.source}: recordings without a duration, taken to end with their last "
+            f"instance: {guessed}"
+        )
+    if unknown:
+        notes.append(
+            f"{annotations.source}: recordings with neither a duration nor a time in it, left out: "
+            f"{len(unknown)} ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''})"
+        )
+    return dataclasses.replace(annotations, recordings=recordings, notes=tuple(notes))
+
+
+def _last_time(instances: Sequence[Instance]) -> float | None:
+    ends = [instance.end_s for instance in instances if instance.end_s is not None]
+    # Just after a point, since recordings are half-open.
+    points = [instance.point_s for instance in instances if instance.point_s is not None]
+    ends += [math.nextafter(point_s, math.inf) for point_s in points]
+    return max(ends, default=None)
+
+
+def cut_instance(instance: Instance, duration_s: float) -> Instance | None:
+    """Returns the instance cut to its recording, or None where nothing is left of it."""
+    if instance.start_s is None:
+        return None
+    start_s, end_s = max(instance.start_s, 0.0), min(instance.end_s, duration_s)
+    return dataclasses.replace(instance, start_s=start_s, end_s=end_s) if start_s < end_s else None
 
 
 def annotations_to_dict(annotations: Annotations) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from tal_jax.data.annotations import Annotations, Instance
+from tal_jax.data.annotations import Annotations, Instance, cut_instance, with_durations
 
 POINT_DISTRIBUTIONS = ("uniform", "gaussian", "center")
 
@@ -15,24 +15,35 @@ _GAUSSIAN_MEAN = 0.48
 _GAUSSIAN_DEVIATION = 0.035
 
 
-def generate_points(annotations: Annotations, *, distribution: str, seed: int) -> Annotations:
+def generate_points(
+    annotations: Annotations,
+    *,
+    distribution: str,
+    seed: int,
+    subset: str | None = None,
+    strict: bool = True,
+) -> Annotations:
     """Draws one point label in every instance, in place of any others.
 
     The point of an instance depends only on the distribution, the seed, the recording's name and
     the instance's index in it: adding, leaving out or reordering recordings moves no point.
 
     Args:
-      annotations: annotations with a segment in every instance.
+      annotations: annotations with segments.
       distribution: the point distribution: "uniform" over the instance, "gaussian" near its middle
         (relative position of mean 0.48 and deviation 0.035), or its "center".
       seed: 0 or more.
+      subset: draw in the recordings of this subset alone; those of the others get no points.
+      strict: whether every instance needs a segment. Otherwise points are drawn in the part inside
+        the recording, an instance without one gets no point, recordings get durations, and notes
+        report that.
 
     Returns:
       The annotations with points, and with the distribution and the seed.
 
     Raises:
-      ValueError: if the distribution is unknown, the seed is not a whole number of 0 or more, or an
-        instance has no segment.
+      ValueError: if the distribution is unknown, the seed is not a whole number of 0 or more, there
+        is no recording of the subset, or `strict` and an instance has no segment.
 
     >>> from tal_jax.data.annotations import parse_annotations
     >>> jump = {"label": "jump", "segment": [3.0, 4.0]}
@@ -43,31 +54,43 @@ def generate_points(annotations: Annotations, *, distribution: str, seed: int) -
     3.5
     """
     _check(distribution, seed)
-    recordings = {}
-    for name, recording in annotations.recordings.items():
-        instances = tuple(
-            dataclasses.replace(
-                instance,
-                point_s=draw_point(
-                    name, index, instance, distribution=distribution, seed=int(seed)
-                ),
-            )
-            for index, instance in enumerate(recording.instances)
+    subsets = {recording.subset for recording in annotations.recordings.values()}
+    if subset is not None and subset not in subsets:
+        raise ValueError(
+            f"{annotations.source}: no recording of subset {subset!r}, expected one of "
+            f"{', '.join(map(repr, sorted(subsets)))}"
         )
-        recordings[name] = dataclasses.replace(recording, instances=instances)
+    annotations = annotations if strict else with_durations(annotations)
+    recordings, pointless = {}, 0
+    for name, recording in annotations.recordings.items():
+        instances = []
+        for index, instance in enumerate(recording.instances):
+            point_s, inside = None, instance
+            if not strict and recording.duration_s is not None:
+                inside = cut_instance(instance, recording.duration_s)
+            if subset in (None, recording.subset):
+                # The index is that of the file: an instance without a point moves no other's.
+                if inside is not None:
+                    point_s = _draw(name, index, inside, distribution=distribution, seed=int(seed))
+                pointless += inside is None
+            instances.append(dataclasses.replace(instance, point_s=point_s))
+        recordings[name] = dataclasses.replace(recording, instances=tuple(instances))
+    notes = annotations.notes
+    if pointless:
+        notes += (
+            f"{annotations.source}: instances without a point, their segment being missing, empty, "
+            f"reversed or outside the recording: {pointless}",
+        )
     return dataclasses.replace(
         annotations,
         recordings=recordings,
         point_distribution={"law": distribution, "seed": int(seed)},
+        notes=notes,
     )
 
 
-def draw_point(name: str, index: int, instance: Instance, *, distribution: str, seed: int) -> float:
-    """Draws the point of one instance, the `index`-th of the recording `name`.
-
-    See `generate_points`, also for the errors raised.
-    """
-    _check(distribution, seed)
+def _draw(name: str, index: int, instance: Instance, *, distribution: str, seed: int) -> float:
+    """Draws the point of one instance, the `index`-th of the recording `name`."""
     if instance.start_s is None or instance.end_s is None:
         raise ValueError(
             f"{name}: instance of {instance.label!r} has no segment to draw a point in"

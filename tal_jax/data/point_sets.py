@@ -1,68 +1,16 @@
-"""Point labels over annotations: drawn, and put into the instances that contain them.
-
-The annotations are those of `tal_jax.data.annotation_files`, whose times are not checked. A note
-reports what cannot be done for some of them.
-"""
+"""Assigns point labels to the instances that contain them."""
 
 import dataclasses
-import math
 import os
 from collections.abc import Iterable, Sequence
 
 from tal_jax.data.annotation_files import read_frame_rates
-from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
-from tal_jax.data.point_distributions import draw_point
-
-
-def make_points(
-    annotations: Annotations, *, distribution: str, seed: int, subset: str | None = None
-) -> Annotations:
-    """Draws one point in every instance, in the part of it that lies inside its recording.
-
-    Args:
-      annotations: annotations with segments.
-      distribution: "uniform", "gaussian" or "center", see `generate_points`.
-      seed: 0 or more.
-      subset: draw in the recordings of this subset alone; those of the others get no points.
-
-    Returns:
-      The annotations with these points in place of any others, all with durations, and notes.
-
-    Raises:
-      ValueError: if the distribution or the seed is refused by `generate_points`, or no recording
-        is of the subset.
-    """
-    subsets = {recording.subset for recording in annotations.recordings.values()}
-    if subset is not None and subset not in subsets:
-        raise ValueError(
-            f"{annotations.source}: no recording of subset {subset!r}, expected one of "
-            f"{', '.join(map(repr, sorted(subsets)))}"
-        )
-    annotations, pointless = with_durations(annotations), 0
-    recordings = {}
-    for name, recording in annotations.recordings.items():
-        instances = []
-        for index, instance in enumerate(recording.instances):
-            point_s, inside = None, cut_instance(instance, recording.duration_s)
-            if subset in (None, recording.subset):
-                # The index is that of the file: an instance without a point moves no other's.
-                if inside is not None:
-                    point_s = draw_point(name, index, inside, distribution=distribution, seed=seed)
-                pointless += inside is None
-            instances.append(dataclasses.replace(instance, point_s=point_s))
-        recordings[name] = dataclasses.replace(recording, instances=tuple(instances))
-    notes = annotations.notes
-    if pointless:
-        notes += (
-            f"{annotations.source}: instances without a point, their segment being missing, empty, "
-            f"backwards or outside the recording: {pointless}",
-        )
-    return dataclasses.replace(
-        annotations,
-        recordings=recordings,
-        point_distribution={"law": distribution, "seed": seed},
-        notes=notes,
-    )
+from tal_jax.data.annotations import (
+    Annotations,
+    Instance,
+    RecordingAnnotation,
+    with_durations,
+)
 
 
 def known_frame_rates(
@@ -157,48 +105,6 @@ def join_clicks(clicks: Iterable[Instance], instances: Sequence[Instance]) -> tu
         first = min(free, key=lambda i: joined[i].end_s)
         joined[first] = dataclasses.replace(joined[first], point_s=click.point_s)
     return (*joined, *loose)
-
-
-def with_durations(annotations: Annotations) -> Annotations:
-    """Gives each recording a duration: the end of its last instance where the file has none."""
-    recordings, guessed, unknown = {}, 0, []
-    for name, recording in annotations.recordings.items():
-        duration_s = recording.duration_s
-        if duration_s is None:
-            duration_s = _last_time(recording.instances)
-            guessed += duration_s is not None
-        if duration_s is None:
-            unknown.append(name)
-            continue
-        recordings[name] = dataclasses.replace(recording, duration_s=duration_s)
-    notes = list(annotations.notes)
-    if guessed:
-        notes.append(
-            f"{annotations.source}: recordings without a duration, taken to end with their last "
-            f"instance: {guessed}"
-        )
-    if unknown:
-        notes.append(
-            f"{annotations.source}: recordings with neither a duration nor a time in it, left out: "
-            f"{len(unknown)} ({', '.join(unknown[:5])}{', ...' if len(unknown) > 5 else ''})"
-        )
-    return dataclasses.replace(annotations, recordings=recordings, notes=tuple(notes))
-
-
-def _last_time(instances: Sequence[Instance]) -> float | None:
-    ends = [instance.end_s for instance in instances if instance.end_s is not None]
-    # Just after a point, since recordings are half-open.
-    points = [instance.point_s for instance in instances if instance.point_s is not None]
-    ends += [math.nextafter(point_s, math.inf) for point_s in points]
-    return max(ends, default=None)
-
-
-def cut_instance(instance: Instance, duration_s: float) -> Instance | None:
-    """Returns the instance cut to its recording, or None where nothing is left of it."""
-    if instance.start_s is None:
-        return None
-    start_s, end_s = max(instance.start_s, 0.0), min(instance.end_s, duration_s)
-    return dataclasses.replace(instance, start_s=start_s, end_s=end_s) if start_s < end_s else None
 
 
 def _contains(instance: Instance, click: Instance) -> bool:

@@ -15,11 +15,12 @@ from tal_jax.data.annotations import (
     Instance,
     RecordingAnnotation,
     annotations_to_dict,
+    cut_instance,
 )
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles, open_features
+from tal_jax.data.point_distributions import generate_points
 from tal_jax.data.point_files import read_points
-from tal_jax.data.point_sets import cut_instance, make_points
 from tal_jax.data.recordings import (
     MAX_DRIFT_SNIPPETS,
     Dataset,
@@ -265,7 +266,7 @@ def _drawn(
         for name, duration_s in durations_s.items()
     }
     annotations = dataclasses.replace(annotations, recordings=recordings)
-    drawn = make_points(annotations, distribution=distribution, seed=seed)
+    drawn = generate_points(annotations, distribution=distribution, seed=seed, strict=False)
     return {name: recording.instances for name, recording in drawn.recordings.items()}
 
 

@@ -305,25 +305,23 @@ def extract_folder(
     def write() -> None:
         write_manifest(output, dataclasses.replace(manifest, recordings=entries))
 
-    with contextlib.closing(_extract_all(jobs, output, backbone, workers)) as events:
+    results = _extract_all(jobs, output, backbone, workers, progress or (lambda *counts: None))
+    with contextlib.closing(results):
         try:
-            for name, kind, value in events:
-                if kind == _PROGRESS:
-                    if progress is not None:
-                        progress(name, *value)
-                elif kind == _FAILED:
+            for name, result in results:
+                if isinstance(result, str):
                     path = str(jobs[name])
-                    reason = value if path in value else f"{path}: {value}"
+                    reason = result if path in result else f"{path}: {result}"
                     failed.append((path, reason))
                     report(f"FAILED {reason}")
-                else:
-                    entries[name] = value
-                    done.append(name)
-                    notes_of = "".join(f" ({note})" for note in value.notes)
-                    report(f"{name}: {value.duration_s:.1f} s, {value.snippets} snippets{notes_of}")
-                    if time.monotonic() - written_s > _WRITE_EVERY_S:
-                        write()
-                        written_s = time.monotonic()
+                    continue
+                entries[name] = result
+                done.append(name)
+                notes_of = "".join(f" ({note})" for note in result.notes)
+                report(f"{name}: {result.duration_s:.1f} s, {result.snippets} snippets{notes_of}")
+                if time.monotonic() - written_s > _WRITE_EVERY_S:
+                    write()
+                    written_s = time.monotonic()
         finally:
             write()
     return Summary(tuple(done), tuple(sorted(skipped)), tuple(failed), notes)
@@ -420,14 +418,15 @@ def _exists(output: Path, name: str, path: Path, manifest: Manifest) -> bool:
 
 # --- processes ---
 
-_PROGRESS, _DONE, _FAILED = "progress", "done", "failed"
-_Event = tuple[str, str, Any]  # a recording's name, one of the kinds above, its value
-
 
 def _extract_all(
-    jobs: Mapping[str, Path], output: Path, backbone: Backbone, workers: int
-) -> Iterator[_Event]:
-    """Extracts recordings in a pool of processes, and yields progress and results.
+    jobs: Mapping[str, Path],
+    output: Path,
+    backbone: Backbone,
+    workers: int,
+    progress: Progress,
+) -> Iterator[tuple[str, Entry | str]]:
+    """Extracts recordings in a pool of processes; yields names and entries, or what went wrong.
 
     A process extracts one recording after the other, so that a model is loaded once. If one dies,
     its recording fails, and another process takes its place.
@@ -441,49 +440,38 @@ def _extract_all(
     context = multiprocessing.get_context("spawn")
     # Snippets done, and in all, of each recording: shared memory has no lock to die with.
     counts = context.RawArray("q", 2 * len(jobs))
+    shown = list(counts)
     pool = pebble.ProcessPool(
-        min(workers, max(len(jobs), 1)),
+        min(workers, len(jobs) or 1),
         initializer=_start_process,
         initargs=(backbone, counts),
         context=context,
     )
-    shown = [(0, 0)] * len(jobs)
-
-    def progress() -> Iterator[_Event]:
-        for index, name in enumerate(jobs):
-            done, total = counts[2 * index : 2 * index + 2]
-            if (done, total) != shown[index]:
-                shown[index] = done, total
-                yield name, _PROGRESS, (done, total)
-
     try:
         futures = {
-            pool.schedule(_extract_job, args=(index, path, feature_path(output, name))): name
-            for index, (name, path) in enumerate(jobs.items())
+            pool.schedule(_extract_job, args=(i, jobs[name], feature_path(output, name))): name
+            for i, name in enumerate(jobs)
         }
-        waiting = set(futures)
-        while waiting:
-            _, waiting = concurrent.futures.wait(
-                waiting, timeout=_POLL_S, return_when=concurrent.futures.FIRST_COMPLETED
-            )
-            yield from progress()
-            for future in [one for one in futures if one not in waiting]:
-                yield futures.pop(future), *_result(future)
+        while futures:
+            done, _ = concurrent.futures.wait(futures, _POLL_S, "FIRST_COMPLETED")
+            for i, name in enumerate(jobs):
+                now = counts[2 * i : 2 * i + 2]
+                if now != shown[2 * i : 2 * i + 2]:
+                    shown[2 * i : 2 * i + 2] = now
+                    progress(name, *now)
+            for future in done:
+                error = future.exception()
+                yield futures.pop(future), _death(error) if error else future.result()
     finally:
         pool.stop()
         pool.join()
 
 
-def _result(future: concurrent.futures.Future) -> tuple[str, Any]:
-    error = future.exception()
-    if error is None:
-        return future.result()
+def _death(error: BaseException) -> str:
     code = getattr(error, "exitcode", None)
-    if code is None:  # the processes do not start at all
-        return _FAILED, f"its process failed: {error}"
-    if code < 0:
-        return _FAILED, f"its process was killed (signal {-code}), possibly for lack of memory"
-    return _FAILED, f"its process ended with code {code}"
+    if code is not None and code < 0:
+        return f"its process was killed (signal {-code}), possibly for lack of memory"
+    return f"its process failed ({error}, exit code {code})"
 
 
 _job: tuple[Backbone, Any]  # of this process: the backbone, and the counts of all recordings
@@ -496,17 +484,16 @@ def _start_process(backbone: Backbone, counts: Any) -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 
 
-def _extract_job(index: int, path: Path, target: Path) -> tuple[str, Any]:
+def _extract_job(index: int, path: Path, target: Path) -> Entry | str:
     backbone, counts = _job
 
     def progress(*snippets: int) -> None:
         counts[2 * index : 2 * index + 2] = snippets
 
     try:
-        return _DONE, extract_file(path, target, backbone, progress=progress)
+        return extract_file(path, target, backbone, progress=progress)
     except SystemExit:
         os._exit(1)
     except Exception as error:  # whatever is wrong with one recording, the others are extracted
-        expected = isinstance(error, ValueError | OSError)
-        kind = "" if expected else f"{type(error).__name__}: "
-        return _FAILED, kind + " ".join(str(error).split())
+        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        return kind + " ".join(str(error).split())

@@ -31,9 +31,9 @@ from tal_jax.data.annotations import (
     RecordingAnnotation,
     annotations_to_dict,
     parse_annotations,
+    with_durations,
 )
 from tal_jax.data.point_files import read_points
-from tal_jax.data.point_sets import with_durations
 from tal_jax.extraction.video import has_video_suffix, probe
 from tal_jax.formats import elan, label_studio, text, via
 from tal_jax.formats.labels import collect, find_media, losses

@@ -22,7 +22,6 @@ from tal_jax.data.point_sets import (
     convert_points,
     join_clicks,
     known_frame_rates,
-    make_points,
 )
 
 
@@ -32,6 +31,10 @@ def raw_of(classes=("a", "b"), **recordings):
 
 def recording(*instances, subset="train", duration_s=10.0, frame_rate=None):
     return RecordingAnnotation(subset, duration_s, instances, frame_rate)
+
+
+def make_points(annotations, **options):
+    return generate_points(annotations, strict=False, **options)
 
 
 def times(annotations, name):
@@ -62,7 +65,7 @@ def test_instances_without_a_point(segment):
     assert times(made, "r") == [expected[0], None, expected[2]]
     assert made.recordings["r"].instances[1] == Instance("a", *segment)
     assert list(made.notes) == [
-        "gt.json: instances without a point, their segment being missing, empty, backwards or "
+        "gt.json: instances without a point, their segment being missing, empty, reversed or "
         "outside the recording: 1"
     ]
 
