@@ -7,7 +7,8 @@ contain the segments of their instances, so that training code cannot use them b
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -212,30 +213,91 @@ def points_of(
     return tuple(sorted(points, key=lambda point: (point.time_s, point.label)))
 
 
-def supervise(
-    recording: Recording,
-    annotation: RecordingAnnotation,
-    classes: Sequence[str],
+def assemble(
+    annotations: Annotations,
+    train: Iterable[Recording],
+    test: Iterable[Recording],
+    ground_truth: dict[str, Any],
     *,
     labels_only: bool = False,
-) -> Recording:
-    """Gives a training recording its point labels, or its video classes if `labels_only`.
+    notes: Iterable[str] = (),
+) -> Dataset:
+    """Makes a data set of recordings, and checks it.
+
+    Args:
+      annotations: annotations of the training recordings, and the classes.
+      train: training recordings, which get their point labels, or their video classes.
+      test: test recordings.
+      ground_truth: ActivityNet dictionary of the test recordings.
+      labels_only: give training recordings video classes, without points.
+      notes: of the data set; those of `class_notes` follow.
 
     Raises:
-      ValueError: as `points_of` does.
+      ValueError: if an instance has no point, or the data set is refused by `check_dataset`.
     """
-    if not labels_only:
-        points = points_of(recording.name, annotation, classes)
-        return dataclasses.replace(recording, points=points)
-    held = {instance.label for instance in annotation.instances}
-    labels = tuple(sorted(classes.index(label) for label in held))
-    return dataclasses.replace(recording, labels=labels)
+    classes = annotations.classes
+    index = {name: label for label, name in enumerate(classes)}
+
+    def supervised(recording: Recording) -> Recording:
+        annotation = annotations.recordings[recording.name]
+        if not labels_only:
+            points = points_of(recording.name, annotation, classes)
+            return dataclasses.replace(recording, points=points)
+        labels = tuple(sorted({index[instance.label] for instance in annotation.instances}))
+        return dataclasses.replace(recording, labels=labels)
+
+    dataset = Dataset(
+        classes=classes,
+        train=tuple(map(supervised, train)),
+        test=tuple(test),
+        ground_truth=ground_truth,
+        overlapping=tuple((index[one], index[other]) for one, other in annotations.overlapping),
+    )
+    check_dataset(dataset)
+    return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
 
 
-def label_pairs(annotations: Annotations) -> tuple[tuple[int, int], ...]:
-    """Returns the pairs of classes that may overlap, as pairs of labels."""
-    index = {name: label for label, name in enumerate(annotations.classes)}
-    return tuple((index[first], index[second]) for first, second in annotations.overlapping)
+def select_recordings(
+    folder: Path,
+    names: Mapping[str, Sequence[str]],
+    *,
+    annotated: Container[str],
+    features: Iterable[str],
+    required: Container[str] = ("train",),
+) -> tuple[dict[str, list[str]], list[str]]:
+    """Selects the recordings that have both features and annotations.
+
+    Args:
+      folder: of the data set, for messages.
+      names: of the recordings to "train" and to "test" on.
+      annotated: names of recordings with annotations.
+      features: names of recordings with features.
+      required: parts that must not be empty.
+
+    Returns:
+      The selected names, and notes on the others.
+
+    Raises:
+      ValueError: if a required part is empty.
+    """
+    selected, notes, features = {}, [], set(features)
+    for part, listed in names.items():
+        selected[part] = [name for name in listed if name in features and name in annotated]
+        for what, having in (("features", features), ("annotations", annotated)):
+            missing = [name for name in listed if name not in having]
+            if missing:
+                notes.append(f"{part}: left out {count_names(missing, most=3)}: without {what}")
+        if part in required and not selected[part]:
+            raise ValueError(
+                f"{folder}: none of the {len(listed)} recordings to {part} on has both features "
+                "and annotations"
+            )
+    unused = sorted(features - {name for listed in names.values() for name in listed})
+    if unused:
+        notes.append(
+            f"left out {count_names(unused, most=3)}: features of no recording to train or test on"
+        )
+    return selected, notes
 
 
 def class_notes(dataset: Dataset) -> tuple[str, ...]:

@@ -25,11 +25,9 @@ from tal_jax.data.recordings import (
     MAX_DRIFT_SNIPPETS,
     Dataset,
     Recording,
-    check_dataset,
-    class_notes,
+    assemble,
     count_names,
-    label_pairs,
-    supervise,
+    select_recordings,
 )
 from tal_jax.datasets import layouts
 from tal_jax.datasets.layouts import Layout
@@ -94,23 +92,14 @@ def load_benchmark(
     notes += more
     ground_truth, unusual = _ground_truth(layout, test, annotations.overlapping)
     notes += unusual
-    dataset = Dataset(
-        classes=annotations.classes,
-        train=tuple(
-            supervise(
-                one,
-                annotations.recordings[one.name],
-                annotations.classes,
-                labels_only=points == NO_POINTS,
-            )
-            for one in train.values()
-        ),
-        test=tuple(test.values()),
-        ground_truth=ground_truth,
-        overlapping=label_pairs(annotations),
+    return assemble(
+        annotations,
+        train.values(),
+        test.values(),
+        ground_truth,
+        labels_only=points == NO_POINTS,
+        notes=notes,
     )
-    check_dataset(dataset)
-    return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
 
 
 def open_recordings(
@@ -135,7 +124,12 @@ def open_recordings(
         layout, train_subset=train_subset, test_subset=test_subset, split=split
     )
     features = open_all(layout, [*names["train"], *names["test"]])
-    names, left_out = _with_features(layout, names, features)
+    names, left_out = select_recordings(
+        layout.folder,
+        names,
+        annotated=layout.annotations.recordings,
+        features={*features, *layout.features},
+    )
     recordings, odd = _recordings(layout, names, features, grid)
     train, test = ({name: recordings[name] for name in names[part]} for part in ("train", "test"))
     return train, test, [*left_out, *odd]
@@ -160,28 +154,6 @@ def is_on_clock(length: int, duration_s: float, grid: Grid) -> bool:
 
 
 # --- recordings ---
-
-
-def _with_features(layout: Layout, names: Mapping[str, Sequence[str]], features) -> tuple:
-    """Leaves out recordings without features or annotations, with notes."""
-    kept, notes, known = {}, [], layout.annotations.recordings
-    for part, listed in names.items():
-        kept[part] = tuple(name for name in listed if name in features and name in known)
-        for what, missing in (
-            ("without features", [name for name in listed if name not in features]),
-            ("without annotations", [name for name in listed if name not in known]),
-        ):
-            if missing:
-                notes.append(f"{part}: left out {count(missing)}: {what}")
-    if not kept["train"]:
-        raise ValueError(
-            f"{layout.folder}: none of the {len(names['train'])} recordings to train on has both "
-            "features and annotations"
-        )
-    unused = sorted(set(layout.features) - {*names["train"], *names["test"]})
-    if unused:
-        notes.append(f"left out {count(unused)}: features of no recording to train or test on")
-    return kept, notes
 
 
 def _recordings(

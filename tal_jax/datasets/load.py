@@ -253,19 +253,17 @@ def _draw_points(
     """Draws the points of the training recordings, with a note if that replaces others."""
     if distribution not in POINT_DISTRIBUTIONS:
         raise ValueError(_unknown_points(distribution))
-    train = {n: r for n, r in annotations.recordings.items() if r.subset == train_subset}
-    instances = [instance for recording in train.values() for instance in recording.instances]
+    train = [r for r in annotations.recordings.values() if r.subset == train_subset]
+    instances = [instance for recording in train for instance in recording.instances]
     if any(instance.start_s is None for instance in instances):
         raise ValueError(
             f"config: data.points={distribution!r}, but training instances have no segment to draw "
             f"a point in; expected {POINTS_OF_FILE!r}, for the points in the annotations"
         )
-    train_annotations = dataclasses.replace(annotations, recordings=train)
-    drawn = generate_points(train_annotations, distribution=distribution, seed=seed)
+    drawn = generate_points(annotations, distribution=distribution, seed=seed, subset=train_subset)
     replaced = sum(instance.point_s is not None for instance in instances)
     note = (
         f"{replaced} points of the annotations were replaced by drawn ones; train on them with "
         f"data.points={POINTS_OF_FILE!r}"
     )
-    recordings = annotations.recordings | drawn.recordings
-    return dataclasses.replace(drawn, recordings=recordings), (note,) if replaced else ()
+    return drawn, (note,) if replaced else ()

@@ -10,7 +10,6 @@ The files of the folder::
 Features are read when needed.
 """
 
-import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,11 +28,8 @@ from tal_jax.data.lazy_features import open_features
 from tal_jax.data.recordings import (
     Dataset,
     Recording,
-    check_dataset,
-    class_notes,
-    count_names,
-    label_pairs,
-    supervise,
+    assemble,
+    select_recordings,
 )
 
 GRID_FILE = "grid.json"
@@ -83,28 +79,40 @@ def load_folder(
     if not isinstance(annotations, Annotations):
         annotations = load_annotations(annotations)
 
+    names = {
+        part: [name for name, r in annotations.recordings.items() if r.subset == subset]
+        for part, subset in (("train", train_subset), ("test", test_subset))
+    }
+    paths = {name: feature_path(folder, name) for listed in names.values() for name in listed}
+    subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
+    if not names["train"]:
+        raise ValueError(
+            f"{folder}: no recording of subset {train_subset!r} to train on, the annotations have "
+            f"{subsets or 'none'}"
+        )
+    selected, notes = select_recordings(
+        folder,
+        names,
+        annotated=annotations.recordings,
+        features=(path.stem for path in folder.glob("*.npy")),
+        required=[part for part, listed in names.items() if listed],
+    )
+    if not names["test"]:
+        of_subset = f" of subset {test_subset!r}" if test_subset else ""
+        notes.append(f"no recording{of_subset} to test on, the annotations have {subsets}")
+
     def load(name: str) -> Recording:
         duration_s = annotations.recordings[name].duration_s
-        return Recording(name, open_features([feature_path(folder, name)]), grid, duration_s)
+        return Recording(name, open_features([paths[name]]), grid, duration_s)
 
-    train_names, test_names, notes = _split(folder, annotations, train_subset, test_subset)
-    dataset = Dataset(
-        classes=annotations.classes,
-        train=tuple(
-            supervise(
-                load(name),
-                annotations.recordings[name],
-                annotations.classes,
-                labels_only=labels_only,
-            )
-            for name in train_names
-        ),
-        test=tuple(map(load, test_names)),
-        ground_truth=ground_truth_of(annotations, test_names),
-        overlapping=label_pairs(annotations),
+    return assemble(
+        annotations,
+        map(load, selected["train"]),
+        map(load, selected["test"]),
+        ground_truth_of(annotations, selected["test"]),
+        labels_only=labels_only,
+        notes=notes,
     )
-    check_dataset(dataset)
-    return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
 
 
 def load_grid(path: str | os.PathLike) -> Grid:
@@ -151,56 +159,3 @@ def write_folder(
         files.write_npy(path, features[name])
     files.write_json(folder / GRID_FILE, grid.to_dict())
     files.write_json(folder / ANNOTATION_FILE, annotations_to_dict(annotations))
-
-
-def _split(
-    folder: Path, annotations: Annotations, train_subset: str, test_subset: str
-) -> tuple[list[str], list[str], list[str]]:
-    """Returns the training and test recordings with features, and notes on what is left out."""
-    present = {path.stem for path in folder.glob("*.npy")}
-    chosen, notes = {}, []
-    for subset in (train_subset, test_subset):
-        wanted = [name for name, r in annotations.recordings.items() if r.subset == subset]
-        missing = [name for name in wanted if not feature_path(folder, name).is_file()]
-        chosen[subset] = [name for name in wanted if name not in set(missing)]
-        if wanted and not chosen[subset]:
-            raise ValueError(
-                f"{folder}: none of the {len(wanted)} recordings of subset {subset!r} has "
-                f"features, expected {missing[0]}.npy and so on"
-            )
-        if missing:
-            notes.append(
-                f"{subset}: left out {count_names(missing)}: annotated, but without features in "
-                f"{folder}"
-            )
-    subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
-    if not chosen[train_subset]:
-        raise ValueError(
-            f"{folder}: no recording of subset {train_subset!r} to train on, the annotations have "
-            f"{subsets or 'none'}"
-        )
-    if not chosen[test_subset]:
-        of_subset = f" of subset {test_subset!r}" if test_subset else ""
-        notes.append(f"no recording{of_subset} to test on, the annotations have {subsets}")
-    notes += _unused(present, annotations, train_subset, test_subset)
-    return chosen[train_subset], chosen[test_subset], notes
-
-
-def _unused(
-    present: set[str], annotations: Annotations, train_subset: str, test_subset: str
-) -> list[str]:
-    """Returns a note on the features of other subsets, and one on those of no recording."""
-    notes = []
-    others = [
-        name
-        for name, recording in annotations.recordings.items()
-        if recording.subset not in (train_subset, test_subset) and name in present
-    ]
-    if others:
-        notes.append(
-            f"left out {count_names(others)}: neither {train_subset!r} nor {test_subset!r}"
-        )
-    unknown = sorted(present - set(annotations.recordings))
-    if unknown:
-        notes.append(f"left out {count_names(unknown)}: features without annotations")
-    return notes

@@ -11,10 +11,10 @@ from tal_jax.data.recordings import (
     Dataset,
     Point,
     Recording,
+    assemble,
     check_dataset,
     check_recording,
     class_notes,
-    label_pairs,
     points_of,
     standardize,
 )
@@ -118,9 +118,29 @@ def test_points_of_tells_how_to_get_points():
         points_of("r", annotation, ("a",))
 
 
-def test_label_pairs():
-    annotations = Annotations(("a", "b", "c"), {}, overlapping=(("c", "a"), ("a", "b")))
-    assert label_pairs(annotations) == ((2, 0), (0, 1))
+def test_assembled():
+    """Points in order of time, or video classes alone; pairs of classes as pairs of labels."""
+    instances = (Instance("c", 1.0, 2.0, 1.5), Instance("a", point_s=0.5), Instance("c", 2.0, 3.0))
+    annotations = Annotations(
+        ("a", "b", "c"),
+        {"r": RecordingAnnotation("train", 4.0, instances[:2])},
+        overlapping=(("c", "a"), ("a", "b")),
+    )
+    dataset = assemble(annotations, [make("r")], [], {"database": {}}, notes=["one"])
+    assert dataset.overlapping == ((2, 0), (0, 1))
+    assert dataset.train[0].points == (Point(0.5, 0), Point(1.5, 2))
+    assert dataset.train[0].labels is None
+    assert [note.split(":")[0] for note in dataset.notes] == [
+        "one",
+        "class 'b' is in no training recording",
+    ]
+    every = dataclasses.replace(
+        annotations, recordings={"r": RecordingAnnotation("train", 4.0, instances)}
+    )
+    labelled = assemble(every, [make("r")], [], {"database": {}}, labels_only=True)
+    assert labelled.train[0].points == () and labelled.train[0].labels == (0, 2)
+    with pytest.raises(ValueError, match="instance of 'c' .* has no point"):
+        assemble(every, [make("r")], [], {"database": {}})
 
 
 def test_class_notes():

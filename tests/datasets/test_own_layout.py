@@ -136,16 +136,15 @@ def test_nothing_is_left_out_silently(folder):
     assert [r.name for r in dataset.train + dataset.test] == ["a", "b"]
     assert list(dataset.ground_truth["database"]) == ["b"]
     assert [note.replace(str(folder), "F") for note in dataset.notes] == [
-        "train: left out 1 recording (c): annotated, but without features in F",
-        "test: left out 2 recordings (d, e): annotated, but without features in F",
-        "left out 1 recording (f): neither 'train' nor 'test'",
-        "left out 7 recordings (x0, x1, x2, x3, x4, ...): features without annotations",
+        "train: left out 1 recording (c): without features",
+        "test: left out 2 recordings (d, e): without features",
+        "left out 8 recordings (f, x0, x1, ...): features of no recording to train or test on",
     ]
 
 
 def test_all_of_a_subset_missing(folder):
     (folder / "b.npy").unlink()
-    with pytest.raises(ValueError, match="none of the 1 recordings of subset 'test' has features"):
+    with pytest.raises(ValueError, match="none of the 1 recordings to test on has both features"):
         load_folder(folder)
 
 
