@@ -55,6 +55,13 @@ class Instance:
     point_s: float | None = None
     score: float | None = None
 
+    @property
+    def segment(self) -> tuple[float, float] | None:
+        """Start and end in seconds; None where unknown."""
+        if self.start_s is None or self.end_s is None:
+            return None
+        return self.start_s, self.end_s
+
 
 @dataclasses.dataclass(frozen=True)
 class RecordingAnnotation:
@@ -163,7 +170,7 @@ def parse_recording(entry: Any, source: str, *, strict: bool) -> RecordingAnnota
     for one in parsed.annotations:
         start_s, end_s = one.segment or (None, None)
         instances.append(Instance(one.label, start_s, end_s, one.point))
-    if strict:
+    if isinstance(parsed, _StrictEntry):
         instances = [_checked(one, parsed.duration, source) for one in instances]
     return RecordingAnnotation(parsed.subset, parsed.duration, tuple(instances), parsed.fps)
 
@@ -221,7 +228,7 @@ def with_durations(annotations: Annotations) -> Annotations:
 
 
 def _last_time(instances: Sequence[Instance]) -> float | None:
-    ends = [instance.end_s for instance in instances if instance.end_s is not None]
+    ends = [instance.segment[1] for instance in instances if instance.segment is not None]
     # Just after a point, since recordings are half-open.
     points = [instance.point_s for instance in instances if instance.point_s is not None]
     ends += [math.nextafter(point_s, math.inf) for point_s in points]
@@ -230,9 +237,9 @@ def _last_time(instances: Sequence[Instance]) -> float | None:
 
 def cut_instance(instance: Instance, duration_s: float) -> Instance | None:
     """Returns the instance cut to its recording, or None where nothing is left of it."""
-    if instance.start_s is None:
+    if instance.segment is None:
         return None
-    start_s, end_s = max(instance.start_s, 0.0), min(instance.end_s, duration_s)
+    start_s, end_s = max(instance.segment[0], 0.0), min(instance.segment[1], duration_s)
     return dataclasses.replace(instance, start_s=start_s, end_s=end_s) if start_s < end_s else None
 
 
@@ -310,38 +317,41 @@ class _Item(msgspec.Struct):
     point: files.Number | None = None
 
 
-class _Entry(msgspec.Struct, kw_only=True):
+class _AnyEntry(msgspec.Struct, kw_only=True):
     annotations: list[_Item]
-    subset: str = ""
-    duration: files.Number | None = None
     fps: files.Positive | None = None
 
 
-class _StrictEntry(_Entry, kw_only=True):
+class _Entry(_AnyEntry, kw_only=True):
+    subset: str = ""
+    duration: files.Number | None = None
+
+
+class _StrictEntry(_AnyEntry, kw_only=True):
     subset: str
     duration: files.Positive
 
 
 def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
     """Checks times against each other; cuts an end that rounding put after the recording's."""
-    start_s, end_s, point_s = instance.start_s, instance.end_s, instance.point_s
-    if start_s is not None:
-        segment = [start_s, end_s]
-        if not 0 <= start_s < end_s:
-            raise ValueError(f"{source}: segment is {segment} s, expected 0 <= start < end")
-        if end_s > duration_s + _ROUNDING_S or start_s >= duration_s:
+    low, high, point_s = 0.0, duration_s, instance.point_s
+    if instance.segment is not None:
+        low, high = instance.segment
+        if not 0 <= low < high:
+            raise ValueError(f"{source}: segment is {[low, high]} s, expected 0 <= start < end")
+        if high > duration_s + _ROUNDING_S or low >= duration_s:
             raise ValueError(
-                f"{source}: segment is {segment} s, expected it within the recording's "
+                f"{source}: segment is {[low, high]} s, expected it within the recording's "
                 f"{duration_s:g} s"
             )
-        end_s = min(end_s, duration_s)
-    low, high = (0.0, duration_s) if start_s is None else (start_s, end_s)
+        high = min(high, duration_s)
+        instance = dataclasses.replace(instance, end_s=high)
     if point_s is not None and not low <= point_s < high:
         raise ValueError(
             f"{source}: point of {instance.label!r} is {point_s!r} s, expected a time within "
             f"[{low}, {high})"
         )
-    return dataclasses.replace(instance, end_s=end_s)
+    return instance
 
 
 def _check_label(label: str, classes: Sequence[str], source: str) -> None:

@@ -139,4 +139,4 @@ class _Keys(msgspec.Struct, forbid_unknown_fields=True):
 def _is_positive(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         return False
-    return math.isfinite(value) and value > 0
+    return math.isfinite(value) and float(value) > 0

@@ -69,7 +69,7 @@ def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, 
         for row in reader:
             if None in row or None in row.values():
                 raise ValueError(
-                    f"{path}: line {reader.line_num} does not have {len(reader.fieldnames)} "
+                    f"{path}: line {reader.line_num} does not have {len(reader.fieldnames or ())} "
                     "fields, as the first line does"
                 )
             rows.append(row)
@@ -92,7 +92,7 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError(f"{path}: {error}") from error
 
 
-def convert(values: Any, kind: type[T], source: str, *, strict: bool = True) -> T:
+def convert(values: Any, kind: type[T] | Any, source: str, *, strict: bool = True) -> T:
     """Converts what was read from JSON to a type, such as a `msgspec.Struct`.
 
     Args:
@@ -115,7 +115,9 @@ def convert(values: Any, kind: type[T], source: str, *, strict: bool = True) -> 
         raise ValueError(f"{source}: {_explain(values, str(error))}") from error
 
 
-def convert_each(values: Any, kind: type[T], source: str, *, strict: bool = True) -> dict[str, T]:
+def convert_each(
+    values: Any, kind: type[T] | Any, source: str, *, strict: bool = True
+) -> dict[str, T]:
     """Converts each value of an object, see `convert`; messages name its key."""
     values = convert(values, dict[str, Any], source)
     return {

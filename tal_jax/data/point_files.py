@@ -64,19 +64,18 @@ def read_points(
     if Path(path).suffix == ".json":
         read = read_annotations(path)
         distribution = read.point_distribution
-        points = [(name, "seconds", one) for name, one in _pointed(read)]
+        points = ((name, one, time_s, "seconds") for name, one, time_s in _pointed(read))
     else:
         points = _read_lines(source)
-    for name, unit, point in points:
+    for name, instance, time, unit in points:
         if annotations is not None and name not in annotations.recordings:
             left_out[name] = left_out.get(name, 0) + 1
             continue
         if unit == "frames":
-            time_s = point.point_s / _rate(name, frame_rates, source)
-            point = Instance(point.label, point_s=time_s)
-        recordings.setdefault(name, []).append(point)
+            time /= _rate(name, frame_rates, source)
+        recordings.setdefault(name, []).append(dataclasses.replace(instance, point_s=time))
     notes = ()
-    if left_out:
+    if annotations is not None and left_out:
         notes = (
             f"{source}: points of recordings that {annotations.source} lacks, left out: "
             f"{sum(left_out.values())}",
@@ -112,7 +111,9 @@ def write_points(
     elif suffix == ".csv":
         files.write_csv(path, _table(annotations, frame_rates, str(path)))
     elif suffix == ".txt":
-        files.write_csv(path, ((name, i.point_s, i.label) for name, i in _pointed(annotations)))
+        files.write_csv(
+            path, ((name, time_s, one.label) for name, one, time_s in _pointed(annotations))
+        )
     else:
         raise ValueError(f"{path}: unknown suffix, expected .json, .csv or .txt")
 
@@ -173,6 +174,8 @@ def compare_points(first: Annotations, second: Annotations) -> PointComparison:
     totals = [sum(count[side] for count in counts.values()) for side in (0, 1)]
     median_s, percentile_90_s, largest_s = np.percentile(differences or [np.nan], [50, 90, 100])
     positions = _positions(first), _positions(second)
+    means = [float(np.mean(side or [np.nan])) for side in positions]
+    deviations = [float(np.std(side or [np.nan])) for side in positions]
     return PointComparison(
         counts=dict(sorted(counts.items())),
         num_matched=len(differences),
@@ -181,8 +184,8 @@ def compare_points(first: Annotations, second: Annotations) -> PointComparison:
         percentile_90_s=float(percentile_90_s),
         largest_s=float(largest_s),
         num_positions=(len(positions[0]), len(positions[1])),
-        mean_position=tuple(float(np.mean(side or [np.nan])) for side in positions),
-        position_deviation=tuple(float(np.std(side or [np.nan])) for side in positions),
+        mean_position=(means[0], means[1]),
+        position_deviation=(deviations[0], deviations[1]),
     )
 
 
@@ -243,24 +246,25 @@ def format_comparison(
 
 def _times(annotations: Annotations) -> dict[tuple[str, str], list[float]]:
     times = {}
-    for name, instance in _pointed(annotations):
-        times.setdefault((name, instance.label), []).append(instance.point_s)
+    for name, instance, time_s in _pointed(annotations):
+        times.setdefault((name, instance.label), []).append(time_s)
     return times
 
 
 def _positions(annotations: Annotations) -> list[float]:
+    found = [(time_s, one.segment) for _, one, time_s in _pointed(annotations)]
     return [
-        (instance.point_s - instance.start_s) / (instance.end_s - instance.start_s)
-        for _, instance in _pointed(annotations)
-        if instance.start_s is not None and instance.start_s < instance.end_s
+        (time_s - segment[0]) / (segment[1] - segment[0])
+        for time_s, segment in found
+        if segment is not None and segment[0] < segment[1]
     ]
 
 
 # --- lines ---
 
 
-def _read_lines(source: str) -> Iterator[tuple[str, str, Instance]]:
-    """Yields the recording, the unit of the time, and the point of each line."""
+def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
+    """Yields the recording, the instance without its point, the point, and its unit."""
     text = files.read_text(source)
     if set(text.partition("\n")[0].split(",")) & set(_NEEDED):
         for row in files.read_csv(source, _NEEDED):
@@ -270,7 +274,7 @@ def _read_lines(source: str) -> Iterator[tuple[str, str, Instance]]:
                     f"{source}: {name}: class_index is {index!r}, expected a whole number"
                 )
             time = files.to_number(row["point"], f"{source}: {name}: point of {label!r}")
-            yield name, "frames", Instance(label, point_s=time)
+            yield name, Instance(label), time, "frames"
         return
     reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)
     try:
@@ -281,8 +285,7 @@ def _read_lines(source: str) -> Iterator[tuple[str, str, Instance]]:
             if len(fields) != 3 or not all(fields):
                 raise ValueError(f"{line} is {','.join(row)!r}, expected video,seconds,label")
             name, time, label = fields
-            time_s = files.to_number(time, f"{line}: time")
-            yield name, "seconds", Instance(label, point_s=time_s)
+            yield name, Instance(label), files.to_number(time, f"{line}: time"), "seconds"
     except csv.Error as error:
         raise ValueError(f"{source}: line {reader.line_num}: {error}") from error
 
@@ -291,9 +294,9 @@ def _table(
     annotations: Annotations, frame_rates: Mapping[str, float], source: str
 ) -> list[Sequence[object]]:
     rows: list[Sequence[object]] = [_COLUMNS]
-    for name, instance in _pointed(annotations):
+    for name, instance, point_s in _pointed(annotations):
         rate = _rate(name, frame_rates, source)
-        times = (instance.start_s, instance.end_s, instance.point_s)
+        times = (instance.start_s, instance.end_s, point_s)
         start, stop, point = (_frames(time_s, rate) for time_s in times)
         index = annotations.classes.index(instance.label)
         rows.append((instance.label, index, start, stop, name, point))
@@ -321,9 +324,9 @@ def _frames(time_s: float | None, rate: float) -> float | int | None:
     return int(frames) if frames.is_integer() else frames
 
 
-def _pointed(annotations: Annotations) -> list[tuple[str, Instance]]:
+def _pointed(annotations: Annotations) -> list[tuple[str, Instance, float]]:
     return [
-        (name, instance)
+        (name, instance, instance.point_s)
         for name, recording in annotations.recordings.items()
         for instance in recording.instances
         if instance.point_s is not None

@@ -96,22 +96,18 @@ def join_clicks(clicks: Iterable[Instance], instances: Sequence[Instance]) -> tu
     """
     joined = [dataclasses.replace(instance, point_s=None) for instance in instances]
     loose = []
-    for click in sorted(clicks, key=lambda click: click.point_s):
-        free = [i for i, instance in enumerate(joined) if _contains(instance, click)]
+    points = [(one.point_s, one.label) for one in clicks if one.point_s is not None]
+    for point_s, label in sorted(points, key=lambda point: point[0]):
+        free = [
+            (one.segment[1], index)
+            for index, one in enumerate(joined)
+            if one.label == label and one.point_s is None and one.segment is not None
+            if one.segment[0] <= point_s < one.segment[1]
+        ]
         if not free:
-            loose.append(Instance(click.label, point_s=click.point_s))
+            loose.append(Instance(label, point_s=point_s))
             continue
-        # In the order of time, later clicks miss the instance that ends first least.
-        first = min(free, key=lambda i: joined[i].end_s)
-        joined[first] = dataclasses.replace(joined[first], point_s=click.point_s)
+        # In the order of time, later points need the instance that ends first least.
+        _, first = min(free)
+        joined[first] = dataclasses.replace(joined[first], point_s=point_s)
     return (*joined, *loose)
-
-
-def _contains(instance: Instance, click: Instance) -> bool:
-    """Whether the instance has no point yet and contains the click."""
-    return (
-        instance.label == click.label
-        and instance.point_s is None
-        and instance.start_s is not None
-        and instance.start_s <= click.point_s < instance.end_s
-    )

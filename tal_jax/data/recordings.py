@@ -35,8 +35,8 @@ class Recording:
 
     Attributes:
       name: its name in annotations and detections.
-      features: `[T, D]`, float32 or float16; an array, a memory map, or `FeatureFiles`, which are
-        read when needed.
+      features: `[T, D]`, float32 or float16; an array, a memory map, or `FeatureFiles` or
+        `ScaledFeatures`, which are read when needed.
       grid: the clock of the features.
       duration_s: duration of the recording in seconds; `T` differs from
         `grid.num_snippets(duration_s)` by at most `MAX_DRIFT_SNIPPETS`.
@@ -46,7 +46,7 @@ class Recording:
     """
 
     name: str
-    features: np.ndarray
+    features: Any
     grid: Grid
     duration_s: float
     points: tuple[Point, ...] = ()
@@ -340,7 +340,8 @@ def standardize(dataset: Dataset) -> Dataset:
 
     def mean_of(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
         sums = (function(read_features(r).astype(np.float64)).sum(axis=0) for r in dataset.train)
-        return sum(sums) / sum(len(recording.features) for recording in dataset.train)
+        total = sum(sums, start=np.float64(0))
+        return np.asarray(total) / sum(len(recording.features) for recording in dataset.train)
 
     mean = mean_of(lambda features: features)
     std = np.sqrt(mean_of(lambda features: (features - mean) ** 2))

@@ -164,14 +164,13 @@ def _recordings(
     for name in (*names["train"], *names["test"]):
         length = len(features[name])
         annotated_s = layout.annotations.recordings[name].duration_s
-        fits = (
-            annotated_s is not None and annotated_s > 0 and is_on_clock(length, annotated_s, grid)
-        )
+        duration_s = grid.to_seconds(float(length))
         if annotated_s is None:
             unknown += 1
-        elif not fits:
+        elif annotated_s > 0 and is_on_clock(length, annotated_s, grid):
+            duration_s = annotated_s
+        else:
             odd.append(name)
-        duration_s = annotated_s if fits else grid.to_seconds(float(length))
         recordings[name] = Recording(name, features[name], grid, duration_s)
     notes = []
     if len(odd) > MAX_ODD_SHARE * len(recordings):
@@ -244,10 +243,11 @@ def _drawn(
 
 def fit_instance(instance: Instance, duration_s: float) -> Instance | None:
     """Cuts an instance to its recording; None if it lies outside."""
-    if instance.start_s is not None:
-        instance = cut_instance(instance, duration_s)
-        if instance is None:
+    if instance.segment is not None:
+        cut = cut_instance(instance, duration_s)
+        if cut is None:
             return None
+        instance = cut
     if instance.point_s is not None and not 0 <= instance.point_s < duration_s:
         return None
     return instance
@@ -341,32 +341,33 @@ def _ground_truth(
     overlapping: tuple[tuple[str, str], ...],
 ) -> tuple[dict[str, Any], list[str]]:
     """Returns the test recordings' segments unchanged, except for reversed ones, and notes."""
-    database, unreachable, backwards = {}, 0, 0
+    database, unreachable, reversed_ = {}, 0, 0
     for name in recordings:
-        instances = _without_points(layout.annotations.recordings[name])
-        kept = tuple(one for one in instances if one.end_s >= one.start_s)
-        backwards += len(instances) - len(kept)
-        unreachable += sum(one.start_s >= recordings[name].duration_s for one in kept)
-        database[name] = RecordingAnnotation("test", recordings[name].duration_s, kept)
+        duration_s, kept = recordings[name].duration_s, []
+        for one in layout.annotations.recordings[name].instances:
+            if one.segment is None:
+                continue
+            start_s, end_s = one.segment
+            if end_s < start_s:
+                reversed_ += 1
+                continue
+            unreachable += start_s >= duration_s
+            kept.append(dataclasses.replace(one, point_s=None))
+        database[name] = RecordingAnnotation("test", duration_s, tuple(kept))
     classes = layout.annotations.classes
     truth = annotations_to_dict(Annotations(classes, database, overlapping))
     ambiguous = {name: layout.ambiguous[name] for name in recordings if name in layout.ambiguous}
     if ambiguous:
         truth["ambiguous"] = {name: [list(one) for one in ambiguous[name]] for name in ambiguous}
     notes = []
-    if backwards:
-        notes.append(f"test: left out {backwards} segments that end before they start")
+    if reversed_:
+        notes.append(f"test: left out {reversed_} segments that end before they start")
     if unreachable:
         notes.append(
             f"test: {unreachable} segments are beyond the end of their recording and cannot be "
             "detected; they count as missed"
         )
     return truth, notes
-
-
-def _without_points(recording: RecordingAnnotation) -> list[Instance]:
-    bare = [dataclasses.replace(one, point_s=None) for one in recording.instances]
-    return [one for one in bare if one.start_s is not None]
 
 
 def count(names: Sequence[str]) -> str:

@@ -4,8 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
@@ -23,7 +21,7 @@ from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, feature_path
 
 def to_own_layout(
     layout: Layout,
-    settings: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
+    settings: Any,
     output: str | Path,
     *,
     report: Callable[[str], None] = print,

@@ -260,7 +260,8 @@ def _check_clock(
     layout: Layout, lengths: Mapping[str, int], grid: Grid
 ) -> tuple[str, list[Finding]]:
     known = layout.annotations.recordings
-    durations_s = {n: known[n].duration_s for n in lengths if (known[n].duration_s or 0) > 0}
+    durations_s = {n: known[n].duration_s or 0.0 for n in lengths}
+    durations_s = {name: duration_s for name, duration_s in durations_s.items() if duration_s > 0}
     clock = f"{grid.fps:g} fps, {grid.stride_frames:g} frames a snippet"
     if not durations_s:
         line = f"{clock}; the annotations have no durations to check it"
@@ -356,28 +357,27 @@ def _check_instances(
     known: Mapping[str, RecordingAnnotation], names: Mapping[str, Sequence[str]], ends_s
 ) -> Iterator[Finding]:
     for part, listed in names.items():
-        found = {"beyond": [], "backwards": [], "empty": [], "twice": [], "none": []}
+        found = {"beyond": [], "reversed": [], "empty": [], "twice": [], "none": []}
         for name in listed:
             if name not in known:
                 continue
-            instances = [one for one in known[name].instances if one.start_s is not None]
+            segments = [(one.label, *one.segment) for one in known[name].instances if one.segment]
             end_s = ends_s.get(name, known[name].duration_s or np.inf)
-            found["beyond"] += [name for one in instances if one.start_s >= end_s]
-            found["backwards"] += [name for one in instances if one.end_s < one.start_s]
-            found["empty"] += [name for one in instances if one.end_s == one.start_s]
-            bare = [(one.label, one.start_s, one.end_s) for one in instances]
-            found["twice"] += [name] * (len(bare) - len(set(bare)))
+            found["beyond"] += [name for _, start_s, _ in segments if start_s >= end_s]
+            found["reversed"] += [name for _, start_s, stop_s in segments if stop_s < start_s]
+            found["empty"] += [name for _, start_s, stop_s in segments if stop_s == start_s]
+            found["twice"] += [name] * (len(segments) - len(set(segments)))
             found["none"] += [] if known[name].instances else [name]
         missed = "cannot be detected, and count as missed" if part == "test" else "are not used"
         for key, text in (
             ("beyond", f"segments begin after the end of their recording: they {missed}"),
-            ("backwards", "segments end before they start"),
+            ("reversed", "segments end before they start"),
             ("empty", "segments are empty"),
             ("twice", "segments occur twice"),
             ("none", "recordings without an annotation"),
         ):
             if found[key]:
-                level = "error" if key == "backwards" else "warning"
+                level = "error" if key == "reversed" else "warning"
                 unique = tuple(dict.fromkeys(found[key]))
                 yield Finding(level, f"{part}: {len(found[key])} {text}", unique)
 

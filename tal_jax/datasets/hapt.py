@@ -8,6 +8,7 @@ activities of 10 to 25 s and six transitions of 2 to 5 s. Its terms ask for a ci
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ def load(
     points: str = "uniform",
     stride_s: float = 0.5,
     window_s: float = 1.5,
-    cut_s: tuple[float, ...] = (),
+    cut_s: Sequence[float] = (),
 ) -> Dataset:
     """Reads the raw signals and labels, split by user.
 
@@ -109,7 +110,7 @@ def load(
             window
             for whole in dataset.train
             for window in windows.cut_recording(
-                whole, annotations.recordings[whole.name], CLASSES, cut_s=tuple(cut_s), seed=seed
+                whole, annotations.recordings[whole.name], CLASSES, cut_s=cut_s, seed=seed
             )
         ]
         dataset = dataclasses.replace(dataset, train=tuple(cut))

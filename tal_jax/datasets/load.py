@@ -5,6 +5,7 @@ import inspect
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import ml_collections
 
@@ -35,7 +36,8 @@ def load_dataset(
       ValueError: if the data set or a setting of it is unknown, it cannot be found, or a file of it
         is refused.
     """
-    settings = config.data.to_dict()
+    settings: Any = config.data
+    settings = settings.to_dict()
     name, seed = settings.pop("name"), settings.pop("seed")
     if name not in LOADERS:
         raise ValueError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
@@ -144,7 +146,7 @@ def examine(
     Raises:
       ValueError: if the config's data set is no folder, or the folder does not exist.
     """
-    settings = config.data
+    settings: Any = config.data
     try:
         layout = open_layout(config, data)
     except ValueError as error:
@@ -173,7 +175,7 @@ def open_layout(
     Raises:
       ValueError: if the config's data set is no folder, or it cannot be read.
     """
-    settings = config.data
+    settings: Any = config.data
     if settings.name != "folder":
         raise ValueError(f"config: data.name={settings.name!r}; expected 'folder'")
     return layouts.find_layout(
@@ -183,11 +185,11 @@ def open_layout(
     )
 
 
-def _folder_of(config, data: str | os.PathLike | None) -> Path:
+def _folder_of(config: Any, data: str | os.PathLike | None) -> Path:
     return folder_path(data or os.environ.get(DATA_VARIABLE), config.data.folder)
 
 
-def clock_of(settings: ml_collections.ConfigDict | ml_collections.FrozenConfigDict) -> Grid:
+def clock_of(settings: Any) -> Grid:
     """Returns the clock of features without a `grid.json`."""
     return Grid(settings.fps, settings.stride_frames, settings.window_frames)
 

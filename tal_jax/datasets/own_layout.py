@@ -103,6 +103,7 @@ def load_folder(
 
     def load(name: str) -> Recording:
         duration_s = annotations.recordings[name].duration_s
+        assert duration_s is not None  # `parse_annotations` requires it
         return Recording(name, open_features([paths[name]]), grid, duration_s)
 
     return assemble(

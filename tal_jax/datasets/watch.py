@@ -283,9 +283,10 @@ def _bouts(
     recording = RecordingAnnotation("train", len(signal) / FPS, instances)
     annotations = Annotations((exercise,), {name: recording})
     clicked = generate_points(annotations, distribution=distribution, seed=seed)
+    points_s = [instance.point_s or 0.0 for instance in clicked.recordings[name].instances]
     return [
-        Bout(exercise, signal[first:last], instance.point_s - instance.start_s)
-        for (first, last), instance in zip(ranges, clicked.recordings[name].instances, strict=True)
+        Bout(exercise, signal[first:last], point_s - first / FPS)
+        for (first, last), point_s in zip(ranges, points_s, strict=True)
     ]
 
 

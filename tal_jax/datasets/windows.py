@@ -21,7 +21,7 @@ def cut_recording(
     annotation: RecordingAnnotation,
     classes: Sequence[str],
     *,
-    cut_s: tuple[float, float],
+    cut_s: Sequence[float],
     seed: int,
 ) -> list[Recording]:
     """Cuts a training recording into consecutive windows.
@@ -70,8 +70,11 @@ def _window(
     end_s = recording.duration_s if at_end else float(recording.grid.to_seconds(float(last)))
     labels = set()
     for instance in annotation.instances:
-        visible_s = min(instance.end_s, end_s) - max(instance.start_s, start_s)
-        if visible_s > 0 and visible_s >= min(MIN_VISIBLE_S, instance.end_s - instance.start_s):
+        if instance.segment is None:
+            continue
+        low_s, high_s = instance.segment
+        visible_s = min(high_s, end_s) - max(low_s, start_s)
+        if visible_s > 0 and visible_s >= min(MIN_VISIBLE_S, high_s - low_s):
             labels.add(classes.index(instance.label))
     points = tuple(
         dataclasses.replace(point, time_s=point.time_s - start_s)

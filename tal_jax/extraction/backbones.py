@@ -261,7 +261,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
     raise ValueError(f"backbone {name}: {key} is {value!r}, expected {expected}")
 
 
-def with_channels(backbone: Backbone, names: Sequence[str]) -> Backbone:
+def with_channels(backbone: Any, names: Sequence[str]) -> Any:
     """Gives the backbone the channels of a table, if it uses all of them."""
     if backbone.kind != TABLE or getattr(backbone, "channels", True):
         return backbone

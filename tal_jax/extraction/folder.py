@@ -20,7 +20,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,6 +136,7 @@ def extract_file(
             if progress is not None:
                 progress(done, source.snippets)
 
+    assert source.backbone.dim is not None  # a table's channels are known by now
     shape = (source.snippets, source.backbone.dim)
     files.write_npy_rows(output, parts(), shape)
     return Entry(*identity, source.duration_s, *shape, source.notes)
@@ -425,7 +426,7 @@ def _extract_all(
     backbone: Backbone,
     workers: int,
     progress: Progress,
-) -> Iterator[tuple[str, Entry | str]]:
+) -> Generator[tuple[str, Entry | str]]:
     """Extracts recordings in a pool of processes; yields names and entries, or what went wrong.
 
     A process extracts one recording after the other, so that a model is loaded once. If one dies,
@@ -437,7 +438,7 @@ def _extract_all(
         raise ValueError(
             'extracting needs pebble; run pip install "tal_jax[video]" or "tal_jax[tables]"'
         ) from error
-    context = multiprocessing.get_context("spawn")
+    context: Any = multiprocessing.get_context("spawn")
     # Snippets done, and in all, of each recording: shared memory has no lock to die with.
     counts = context.RawArray("q", 2 * len(jobs))
     shown = list(counts)
@@ -448,7 +449,7 @@ def _extract_all(
         context=context,
     )
     try:
-        futures = {
+        futures: dict[concurrent.futures.Future[Entry | str], str] = {
             pool.schedule(_extract_job, args=(i, jobs[name], feature_path(output, name))): name
             for i, name in enumerate(jobs)
         }

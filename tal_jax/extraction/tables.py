@@ -14,6 +14,7 @@ import re
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -121,7 +122,7 @@ def regular(table: Table, fps: float) -> np.ndarray:
 # --- formats: each returns the columns by name ---
 
 
-def _read_csv(path: str | os.PathLike) -> dict[str, Sequence]:
+def _read_csv(path: str | os.PathLike) -> dict[str, np.ndarray]:
     numbers = _read_numbers(path)
     return _read_fields(path) if numbers is None else numbers
 
@@ -139,7 +140,7 @@ def _read_numbers(path: str | os.PathLike) -> dict[str, np.ndarray] | None:
     return dict(zip(header, rows.T, strict=True)) if plain else None
 
 
-def _read_fields(path: str | os.PathLike) -> dict[str, Sequence[str]]:
+def _read_fields(path: str | os.PathLike) -> dict[str, np.ndarray]:
     reader = csv.reader(io.StringIO(files.read_text(path)), strict=True)
     try:
         rows = [row for row in reader if row]
@@ -156,8 +157,8 @@ def _read_fields(path: str | os.PathLike) -> dict[str, Sequence[str]]:
             raise ValueError(
                 f"{path}: sample {number} has {len(row)} fields, the first line has {len(header)}"
             )
-    columns = zip(*rows[1:], strict=True) if len(rows) > 1 else ([] for _ in header)
-    return dict(zip(header, columns, strict=True))
+    fields = np.array(rows[1:], object).reshape(-1, len(header))
+    return dict(zip(header, fields.T, strict=True))
 
 
 def _read_npy(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -232,7 +233,7 @@ def _unit_of(name: str) -> float | str | None:
     return _SECONDS_OF[units[0]] if units else ""
 
 
-def _seconds(path: str | os.PathLike, name: str, column: Sequence) -> tuple[np.ndarray, str]:
+def _seconds(path: str | os.PathLike, name: str, column: np.ndarray) -> tuple[np.ndarray, str]:
     """Returns the times in seconds from the first one, and the first one as in the file."""
     start = str(column[0])
     dates = _dates(path, name, column)
@@ -247,25 +248,26 @@ def _seconds(path: str | os.PathLike, name: str, column: Sequence) -> tuple[np.n
     return (numbers - numbers[0]) * (unit or 1.0), start
 
 
-def _dates(path: str | os.PathLike, name: str, column: Sequence) -> np.ndarray | None:
+def _dates(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray | None:
     """Parses dates with a time of day; None if the column does not begin with one."""
-    column = column if isinstance(column, np.ndarray) else np.asarray(column, object)
     if column.dtype.kind == "M":
         if np.isnat(column).any():
             sample = int(np.flatnonzero(np.isnat(column))[0]) + 1
             raise ValueError(f"{path}: column {name!r}, sample {sample} is empty")
         return column.astype("datetime64[ns]")
-    if column.dtype.kind not in "OU" or _date(column[0]) is None:
+    first = _date(column[0])
+    if first is None:
         return None
-    dates = [_date(value) for value in column]
-    for sample, date in enumerate(dates, start=1):
-        if date is None or (date.tzinfo is None) != (dates[0].tzinfo is None):
+    dates = []
+    for sample, date in enumerate(map(_date, column), start=1):
+        if date is None or (date.tzinfo is None) != (first.tzinfo is None):
             raise ValueError(
                 f"{path}: column {name!r}, sample {sample} is {column[sample - 1]!r}, expected a "
                 f"date with a time of day like the first, {column[0]}"
             )
-    utc = [date if date.tzinfo is None else date.astimezone(datetime.UTC) for date in dates]
-    return np.array([date.replace(tzinfo=None) for date in utc], "datetime64[us]")
+        utc = date if date.tzinfo is None else date.astimezone(datetime.UTC)
+        dates.append(utc.replace(tzinfo=None))
+    return np.array(dates, "datetime64[us]")
 
 
 def _date(value: object) -> datetime.datetime | None:
@@ -277,9 +279,9 @@ def _date(value: object) -> datetime.datetime | None:
         return None
 
 
-def _numbers(path: str | os.PathLike, name: str, column: Sequence) -> np.ndarray:
+def _numbers(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray:
     expected = "expected a finite number"
-    if isinstance(column, np.ndarray) and column.dtype.kind in "mM":
+    if column.dtype.kind in "mM":
         raise ValueError(f"{path}: column {name!r} holds dates, {expected} a sample")
     try:
         numbers = np.asarray(column, np.float64)
@@ -298,7 +300,7 @@ def _numbers(path: str | os.PathLike, name: str, column: Sequence) -> np.ndarray
     return numbers
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: Any) -> bool:
     try:
         float(value)
     except (TypeError, ValueError):

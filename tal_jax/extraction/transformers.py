@@ -77,7 +77,7 @@ class Transformers:
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """Computes the features `[N, D]` of windows, uint8 `[N, window, H, W, 3]`."""
-        import torch
+        import torch  # pyright: ignore[reportMissingImports]
 
         model, name, settings = self._model
         scale, shift = self._pixels
@@ -93,7 +93,7 @@ class Transformers:
     @functools.cached_property
     def _config(self) -> Any:
         try:
-            from transformers import AutoConfig
+            from transformers import AutoConfig  # pyright: ignore[reportAttributeAccessIssue]
         except ImportError as error:
             raise ValueError(
                 'backbone transformers: not installed; run pip install "tal_jax[transformers]"'
@@ -114,8 +114,8 @@ class Transformers:
     @functools.cached_property
     def _model(self) -> tuple[Any, str, dict[str, bool]]:
         """Returns the model, the name of its argument of pixels, and its other arguments."""
-        import torch
-        from transformers import AutoModel
+        import torch  # pyright: ignore[reportMissingImports]
+        from transformers import AutoModel  # pyright: ignore[reportAttributeAccessIssue]
 
         model = AutoModel.from_pretrained(
             self.path, local_files_only=True, trust_remote_code=False, use_safetensors=True

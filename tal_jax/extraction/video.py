@@ -14,15 +14,16 @@ import contextlib
 import dataclasses
 import os
 import types
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    import av
+    import av.container
+    import av.stream
 
 SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv .flv .3gp".split())
 
@@ -125,9 +126,9 @@ def _shown_frames(
 ) -> Iterator[tuple["av.VideoFrame", float]]:
     """Yields decoded frames and the times from which on they are shown; at least one."""
     extent, decoded = _Extent(), container.decode(stream)
-    rounding = min(stream.time_base / 2, _MAX_ROUNDING_S)
+    rounding = min(_tick(stream) / 2, _MAX_ROUNDING_S)
     while True:
-        reached_s = float((extent.last - extent.first) * stream.time_base)
+        reached_s = float((extent.last - extent.first) * _tick(stream))
         place = f" {reached_s:.3f} s after its first frame" if extent.count else ""
         try:
             frame = next(decoded, None)
@@ -142,7 +143,7 @@ def _shown_frames(
         if extent.count and frame.pts < extent.last:
             raise ValueError(f"{path}: presentation times decrease{place}")
         extent.add(frame.pts, frame.duration or 0)
-        yield frame, float((frame.pts - extent.first) * stream.time_base - rounding)
+        yield frame, float((frame.pts - extent.first) * _tick(stream) - rounding)
     if not extent.count:
         raise ValueError(f"{path}: a video without frames")
     _check_end(path, container, {stream: extent})
@@ -187,8 +188,10 @@ class _Extent:
 def _scan(path: str | os.PathLike) -> tuple[int, float]:
     """Counts the frames and measures the duration in seconds."""
     with _open(path) as (container, video):
-        extents = {stream: _Extent() for stream in (video, *container.streams.audio)}
-        extent, tick, cut, untimed = extents[video], video.time_base, False, False
+        extents: dict[Any, _Extent] = {
+            stream: _Extent() for stream in (video, *container.streams.audio)
+        }
+        extent, tick, cut, untimed = extents[video], _tick(video), False, False
         try:
             for packet in container.demux(*extents):
                 # Without reordering, some files have only decoding times.
@@ -220,7 +223,7 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
 def _check_end(
     path: str | os.PathLike,
     container: "av.container.InputContainer",
-    extents: dict["av.stream.Stream", _Extent],
+    extents: Mapping[Any, _Extent],
     *,
     cut: bool = False,
 ) -> None:
@@ -228,10 +231,10 @@ def _check_end(
     ends_s, promises_s = [], []
     for stream, extent in extents.items():
         if extent.count:
-            ends_s.append(float(extent.end * stream.time_base))
+            ends_s.append(float(extent.end * _tick(stream)))
             if stream.duration:
                 promised = (stream.start_time or 0) + stream.duration
-                promises_s.append(float(promised * stream.time_base))
+                promises_s.append(float(promised * _tick(stream)))
     # Matroska has a duration only of the whole file, where subtitles may outlast the frames.
     if not promises_s and container.duration and len(extents) == len(container.streams):
         promises_s.append(container.duration / 1e6)
@@ -241,6 +244,11 @@ def _check_end(
 
 
 # --- PyAV ---
+
+
+def _tick(stream: Any) -> Fraction:
+    """Returns the unit of a stream's clock in seconds, which an open stream has."""
+    return stream.time_base
 
 
 @contextlib.contextmanager

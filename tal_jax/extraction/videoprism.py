@@ -99,7 +99,7 @@ class VideoPrism:
 
 def _package() -> Any:
     try:
-        from videoprism import models
+        from videoprism import models  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as error:
         raise ValueError(
             "backbone videoprism: the package is not installed; see "

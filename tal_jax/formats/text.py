@@ -17,7 +17,8 @@ Tables of other origin need the columns of the recording and of the label, and t
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
@@ -71,7 +72,7 @@ def read_csv_labels(path: str | os.PathLike, *, subset: str) -> Annotations:
 def write_csv_labels(path: str | os.PathLike, labels: Annotations) -> list[str]:
     """Writes labels as a table; returns what the format cannot hold, a line each."""
     keys = [key for key in _COLUMNS if key != "score" or labels.detections]
-    rows = [keys]
+    rows: list[Sequence[Any]] = [keys]
     for name, recording in labels.recordings.items():
         first = (name, recording.subset, recording.duration_s)
         for one in recording.instances:
