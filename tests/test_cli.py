@@ -399,7 +399,7 @@ def test_points_make(capsys, gt):
     out = _succeed(capsys, *make, "points.json")
     assert out.splitlines() == [
         f"{gt}: recordings without a duration, taken to end with their last instance: 1",
-        f"{gt}: instances without a point, their segment being missing, empty, backwards or "
+        f"{gt}: instances without a point, their segment being missing, empty, reversed or "
         "outside the recording: 1",
         "points.json: 2 of 3 instances have a point",
     ]
@@ -484,7 +484,7 @@ def test_a_fault_of_ours_keeps_its_traceback(config, tmp_path, monkeypatch):
         (["--set", "data.name=wach"], "data.name='wach'; did you mean 'watch'?"),
         (["--config", "hapt"], "unknown config 'hapt'; did you mean 'hapt_rsmp'?"),
         (["--config", "no.py"], "config no.py: no such file"),
-        (["--config", "hapt_rsmp"], "hapt: where is it?"),
+        (["--config", "hapt_rsmp"], "hapt: no folder given"),
         (["--config", "hapt_rsmp", "--data", "."], "no acc_exp*_user*.txt"),
         (["--set", "data.folder=/nowhere"], "/nowhere: no such folder"),
         (["--seeds", "0,1,0"], "--seeds 0,1,0; expected different whole numbers, such as 0,1,2"),
@@ -613,7 +613,7 @@ def test_corrupted_checkpoint(capsys, config, workdir, toy_run):
         (["make", "no.json", *"--law center --seed 0".split()], "cannot read no.json: No such"),
         (["make", "gt.json", *"--law center --seed -1".split()], "seed is -1, expected a whole"),
         (["make", "gt.json", *"--law center --seed 0 --subset val".split()], "no recording of"),
-        (["convert", "a.csv", "--annotations", "gt.json"], "a.csv: v_1: no frame rate to turn"),
+        (["convert", "a.csv", "--annotations", "gt.json"], "a.csv: v_1: no frame rate to convert"),
         (["convert", "a.txt", "--annotations", "gt.json"], "a.txt: line 1 is 'v_1;2', expected"),
         (["convert", "gt.json", "--annotations", "gt.json", "--output", "out.md"], "out.md: unkn"),
     ],
@@ -805,9 +805,9 @@ def test_convert_labels(capsys, tmp_path):
         "0.500000\t0.500000\tjump\n1.250000\t2.750000\trun\n"
     )
     out = _succeed(capsys, "convert", "all.json", "--to", "via", "--output", "via.json")
-    assert "note: left out, for the format has no place for them: durations" in out
+    assert "note: left out, since the format cannot hold it: durations" in out
     for output, line in (
-        ("all.eaf", "2 recordings, of which elan holds one a file"),
+        ("all.eaf", "2 recordings, but elan holds one per file"),
         ("all.xls", "unknown suffix, expected .json, .csv, .eaf or .txt, or a kind"),
     ):
         assert line in _fail(capsys, "convert", "all.json", "--output", output)
