@@ -199,20 +199,26 @@ def _training_annotations(
     layout: Layout, train: Mapping[str, Recording], points: str, seed: int, point_file: str
 ) -> tuple[Annotations, list[str]]:
     """Returns the annotations to train on: classes, and points or labels."""
-    raw = layout.annotations
-    durations_s = {name: recording.duration_s for name, recording in train.items()}
+    recordings = {
+        name: RecordingAnnotation(
+            "train", recording.duration_s, layout.annotations.recordings[name].instances
+        )
+        for name, recording in train.items()
+    }
+    annotations, notes = Annotations(layout.annotations.classes, recordings), []
     if points == POINTS_OF_FILE:
-        instances, notes = _points_of_files(layout, train, point_file)
-    elif points == NO_POINTS:
-        instances, notes = {name: raw.recordings[name].instances for name in train}, []
-    else:
-        instances, notes = _drawn(raw, durations_s, distribution=points, seed=seed), []
-    kept, beyond = {}, 0
-    for name, duration_s in durations_s.items():
-        fitting = [fit_instance(one, duration_s) for one in instances[name]]
-        kept[name] = tuple(one for one in fitting if one is not None)
-        beyond += len(fitting) - len(kept[name])
-    total = sum(map(len, instances.values()))
+        annotations, notes = _points_of_files(layout, annotations, point_file)
+    elif points != NO_POINTS:
+        annotations = generate_points(annotations, distribution=points, seed=seed, strict=False)
+    total = len(annotations.instances)
+    annotations = _with_instances(
+        annotations,
+        {
+            name: fit_instances(annotations.recordings[name].instances, recording.duration_s)
+            for name, recording in train.items()
+        },
+    )
+    beyond = total - len(annotations.instances)
     if beyond:
         notes.append(
             f"train: left out {beyond} of {total} instances: empty, or outside of their recording"
@@ -222,62 +228,53 @@ def _training_annotations(
             f"{layout.folder}: {beyond} of {total} points are outside their recordings; "
             "a frame rate is wrong, or the points are of other recordings"
         )
+    return annotations, notes
+
+
+def fit_instances(instances: Iterable[Instance], duration_s: float) -> tuple[Instance, ...]:
+    """Cuts instances to their recording; those outside of it are left out."""
+    kept = []
+    for instance in instances:
+        cut = instance if instance.segment is None else cut_instance(instance, duration_s)
+        if cut is not None and (cut.point_s is None or 0 <= cut.point_s < duration_s):
+            kept.append(cut)
+    return tuple(kept)
+
+
+def _with_instances(
+    annotations: Annotations, instances: Mapping[str, tuple[Instance, ...]]
+) -> Annotations:
     recordings = {
-        name: RecordingAnnotation("train", durations_s[name], kept[name]) for name in train
+        name: dataclasses.replace(recording, instances=instances.get(name, ()))
+        for name, recording in annotations.recordings.items()
     }
-    return Annotations(raw.classes, recordings), notes
-
-
-def _drawn(
-    annotations: Annotations, durations_s: Mapping[str, float], *, distribution: str, seed: int
-) -> dict[str, tuple[Instance, ...]]:
-    """Draws points; instances in which none can be drawn are later dropped by `fit_instance`."""
-    recordings = {
-        name: RecordingAnnotation("train", duration_s, annotations.recordings[name].instances)
-        for name, duration_s in durations_s.items()
-    }
-    annotations = dataclasses.replace(annotations, recordings=recordings)
-    drawn = generate_points(annotations, distribution=distribution, seed=seed, strict=False)
-    return {name: recording.instances for name, recording in drawn.recordings.items()}
-
-
-def fit_instance(instance: Instance, duration_s: float) -> Instance | None:
-    """Cuts an instance to its recording; None if it lies outside."""
-    if instance.segment is not None:
-        cut = cut_instance(instance, duration_s)
-        if cut is None:
-            return None
-        instance = cut
-    if instance.point_s is not None and not 0 <= instance.point_s < duration_s:
-        return None
-    return instance
+    return dataclasses.replace(annotations, recordings=recordings)
 
 
 def _points_of_files(
-    layout: Layout, train: Mapping[str, Recording], point_file: str
-) -> tuple[dict[str, tuple[Instance, ...]], list[str]]:
+    layout: Layout, train: Annotations, point_file: str
+) -> tuple[Annotations, list[str]]:
     """Returns the point labels that come with the data set, without segments."""
-    raw = {name: layout.annotations.recordings[name] for name in train}
-    if not point_file and any(one.point_s is not None for r in raw.values() for one in r.instances):
-        return {name: tuple(map(_bare, one.instances)) for name, one in raw.items()}, []
+    if not point_file and any(one.point_s is not None for one in train.instances):
+        bare = {name: tuple(map(_bare, r.instances)) for name, r in train.recordings.items()}
+        return _with_instances(train, bare), []
     clicks, strangers = read_clicks(layout, point_file)
-    unknown = {one.label for listed in clicks.values() for one in listed}
-    unknown -= set(layout.annotations.classes)
+    unknown = {one.label for listed in clicks.values() for one in listed} - set(train.classes)
     if unknown:
         raise ValueError(
             f"{layout.folder}: points of class {min(unknown)!r}, which is none of the annotations' "
-            f"{len(layout.annotations.classes)} classes"
+            f"{len(train.classes)} classes"
         )
-    elsewhere = sorted(set(clicks) - set(train))
-    notes = []
-    if strangers:
-        notes.append(f"points of {count(strangers)} are not used: without annotations")
-    if elsewhere:
-        notes.append(f"points of {count(elsewhere)} are not used: no training recording")
-    bare = [name for name in train if name not in clicks]
-    if bare:
-        notes.append(f"train: no point in {count(bare)}")
-    return {name: clicks.get(name, ()) for name in train}, notes
+    notes = [
+        f"{text}: {count(names)}"
+        for text, names in (
+            ("points without annotations, not used", strangers),
+            ("points of no training recording, not used", sorted({*clicks} - {*train.recordings})),
+            ("train: no point", [name for name in train.recordings if name not in clicks]),
+        )
+        if names
+    ]
+    return _with_instances(train, clicks), notes
 
 
 def read_clicks(

@@ -62,8 +62,7 @@ def to_own_layout(
             known = layout.annotations.recordings[name].instances
             if name in clicks and subset == "train":
                 known = join_clicks(clicks[name], known)
-            fitting = [benchmarks.fit_instance(one, recording.duration_s) for one in known]
-            kept = tuple(one for one in fitting if one is not None)
+            kept = benchmarks.fit_instances(known, recording.duration_s)
             beyond += len(known) - len(kept)
             recordings[name] = RecordingAnnotation(subset, recording.duration_s, kept)
     if beyond:
