@@ -13,54 +13,64 @@ valid), and times carry their unit in their name (`_s`, `_snippets`, `_frames`).
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from tal_jax.data.clock import Grid
-from tal_jax.data.recordings import Dataset, Point, Recording
-from tal_jax.evaluation.detection import DetectionMetrics, evaluate_detections
-from tal_jax.ops.contrast import contrast_map, curve_contrast, inner_outer_contrast
-from tal_jax.ops.pooling import topk_mean
-from tal_jax.ops.pseudo_labels import (
-    Seeds,
-    Sequence,
-    SequenceSegments,
-    best_segment,
-    mine_seeds,
-    optimal_sequence,
-    sequence_segments,
-)
-from tal_jax.ops.reassignment import Reassigned, assign_prototypes, reassign, update_prototypes
-from tal_jax.ops.resampling import (
-    Resampled,
-    compensation_weights,
-    cumulative_weights,
-    interpolate,
-    new_times,
-    old_times,
-    resample,
-    resample_points,
-    unwarp,
-    warp,
-)
-from tal_jax.ops.segments import disjoint_segments, nms, segment_iou, soft_nms
-
 if TYPE_CHECKING:
     from tal_jax.config import load_config, rsmp_config
+    from tal_jax.data.clock import Grid
+    from tal_jax.data.recordings import Dataset, Point, Recording
     from tal_jax.datasets.load import load_dataset
+    from tal_jax.evaluation.detection import DetectionMetrics, evaluate_detections
     from tal_jax.inference.forward import Fitted
     from tal_jax.inference.predict import predict
+    from tal_jax.ops.contrast import contrast_map, curve_contrast, inner_outer_contrast
+    from tal_jax.ops.pooling import topk_mean
+    from tal_jax.ops.pseudo_labels import (
+        Seeds,
+        Sequence,
+        SequenceSegments,
+        best_segment,
+        mine_seeds,
+        optimal_sequence,
+        sequence_segments,
+    )
+    from tal_jax.ops.reassignment import Reassigned, assign_prototypes, reassign, update_prototypes
+    from tal_jax.ops.resampling import (
+        Resampled,
+        compensation_weights,
+        cumulative_weights,
+        interpolate,
+        new_times,
+        old_times,
+        resample,
+        resample_points,
+        unwarp,
+        warp,
+    )
+    from tal_jax.ops.segments import disjoint_segments, nms, segment_iou, soft_nms
     from tal_jax.runs.fit import fit
     from tal_jax.runs.workdir import load_run
 
-# What needs flax, optax or ml_collections is imported when it is first asked for, so that
-# `import tal_jax` takes little longer than `import jax`.
-_LAZY = {
-    "Fitted": "tal_jax.inference.forward",
-    "fit": "tal_jax.runs.fit",
-    "load_config": "tal_jax.config",
-    "load_dataset": "tal_jax.datasets.load",
-    "load_run": "tal_jax.runs.workdir",
-    "predict": "tal_jax.inference.predict",
-    "rsmp_config": "tal_jax.config",
+# The module of each public name. Names are imported when they are first used, so that neither
+# `import tal_jax` nor the help of the command line loads JAX.
+_MODULES = {
+    "config": "load_config rsmp_config",
+    "data.clock": "Grid",
+    "data.recordings": "Dataset Point Recording",
+    "datasets.load": "load_dataset",
+    "evaluation.detection": "DetectionMetrics evaluate_detections",
+    "inference.forward": "Fitted",
+    "inference.predict": "predict",
+    "ops.contrast": "contrast_map curve_contrast inner_outer_contrast",
+    "ops.pooling": "topk_mean",
+    "ops.pseudo_labels": "Seeds Sequence SequenceSegments best_segment mine_seeds "
+    "optimal_sequence sequence_segments",
+    "ops.reassignment": "Reassigned assign_prototypes reassign update_prototypes",
+    "ops.resampling": "Resampled compensation_weights cumulative_weights interpolate new_times "
+    "old_times resample resample_points unwarp warp",
+    "ops.segments": "disjoint_segments nms segment_iou soft_nms",
+    "runs.fit": "fit",
+    "runs.workdir": "load_run",
 }
+_LAZY = {name: f"tal_jax.{home}" for home, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "Dataset",
