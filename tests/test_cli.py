@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import urllib.request
 import webbrowser
@@ -15,26 +17,27 @@ import pytest
 import toy
 from absl import logging
 
-from tal_jax import cli, studio
-from tal_jax.data import files
+from tal_jax import cli, extraction, formats, studio
+from tal_jax.cli import common
+from tal_jax.data import files, point_distributions
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import read_predictions, write_predictions
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict
 from tal_jax.methods import rsmp
+from tal_jax.runs import fit
 from tal_jax.runs import workdir as work
 from tal_jax.training import checkpoints
 
 
 @pytest.fixture(autouse=True)
 def _settings(monkeypatch, tmp_path):
-    """The command line settles how its process runs; tests must not keep that."""
+    """Runs each test in its folder, and restores the logging that the command line changes."""
     monkeypatch.delenv("TAL_JAX_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    filtering, verbosity = jax.config.jax_traceback_filtering, logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     yield
-    jax.config.update("jax_traceback_filtering", filtering)
     logging.set_verbosity(verbosity)
 
 
@@ -73,10 +76,13 @@ def _fail(capsys, *arguments) -> str:
 # --- commands ---
 
 
-def test_train(capsys, config, tmp_path):
+def test_train(capsys, config, toy_run, tmp_path):
     settings = ["--set", "train.steps=15", "--set", "train.rounds=1"]
     out = _succeed(capsys, "train", "--config", config, "--workdir", tmp_path / "run", *settings)
-    assert "folder: 6 recordings to train on with " in out and "3 to test on, 2 classes" in out
+    points = sum(len(one.points) for one in toy.dataset(toy_run.data).train)
+    assert (
+        f"folder: 6 training recordings with {points} points, 3 test recordings, 2 classes" in out
+    )
     assert "update    15/15" in out
     assert f"report: {tmp_path}/run/report.html" in out
     assert re.search(r"mAP in % +@0\.1 .* average\nround 0 +\d", out)
@@ -105,19 +111,25 @@ def test_train_seeds(capsys, config, toy_run, tmp_path):
     assert table in out and f"| {config} | 2 | " in table
 
 
-def test_quickstart(capsys, monkeypatch, tmp_path):
-    """Is `train` with its own config; what it reaches is another test's matter."""
-    configs = []
-    monkeypatch.setattr(cli, "load_dataset", lambda config, data: configs.append((config, data)))
-    with pytest.raises(AttributeError):  # there is no data set to count
-        cli.main(["quickstart", "--workdir", "w", "--set", "train.rounds=3"])
-    config, data = configs.pop()
-    assert (config.data.name, config.train.rounds, data) == ("watch", 3, None)
-    with pytest.raises(AttributeError):
-        cli.main(["quickstart", "--workdir", "w", "--method", "hamnet"])
-    config, data = configs.pop()
-    assert (config.data.name, config.method, data) == ("watch", "hamnet", None)
-    assert config.model.variant == "document"
+@pytest.mark.parametrize(
+    ("method", "variant", "supervision"),
+    [("rsmp", None, "points"), ("hamnet", "document", "labels")],
+)
+def test_quickstart(capsys, monkeypatch, tmp_path, method, variant, supervision):
+    """Trains on the embedded recordings with a config of the method; the result is tested apart."""
+    runs, shown = [], []
+    monkeypatch.setattr(fit, "fit", lambda *args, **kwargs: runs.append((*args, kwargs)))
+    monkeypatch.setattr(common, "show_run", shown.append)
+    arguments = ["--workdir", "w", "--method", method, "--set", "train.rounds=3"]
+    out = _succeed(capsys, "quickstart", *arguments)
+    ((dataset, config, options),) = runs
+    assert (config.data.name, config.method, config.train.rounds) == ("watch", method, 3)
+    assert config.model.get("variant") == variant
+    assert options["workdir"] == Path("w") and shown == [Path("w")]
+    assert len(dataset.train) > 0 and len(dataset.test) > 0
+    assert re.match(
+        rf"watch: {len(dataset.train)} training recordings with \d+ {supervision}, ", out
+    )
 
 
 def test_evaluate(capsys, workdir):
@@ -339,16 +351,15 @@ def test_info(capsys, config, toy_run):
     assert re.search(r"peak memory: +[1-9]\d* MB", out)
 
 
-COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "info"]
-COMMANDS += [
-    "extract",
-    "export",
-    "label",
-    "points",
-    "points make",
-    "points convert",
-    "points compare",
-]
+def test_info_without_data(capsys, config):
+    sizes = "--recordings 4 --snippets 256 --dim 8 --classes 2 --points 32".split()
+    out = _succeed(capsys, "info", "--config", config, *sizes)
+    assert "4 recordings of up to 256 snippets, D 8, 2 classes" in out
+
+
+COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "export", "doctor", "convert"]
+COMMANDS += ["info", "extract", "label"]
+COMMANDS += ["points", "points make", "points convert", "points compare"]
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -360,6 +371,24 @@ def test_help_teaches(capsys, command):
     assert f"  tal-jax {command}" in out.split("options:")[1]  # an example
     if command == "train":
         assert "hapt_hamnet, hapt_rsmp, own_rsmp, quickstart, " in out
+
+
+def test_help_does_not_load_jax():
+    program = (
+        "import contextlib, sys\n"
+        "from tal_jax import cli\n"
+        f"for command in {COMMANDS}:\n"
+        "    with contextlib.suppress(SystemExit):\n"
+        "        cli.main([*command.split(), '--help'])\n"
+        "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_choices_are_those_of_the_library():
+    assert cli.data.LABEL_KINDS == formats.KINDS
+    assert cli.extract.BACKBONES == tuple(extraction.BACKBONES)
+    assert cli.points.DISTRIBUTIONS == point_distributions.LAWS
 
 
 WRONG = ["", "trian", "train", "predict x.npy", "points"]
@@ -455,7 +484,7 @@ def test_interrupted(capsys, config, tmp_path, monkeypatch):
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "fit", interrupt)
+    monkeypatch.setattr(fit, "fit", interrupt)
     assert cli.main(["train", "--config", config, "--workdir", str(tmp_path / "run")]) == 130
     assert "the same command goes on from here" in capsys.readouterr().err
 
@@ -466,7 +495,7 @@ def test_a_fault_of_ours_keeps_its_traceback(config, tmp_path, monkeypatch):
     def fault(*args, **kwargs):
         jax.numpy.zeros((2, 3)).reshape(5, 5)
 
-    monkeypatch.setattr(cli, "fit", fault)
+    monkeypatch.setattr(fit, "fit", fault)
     with pytest.raises((TypeError, ValueError)):
         cli.main(["train", "--config", config, "--workdir", str(tmp_path / "run")])
 

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import jax
 import pytest
 from absl import logging
 
@@ -16,9 +15,8 @@ README_MAP = 0.771
 
 @pytest.mark.slow
 def test_quickstart(capsys, tmp_path):
-    filtering, verbosity = jax.config.jax_traceback_filtering, logging.get_verbosity()
+    verbosity = logging.get_verbosity()
     assert cli.main(["quickstart", "--workdir", str(tmp_path)]) == 0
-    jax.config.update("jax_traceback_filtering", filtering)
     logging.set_verbosity(verbosity)
     rounds = [
         json.loads((tmp_path / f"round_{i}" / "evaluation.json").read_text()) for i in range(4)

@@ -20,6 +20,7 @@ __all__ = [
     "evaluate_detections",
     "explain_errors",
     "format_table",
+    "found_instances",
     "without_ambiguous",
 ]
 
@@ -304,6 +305,40 @@ def explain_errors(
     }
 
 
+def found_instances(
+    ground_truth: Mapping[str, Any], predictions: Mapping[str, Any], *, tiou: float = 0.5
+) -> dict[str, list[bool]]:
+    """Returns which ground-truth instances of each video are matched by a detection.
+
+    The matching is that of `evaluate_detections`.
+
+    Args:
+      ground_truth: As in `evaluate_detections`.
+      predictions: As in `evaluate_detections`.
+      tiou: Least tIoU of a match, in (0, 1].
+
+    Returns:
+      For each video, a flag for each of its annotations, in their order.
+
+    Raises:
+      ValueError: As `evaluate_detections`.
+
+    >>> truth = {"database": {"a": {"annotations": [
+    ...     {"label": "jump", "segment": [0.0, 4.0]}, {"label": "jump", "segment": [6.0, 9.0]}]}}}
+    >>> found = {"results": {"a": [{"label": "jump", "score": 1.0, "segment": [6.0, 8.0]}]}}
+    >>> found_instances(truth, found)
+    {'a': [False, True]}
+    """
+    problem = _read_problem(ground_truth, predictions, None)
+    flags = np.zeros(len(problem.gt_class), bool)
+    flags[problem.gt_order] = _match(problem, _check_tious([tiou]))[1][0]
+    sizes = [len(entry["annotations"]) for entry in ground_truth["database"].values()]
+    parts = np.split(flags, np.cumsum(sizes))
+    return {
+        video: part.tolist() for video, part in zip(ground_truth["database"], parts, strict=False)
+    }
+
+
 def without_ambiguous(
     results: Mapping[str, Sequence[Mapping[str, Any]]],
     ambiguous: Mapping[str, Sequence[Sequence[float]]],
@@ -341,6 +376,7 @@ class _Problem(NamedTuple):
     classes: tuple[str, ...]  # C
     class_counts: np.ndarray  # [C]
     num_videos: int
+    gt_order: np.ndarray  # [G] indices into the annotations of all videos, in input order
     gt_video: np.ndarray  # [G]
     gt_class: np.ndarray  # [G]
     gt_segments: np.ndarray  # [G, 2]
@@ -383,6 +419,7 @@ def _read_problem(
         classes=classes,
         class_counts=np.bincount(gt_class, minlength=len(classes)),
         num_videos=len(annotations),
+        gt_order=gt_order,
         gt_video=truth.owner[gt_order],
         gt_class=gt_class[gt_order],
         gt_segments=truth.segments[gt_order],

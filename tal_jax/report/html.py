@@ -1,4 +1,4 @@
-"""Writes `report.html`: one file with everything in it, which a browser shows without a network."""
+"""Writes `report.html`, a page that contains all of its data and needs no network."""
 
 import math
 import os
@@ -9,20 +9,19 @@ from typing import Any
 import numpy as np
 
 from tal_jax.data.files import write_bytes
+from tal_jax.data.predictions import RecordingPredictions, Results
+from tal_jax.data.raw_annotations import RawRecording
 from tal_jax.report.pages import fill_template, pack_curves
-from tal_jax.report.pictures import class_colours
+from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import (
     FLAT_CURVE,
-    Curves,
-    Recording,
-    Span,
     Work,
-    proposals_of,
+    default_threshold,
     read_workdir,
-    shown_threshold,
+    truth_of,
 )
 
-# What keeps the page under 5 MB. Whatever these leave out is said in the page.
+# These keep the page under 5 MB. The page lists whatever they leave out.
 _MOST_RECORDINGS = 200
 _MOST_SPANS = 80_000
 _MOST_SPANS_OF_A_RECORDING = 300
@@ -39,14 +38,14 @@ def write_report(workdir: str | os.PathLike) -> Path:
     """Writes the report of a work directory.
 
     Args:
-      workdir: the folder of a run, or one with a `detections.json` alone; parts that are missing
-        are left out of the page.
+      workdir: the folder of a run, or a folder with a `detections.json`; the page omits parts whose
+        files are missing.
 
     Returns:
       The path of the page, `report.html` in that folder.
 
     Raises:
-      ValueError: if there is nothing to show or a file is broken.
+      InputError: if there is nothing to show, or a file is broken.
       OSError: if the page cannot be written.
     """
     work = read_workdir(workdir)
@@ -56,14 +55,16 @@ def write_report(workdir: str | os.PathLike) -> Path:
 
 
 def _report_data(work: Work) -> dict[str, Any]:
-    """All that the page shows; the template's script says how it reads it."""
+    """The data of the page, in the form that the script of the template describes."""
     notes = list(work.notes)
+    index = {name: i for i, name in enumerate(work.classes)}
     test = _first("test", work.test, notes)
     train = _first("training", work.train, notes)
     detections = [one.detections for one in work.rounds]
-    proposals = proposals_of(work.rounds)
-    most = _most_spans(len(work.rounds) * (len(test) + len(train)))
-    curves = _pack_curves(work.curves, test, notes)
+    proposals = [one.proposals for one in work.rounds if one.proposals is not None]
+    lanes = len(work.rounds) * (len(test) + len(train))
+    most = min(_MOST_SPANS_OF_A_RECORDING, _MOST_SPANS // max(lanes, 1))
+    curves = _pack_curves(work.scores, test, index, notes)
     data = {
         "name": work.name,
         "classes": work.classes,
@@ -74,13 +75,14 @@ def _report_data(work: Work) -> dict[str, Any]:
             {"name": one.name, "evaluation": _evaluation(one.evaluation)} for one in work.rounds
         ],
         "test": [
-            _recording(one, detections, most) | {"curves": curves.get(one.name)} for one in test
+            _recording(name, one, detections, index, most) | {"curves": curves.get(name)}
+            for name, one in test.items()
         ],
-        "train": [_recording(one, proposals, most) for one in train],
+        "train": [_recording(name, one, proposals, index, most) for name, one in train.items()],
         "instances": _instances(work),
         "thresholds": {
-            "test": _threshold(detections, [one.instances for one in work.test]),
-            "train": _threshold(proposals, [one.points for one in work.train]),
+            "test": _threshold(detections, work.test),
+            "train": _threshold(proposals, work.train),
         },
         "losses": _losses(work.metrics, notes),
         "notes": notes,
@@ -90,64 +92,61 @@ def _report_data(work: Work) -> dict[str, Any]:
     return data
 
 
-def _first(kind: str, recordings: Sequence[Recording], notes: list[str]) -> Sequence[Recording]:
-    if len(recordings) > _MOST_RECORDINGS:
-        left_out = len(recordings) - _MOST_RECORDINGS
-        notes.append(
-            f"{left_out:,} of {len(recordings):,} {kind} recordings, those behind the first"
-        )
-    return recordings[:_MOST_RECORDINGS]
-
-
-def _most_spans(num_lanes: int) -> int:
-    """The spans shown of one round in one recording."""
-    return min(_MOST_SPANS_OF_A_RECORDING, _MOST_SPANS // max(num_lanes, 1))
+def _first(
+    kind: str, recordings: Mapping[str, RawRecording], notes: list[str]
+) -> Mapping[str, RawRecording]:
+    left_out = len(recordings) - _MOST_RECORDINGS
+    if left_out > 0:
+        notes.append(f"{left_out:,} of {len(recordings):,} {kind} recordings, the last ones")
+    return dict(list(recordings.items())[:_MOST_RECORDINGS])
 
 
 def _instances(work: Work) -> list[tuple[int, float | None]]:
-    """How many test instances each class has, and their median length in seconds."""
-    lengths: list[list[float]] = [[] for _ in work.classes]
-    for recording in work.test:
-        for span in recording.instances:
-            lengths[span.label].append(span.end_s - span.start_s)
+    """The number of test instances of each class, and their median length in seconds."""
+    lengths: dict[str, list[float]] = {label: [] for label in work.classes}
+    for recording in work.test.values():
+        for one in truth_of(recording):
+            start_s, end_s = one["segment"]
+            lengths[one["label"]].append(end_s - start_s)
     return [
-        (len(of_class), float(np.median(of_class)) if of_class else None) for of_class in lengths
+        (len(of_class), float(np.median(of_class)) if of_class else None)
+        for of_class in lengths.values()
     ]
 
 
-def _threshold(
-    found: Sequence[Mapping[str, Sequence[Span]]], annotated: Sequence[Sequence[Any]]
-) -> float:
-    """Where the page's slider starts, rounded down as the page's scores are rounded."""
-    if not found:
+def _threshold(results: Sequence[Results], recordings: Mapping[str, RawRecording]) -> float:
+    """The initial value of the page's slider, rounded down as the page's scores are rounded."""
+    if not results:
         return 0.0
-    return math.floor(1000 * shown_threshold(found[-1], sum(map(len, annotated)))) / 1000
+    count = sum(len(one.instances) for one in recordings.values())
+    return math.floor(1000 * default_threshold(results[-1], count)) / 1000
 
 
 def _recording(
-    recording: Recording, found: Sequence[Mapping[str, Sequence[Span]]], most: int
+    name: str,
+    recording: RawRecording,
+    results: Sequence[Results],
+    index: Mapping[str, int],
+    most: int,
 ) -> dict[str, Any]:
+    points = [(one.label, one.point_s) for one in recording.instances if one.point_s is not None]
+    best = [sorted(each.get(name, ()), key=lambda one: -one["score"])[:most] for each in results]
     return {
-        "name": recording.name,
+        "name": name,
         "duration": recording.duration_s,
-        "truth": _flat(recording.instances),
-        "points": [
-            number for label, time_s in recording.points for number in (label, _milli(time_s))
-        ],
-        "rounds": [_flat(_best(spans.get(recording.name, ()), most)) for spans in found],
+        "truth": _flat(truth_of(recording), index),
+        "points": [number for label, at_s in points for number in (index[label], _milli(at_s))],
+        "rounds": [_flat(found, index) for found in best],
     }
 
 
-def _best(spans: Sequence[Span], most: int) -> list[Span]:
-    return sorted(spans, key=lambda span: -span.score)[:most]
-
-
-def _flat(spans: Iterable[Span]) -> list[int]:
-    """Spans as label, start and length in ms and, unless annotated, the score in thousandths."""
+def _flat(entries: Iterable[Mapping[str, Any]], index: Mapping[str, int]) -> list[int]:
+    """Class, start and length in ms and, of detections, score in thousandths, one by one."""
     numbers = []
-    for label, start_s, end_s, score in spans:
-        numbers += [label, _milli(start_s), _milli(end_s) - _milli(start_s)]
-        numbers += [] if math.isnan(score) else [_milli(score)]
+    for one in entries:
+        start, end = (_milli(float(time_s)) for time_s in one["segment"])
+        numbers += [index[one["label"]], start, end - start]
+        numbers += [_milli(one["score"])] if "score" in one else []
     return numbers
 
 
@@ -156,56 +155,52 @@ def _milli(value: float) -> int:
 
 
 def _note_left_out(
-    what: str,
-    recordings: Sequence[Recording],
-    found: Sequence[Mapping[str, Sequence[Span]]],
-    most: int,
-    notes: list[str],
+    kind: str, recordings: Iterable[str], results: Sequence[Results], most: int, notes: list[str]
 ) -> None:
-    counts = [len(spans.get(recording.name, ())) for spans in found for recording in recordings]
+    counts = [len(each.get(name, ())) for each in results for name in recordings]
     left_out = sum(max(0, count - most) for count in counts)
     if left_out:
         notes.append(
-            f"{left_out:,} of {sum(counts):,} {what}, those with the lowest scores: "
+            f"{left_out:,} of {sum(counts):,} {kind}, those with the lowest scores: "
             f"the {most} best of each round in each recording are kept"
         )
 
 
 def _pack_curves(
-    curves: Mapping[str, Curves], recordings: Sequence[Recording], notes: list[str]
+    scores: Mapping[str, RecordingPredictions],
+    recordings: Mapping[str, RawRecording],
+    index: Mapping[str, int],
+    notes: list[str],
 ) -> dict[str, dict[str, Any]]:
-    """Curves as one byte a snippet, class after class; the background is class -1."""
-    kept = {one.name: _raised(curves[one.name], one) for one in recordings if one.name in curves}
-    num_flat = sum(curves[name].classes.shape[1] - len(labels) for name, labels in kept.items())
-    num_bytes = sum(len(curves[name].background) * (1 + len(kept[name])) for name in kept)
+    """Score curves as one byte a snippet, class after class; the background is class -1."""
+    labels = {}
+    for name in recordings.keys() & scores.keys():
+        rising = np.flatnonzero((scores[name].original.cas >= FLAT_CURVE).any(axis=0))
+        annotated = {index[one.label] for one in recordings[name].instances}
+        num_classes = scores[name].original.cas.shape[1]
+        kept = annotated.union(rising.tolist())
+        labels[name] = [label for label in range(num_classes) if label in kept]
+    num_flat = sum(scores[name].original.cas.shape[1] - len(labels[name]) for name in labels)
+    lengths = {name: len(scores[name].original.actionness) for name in labels}
+    num_bytes = sum(lengths[name] * (1 + len(labels[name])) for name in labels)
     pool = max(1, math.ceil(num_bytes / _MOST_CURVE_BYTES))
     if num_flat:
         notes.append(
-            f"{num_flat:,} score curves of classes that a recording neither contains nor reaches "
-            f"{FLAT_CURVE} of; the other curves are rounded to 1/255"
+            f"{num_flat:,} score curves of classes that are not annotated in the recording and "
+            f"stay below {FLAT_CURVE}; the other curves are rounded to 1/255"
         )
     if pool > 1:
-        notes.append(f"score curves but for the highest of every {pool} snippets")
-    return {
-        name: {
-            "stride": curves[name].stride_s * pool,
-            "classes": [*labels, -1],
-            "data": _curve_bytes(curves[name], labels, pool),
+        notes.append(f"score curves, except the maximum of every {pool} snippets")
+    packed = {}
+    for name in labels:
+        predictions = scores[name].original
+        columns = [predictions.cas[:, labels[name]], 1 - predictions.actionness]
+        packed[name] = {
+            "stride": scores[name].grid.stride_s * pool,
+            "classes": [*labels[name], -1],
+            "data": pack_curves(np.column_stack(columns), pool),
         }
-        for name, labels in kept.items()
-    }
-
-
-def _raised(curves: Curves, recording: Recording) -> list[int]:
-    """The classes whose curves are worth their bytes: annotated ones, and those that ever rise."""
-    annotated = {span.label for span in recording.instances}
-    rising = (curves.classes >= FLAT_CURVE).any(axis=0)
-    return [label for label, rises in enumerate(rising) if rises or label in annotated]
-
-
-def _curve_bytes(curves: Curves, labels: Sequence[int], pool: int) -> str:
-    columns = np.column_stack([curves.classes[:, labels], curves.background])  # [T, labels + 1]
-    return pack_curves(columns, pool)
+    return packed
 
 
 def _evaluation(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
@@ -222,7 +217,7 @@ def _losses(metrics: Iterable[Mapping[str, Any]], notes: list[str]) -> list[dict
             rounds.setdefault(line["round"], []).append(line)
     pool = math.ceil(max(map(len, rounds.values()), default=0) / _MOST_LOSS_STEPS)
     if pool > 1:
-        notes.append(f"losses but for the mean of every {pool} logged steps")
+        notes.append(f"losses, except the mean of every {pool} logged steps")
     return [_loss_curves(number, lines, max(pool, 1)) for number, lines in rounds.items()]
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from tal_jax.data.files import write_bytes
 from tal_jax.extraction.tables import Table
 from tal_jax.report.pages import fill_template, pack_curves
-from tal_jax.report.pictures import class_colours
+from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import FLAT_CURVE
 
 # What keeps the page under 3 MB. Whatever these leave out is said in the page.

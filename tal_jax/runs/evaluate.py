@@ -14,6 +14,7 @@ from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import workdir as work
 from tal_jax.runs.results import evaluate
+from tal_jax.runs.round_folders import has_all_rounds, round_folders, round_title
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
@@ -30,10 +31,10 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
     workdir = Path(workdir)
     config, _ = work.read(workdir)
     ground_truth = files.read_json(workdir / "ground_truth.json")
-    rounds = _rounds_with(workdir, "detections_test.json")
+    rounds = round_folders(workdir, "detections_test.json")
     if not rounds:
         raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
-    all_rounds = work.has_all_rounds(workdir)
+    all_rounds = has_all_rounds(workdir)
     paths = {folder: folder / "detections_test.json" for folder in rounds}
     if all_rounds:
         paths[workdir] = workdir / "detections.json"
@@ -41,7 +42,7 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
         folder: evaluate(read_results(path), ground_truth, config) for folder, path in paths.items()
     }
     for folder, metrics in scored.items():
-        print_line(f"{_title(folder)}\n{detection.format_table(metrics)}")
+        print_line(f"{round_title(folder)}\n{detection.format_table(metrics)}")
         files.write_json(folder / "evaluation.json", metrics.to_dict())
     if not all_rounds:
         files.write_json(workdir / "evaluation.json", metrics.to_dict())
@@ -96,14 +97,14 @@ def compare_rounds(workdir: str | Path) -> str:
     Empty where there is none.
     """
     rows, workdir = [], Path(workdir)
-    folders = _rounds_with(workdir, "evaluation.json")
-    for folder in [*folders, workdir] if work.has_all_rounds(workdir) else folders:
+    folders = round_folders(workdir, "evaluation.json")
+    for folder in [*folders, workdir] if has_all_rounds(workdir) else folders:
         metrics = detection.DetectionMetrics.from_dict(files.read_json(folder / "evaluation.json"))
         if not rows:
             thresholds = "".join(f"{f'@{tiou:g}':>7}" for tiou in metrics.tious.round(6))
             rows.append(f"{'mAP in %':10}{thresholds}{'average':>10}")
         values = "".join(f"{100 * value:7.1f}" for value in metrics.map)
-        rows.append(f"{_title(folder):10}{values}{100 * metrics.average_map:10.1f}")
+        rows.append(f"{round_title(folder):10}{values}{100 * metrics.average_map:10.1f}")
     return "\n".join(rows)
 
 
@@ -166,17 +167,3 @@ def localization_config(config: Config, assignments: Iterable[str]) -> Config:
                 f"{', '.join(f'localization.{name}' for name in config.localization)}"
             )
     return check_config(config)
-
-
-def _rounds_with(workdir: Path, name: str) -> list[Path]:
-    """The folders of the rounds that have a file, in order."""
-    folders = [folder for folder in workdir.glob("round_*") if (folder / name).exists()]
-    return sorted(
-        (folder for folder in folders if folder.name[6:].isdecimal()),
-        key=lambda folder: int(folder.name[6:]),
-    )
-
-
-def _title(folder: Path) -> str:
-    is_round = folder.name.startswith("round_")
-    return folder.name.replace("_", " ") if is_round else "all rounds"

@@ -213,13 +213,6 @@ def round_folder(workdir: Path, number: int) -> Path:
     return workdir / f"round_{number}"
 
 
-def has_all_rounds(workdir: Path) -> bool:
-    """Whether a work directory holds the detections of several rounds, and those of their mean."""
-    names = ("detections.json", "scores_test.npz")
-    several = len(list(workdir.glob("round_*/detections_test.json"))) > 1
-    return several and all((workdir / name).exists() for name in names)
-
-
 def refuse_orphans(workdir: Path, number: int) -> None:
     """Refuses later rounds whose proposals are gone: they would be taken for new ones.
 

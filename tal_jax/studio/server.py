@@ -27,7 +27,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
-from tal_jax.report.pictures import class_colours
+from tal_jax.report.palette import class_colours
 from tal_jax.studio.recordings import Details, find_sources, read_details
 from tal_jax.studio.store import Conflict, Store
 

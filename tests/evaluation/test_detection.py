@@ -586,3 +586,22 @@ def test_detections_that_touch_ambiguous_segments_are_left_out():
     assert [one["segment"] for one in kept["a"]] == [[0, 2], [3, 4]]
     assert kept["b"] == found["b"] and kept["c"] == []
     assert detection.without_ambiguous(found, {}) == found
+
+
+@pytest.mark.parametrize(
+    ("tiou", "flags"), [(0.5, [True, False, True]), (0.85, [False, False, True])]
+)
+def test_found_instances_keep_the_order_of_the_annotations(tiou, flags):
+    truth = {"b": [("run", 0, 10), ("jump", 40, 50), ("jump", 0, 10)], "a": []}
+    truth["c"] = [("run", 1, 2)]
+    found = {
+        "b": [
+            ("jump", 0.5, 0, 9),  # tIoU .9, but the next one takes the instance where .8 is enough
+            ("jump", 0.6, 2, 10),
+            ("jump", 0.9, 20, 30),
+            ("run", 0.1, 0, 5),  # tIoU .5 is enough
+        ],
+        "d": [("run", 0.9, 1, 2)],
+    }
+    got = detection.found_instances(_database(truth), _results(found), tiou=tiou)
+    assert got == {"b": flags, "a": [], "c": [False]}

@@ -236,7 +236,7 @@ def test_a_folder_of_tables_from_the_command_line_to_a_data_set(tmp_path, capsys
     command += ["--workers", "2", "--set", "channels=ax,ay,az"]
     assert cli.main(command) == 1
     shown = capsys.readouterr()
-    assert "4 recordings described, 0 were there, 3 failed" in shown.out
+    assert "4 recordings extracted, 0 unchanged, 3 failed" in shown.out
     assert "1 other files are no tables by their names: notes.txt" in shown.out
     assert "more: 4.0 s, 8 snippets (columns left out: heart)" in shown.out
     errors = sorted(shown.err.splitlines())
@@ -262,7 +262,7 @@ def test_a_folder_of_tables_from_the_command_line_to_a_data_set(tmp_path, capsys
     write_table(source / "a ü.csv", seed=9, samples=400)
     (source / "b.csv").touch()
     assert cli.main(command) == 0
-    assert "1 recordings described, 3 were there, 0 failed" in capsys.readouterr().out
+    assert "1 recordings extracted, 3 unchanged, 0 failed" in capsys.readouterr().out
     assert (output / "b.npy").stat().st_mtime_ns == kept
     assert np.load(output / "a ü.npy").shape == (16, 44)
 

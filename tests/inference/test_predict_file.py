@@ -1,8 +1,6 @@
 """One recording in, timeline out: what a file is, how it is described, what is written."""
 
-import csv
 import dataclasses
-import json
 import math
 import shutil
 
@@ -20,7 +18,6 @@ from tal_jax.data.recordings import Dataset, Recording, Scaling
 from tal_jax.datasets.own_layout import write_folder
 from tal_jax.inference.predict import predict
 from tal_jax.inference.predict_file import Network, _open_features, predict_file
-from tal_jax.report.prediction import output_files, write_prediction
 from tal_jax.runs.workdir import open_run, shown_threshold
 
 CLASSES = ("walk", "sit")
@@ -209,110 +206,6 @@ def test_the_threshold_leaves_as_many_proposals_as_points(tmp_path):
         files.write_json(tmp_path / "train_points.json", {"database": points})
         options = ml_collections.FrozenConfigDict({"soft_sigma": sigma})
         assert shown_threshold(tmp_path, 1, options) == pytest.approx(expected)
-
-
-def test_files_of_a_prediction(film, table, tmp_path):
-    for file, backbone in ((film, _motion()), (table, _signal())):
-        found = predict_file(file, _network(backbone))
-        written = write_prediction(found, tmp_path / "out" / f"{file.stem}.json")
-        assert [path.suffix for path in written] == [".json", ".html", ".csv", ".srt"]
-        results = json.loads(written[0].read_text())["results"]
-        assert results == {file.stem: found.detections}
-        page = written[1].read_text()
-        assert ("film.mp4" in page) == (file == film)
-        with open(written[2], newline="") as lines:
-            (row,) = csv.DictReader(lines)
-        assert (row["label"], float(row["start_s"]), float(row["end_s"])) == ("sit", 0.25, 1.5)
-        assert "00:00:00,250 --> 00:00:01,500\nsit" in written[3].read_text()
-    with pytest.raises(ValueError, match="film.mp4: expected a name that ends in .json"):
-        write_prediction(found, film)
-
-
-def test_a_recording_is_never_replaced(table, tmp_path):
-    content = table.read_bytes()
-    found = predict_file(table, _network(_signal()))
-    with pytest.raises(ValueError, match="csv: the recording itself"):
-        write_prediction(found, table.with_suffix(".json"))
-    (tmp_path / "link.srt").symlink_to(table)
-    with pytest.raises(ValueError, match="link.srt: the recording itself"):
-        write_prediction(found, tmp_path / "link.json")
-    assert table.read_bytes() == content
-    assert not list(tmp_path.glob("*.json"))
-
-
-@pytest.mark.parametrize("suffixes", [(".csv",), (".srt",), (".html",), (".html", ".csv", ".srt")])
-def test_files_beside_the_named_one_are_not_replaced(table, tmp_path, suffixes):
-    found = predict_file(table, _network(_signal()))
-    results = tmp_path / "out" / "rec7.json"
-    results.parent.mkdir()
-    results.write_text("named")
-    others = [results.with_suffix(suffix) for suffix in suffixes]
-    for path in others:
-        path.write_text("theirs")
-    with pytest.raises(ValueError) as caught:
-        write_prediction(found, results)
-    assert str(caught.value).startswith(f"{', '.join(map(str, others))}: there already")
-    assert results.read_text() == "named" and {path.read_text() for path in others} == {"theirs"}
-    assert set(results.parent.iterdir()) == {results, *others}
-    for path in write_prediction(found, results, overwrite=True):
-        assert path.read_text() not in ("named", "theirs")
-
-
-def test_an_earlier_prediction_is_replaced_unless_it_was_changed(table, tmp_path):
-    found = predict_file(table, _network(_signal()))
-    less = dataclasses.replace(found, detections=[])
-    outputs = write_prediction(found, tmp_path / "out" / "rec7.json")
-    write_prediction(less, outputs[0])
-    write_prediction(found, outputs[0])
-    for path in outputs[1:]:
-        content = path.read_bytes()
-        path.write_bytes(content + b"\n")
-        with pytest.raises(ValueError, match=f"^{path}: there already"):
-            write_prediction(less, outputs[0])
-        assert path.read_bytes() == content + b"\n"
-        path.write_bytes(content)
-    write_prediction(less, outputs[0])
-    assert files.read_json(outputs[0])["results"] == {table.stem: []}
-
-
-@pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"files": []}', '{"files": {"rec7.csv": 1, "rec7.srt": null}}']
-)
-def test_files_beside_a_json_of_others_are_not_replaced(table, tmp_path, content):
-    outputs = [tmp_path / f"rec7{suffix}" for suffix in (".json", ".csv", ".srt")]
-    for path in outputs:
-        path.write_text(content)
-    with pytest.raises(ValueError, match="rec7.csv, .*rec7.srt: there already"):
-        output_files(outputs[0], table)
-    assert [path.read_text() for path in outputs] == [content] * 3
-
-
-def test_all_files_of_the_default_name_are_checked(table, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    found = predict_file(table, _network(_signal()))
-    outputs = write_prediction(found)
-    assert outputs[0].name == f"{table.stem}.detections.json"
-    write_prediction(found)
-    content = outputs[0].read_text()
-    # Another layout holds the same; another score, or one that JSON does not have, is an edit.
-    outputs[0].write_text(json.dumps(json.loads(content)))
-    write_prediction(found)
-    for score in ("0.75", "NaN"):
-        edited = content.replace('"score": 0.5', f'"score": {score}')
-        outputs[0].write_text(edited)
-        with pytest.raises(ValueError, match=f"^{outputs[0]}: there already"):
-            write_prediction(found)
-        assert outputs[0].read_text() == edited != content
-    write_prediction(found, overwrite=True)
-    assert outputs[0].read_text() == content
-
-
-def test_nothing_is_written_where_a_folder_is_in_the_way(film, tmp_path):
-    found = predict_file(film, _network(_motion()))
-    (tmp_path / "out" / "x.html").mkdir(parents=True)
-    with pytest.raises(ValueError, match="x.html: a folder"):
-        write_prediction(found, tmp_path / "out" / "x.json")
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["x.html"]
 
 
 def test_features_that_a_manifest_tells_of_are_no_table(film, tmp_path):

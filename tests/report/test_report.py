@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 
+from tal_jax.data.annotations import Instance
 from tal_jax.data.clock import Grid
 from tal_jax.data.files import write_json, write_npz
 from tal_jax.data.predictions import (
@@ -18,20 +19,13 @@ from tal_jax.data.predictions import (
     read_predictions,
     write_predictions,
 )
+from tal_jax.data.raw_annotations import RawRecording
 from tal_jax.report import html as report_html
-from tal_jax.report import write_picture, write_report
+from tal_jax.report.html import write_report
 from tal_jax.report.pages import fill_template
-from tal_jax.report.pictures import class_colours
-from tal_jax.report.workdir import (
-    Curves,
-    Recording,
-    Round,
-    Span,
-    Work,
-    match_detections,
-    read_workdir,
-    shown_threshold,
-)
+from tal_jax.report.palette import class_colours
+from tal_jax.report.pictures import write_picture
+from tal_jax.report.workdir import Round, Work, default_threshold, read_workdir
 
 CLASSES = ["jump", "run", "sit"]
 HOSTILE = "</script><b>&amp; <!-- 走る\u2028 $x_1$"
@@ -78,7 +72,7 @@ def workdir(tmp_path):
     points = [{"label": "jump", "point": 3.0}, {"label": "sit", "point": 11.0}]
     test = {name: {"subset": "test", "duration": 20.0, "annotations": truth} for name in ("a", "b")}
     train = {
-        "c": {"subset": "train", "duration": 20.0, "points": points},
+        "c": {"subset": "train", "duration": 20.0, "annotations": points},
         "d": {"subset": "train", "duration": 20.0, "annotations": points},
     }
     write_json(tmp_path / "ground_truth.json", {"version": "1", "database": test})
@@ -93,7 +87,7 @@ def workdir(tmp_path):
         write_json(folder / "detections_test.json", found)
         write_json(folder / "proposals_train.json", _results("cd"))
         (folder / "evaluation.json").write_text(json.dumps(_evaluation(0.5 + 0.1 * number)))
-        _write_scores(folder, "ab")
+        _write_predictions(folder, "ab")
         for step in (10, 20):
             log.append({"round": number, "step": step, "loss": 3.0 / step, "loss_vid": 1.0 / step})
         log.append({"round": number, "event": "evaluation", "average_map": 0.5})
@@ -102,7 +96,7 @@ def workdir(tmp_path):
     return tmp_path
 
 
-def _write_scores(folder, names):
+def _write_predictions(folder, names):
     random = np.random.default_rng(0)
 
     def scores():
@@ -274,8 +268,9 @@ def test_all_rounds_stand_behind_the_last(toy_run):
     }
     assert last.evaluation == json.loads((toy_run.workdir / "evaluation.json").read_text())
     together = read_predictions(toy_run.workdir / "scores_test.npz")
-    for name, curves in work.curves.items():
-        np.testing.assert_array_equal(curves.classes, together[name].original.cas)
+    assert set(work.scores) == set(together)
+    for name, one in work.scores.items():
+        np.testing.assert_array_equal(one.original.cas, together[name].original.cas)
     data = report_html._report_data(work)
     assert [one["name"] for one in data["rounds"]] == ["round 0", "round 1", "all rounds"]
     assert {len(one["rounds"]) for one in data["test"]} == {3}
@@ -295,13 +290,18 @@ def test_nothing_detected(tmp_path):
         ("run.json", "{}", "nothing to show"),
         ("detections.json", "{", "detections.json"),
         ("detections.json", "[]", "expected an object"),
-        ("detections.json", '{"results": {"a": [{"label": "x", "score": 1}]}}', "'segment'"),
+        (
+            "detections.json",
+            '{"results": {"a": [{"label": "x", "score": 1}]}}',
+            r"segment \[start_s",
+        ),
         (
             "detections.json",
             '{"results": {"a": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}',
-            "expected 3 finite numbers",
+            "expected a label, a finite score",
         ),
-        ("ground_truth.json", '{"database": {"a": {"annotations": [3]}}}', "ActivityNet database"),
+        ("detections.json", '{"results": {"a": 3}}', "a is 3, expected a list"),
+        ("ground_truth.json", '{"database": {"a": {"annotations": [3]}}}', "missing key 'label'"),
         ("ground_truth.json", '{"database": 3}', "ground_truth.json"),
         ("metrics.jsonl", '{"round": 0, "st', "nothing to show"),
     ],
@@ -370,27 +370,31 @@ def test_large_page_stays_below_5_mb(tmp_path):
     random = np.random.default_rng(0)
     names = [f"recording_{i}" for i in range(60)]
     classes = tuple(f"class {i}" for i in range(12))
-    spans = tuple(
-        Span(int(label), float(start), float(start + 9), float(score))
+    found = [
+        {"label": classes[label], "segment": [start, start + 9], "score": score}
         for label, start, score in zip(
-            random.integers(0, 12, 400),
-            random.uniform(0, 740, 400),
-            random.random(400),
+            random.integers(0, 12, 400).tolist(),
+            random.uniform(0, 740, 400).tolist(),
+            random.random(400).tolist(),
             strict=True,
         )
-    )
-    found = dict.fromkeys(names, spans)
-    curves = Curves(random.random((1500, 12)), random.random(1500), 0.5)
+    ]
+    truth = tuple(Instance(one["label"], *one["segment"]) for one in found[:30])
+    results = dict.fromkeys(names, found)
+    values = random.random((1500, 12)), random.random(1500), random.random(12), np.arange(1501)
+    sequence = Predictions(*values)
     work = Work(
         path=tmp_path,
         name="large",
         classes=classes,
         card={},
         config={},
-        test=tuple(Recording(name, 750.0, spans[:30]) for name in names),
-        train=tuple(Recording(name, 750.0) for name in names),
-        rounds=tuple(Round(f"round {i}", found, found, None) for i in range(4)),
-        curves=dict.fromkeys(names, curves),
+        test=dict.fromkeys(names, RawRecording("test", 750.0, instances=truth)),
+        train=dict.fromkeys(names, RawRecording("train", 750.0)),
+        rounds=tuple(Round(f"round {i}", results, results, None) for i in range(4)),
+        scores=dict.fromkeys(
+            names, RecordingPredictions(Grid(50, 25, 75), 750.0, sequence, sequence)
+        ),
         metrics=(),
         notes=(),
     )
@@ -398,26 +402,12 @@ def test_large_page_stays_below_5_mb(tmp_path):
     assert 2e6 < len(page) < 5e6
 
 
-def test_matching_takes_the_best_scored_first():
-    instances = [Span(0, 0, 10), Span(0, 20, 30), Span(1, 0, 10)]
-    detections = [
-        Span(0, 0, 9, 0.5),  # IoU .9, but the next one has taken the instance
-        Span(0, 2, 10, 0.6),
-        Span(1, 20, 30, 0.9),  # another class
-        Span(0, 20, 25, 0.1),  # IoU .5 counts
-    ]
-    assert match_detections(instances, detections) == {0: 1, 1: 3}
-    assert match_detections(instances, detections, tiou=0.85) == {0: 0}
-    assert match_detections([], detections) == {}
-    assert match_detections([Span(0, 5, 5)], [Span(0, 5, 5, 1.0)]) == {}  # nothing overlaps nothing
-
-
 def test_threshold_shows_as_many_as_were_annotated():
-    found = {"a": [Span(0, 0, 1, 0.9), Span(0, 0, 1, 0.2)], "b": [Span(0, 0, 1, 0.5)]}
-    assert shown_threshold(found, 2) == 0.5
-    assert shown_threshold(found, 99) == 0.2
-    assert shown_threshold(found, 0) == 0.45
-    assert shown_threshold({}, 3) == 0.0
+    found = {"a": [{"score": 0.9}, {"score": 0.2}], "b": [{"score": 0.5}]}
+    assert default_threshold(found, 2) == 0.5
+    assert default_threshold(found, 99) == 0.2
+    assert default_threshold(found, 0) == 0.45
+    assert default_threshold({}, 3) == 0.0
 
 
 def test_colours_are_different():

@@ -1,0 +1,78 @@
+"""The command line, `tal-jax`: one module for each command or pair of related commands.
+
+A module adds the parsers of its commands in `add_commands` and imports the library inside the
+functions that run them, so that `--help` does not load JAX.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from tal_jax.cli import data, evaluate, extract, label, points, predict, train
+
+_DESCRIPTION = "Weakly supervised temporal action localization."
+_EPILOG = """\
+quickstart, on smartwatch recordings that come with tal_jax[demo]:
+  tal-jax quickstart --workdir runs/quickstart
+
+train on a data set of features and annotations:
+  tal-jax doctor my_folder
+  tal-jax train --config thumos14_rsmp --data my_folder --workdir runs/mine
+
+predict with the networks of that run:
+  tal-jax predict new_recording.npy --workdir runs/mine
+
+To resume a stopped run, repeat the command.
+`tal-jax COMMAND --help` shows the options and examples of a command.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code.
+
+    Args:
+      argv: arguments without the program's name; those of the process by default.
+    """
+    arguments = _parser().parse_args(argv)
+    _prepare_libraries()
+    try:
+        return arguments.run(arguments) or 0
+    except (ValueError, OSError) as error:
+        if not _is_the_users(error):
+            raise
+        print(f"tal-jax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ntal-jax: stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tal-jax",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (train, evaluate, predict, data, extract, label, points):
+        module.add_commands(commands)
+    return parser
+
+
+def _prepare_libraries() -> None:
+    """Sets what JAX and Orbax read when they are imported or used."""
+    from absl import logging
+
+    # Keeps compiled programs between runs.
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "tal_jax"))
+    # Orbax logs the traceback of an error and then raises it.
+    logging.set_verbosity(logging.FATAL)
+
+
+def _is_the_users(error: Exception) -> bool:
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, OSError) or Path(raised_in).is_relative_to(Path(__file__).parents[1])

@@ -1,0 +1,92 @@
+"""Parsers, arguments and output that several commands share."""
+
+import argparse
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import ml_collections
+
+# Flushed, so that a run that writes into a pipe or a file can be watched.
+say = functools.partial(print, flush=True)
+
+
+def add_parser(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
+    """Adds a command: its title, for the list of commands, and the text below its options."""
+    return commands.add_parser(
+        name,
+        help=title,
+        description=title[0].upper() + title[1:] + ".",
+        epilog=epilog,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_workdir(parser: argparse.ArgumentParser) -> None:
+    """Adds `--workdir`."""
+    parser.add_argument(
+        "--workdir", metavar="W", type=Path, required=True, help="the work directory of the run"
+    )
+
+
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """Adds `--config`, `--data` and `--set`."""
+    parser.add_argument(
+        "--config", metavar="C", required=True, help="name of a config, or path of a .py file"
+    )
+    add_data(parser)
+    add_set(parser)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Adds `--data`."""
+    parser.add_argument("--data", metavar="DIR", help="folder of data sets; default $TAL_JAX_DATA")
+
+
+def add_set(
+    parser: argparse.ArgumentParser, title: str = "change a setting of the config; repeatable"
+) -> None:
+    """Adds `--set`."""
+    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=title)
+
+
+def load_config(arguments: argparse.Namespace) -> "ml_collections.ConfigDict":
+    """Returns the config that `--config` and `--set` describe."""
+    from tal_jax import config
+
+    found = config.load_config(arguments.config) if arguments.config else config.rsmp_config()
+    for assignment in arguments.set:
+        config.override(found, assignment)
+    return found
+
+
+def backbone_options(arguments: argparse.Namespace) -> dict[str, str]:
+    """Returns the backbone options of `--set`."""
+    return dict(assignment.partition("=")[::2] for assignment in arguments.set)
+
+
+def show_run(workdir: Path) -> None:
+    """Writes the report of a run and prints its path and the mAP of each round."""
+    from tal_jax import report
+    from tal_jax.runs import evaluate
+
+    report.write_reports(workdir, print_line=say)
+    say(evaluate.compare_rounds(workdir))
+
+
+@contextlib.contextmanager
+def progress_line() -> Iterator[Callable[[str], None]]:
+    """Yields a function that replaces the last line of a terminal; silent in files and pipes."""
+
+    def show(line: str) -> None:
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+
+    try:
+        yield show
+    finally:
+        show("")

@@ -1,0 +1,190 @@
+"""`tal-jax doctor`, `tal-jax convert` and `tal-jax info`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from tal_jax._errors import InputError
+from tal_jax.cli import common
+
+LABEL_KINDS = ("activitynet", "csv", "elan", "label-studio", "via", "audacity")
+
+_DOCTOR = """\
+Validates a folder of features and annotations before training, in the layout of LACP, HR-Pro,
+ASM-Loc, W-TALC or ActivityNet codebases, or of this project. Reads every file once and reports the
+clock, missing and broken files, and misplaced points and segments. Exits with 1 if training would
+fail or use wrong data.
+
+  tal-jax doctor ~/data/THUMOS14
+  tal-jax doctor ~/data/THUMOS14 --config thumos14_rsmp --set data.points=file --json
+"""
+
+_CONVERT = f"""\
+Converts a folder into the layout of this project: <recording>.npy with all streams, grid.json, and
+annotations.json with the points of the folder. Converts a file of detections into a submission to
+the ActivityNet server, and label files of any of these kinds into any other:
+{", ".join(LABEL_KINDS)}.
+The kind of the input is detected from its content, that of the output from its suffix or --to.
+Existing files in a folder that --output names are not replaced, except unchanged .eaf files of an
+earlier call; --overwrite replaces any file.
+
+  tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
+  tal-jax convert runs/anet/detections.json --output submission.json
+  tal-jax convert session1.eaf session2.eaf --recordings videos --output annotations.json
+  tal-jax convert annotations.json --to audacity --output labels
+  tal-jax convert runs/mine/detections.json --to label-studio --output tasks.json
+"""
+
+_INFO = """\
+Compiles the training program and prints parameters, FLOPs, bytes and memory, without training. The
+sizes are those of the data set (--data, or the embedded recordings), else those of --recordings,
+--dim, ...
+
+  tal-jax info --config hapt_rsmp --data ~/data
+  tal-jax info --config thumos14_rsmp --set train.batch_size=32
+"""
+
+_SIZES = {
+    "recordings": "training recordings",
+    "snippets": "snippets of the longest recording",
+    "dim": "features of a snippet",
+    "classes": "classes",
+    "points": "most points of a recording",
+    "video_classes": "most labelled classes of a recording",
+}
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `doctor`, `convert` and `info`."""
+    title = "validate a data set before training"
+    doctor = common.add_parser(commands, "doctor", title, _DOCTOR)
+    doctor.add_argument("folder", metavar="DIR", help="folder of features and annotations")
+    doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+    title = "convert a data set, labels or detections"
+    convert = common.add_parser(commands, "convert", title, _CONVERT)
+    convert.add_argument(
+        "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or label files"
+    )
+    convert.add_argument(
+        "--output", metavar="OUT", type=Path, required=True, help="a file or a folder"
+    )
+    convert.add_argument("--overwrite", action="store_true", help="replace existing label files")
+    convert.add_argument("--to", choices=LABEL_KINDS, help="kind of the output")
+    convert.add_argument(
+        "--recordings", metavar="DIR", help="folder of the videos; default: beside the file"
+    )
+    convert.add_argument(
+        "--fps", metavar="N", type=float, help="frame rate of the videos, for Label Studio"
+    )
+    convert.add_argument(
+        "--subset",
+        metavar="S",
+        default="train",
+        help="of labels without a subset; default %(default)s",
+    )
+    convert.add_argument(
+        "--tier", metavar="NAME", action="append", default=[], help="of ELAN; default: all"
+    )
+    for sub, run in ((doctor, _doctor), (convert, _convert)):
+        sub.set_defaults(run=run)
+        sub.add_argument("--config", metavar="C", help="config with the settings of the data")
+        common.add_set(sub)
+
+    info = common.add_parser(commands, "info", "print the cost of training a config", _INFO)
+    info.set_defaults(run=_info)
+    common.add_config(info)
+    for name, title in _SIZES.items():
+        # The older name stays valid.
+        flags = ["--video-classes", "--slots"] if name == "video_classes" else [f"--{name}"]
+        info.add_argument(*flags, type=int, metavar="N", help=f"{title}; default: THUMOS14")
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from tal_jax.datasets.doctor import format_diagnosis
+    from tal_jax.datasets.load import examine
+
+    with common.progress_line() as show:
+        found = examine(
+            common.load_config(arguments),
+            arguments.folder,
+            progress=lambda done, total: show(f"reading {done} of {total}"),
+        )
+    common.say(json.dumps(found.to_dict(), indent=1) if arguments.json else format_diagnosis(found))
+    return int(found.wrong)
+
+
+def _convert(arguments: argparse.Namespace) -> None:
+    from tal_jax.datasets import convert
+    from tal_jax.datasets.load import open_layout
+
+    for source in arguments.source:
+        if not source.exists():
+            raise InputError(f"{source}: no such file or folder, expected labels or a data set")
+    if len(arguments.source) > 1 or arguments.source[0].is_file():
+        _convert_labels(arguments)
+        return
+    config = common.load_config(arguments)
+    layout = open_layout(config, arguments.source[0])
+    for note in convert.to_own_layout(layout, config.data, arguments.output, report=common.say):
+        common.say(f"note: {note}")
+    common.say(f"{arguments.output}: features, grid.json and annotations.json")
+
+
+def _convert_labels(arguments: argparse.Namespace) -> None:
+    from tal_jax import formats
+    from tal_jax.data import files
+    from tal_jax.datasets import convert
+
+    kind = arguments.to or formats.kind_of(arguments.output)
+    options = {"recordings": arguments.recordings, "frame_rate": arguments.fps}
+    labels = formats.merge_labels(
+        [
+            formats.read_labels(path, subset=arguments.subset, tiers=arguments.tier, **options)
+            for path in arguments.source
+        ]
+    )
+    if kind == "activitynet" and labels.scores is not None:
+        formats.refuse_videos(arguments.output)
+        submission = convert.to_submission(formats.labels_to_results(labels))
+        files.write_json(arguments.output, submission)
+        count = sum(map(len, submission["results"].values()))
+        common.say(f"{count} detections in {arguments.output}, a submission to ActivityNet")
+        return
+    notes = formats.write_labels(
+        arguments.output, labels, kind=kind, overwrite=arguments.overwrite, **options
+    )
+    for note in (*labels.notes, *notes):
+        common.say(f"note: {note}")
+    recordings = labels.annotations.recordings
+    count = sum(len(recording.instances) for recording in recordings.values())
+    common.say(f"{arguments.output}: {count} labels in {len(recordings)} recordings, {kind}")
+
+
+def _info(arguments: argparse.Namespace) -> None:
+    from tal_jax.config import check_config
+    from tal_jax.datasets.load import load_dataset
+    from tal_jax.training.costs import Sizes, timeline_shapes, training_costs
+    from tal_jax.training.prepare import prepare_round
+
+    config = check_config(common.load_config(arguments))
+    if arguments.data or config.data.name == "watch":
+        dataset = load_dataset(config, arguments.data)
+        timeline = prepare_round(dataset, config, None).timeline
+        recordings, num_classes = len(dataset.train), len(dataset.classes)
+    else:
+        given = {name: getattr(arguments, name) for name in _SIZES}
+        sizes = Sizes(**{name: size for name, size in given.items() if size is not None})
+        timeline, recordings, num_classes = timeline_shapes(sizes), sizes.recordings, sizes.classes
+    snippets, dim = timeline.weights.shape[1], timeline.features.shape[1]
+    common.say(
+        f"training set:       {recordings} recordings of up to {snippets} snippets, D {dim}, "
+        f"{num_classes} classes"
+    )
+    common.say(f"an update:          {config.train.batch_size} recordings of {config.train.length}")
+    found = training_costs(config, timeline, num_classes)
+    common.say(f"parameters:         {found.parameters:,}")
+    common.say(f"FLOPs:              {found.flops / 1e9:,.2f} G an update")
+    common.say(f"bytes accessed:     {found.bytes_accessed / 1e9:,.2f} GB an update")
+    common.say(f"peak memory:        {found.peak_bytes / 1e6:,.0f} MB, including the training set")

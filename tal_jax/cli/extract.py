@@ -1,0 +1,77 @@
+"""`tal-jax extract`."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from tal_jax.cli import common
+
+BACKBONES = ("signal", "motion", "transformers", "videoprism")
+
+_EXTRACT = """\
+Computes snippet features of recordings, for `tal-jax train` and `tal-jax predict`. FILE is a video,
+or a table of sensor samples with a time column (.csv, .npy, .parquet). To resume, or after adding
+files, repeat the command. Exits with 1 if a file failed; the others are extracted.
+
+  signal        tables: statistics and spectra of sliding windows
+  motion        videos: colours and motion, without a network; for a first try
+  transformers  videos: VideoMAE, V-JEPA 2, ... from a folder on disk
+  videoprism    videos: Google's VideoPrism, in JAX, with weights on disk
+
+  tal-jax extract ~/recordings --output ~/data/mine --backbone signal \\
+      --set fps=50 --set channels=acc_x,acc_y,acc_z
+  tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
+  tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
+      --set path=~/models/videomae-base --workers 1
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `extract`."""
+    title = "compute features of videos and sensor tables"
+    extract = common.add_parser(commands, "extract", title, _EXTRACT)
+    extract.set_defaults(run=_extract)
+    extract.add_argument(
+        "files", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="recordings, or folders"
+    )
+    extract.add_argument("--output", metavar="DIR", type=Path, required=True, help="a folder")
+    extract.add_argument("--backbone", choices=BACKBONES, required=True, help="see below")
+    common.add_set(
+        extract, "set an option of the backbone: fps, window and stride (frames), path, ..."
+    )
+    extract.add_argument(
+        "--workers",
+        metavar="N",
+        type=int,
+        help="number of processes; default one a core, for networks one in total",
+    )
+
+
+def _extract(arguments: argparse.Namespace) -> int:
+    from tal_jax import extraction
+
+    backbone = extraction.open_backbone(arguments.backbone, **common.backbone_options(arguments))
+    with common.progress_line() as show:
+
+        def report(line: str) -> None:
+            show("")
+            common.say(line)
+
+        found = extraction.extract_folder(
+            arguments.files,
+            arguments.output,
+            backbone,
+            workers=arguments.workers,
+            progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
+            report=report,
+        )
+    for note in found.notes:
+        common.say(f"note: {note}")
+    common.say(
+        f"{arguments.output}: {len(found.done)} recordings extracted, {len(found.skipped)} "
+        f"unchanged, {len(found.failed)} failed"
+    )
+    for _, reason in found.failed:
+        print(f"tal-jax: error: {reason}", file=sys.stderr)
+    return int(bool(found.failed))

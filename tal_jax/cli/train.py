@@ -1,0 +1,151 @@
+"""`tal-jax quickstart` and `tal-jax train`."""
+
+import argparse
+import time
+from typing import TYPE_CHECKING, Any
+
+from tal_jax._errors import InputError
+from tal_jax.cli import common
+from tal_jax.config import config_names
+
+if TYPE_CHECKING:
+    import ml_collections
+
+    from tal_jax.data.recordings import Dataset
+
+_QUICKSTART = """\
+The recordings are accelerations measured at the wrist, concatenated into streams. Training uses one
+timestamp (point label) an action, no start or end. Prints the mAP of each round and writes
+report.html.
+
+  tal-jax quickstart --workdir runs/quickstart
+  tal-jax quickstart --workdir runs/try --set data.points=center --set seed=1
+  tal-jax quickstart --workdir runs/hamnet --method hamnet
+"""
+
+# The HAM-Net variant with the higher mAP on these recordings.
+_QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet:document"}
+
+_TRAIN = """\
+configs: {configs}, or the path of a .py file that defines get_config(arg=None). The text after a
+colon is its argument: `hapt_rsmp:quick` is a short run that checks the installation.
+
+  tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt
+  tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt1 --set seed=1
+  tal-jax train --config configs/hapt_rsmp.py:quick --data ~/data --workdir runs/try \\
+      --set "model.widths=(64, 64)" --set model.dilations=1,2
+  tal-jax train --config hapt_rsmp --data ~/data --workdir runs/seeds --seeds 0,1,2,3,4
+
+Writes config.json, run.json, metrics.jsonl, one folder a round (proposals, detections,
+checkpoints), the detections of the ensemble of all rounds, and report.html into the work directory.
+To resume a stopped run, repeat the command.
+"""
+
+
+def add_commands(commands: Any) -> None:
+    """Adds `quickstart` and `train`."""
+    title = "train on the embedded smartwatch recordings"
+    quickstart = common.add_parser(commands, "quickstart", title, _QUICKSTART)
+    quickstart.set_defaults(run=_quickstart)
+    common.add_workdir(quickstart)
+    quickstart.add_argument(
+        "--method",
+        choices=_QUICKSTARTS,
+        default="rsmp",
+        help="rsmp uses point labels, hamnet uses video-level class labels; default %(default)s",
+    )
+    common.add_set(quickstart)
+
+    epilog = _TRAIN.format(configs=", ".join(config_names()))
+    train = common.add_parser(commands, "train", "train all rounds of a config", epilog)
+    train.set_defaults(run=_train)
+    common.add_config(train)
+    common.add_workdir(train)
+    train.add_argument(
+        "--processes",
+        metavar="WHERE",
+        help="for a run of several processes, HOST:PORT,COUNT,INDEX of this one, or auto on a "
+        "cluster that JAX detects (Slurm, TPU)",
+    )
+    train.add_argument(
+        "--seeds",
+        metavar="N,N,...",
+        help="train several seeds at once, each into its own folder W/seed_N",
+    )
+
+
+def _quickstart(arguments: argparse.Namespace) -> None:
+    arguments.config = _QUICKSTARTS[arguments.method]
+    arguments.data = arguments.seeds = arguments.processes = None
+    _train(arguments)
+
+
+def _train(arguments: argparse.Namespace) -> None:
+    from tal_jax.runs import fit
+    from tal_jax.training import processes
+
+    began = time.monotonic()
+    config = common.load_config(arguments)
+    if arguments.processes is not None:
+        processes.initialize(arguments.processes)
+    say = common.say if processes.is_primary() else lambda line: None
+    if arguments.seeds is None:
+        dataset = _load_data(config, arguments)
+        say(_describe(config, dataset))
+        fit.fit(dataset, config, workdir=arguments.workdir, report=say)
+        if processes.is_primary():
+            common.show_run(arguments.workdir)
+    else:
+        _train_seeds(config, arguments)
+    say(f"{time.monotonic() - began:.0f} s in total")
+
+
+def _train_seeds(config: "ml_collections.ConfigDict", arguments: argparse.Namespace) -> None:
+    """Trains all seeds at once, each into its own folder, and writes a table of their mAP."""
+    import ml_collections
+
+    from tal_jax.data import files
+    from tal_jax.runs import evaluate, fit
+
+    configs = []
+    for seed in _parse_seeds(arguments.seeds):
+        configs.append(ml_collections.ConfigDict(config.to_dict()))
+        configs[-1].seed = seed
+    datasets = [_load_data(config, arguments) for config in configs]
+    common.say(_describe(config, datasets[0]))
+    workdirs = [arguments.workdir / f"seed_{config.seed}" for config in configs]
+    fit.fit_many(datasets, configs, workdirs=workdirs, report=common.say)
+    for workdir in workdirs:
+        common.say(f"{workdir}:")
+        common.show_run(workdir)
+    evaluations = [workdir / "evaluation.json" for workdir in workdirs]
+    table = evaluate.format_seeds({arguments.config: evaluations})
+    files.write_bytes(arguments.workdir / "table.md", table.encode())
+    common.say(table)
+
+
+def _parse_seeds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if len(set(parts)) < len(parts) or not all(part.isdecimal() for part in parts):
+        raise InputError(f"--seeds {text}; expected different whole numbers, such as 0,1,2")
+    return list(map(int, parts))
+
+
+def _load_data(config: "ml_collections.ConfigDict", arguments: argparse.Namespace) -> "Dataset":
+    from tal_jax.datasets.load import load_dataset
+
+    return load_dataset(config, arguments.data)
+
+
+def _describe(config: "ml_collections.ConfigDict", dataset: "Dataset") -> str:
+    """One line with the sizes of the data set and the number of its training labels."""
+    from tal_jax.data.recordings import labels_of
+    from tal_jax.methods import method_of
+
+    supervision = method_of(config).supervision
+    targets = {"points": lambda recording: recording.points, "labels": labels_of}[supervision]
+    count = sum(len(targets(recording)) for recording in dataset.train)
+    return (
+        f"{config.data.name}: {len(dataset.train)} training recordings with {count} {supervision}, "
+        f"{len(dataset.test)} test recordings, {len(dataset.classes)} classes"
+    )
