@@ -1,1 +1,1 @@
-"""Run configs, one module each; installed as `tal_jax.configs`."""
+"""Run configs, one module each, installed as `tal_jax.configs`."""

@@ -1,15 +1,15 @@
-"""HAM-Net on ActivityNet 1.2 with I3D features (2048-d, 25 fps, 16 frames a snippet).
+"""HAM-Net (video-level labels) on ActivityNet 1.2 with I3D features (2048-d, 16 frames at 25 fps).
 
 Command:   tal-jax train --config activitynet12_hamnet --data DIR --workdir runs/anet12_hamnet
-Hardware:  to be measured on a GPU
-Time:      to be measured
-Result:    to be measured with the features. Published for this method (Islam, Long and Radke, AAAI
-           2021): mAP at .5 / .75 / .95 41.0 / 24.8 / 5.3, average (.5-.95) 25.1
+Hardware:  not yet measured on a GPU
+Time:      not yet measured
+Result:    not yet measured, for lack of the features. Published for this method (Islam, Long and
+           Radke, AAAI 2021): mAP at .5 / .75 / .95 41.0 / 24.8 / 5.3, average (.5-.95) 25.1
 
-The hyper-parameters are the published ones: 20 epochs of 4,819 recordings, 20 an update; attention
-and logits averaged over 17 snippets. DIR is a folder as for `activitynet12_rsmp`; points
-are not needed. `activitynet12_hamnet:document` is the document's variant,
-`activitynet12_hamnet:quick` a short run that only shows that everything works.
+The hyper-parameters are the published ones: 20 epochs of 4,819 recordings in batches of 20;
+attention and logits are averaged over 17 snippets. DIR is a folder as for `activitynet12_rsmp`;
+points are not needed. `activitynet12_hamnet:document` is the document's variant,
+`activitynet12_hamnet:quick` a short run that checks the installation.
 """
 
 import ml_collections
@@ -18,7 +18,7 @@ from tal_jax.config import folder_config, hamnet_config, parse_switches
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick", "document" or both with a comma."""
+    """Returns the config; `arg` may be "quick", "document" or both, comma-separated."""
     switches = parse_switches(arg, known=["quick", "document"])
     variant = "document" if "document" in switches else "published"
     config = hamnet_config(variant)

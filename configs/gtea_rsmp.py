@@ -1,18 +1,17 @@
-"""The point-supervised system on GTEA: 21 recordings to train on, 7 to test on, 7 classes.
+"""RSMP (point-supervised) on GTEA: 21 training and 7 test recordings, 7 classes.
 
 Command:   tal-jax train --config gtea_rsmp --data DIR --workdir runs/gtea_rsmp
-Hardware:  to be measured on a GPU
-Time:      to be measured
-Result:    ours to be measured: I3D features could not be fetched where this is developed. The
-           command above ends with the table, and leaves it in evaluation.json of the workdir.
-           Published by others with one point an instance: LACP (ICCV 2021)
+Hardware:  not yet measured on a GPU
+Time:      not yet measured
+Result:    not yet measured here, for lack of the I3D features. The command prints the table and
+           writes it to evaluation.json in the work directory.
+           Published by others with one point per instance: LACP (ICCV 2021)
            average mAP (.1-.7) 43.5
 
-DIR is a folder as the field's codes lay it out; `tal-jax doctor DIR --config gtea_rsmp` tells what
-is found in it. Points are those of its point_labels/ (clicks near the middle). Nobody published
-hyper-parameters of this method for this data set: these are THUMOS14's, but for what follows from
-how little of a recording its classes fill.
-`gtea_rsmp:quick` is a run of two short rounds that only shows that everything works.
+DIR is a folder in a layout of public codebases; `tal-jax doctor DIR --config gtea_rsmp` validates
+it. Points come from its point_labels/ (clicks near the middle). No hyper-parameters of this method
+were published for this data set: these are those of THUMOS14, except what depends on the lengths of
+actions. `gtea_rsmp:quick` is a run of two short rounds that checks the installation.
 """
 
 import ml_collections
@@ -21,10 +20,10 @@ from tal_jax.configs import thumos14_rsmp
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick"."""
+    """Returns the config; `arg` may be "quick"."""
     config = thumos14_rsmp.get_config(arg)
-    # A quarter of the classes fill less than 1/15 of their recording; on THUMOS14 it is 1/8.
+    # A quarter of the classes cover less than 1/15 of their recording; on THUMOS14, 1/8.
     config.loss.topk_ratio = 15.0
-    # Most of the 21 recordings at once would leave little to chance.
+    # A larger batch would contain most of the 21 recordings.
     config.train.batch_size = 8
     return config

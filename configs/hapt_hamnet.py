@@ -1,13 +1,13 @@
-"""HAM-Net on HAPT: which classes 30 to 45 s of a recording hold, and nothing else.
+"""HAM-Net (video-level labels) on HAPT, with the classes of 30 to 45 s windows as labels.
 
 Command:   tal-jax train --config hapt_hamnet:document --data DIR --workdir runs/hapt_hamnet
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
 Time:      65 s of updates a seed on one core
 Result:    average mAP (.1-.7) 46.4 +- 4.8 over 5 seeds; the published variant 32.7 +- 5.8
 
-DIR as for `hapt_rsmp`. Whole recordings hold nearly every class, so that their labels would teach
-nothing; training recordings are cut into windows. `hapt_hamnet` is the published variant,
-`hapt_hamnet:quick` a short run that only shows that everything works.
+DIR as for `hapt_rsmp`. Whole recordings contain nearly every class, so that their labels would not
+be informative; training recordings are cut into windows. `hapt_hamnet` is the published variant,
+`hapt_hamnet:quick` a short run that checks the installation.
 """
 
 import ml_collections
@@ -16,7 +16,7 @@ from tal_jax.config import data_config, hamnet_config, parse_switches
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick", "document" or both with a comma."""
+    """Returns the config; `arg` may be "quick", "document" or both, comma-separated."""
     switches = parse_switches(arg, known=["quick", "document"])
     document = "document" in switches
     config = hamnet_config("document" if document else "published")
@@ -25,25 +25,25 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.model.widths = (128, 128)
     config.model.attention_width = 64
     config.model.dropout = 0.2
-    # Hardly anything is background here: a snippet has to look like it very much to be hidden.
+    # There is hardly any background here: only snippets with a very low actionness are hidden.
     config.model.low = 0.05
     config.model.high = 0.5
-    # A transition fills about 10 % of a window, and the top k should lie well inside it.
+    # A transition covers about 10 % of a window; the top k should be a small part of it.
     config.loss.topk_ratio = 40.0 if document else 20.0
     config.train.steps = 400
     config.train.batch_size = 32
     config.train.learning_rate = 1e-3
     config.train.l2 = 1e-4
-    # No window is longer: every snippet is read, and where exactly is not drawn.
+    # No window is longer: every snippet is used, at a fixed position.
     config.train.length = 144
     config.train.jitter = False
     config.train.search_every = 20
     config.train.log_every = 100
     config.train.checkpoint_every = 400
-    # A test recording holds nearly all twelve classes, too many for a softmax to tell which.
+    # A test recording contains nearly all twelve classes, so a softmax cannot select them.
     config.localization.class_threshold = 0.0
     if not document:
-        # Where actions abut, no attention ends between them; runs of single classes do, in logits.
+        # Between adjacent actions the attention stays high, but the logits of a class drop.
         config.localization.thresholds = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 
     if "quick" in switches:

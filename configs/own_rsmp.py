@@ -1,4 +1,4 @@
-"""The point-supervised system on recordings of one's own, described by `signal` or `motion`.
+"""RSMP (point-supervised) on new recordings with features of `signal` or `motion`.
 
 Command:   tal-jax train --config own_rsmp --data FOLDER --workdir runs/mine
 Hardware:  any; a laptop's CPU for some hours of recordings
@@ -6,15 +6,15 @@ Time:      see docs/own_recordings.md
 Result:    average mAP (.1-.7) 83.7 +- 1.4 over 5 seeds on SHREC'21, unchanged, all rounds; see
            docs/results.md
 
-FOLDER is what `tal-jax extract` wrote, with the `annotations.json` that `tal-jax label` wrote. A
-small network on standardised features; for features of a large network on many recordings take
-thumos14_rsmp. What depends most on the recordings:
+FOLDER is the output of `tal-jax extract`, with the `annotations.json` of `tal-jax label`. A small
+network on standardised features; for features of a large network on many recordings use
+thumos14_rsmp. Settings that depend most on the recordings:
 
     sampling.tau_s      widened proposals shorter than this (seconds) are lengthened: about three
                         times the typical short action
-    loss.topk_ratio     a recording's length over that of its rarest class, about
-    train.length        snippets that an update reads of a recording: a random window of longer ones
-    train.steps         of each of the four rounds
+    loss.topk_ratio     about the length of a recording divided by that of its rarest class
+    train.length        snippets of a recording in an update: a random window of a longer recording
+    train.steps         updates of each of the four rounds
 """
 
 import ml_collections
@@ -23,7 +23,7 @@ from tal_jax.config import folder_config, parse_switches, rsmp_config
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick"."""
+    """Returns the config; `arg` may be "quick"."""
     switches = parse_switches(arg, known=["quick"])
     config = rsmp_config()
     config.data = folder_config(points="file", standardize=True)
@@ -35,7 +35,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.model.dropout = 0.2
     config.model.num_prototypes = 16
     config.model.gamma = 20.0
-    # Different actions of one's own may touch.
+    # Different actions may touch.
     config.seeds.force_between = "same"
     config.seeds.action_threshold = 0.0
     config.loss.topk_ratio = 20

@@ -1,16 +1,15 @@
-"""HAM-Net on THUMOS14 with I3D features (2048-d, 25 fps, 16 frames a snippet).
+"""HAM-Net (video-level labels) on THUMOS14 with I3D features (2048-d, 25 fps, 16 frames a snippet).
 
 Command:   tal-jax train --config thumos14_hamnet --data DIR --workdir runs/thumos14_hamnet
-Hardware:  to be measured on a GPU
-Time:      to be measured
-Result:    to be measured with the features. Published for this method (Islam, Long and Radke, AAAI
-           2021): mAP .1-.7 65.9 59.6 52.2 43.1 32.6 21.9 12.5, average 41.1
+Hardware:  not yet measured on a GPU
+Time:      not yet measured
+Result:    not yet measured, for lack of the features. Published for this method (Islam, Long and
+           Radke, AAAI 2021): mAP .1-.7 65.9 59.6 52.2 43.1 32.6 21.9 12.5, average 41.1
 
-The hyper-parameters are the published ones: 100 epochs of 200 recordings, 20 an update, one random
-snippet from each of 500 equal parts of a recording; at test the full length. DIR is a folder
-as for `thumos14_rsmp`; points are not needed.
-`thumos14_hamnet:document` is the document's variant, `thumos14_hamnet:quick` a short run that only
-shows that everything works.
+The hyper-parameters are the published ones: 100 epochs of 200 recordings in batches of 20, one
+random snippet from each of 500 equal parts of a recording; at test the full length. DIR is a folder
+as for `thumos14_rsmp`; points are not needed. `thumos14_hamnet:document` is the document's variant,
+`thumos14_hamnet:quick` a short run that checks the installation.
 """
 
 import ml_collections
@@ -19,7 +18,7 @@ from tal_jax.config import folder_config, hamnet_config, parse_switches
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick", "document" or both with a comma."""
+    """Returns the config; `arg` may be "quick", "document" or both, comma-separated."""
     switches = parse_switches(arg, known=["quick", "document"])
     config = hamnet_config("document" if "document" in switches else "published")
     config.data = folder_config()

@@ -1,17 +1,17 @@
-"""The point-supervised system on THUMOS14, with the published hyper-parameters.
+"""RSMP (point-supervised) on THUMOS14, with the published hyper-parameters.
 
 Command:   tal-jax train --config thumos14_rsmp --data DIR --workdir runs/thumos14_rsmp
-Hardware:  to be measured on a GPU
-Time:      to be measured
-Result:    ours to be measured: I3D features could not be fetched where this is developed. The
-           command above ends with the table, and leaves it in evaluation.json of the workdir.
-           Published by others with one point an instance: HR-Pro (AAAI 2024) mAP .1-.7
+Hardware:  not yet measured on a GPU
+Time:      not yet measured
+Result:    not yet measured here, for lack of the I3D features. The command prints the table and
+           writes it to evaluation.json in the work directory.
+           Published by others with one point per instance: HR-Pro (AAAI 2024) mAP .1-.7
            85.1 81.1 73.9 64.0 53.1 40.5 25.3, average 60.4
 
-DIR is a folder as LACP, HR-Pro, ASM-Loc or W-TALC lay it out, or one of ours; `tal-jax doctor DIR
---config thumos14_rsmp` tells what is found in it. Points are those of the file that lies there
-(clicks near the middle of each instance); report uniform ones (`--set data.points=uniform`) as
-well. `thumos14_rsmp:quick` is a run of two short rounds that only shows that everything works.
+DIR is a folder in the layout of LACP, HR-Pro, ASM-Loc, W-TALC or this project; `tal-jax doctor DIR
+--config thumos14_rsmp` validates it. Points come from the folder's file (clicks near the middle of
+each instance); report uniform ones (`--set data.points=uniform`) as well. `thumos14_rsmp:quick` is
+a run of two short rounds that checks the installation.
 """
 
 import ml_collections
@@ -20,7 +20,7 @@ from tal_jax.config import folder_config, parse_switches, rsmp_config
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick"."""
+    """Returns the config; `arg` may be "quick"."""
     switches = parse_switches(arg, known=["quick"])
     config = rsmp_config()
     config.data = folder_config()

@@ -1,4 +1,4 @@
-"""HAM-Net on the embedded smartwatch recordings: which exercises a stream holds, and nothing else.
+"""HAM-Net (video-level labels) on the embedded smartwatch recordings.
 
 Command:   tal-jax train --config watch_hamnet:document --workdir runs/watch_hamnet
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
@@ -6,7 +6,7 @@ Time:      52 s of updates a seed on one core
 Result:    average mAP (.1-.7) 56.2 +- 6.4 over 5 seeds; the published variant 46.8 +- 9.7
 
 The same as `tal-jax quickstart --method hamnet`. `watch_hamnet` is the published variant,
-`watch_hamnet:quick` a short run that only shows that everything works.
+`watch_hamnet:quick` a short run that checks the installation.
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ from tal_jax.config import data_config, hamnet_config, parse_switches
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick", "document" or both with a comma."""
+    """Returns the config; `arg` may be "quick", "document" or both, comma-separated."""
     switches = parse_switches(arg, known=["quick", "document"])
     document = "document" in switches
     config = hamnet_config("document" if document else "published")
@@ -30,7 +30,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.batch_size = 14
     config.train.learning_rate = 1e-3
     config.train.l2 = 1e-4
-    # No stream is longer: every snippet is read, and where exactly is not drawn.
+    # No stream is longer: every snippet is used, at a fixed position.
     config.train.length = 640
     config.train.jitter = False
     config.train.search_every = 20
@@ -38,7 +38,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 400
     config.localization.class_threshold = 0.0
     if not document:
-        # Neighbouring bouts touch: no attention ends between them, but runs of one class do.
+        # Between adjacent bouts the attention stays high, but the logits of a class drop.
         config.localization.thresholds = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0)
 
     if "quick" in switches:

@@ -1,12 +1,12 @@
-"""The point-supervised system on the embedded smartwatch recordings.
+"""RSMP (point-supervised) on the embedded smartwatch recordings.
 
 Command:   tal-jax train --config watch_rsmp --workdir runs/watch
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
 Time:      about 2 minutes a seed on one core
 Result:    average mAP (.1-.7) 76.1 +- 4.4 over 5 seeds, all rounds; see docs/results.md
 
-Needs `pip install "tal_jax[demo]"`, which brings the recordings. `watch_rsmp:quick` is a run of two
-short rounds that only shows that everything works.
+Needs `pip install "tal_jax[demo]"`, which includes the recordings. `watch_rsmp:quick` is a run of
+two short rounds that checks the installation.
 """
 
 import ml_collections
@@ -15,7 +15,7 @@ from tal_jax.config import data_config, parse_switches, rsmp_config
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """The settings of the run; `arg` may be "quick"."""
+    """Returns the config; `arg` may be "quick"."""
     switches = parse_switches(arg, known=["quick"])
     config = rsmp_config()
     config.data = data_config("watch", shuffles=2, stride_s=0.5, window_s=1.5)
@@ -26,10 +26,11 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.model.widths = (64, 64, 64)
     config.model.dilations = (1, 2, 4)
     config.model.dropout = 0.2
-    # More prototypes than exercises, sharply told apart: with 8 soft ones, reassignment blurs them.
+    # More prototypes than exercises, with sharp assignments: with 8 soft ones, reassignment blurs
+    # the exercises.
     config.model.num_prototypes = 32
     config.model.gamma = 20.0
-    # Neighbouring bouts touch: no background between different exercises.
+    # Neighbouring bouts touch: there is no background between different exercises.
     config.seeds.force_between = "same"
     config.seeds.action_threshold = 0.0
     # The shortest bouts last 1.5 s in streams of one to four minutes.

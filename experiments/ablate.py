@@ -1,39 +1,29 @@
-r"""What each module of a method adds, what is lost without it, and how settings compare.
+r"""Ablations of a method, or a grid of settings: mAP as mean ± standard deviation over seeds.
 
-Every setting is trained with several seeds at once; a table gives mean ± standard deviation of the
-last round's scores. Settings that begin with the same rounds share them, and a stopped run goes on
-where it was.
+Each setting is trained with several seeds at once. Settings whose first rounds are equal share
+them, and a repeated call resumes a stopped one.
 
-    python experiments/ablate.py --config configs/hapt_rsmp.py --workdir /tmp/ablate
-    python experiments/ablate.py --config configs/hapt_hamnet.py:document --workdir /tmp/sweep \
+    python experiments/ablate.py --config hapt_rsmp --workdir /tmp/ablate
+    python experiments/ablate.py --config hapt_hamnet:document --workdir /tmp/sweep \
         --vary "model.low=0.1|0.2|0.3" --vary "model.high=0.7|0.8"
 
-With `--vary` the settings are all combinations of the values that it lists. The table covers the
-seeds that are there, so several processes may each train some of them, and a last call with
-`--seeds ""` prints all.
+With `--vary` the settings are all combinations of the listed values. The table covers all finished
+seeds, so several processes may each train some of them; a last call with `--seeds ""` prints it.
 """
 
+import argparse
 import dataclasses
 import itertools
 import shutil
 from pathlib import Path
 
 import ml_collections
-from absl import app, flags, logging
-from ml_collections import config_flags
 
-from tal_jax.config import override
+from tal_jax.config import load_config, override
 from tal_jax.data import files
 from tal_jax.datasets.load import load_dataset
-from tal_jax.runs import seeds
+from tal_jax.runs import evaluate
 from tal_jax.runs.fit import fit_many
-
-_CONFIG = config_flags.DEFINE_config_file("config", None, "The full system's config.")
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where runs and tables are kept.", required=True)
-_DATA = flags.DEFINE_string("data", None, "Where data sets lie; default TAL_JAX_DATA.")
-_SEEDS = flags.DEFINE_list("seeds", list("01234"), "Seeds; processes may share them out.")
-_SETTINGS = flags.DEFINE_list("settings", None, "Names of the settings to run; default all.")
-_VARY = flags.DEFINE_multi_string("vary", [], "section.key=value|value: settings of your own.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +32,14 @@ class Setting:
 
     title: str
     overrides: dict
-    shares: str | None = None  # the setting whose round 0 is the same
+    shares: str | None = None  # the setting with an equal round 0
 
 
 _NO_PROTOTYPES = {"model.num_prototypes": 0}
 _NO_REPRESENTATIVES = {"loss.lambda_pres": 0.0}
 _ONE_ROUND = {"train.rounds": 1}
 
-# A round 0 sees no proposals, so what is done with those does not tell settings apart there.
+# Round 0 has no proposals, so settings that differ in their use share it.
 RSMP = {
     "points": Setting("points only", _NO_PROTOTYPES | _NO_REPRESENTATIVES | _ONE_ROUND),
     "reassign": Setting("+ ② reassignment", _NO_REPRESENTATIVES | _ONE_ROUND),
@@ -66,8 +56,8 @@ def _without(*parts: str, branch: str = "attended") -> dict:
     return {f"loss.lambda_{part}": 0.0 for part in parts} | {"model.branch": branch}
 
 
-# Without the loss under semi-soft attention nothing teaches the document's second pass, so only the
-# first one is read.
+# Without the loss on semi-soft attention the second pass of the document's variant is not trained,
+# so the base branch is localized.
 HAMNET = {
     "document": {
         "base": Setting("base branch alone", _without("semi", "hard", branch="base")),
@@ -87,23 +77,35 @@ HAMNET = {
 }
 
 
-def main(argv: list[str]) -> None:
-    """Runs what is missing, then prints and writes the table."""
-    del argv
-    logging.set_verbosity(logging.WARNING)  # below, Orbax tells of every file that it writes
-    root = Path(_WORKDIR.value)
-    settings = chosen_settings(_CONFIG.value, _SETTINGS.value, _VARY.value)
-    configs = [_with_seed(_CONFIG.value, int(seed)) for seed in _SEEDS.value if seed]
-    datasets = [load_dataset(config, _DATA.value) for config in configs]
+def main() -> None:
+    """Trains the settings that are not finished, then prints and writes the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="config of the complete method")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of runs and tables")
+    parser.add_argument("--data", help="folder of data sets; default $TAL_JAX_DATA")
+    parser.add_argument("--set", action="append", default=[], help="section.key=value; repeatable")
+    parser.add_argument("--seeds", default="0,1,2,3,4", help="default %(default)s")
+    parser.add_argument("--settings", help="names of the settings, with commas; default all")
+    parser.add_argument(
+        "--vary", action="append", default=[], help="section.key=value|value|...; repeatable"
+    )
+    arguments = parser.parse_args()
+    base = load_config(arguments.config)
+    for assignment in arguments.set:
+        override(base, assignment)
+    names = arguments.settings.split(",") if arguments.settings else None
+    settings = chosen_settings(base, names, arguments.vary)
+    configs = [_with_seed(base, int(seed)) for seed in arguments.seeds.split(",") if seed]
+    datasets = [load_dataset(config, arguments.data) for config in configs]
     for name, setting in settings.items():
-        run_setting(root, name, setting, configs, datasets)
-    table = format_table(root, settings, _CONFIG.value.train.rounds)
-    files.write_bytes(root / "table.md", table.encode())
+        run_setting(arguments.workdir, name, setting, configs, datasets)
+    table = format_table(arguments.workdir, settings, base.train.rounds)
+    files.write_bytes(arguments.workdir / "table.md", table.encode())
     print(table, flush=True)
 
 
 def chosen_settings(config, names: list[str] | None, vary: list[str]) -> dict[str, Setting]:
-    """The method's own settings, or the combinations of the values that `vary` lists."""
+    """The ablations of the method, or all combinations of the values that `vary` lists."""
     if vary:
         return combinations(config, vary)
     known = RSMP if config.method == "rsmp" else HAMNET[config.model.variant]
@@ -114,7 +116,7 @@ def chosen_settings(config, names: list[str] | None, vary: list[str]) -> dict[st
 
 
 def combinations(config, vary: list[str]) -> dict[str, Setting]:
-    """One setting for each combination of the values in `"section.key=value|value"` texts."""
+    """One setting for each combination of the values of `"section.key=value|value"` strings."""
     choices = []
     for text in vary:
         key, _, values = text.partition("=")
@@ -144,7 +146,7 @@ def _with_seed(config, seed: int) -> ml_collections.ConfigDict:
 
 
 def run_setting(root: Path, name: str, setting: Setting, configs, datasets) -> None:
-    """Trains one setting with all seeds at once, or what is left of that."""
+    """Trains the unfinished seeds of a setting at once."""
     left = []
     for config, dataset in zip(configs, datasets, strict=True):
         workdir = root / name / f"seed_{config.seed}"
@@ -163,13 +165,13 @@ def run_setting(root: Path, name: str, setting: Setting, configs, datasets) -> N
 
 
 def last_evaluation(workdir: Path, setting: Setting, rounds: int) -> Path:
-    """The scores of a cell's last round, which are there once the cell is finished."""
+    """The evaluation of the last round, which exists once the run is finished."""
     last = setting.overrides.get("train.rounds", rounds) - 1
     return workdir / f"round_{last}" / "evaluation.json"
 
 
 def copy_round(source: Path, target: Path) -> None:
-    """Takes over a finished round of another setting, if it is there."""
+    """Copies a finished round of another setting, if there is one."""
     if (source / "evaluation.json").exists() and not target.exists():
         part = target.with_name("copying")
         shutil.rmtree(part, ignore_errors=True)
@@ -178,7 +180,7 @@ def copy_round(source: Path, target: Path) -> None:
 
 
 def format_table(root: Path, settings: dict[str, Setting], rounds: int) -> str:
-    """The table of all rounds together over the seeds that are finished."""
+    """The table of the ensembles of all rounds over the finished seeds."""
 
     def result(workdir, setting):
         last, together = last_evaluation(workdir, setting, rounds), workdir / "evaluation.json"
@@ -188,8 +190,8 @@ def format_table(root: Path, settings: dict[str, Setting], rounds: int) -> str:
         setting.title: [result(path, setting) for path in sorted((root / name).glob("seed_*"))]
         for name, setting in settings.items()
     }
-    return seeds.format_seeds(rows)
+    return evaluate.format_seeds(rows)
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

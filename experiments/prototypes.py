@@ -1,23 +1,23 @@
-r"""What feature reassignment mixes: whence the snippets of each class get their new features.
+"""Measures which snippets feature reassignment mixes, for each class.
 
     python experiments/prototypes.py --workdir runs/hapt
 
-Reassignment replaces a part of every snippet by a mean over the recording's snippets, weighed by
-the prototypes that they share. For the test recordings of a run the table says, class by class,
+Feature reassignment replaces a part of each snippet by a mean over the snippets of the recording,
+weighted by shared prototypes. The table lists for each class of the test recordings
 
-- received: how much of that mean comes from snippets of the snippet's own class,
-- uniform: how much would if all snippets counted alike, which is the class's share of a recording,
-- prototypes: over how many prototypes a snippet is spread (the perplexity of its assignment).
+- received: the weight, in this mean, of snippets of the same class,
+- uniform: their weight in an unweighted mean, which is the share of the class in the recording,
+- prototypes: the perplexity of the snippets' prototype assignments.
 
 Reassignment can sharpen a class only if `received` is far above `uniform` and not far below 100 %.
 """
 
+import argparse
 import collections
 from pathlib import Path
 
 import jax
 import numpy as np
-from absl import app, flags, logging
 
 from tal_jax.data import files
 from tal_jax.data.recordings import read_features
@@ -27,19 +27,18 @@ from tal_jax.methods import method_of
 from tal_jax.ops import reassignment
 from tal_jax.runs.workdir import load_run
 
-_WORKDIR = flags.DEFINE_multi_string("workdir", None, "The run's folder; may be given repeatedly.")
-_DATA = flags.DEFINE_string("data", None, "Where data sets lie; default TAL_JAX_DATA.")
 _NO_CLASS = "(no class)"
-flags.mark_flag_as_required("workdir")
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Prints the table, means over the runs and their snippets."""
-    del argv
-    logging.set_verbosity(logging.WARNING)  # below, Orbax tells of every file that it reads
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--workdir", type=Path, action="append", required=True, help="repeatable")
+    parser.add_argument("--data", help="folder of data sets; default $TAL_JAX_DATA")
+    arguments = parser.parse_args()
     rows = collections.defaultdict(list)
-    for workdir in map(Path, _WORKDIR.value):
-        for label, values in measure_run(workdir):
+    for workdir in arguments.workdir:
+        for label, values in measure_run(workdir, arguments.data):
             rows[label].append(values)
     width = max(map(len, rows))
     print(f"{'class':{width}}  snippets  received   uniform  prototypes")
@@ -50,14 +49,14 @@ def main(argv: list[str]) -> None:
         print(f"{label:{width}}  {len(values):8}  {figures}")
 
 
-def measure_run(workdir: Path):
+def measure_run(workdir: Path, data: str | None):
     """Yields each test recording's classes with `[snippets, 3]` of the three figures."""
     fitted = load_run(workdir)
     if not fitted.config.get("model", {}).get("num_prototypes"):
         raise ValueError(f"{workdir}: a run without prototypes")
     truth = files.read_json(workdir / "ground_truth.json")["database"]
     shares_of = assignments(fitted)
-    for recording in load_dataset(fitted.config, _DATA.value).test:
+    for recording in load_dataset(fitted.config, data).test:
         labels = snippet_labels(recording, truth[recording.name]["annotations"])
         shares = np.asarray(shares_of(read_features(recording)), np.float64)
         means = shares / np.maximum(shares.sum(axis=0), 1e-9)
@@ -70,7 +69,7 @@ def measure_run(workdir: Path):
 
 
 def assignments(fitted: Fitted):
-    """A function from features `[T, D]` to assignments `[T, K]` by a run's last network."""
+    """A function from features `[T, D]` to prototype assignments `[T, K]` of the last network."""
     params = fitted.params[-1]
     model = method_of(fitted.config).make_model(fitted.config, len(fitted.classes))
     settings = {key: fitted.config.model[key] for key in ("gamma", "omega", "num_iters")}
@@ -95,4 +94,4 @@ def snippet_labels(recording, annotations: list[dict]) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -1,14 +1,13 @@
-r"""Writes short films with known actions: raw recordings to try everything on.
+"""Writes short synthetic videos with known actions, for tests from raw videos on.
 
     python experiments/scenes.py --output scenes --train 8 --test 3
 
-Small figures stand about on a cluttered ground, which is cut to another one now and then. At times
-one of them acts: `slide` (from side to side), `jump` (up and down) or `blink` (light and dark, in
-place). Others fidget, which is no action. The films differ in how they keep time: 29.97 frames a
-second, 25, or a rate that varies within the film.
+Three small figures stand before a cluttered background that changes at a cut. At times a figure
+acts: `slide` (from side to side), `jump` (up and down) or `blink` (light and dark, in place). The
+others move slightly. The frame rate is 29.97 or 25 a second, or varies within the video.
 
-Writes <film>.mp4 and truth.json, with the true start and end of every action. Nothing here is
-learnt from but what a person would click: see docs/own_recordings.md.
+Writes <film>.mp4, and truth.json with the start and end of each action. Training uses points drawn
+from these only: see docs/own_recordings.md.
 """
 
 import argparse
@@ -28,12 +27,12 @@ from tal_jax.data.annotations import (
 
 CLASSES = ("blink", "jump", "slide")
 HEIGHT, WIDTH = 72, 96
-_TICKS = 30_000  # a second: 29.97 frames a second are whole numbers of ticks
+_TICKS = 30_000  # a second; a frame at 29.97 a second lasts a whole number
 _FIGURE = 14  # pixels to a side
 
 
 def main() -> None:
-    """Writes the films and the truth."""
+    """Runs the script."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder")
     parser.add_argument("--train", type=int, default=8, help="films; %(default)s")
@@ -53,7 +52,7 @@ def main() -> None:
 def write_scenes(
     folder: Path, *, num_train: int, num_test: int, seconds: float = 60.0, seed: int = 0
 ) -> Annotations:
-    """Writes films and their truth into a folder."""
+    """Writes films and their annotations into a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(seed)
     recordings = {}
@@ -70,13 +69,13 @@ def write_scenes(
 
 
 def frame_ticks(rng: np.random.Generator, number: int, seconds: float) -> np.ndarray:
-    """When the frames of a film are shown, in ticks."""
+    """The presentation times of the frames of a film, in ticks."""
     end = round(seconds * _TICKS)
     if number % 3 == 0:
         return np.arange(0, end, 1001)
     if number % 3 == 1:
         return np.arange(0, end, _TICKS // 25)
-    # As phones do: fast at first, slow in the dark, and a frame dropped now and then.
+    # A variable rate, as of phones: fast, then slow (in the dark), with dropped frames.
     steps = np.where(np.arange(end // 1000) * 1000 < end / 2, 1000, 3000)
     steps = steps * rng.choice([1, 2], size=len(steps), p=[0.9, 0.1])
     ticks = np.concatenate([[0], np.cumsum(steps)])
@@ -96,7 +95,7 @@ def _draw_actions(rng: np.random.Generator, seconds: float) -> list[Instance]:
 
 
 class _Stage:
-    """Grounds, the cuts between them, and three figures."""
+    """Backgrounds, the times of the cuts between them, and three figures."""
 
     def __init__(self, rng: np.random.Generator, seconds: float):
         self.cuts_s = np.sort(rng.uniform(5, seconds, size=2))
@@ -109,7 +108,7 @@ class _Stage:
         self.actor_of = rng.integers(3, size=1000)
 
     def frame(self, time_s: float, actions: list[Instance]) -> np.ndarray:
-        """What is to be seen at a time, uint8 `[H, W, 3]`."""
+        """The picture at a time, uint8 `[H, W, 3]`."""
         image = self.grounds[np.searchsorted(self.cuts_s, time_s)].copy()
         for figure in range(3):
             y, x = self.homes[figure] + 0.8 * np.sin(
@@ -129,7 +128,7 @@ class _Stage:
 
 
 def write_film(path: Path, ticks: np.ndarray, stage: _Stage, actions: list[Instance]) -> None:
-    """Encodes a film whose frames are shown at given times."""
+    """Encodes a film with given presentation times."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"preset": "veryfast"})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

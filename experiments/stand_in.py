@@ -1,56 +1,56 @@
-"""Writes made-up features for the recordings of an annotation file, in a layout of the field.
+"""Writes synthetic features for the recordings of an annotation file, in a public layout.
 
     python experiments/stand_in.py --annotations gt_full.json --layout joined --out DIR
 
-The features show that a system runs at full size; nothing measured on them is a result.
-`synthetic.py` says what they are made of, and which files each layout has. They lie
-on the grid of the field's I3D features: 25 frames a second, 16 frames a snippet.
+The features test a system at full size; no result can be measured on them. `synthetic.py` describes
+them and the files of each layout. Their clock is that of public I3D features: 25 frames a second,
+16 frames a snippet.
 """
 
+import argparse
 import time
 
 import numpy as np
 import synthetic
-from absl import app, flags
 
 from tal_jax.data import files
 from tal_jax.data.annotations import parse_annotations
 from tal_jax.data.clock import Grid
 
-_ANNOTATIONS = flags.DEFINE_string("annotations", None, "ActivityNet JSON.", required=True)
-_LAYOUT = flags.DEFINE_enum("layout", None, synthetic.LAYOUTS, "Which files.", required=True)
-_OUT = flags.DEFINE_string("out", None, "A new or an empty folder.", required=True)
-_DIM = flags.DEFINE_integer("dim", 2048, "Features of a snippet.")
-_SEED = flags.DEFINE_integer("seed", 0, "Seed of the features and the points.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "float16"], "Type of the features.")
-
 _GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--annotations", required=True, help="ActivityNet JSON")
+    parser.add_argument("--layout", required=True, choices=synthetic.LAYOUTS)
+    parser.add_argument("--out", required=True, help="a new or an empty folder")
+    parser.add_argument("--dim", type=int, default=2048, help="features of a snippet")
+    parser.add_argument("--seed", type=int, default=0, help="of the features and the points")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "float16"])
+    arguments = parser.parse_args()
     began = time.monotonic()
-    values = files.read_json(_ANNOTATIONS.value)
+    values = files.read_json(arguments.annotations)
     for line in drop_late_instances(values):
         print(line)
-    annotations = parse_annotations(values, source=_ANNOTATIONS.value)
     synthetic.write_stand_in(
-        _OUT.value,
-        annotations,
-        layout=_LAYOUT.value,
+        arguments.out,
+        parse_annotations(values, source=arguments.annotations),
+        layout=arguments.layout,
         grid=_GRID,
-        dim=_DIM.value,
-        seed=_SEED.value,
-        dtype=np.dtype(_DTYPE.value),
+        dim=arguments.dim,
+        seed=arguments.seed,
+        dtype=np.dtype(arguments.dtype),
     )
-    print(f"{_OUT.value}: {_LAYOUT.value}, {time.monotonic() - began:.0f} s")
-    print("These features are made up: a stand-in that shows that a system runs, and no result.")
+    print(f"{arguments.out}: {arguments.layout}, {time.monotonic() - began:.0f} s")
+    print(
+        "These features are synthetic: they test a system, and no result can be measured on them."
+    )
 
 
 def drop_late_instances(values: dict) -> list[str]:
-    """Takes out instances that begin after their recording's end; returns a line on each recording.
+    """Removes instances that begin after the end of their recording; returns a line for each.
 
     THUMOS14's published file has 30 of them, in five recordings.
     """
@@ -68,4 +68,4 @@ def drop_late_instances(values: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-    app.run(main)
+    main()

@@ -1,47 +1,47 @@
-"""Trains a config: `python experiments/train.py --config configs/hapt_rsmp.py --workdir runs/hapt`.
+"""Trains a config and prints detections of a test recording: a script to read and to change.
 
-The same as `tal-jax train`, as a script to read and to change. Settings are changed with
-`--config.train.steps=100`; the config's argument stands behind a colon, as in `hapt_rsmp.py:quick`.
+    python experiments/train.py --config hapt_rsmp --data DIR --workdir runs/hapt --set seed=1
+
+`tal-jax train` does the same for any number of seeds and processes.
 """
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+import argparse
 
+from tal_jax import fit, predict, report
+from tal_jax.config import load_config, override
 from tal_jax.datasets.load import load_dataset
-from tal_jax.inference.predict import predict
-from tal_jax.runs import seeds
-from tal_jax.runs.fit import fit
-
-CONFIG = config_flags.DEFINE_config_file("config", help_string="The run's config.")
-WORKDIR = flags.DEFINE_string("workdir", None, "The run's folder; a stopped run goes on from it.")
-DATA = flags.DEFINE_string("data", None, "Where data sets lie; $TAL_JAX_DATA by default.")
+from tal_jax.runs import evaluate
 
 
-def main(argv: list[str]) -> None:
+def main() -> None:
     """Runs the script."""
-    if len(argv) > 1:
-        raise app.UsageError(f"unknown arguments {argv[1:]}")
-    logging.set_verbosity(logging.WARNING)  # below, Orbax tells of every file that it writes
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", required=True, help="name of a config, or path of a .py file")
+    parser.add_argument("--workdir", required=True, help="folder of the run; resumed if it exists")
+    parser.add_argument("--data", help="folder of data sets; default $TAL_JAX_DATA")
+    parser.add_argument("--set", action="append", default=[], help="section.key=value; repeatable")
+    arguments = parser.parse_args()
+    config = load_config(arguments.config)
+    for assignment in arguments.set:
+        override(config, assignment)
 
     # --- data ---
-    config = CONFIG.value
-    dataset = load_dataset(config, DATA.value)
+    dataset = load_dataset(config, arguments.data)
     for recording in dataset.train[:3]:
         print(f"{recording.name}: {len(recording.features)} snippets, {recording.points[:2]} …")
 
     # --- all rounds, each evaluated on the test recordings ---
-    fitted = fit(dataset, config, workdir=WORKDIR.value)
+    fitted = fit(dataset, config, workdir=arguments.workdir)
 
-    # --- what the networks of all rounds find in one recording ---
+    # --- detections of the ensemble of all rounds in one recording, highest score first ---
     if dataset.test:
         name = dataset.test[0].name
         print(name, predict(fitted, dataset.test[:1])[name][:3])
 
     # --- report ---
-    seeds.write_reports(WORKDIR.value)
-    print(seeds.compare_rounds(WORKDIR.value))
+    report.write_reports(arguments.workdir)
+    print(evaluate.compare_rounds(arguments.workdir))
 
 
 if __name__ == "__main__":
-    flags.mark_flags_as_required(["config", "workdir"])
-    app.run(main)
+    main()

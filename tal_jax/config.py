@@ -1,7 +1,7 @@
-"""Configs of runs: defaults, configs by name, single settings from text, checks.
+"""Run configs: defaults, loading by name, overrides from text, checks.
 
-The defaults are the published hyper-parameters of each method. A config is a module
-with `get_config(arg=None)`; those in `configs/` are installed as `tal_jax.configs`.
+The defaults are the published hyper-parameters of each method. A config is a module that defines
+`get_config(arg=None)`; those in `configs/` are installed as `tal_jax.configs`.
 """
 
 import ast
@@ -16,12 +16,14 @@ from typing import Any
 
 import ml_collections
 
-# A `ConfigDict` or `FrozenConfigDict`: the types of its fields are not known to type checkers.
+from tal_jax._errors import InputError
+
+# A `ConfigDict` or `FrozenConfigDict`, whose attributes have no static types.
 Config = Any
 
 
 def rsmp_config() -> ml_collections.ConfigDict:
-    """All settings of the point-supervised system, with the defaults of THUMOS14."""
+    """Default config of RSMP, point-supervised localization: published values for THUMOS14."""
     config = _shared_config("rsmp")
     config.sampling.compensate = True
 
@@ -49,6 +51,7 @@ def rsmp_config() -> ml_collections.ConfigDict:
     config.loss.lambda_ins = 1.0
     config.loss.action_weight = 0.5
     config.loss.feat_weight = 1.0
+    # Top-k pooling (MIL) uses k = max(1, ⌊T / topk_ratio⌋).
     config.loss.topk_ratio = 8.0
     config.loss.delta = 0.25
     config.loss.select = "all"
@@ -57,10 +60,10 @@ def rsmp_config() -> ml_collections.ConfigDict:
 
 
 def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
-    """All settings of HAM-Net, with the defaults of THUMOS14.
+    """Default config of HAM-Net, video-level supervision: published values for THUMOS14.
 
     Args:
-      variant: `"published"` or `"document"`, whose losses are weighed differently.
+      variant: `"published"` or `"document"`, which weight the losses differently.
     """
     config = _shared_config("hamnet")
 
@@ -88,12 +91,12 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
     config.loss.topk_ratio = 10.0
 
     config.train.rounds = 1
-    # 100 epochs of 200 recordings, 20 an update.
+    # 100 epochs of 200 recordings in batches of 20.
     config.train.steps = 1000
     config.train.batch_size = 20
     config.train.learning_rate = 1e-5
     config.train.l2 = 1e-3
-    # One random snippet from each of this many equal parts of a recording.
+    # One random snippet of each of this many equal parts of a recording.
     config.train.length = 500
     config.train.jitter = True
 
@@ -109,7 +112,7 @@ DEFAULTS = {"rsmp": rsmp_config, "hamnet": hamnet_config}
 
 
 def _shared_config(method: str) -> ml_collections.ConfigDict:
-    """The settings that every method has."""
+    """The settings that all methods share."""
     config = ml_collections.ConfigDict()
     config.method = method
     config.seed = 0
@@ -133,11 +136,11 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
     config.train.search_every = 10
     config.train.jitter = False
     config.train.warm_start = False
-    # Snippets that an update reads of a recording: a random window of longer ones. What learns from
-    # labels of whole recordings reads so many places of a longer one instead.
+    # Snippets of a recording in an update: with point labels a random window of a longer recording,
+    # with video-level labels this many positions spread over it.
     config.train.length = 750
     config.train.layer_shards = 1
-    # "resident" on the device, "streamed" from their files, or "auto": by their size.
+    # "resident" on the device, "streamed" from the files, or "auto", which depends on their size.
     config.train.features = "auto"
     config.train.log_every = 50
     config.train.checkpoint_every = 500
@@ -152,7 +155,8 @@ def _shared_config(method: str) -> ml_collections.ConfigDict:
     config.localization.delta = 0.25
     config.localization.min_outer = 0.0
     config.localization.iou_threshold = 0.7
-    # Detections: soft-NMS. `iou_threshold` is for proposals, and for detections where this is 0.
+    # Width of soft-NMS, for detections. Proposals, and detections where this is 0, use NMS with
+    # `iou_threshold`.
     config.localization.soft_sigma = 0.5
 
     config.evaluation = ml_collections.ConfigDict()
@@ -166,36 +170,37 @@ def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
 
     Args:
       name: of the data set, see `tal_jax.datasets.load`.
-      **settings: what this data set can be told beyond the law and the seed of its points.
+      **settings: settings of this data set, in addition to the point distribution and its seed.
     """
     data = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})
-    # None: the seed of the run.
+    # None stands for the seed of the run.
     data.seed = ml_collections.config_dict.placeholder(int)
     return data
 
 
 def folder_config(**settings: Any) -> ml_collections.ConfigDict:
-    """The `data` section of a config whose data set is a folder of features.
+    """The `data` section of a config for a folder of features.
 
     Args:
-      **settings: that differ from these: points drawn uniformly; annotations, subsets and points
-        found by looking; the clock of features that come without one, THUMOS14's; features as
-        they are, since those of the field's networks need no standardising.
+      **settings: changes to the defaults: points drawn uniformly; annotations, subsets and points
+        detected from the files (""); for features without a clock, that of I3D features of
+        THUMOS14; features that are not standardised, as I3D features need not be.
     """
-    found = dict(folder="", annotations="", point_file="", train_subset="", test_subset="")
-    clock = dict(fps=25.0, stride_frames=16.0, window_frames=16.0)
-    return data_config(
-        "folder",
-        **{
-            **found,
-            "split": "files",
-            "overlapping": ("CliffDiving/Diving",),
-            **clock,
-            "standardize": False,
-            "allow_pickle": False,
-            **settings,
-        },
+    defaults = dict(
+        folder="",
+        annotations="",
+        point_file="",
+        train_subset="",
+        test_subset="",
+        split="files",
+        overlapping=("CliffDiving/Diving",),
+        fps=25.0,
+        stride_frames=16.0,
+        window_frames=16.0,
+        standardize=False,
+        allow_pickle=False,
     )
+    return data_config("folder", **defaults | settings)
 
 
 def config_names() -> list[str]:
@@ -206,57 +211,56 @@ def config_names() -> list[str]:
 
 
 def load_config(name: str) -> ml_collections.ConfigDict:
-    """Loads a config by its name.
+    """Loads a config by name.
 
     >>> load_config("thumos14_rsmp:quick").train.rounds
     2
 
     Args:
-      name: of an installed config (`"hapt_rsmp"`) or the path of a `.py` file, with the argument of
-        its `get_config` after a colon, if it takes one (`"hapt_rsmp:quick"`).
+      name: an installed config (`"hapt_rsmp"`) or the path of a `.py` file; after a colon, the
+        argument of its `get_config` (`"hapt_rsmp:quick"`).
 
     Raises:
-      ValueError: if there is no such config, or it does not know the argument.
+      InputError: if there is no such config, or its argument is unknown.
     """
     head, colon, arg = name.rpartition(":")
     if not colon:
         head, arg = name, None
     module = _load_file(Path(head)) if head.endswith(".py") else _load_installed(head)
     if not hasattr(module, "get_config"):
-        raise ValueError(f"config {head!r} has no get_config; expected `def get_config(arg=None)`")
+        raise InputError(f"config {head!r} has no get_config; expected `def get_config(arg=None)`")
     return module.get_config() if arg is None else module.get_config(arg)
 
 
 def parse_switches(arg: str | None, known: Iterable[str]) -> frozenset[str]:
-    """Reads the argument of a `get_config`: switches with commas between them.
+    """Parses the argument of a `get_config`: comma-separated switches.
 
     >>> sorted(parse_switches("quick", known=["quick"]))
     ['quick']
     >>> parse_switches("quik", known=["quick"])
     Traceback (most recent call last):
       ...
-    ValueError: unknown switch 'quik' behind the config's colon; did you mean 'quick'?
+    tal_jax._errors.InputError: unknown config switch 'quik'; did you mean 'quick'?
 
     Args:
-      arg: what stands behind the colon of a config's name; None where there is no colon.
+      arg: the text after the colon of a config's name; None without a colon.
       known: all switches of the config.
 
     Raises:
-      ValueError: for a switch that is not known.
+      InputError: if a switch is unknown.
     """
     known = list(known)
     given = [] if arg is None else arg.split(",")
     for switch in given:
         if switch not in known:
-            raise ValueError(
-                f"unknown switch {switch!r} behind the config's colon; did you mean "
-                f"{nearest(switch, known)!r}?"
+            raise InputError(
+                f"unknown config switch {switch!r}; did you mean {nearest(switch, known)!r}?"
             )
     return frozenset(given)
 
 
 def override(config: ml_collections.ConfigDict, assignment: str) -> None:
-    """Sets one value of a config from text.
+    """Sets a value of a config from text, as of `--set`.
 
     >>> config = rsmp_config()
     >>> override(config, "model.widths=(64, 64)")
@@ -266,17 +270,17 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
 
     Args:
       config: to change.
-      assignment: `"section.key=value"`, the value as Python writes it; strings need no quotes.
+      assignment: `"section.key=value"`, the value as a Python literal; strings need no quotes.
 
     Raises:
-      ValueError: if there is no such key, or the value is not of the kind that it holds.
+      InputError: if there is no such key, or the value has another type.
     """
     key, equals, text = assignment.partition("=")
     if not equals:
-        raise ValueError(f"setting {assignment!r}; expected key=value, such as train.steps=300")
+        raise InputError(f"setting {assignment!r}; expected key=value, such as train.steps=300")
     keys = list(_flat_keys(config))
     if key not in keys:
-        raise ValueError(f"config has no key {key!r}; did you mean {nearest(key, keys)!r}?")
+        raise InputError(f"config has no key {key!r}; did you mean {nearest(key, keys)!r}?")
     *sections, last = key.split(".")
     for section in sections:
         config = config[section]
@@ -284,7 +288,7 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that looks most like a wrong one, for messages.
+    """Returns the known name most similar to a wrong one, for messages.
 
     >>> nearest("learning_rte", ["train.learning_rate", "train.steps"])
     'train.learning_rate'
@@ -295,7 +299,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 def _load_installed(name: str) -> ModuleType:
     names = config_names()
     if name not in names:
-        raise ValueError(
+        raise InputError(
             f"unknown config {name!r}; did you mean {nearest(name, names)!r}? There are "
             f"{', '.join(names)}, and paths that end in .py"
         )
@@ -304,7 +308,7 @@ def _load_installed(name: str) -> ModuleType:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        raise ValueError(f"config {path}: no such file")
+        raise InputError(f"config {path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -329,7 +333,7 @@ _KINDS = {
 
 
 def _parse_value(key: str, text: str, default: Any, kind: type) -> Any:
-    """Reads a value of the kind that the key holds."""
+    """Parses a value of the type of the key."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -344,12 +348,12 @@ def _parse_value(key: str, text: str, default: Any, kind: type) -> Any:
     value = _as_kind(value, kind) if items is None else tuple(items)
     if value is None or (items is not None and None in items):
         example = "" if default is None else f", such as {default!r}"
-        raise ValueError(f"config: {key}={text}; expected {_KINDS[kind]}{example}")
+        raise InputError(f"config: {key}={text}; expected {_KINDS[kind]}{example}")
     return value
 
 
 def _as_kind(value: Any, kind: type) -> Any:
-    """The value as a `kind`, or None if it is none."""
+    """The value as a `kind`, or None if it is of another type."""
     if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     matches = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
@@ -359,10 +363,10 @@ def _as_kind(value: Any, kind: type) -> Any:
 def check_config(
     config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
 ) -> ml_collections.FrozenConfigDict:
-    """Checks values and freezes.
+    """Checks the values of a config and freezes it.
 
     Raises:
-      ValueError: naming the key, its value and what was expected.
+      InputError: with the key, its value and the expected values.
     """
 
     def expect(key: str, holds: bool, what: str) -> None:
@@ -370,7 +374,7 @@ def check_config(
             value = config
             for part in key.split("."):
                 value = value[part]
-            raise ValueError(f"config: {key}={value!r}; expected {what}")
+            raise InputError(f"config: {key}={value!r}; expected {what}")
 
     expect("method", config.method in DEFAULTS, f"one of {', '.join(DEFAULTS)}")
     train, sampling, localization = config.train, config.sampling, config.localization
@@ -385,7 +389,7 @@ def check_config(
     expect("train.features", train.features in modes, f"one of {', '.join(modes)}")
     expect("train.holdout", train.holdout >= 0, "at least 0")
     needs = train.patience == 0 or (train.patience > 0 and train.holdout > 0)
-    expect("train.patience", needs, "0, or more than 0 together with train.holdout > 0")
+    expect("train.patience", needs, "0, or more than 0 with train.holdout > 0")
     expect("model.dropout", 0 <= config.model.dropout < 1, "at least 0 and below 1")
     precise = config.model.precision in ("float32", "bfloat16")
     expect("model.precision", precise, "'float32' or 'bfloat16'")

@@ -172,8 +172,8 @@ def test_override_refuses(assignment, message):
     ("name", "message"),
     [
         ("hapt", "unknown config 'hapt'; did you mean 'hapt_rsmp'"),
-        ("hapt_rsmp:quik", "unknown switch 'quik' behind the config's colon; did you mean 'quick'"),
-        ("hapt_rsmp:", "unknown switch ''"),
+        ("hapt_rsmp:quik", "unknown config switch 'quik'; did you mean 'quick'"),
+        ("hapt_rsmp:", "unknown config switch ''"),
         ("missing/config.py", "config missing/config.py: no such file"),
     ],
 )
@@ -212,7 +212,7 @@ def test_config_of_a_file(tmp_path):
             "train.features='disk'; expected one of auto, resident, streamed",
         ),
         ("train.l2=-1", "train.l2=-1.0; expected at least 0"),
-        ("train.patience=2", "together with train.holdout"),
+        ("train.patience=2", "more than 0 with train.holdout > 0"),
         ("model.widths=(8, 8)", r"one entry for each of model.widths=\(8, 8\)"),
         ("model.dropout=1", "model.dropout=1.0; expected at least 0 and below 1"),
         ("model.omega=2", "model.omega=2.0; expected from 0 to 1"),

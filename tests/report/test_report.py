@@ -87,7 +87,7 @@ def workdir(tmp_path):
         write_json(folder / "detections_test.json", found)
         write_json(folder / "proposals_train.json", _results("cd"))
         (folder / "evaluation.json").write_text(json.dumps(_evaluation(0.5 + 0.1 * number)))
-        _write_predictions(folder, "ab")
+        _write_scores(folder, "ab")
         for step in (10, 20):
             log.append({"round": number, "step": step, "loss": 3.0 / step, "loss_vid": 1.0 / step})
         log.append({"round": number, "event": "evaluation", "average_map": 0.5})
@@ -96,7 +96,7 @@ def workdir(tmp_path):
     return tmp_path
 
 
-def _write_predictions(folder, names):
+def _write_scores(folder, names):
     random = np.random.default_rng(0)
 
     def scores():
