@@ -1,8 +1,8 @@
-// What the pages share. Each begins with this, after its data.
+// The code that all pages share; it stands at the beginning of their scripts, after the data.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 
-/** Makes an element. Text only ever goes in as text, so that no name can become markup. */
+/** Makes an element. Strings become text nodes, so that no name can become markup. */
 function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   fill(element, attributes, children);
@@ -22,7 +22,7 @@ const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count ==
 const sum = (values) => values.reduce((a, b) => a + b, 0);
 const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
-/** .842, the way tables of the field write it. */
+/** .842, without the leading zero. */
 function ratio(value, digits = 3) {
   if (!isNumber(value)) return "–";
   return value.toFixed(digits).replace(/^(-?)0\./, "$1.");
@@ -61,7 +61,7 @@ function fitCanvas(canvas, height) {
 
 const font = (size, weight = 400) => `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
 
-/** The text, cut with an ellipsis where it is wider than there is room; nothing where only a few letters fit. */
+/** The text, cut with an ellipsis if it is wider than `room`; empty if only a few letters fit. */
 function cut(context, text, room) {
   if (context.measureText(text).width <= room) return text;
   let [low, high] = [0, text.length];
@@ -94,3 +94,40 @@ const hideTip = () => { tip.hidden = true; };
 const tipTitle = (label, what) => h("div", {}, swatch(classColour(label)), h("b", {}, className(label)), what ? ` · ${what}` : "");
 const tipTime = (span) => `${clock(span.start, 1)} – ${clock(span.end, 1)} (${(span.end - span.start).toFixed(1)} s)`;
 const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))));
+
+// ---------------------------------------------------------------- classes, curves and timelines
+
+const hiddenClasses = new Set();
+
+/** Buttons that hide and show classes, and one that shows all; `changed` is called after each click. */
+function legendButtons(labels, changed) {
+  const hide = (hidden) => { hiddenClasses.clear(); hidden.forEach((label) => hiddenClasses.add(label)); changed(); };
+  const items = labels.map((label) => {
+    const button = h("button", {
+      type: "button", title: `${className(label)} (click: show or hide; double click: this class alone)`,
+      onclick: () => hide(hiddenClasses.has(label) ? [...hiddenClasses].filter((one) => one !== label) : [...hiddenClasses, label]),
+      ondblclick: () => hide(DATA.classes.map((_, i) => i).filter((one) => one !== label)),
+    }, swatch(classColour(label)), className(label));
+    button.label = label;
+    return button;
+  });
+  return { items, all: h("button", { type: "button", onclick: () => hide([]) }, "show all") };
+}
+
+const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
+  h("button", { type: "button", "aria-label": label, onclick: () => zoom(factor) }, text));
+
+/** Base64 of bytes, as many for each key, as a map of arrays. */
+function unpackBytes(keys, text) {
+  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0)), length = bytes.length / keys.length;
+  return new Map(keys.map((key, i) => [key, bytes.subarray(i * length, (i + 1) * length)]));
+}
+
+/** A wheel event zooms with Ctrl, and pans by a part of the window if it is sideways or with Shift. */
+function turnWheel(event, width, zoom, pan) {
+  const sideways = event.shiftKey ? event.deltaY || event.deltaX : Math.abs(event.deltaX) > Math.abs(event.deltaY) ? event.deltaX : 0;
+  if (event.ctrlKey || event.metaKey) zoom(Math.exp(clamp(event.deltaY, -60, 60) * 0.008));
+  else if (sideways) pan(sideways / width);
+  else return; // a plain wheel scrolls
+  event.preventDefault();
+}

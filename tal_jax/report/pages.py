@@ -1,4 +1,4 @@
-"""What the HTML pages share: templates filled with data, and curves as text."""
+"""Fills the templates of the HTML pages; encodes curves as text."""
 
 import base64
 import json
@@ -11,14 +11,14 @@ import numpy as np
 
 
 def fill_template(name: str, data: Mapping[str, Any]) -> str:
-    """Puts the data, and what all pages share, into a template of this package.
+    """Fills a template of this package with data and with the shared style and script.
 
     Args:
-      name: of the template's file; `{{data}}`, `{{common.css}}` and `{{common.js}}` stand in it.
-      data: what JSON can hold; NaN and infinity become null.
+      name: the file, which contains `{{data}}`, `{{common.css}}` and `{{common.js}}`.
+      data: JSON values; NaN and infinity become null.
 
     Returns:
-      The page. The data are JSON that no name in them can end or leave.
+      The page. Names in the data are escaped, so that they cannot end the script element.
     """
     text = json.dumps(_plain(data), allow_nan=False, separators=(",", ":"))  # ASCII only
     for character in "<>&":
@@ -30,11 +30,11 @@ def fill_template(name: str, data: Mapping[str, Any]) -> str:
 
 
 def pack_curves(columns: np.ndarray, pool: int = 1) -> str:
-    """Writes curves as base64 of one byte a value, curve after curve.
+    """Encodes curves as base64 of one byte a value, curve after curve.
 
     Args:
-      columns: `[T, curves]`, from 0 to 1; what lies beyond is clipped, NaN is 0.
-      pool: how many values become one, the highest of them.
+      columns: `[T, curves]`, clipped to [0, 1]; NaN becomes 0.
+      pool: number of values that are replaced by their maximum.
 
     >>> pack_curves(np.array([[0.0], [1.0]]))
     'AP8='
@@ -49,7 +49,7 @@ def _read(name: str) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """The same value with null for what JSON has no number for."""
+    """The value with None for NaN and infinity, which JSON has no number for."""
     if isinstance(value, Mapping):
         return {str(key): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""Writes the page of a prediction: the video, or the signals, with what was found in it."""
+"""Writes the page of a prediction: the video, or the signals, above its detections."""
 
 import base64
 import math
@@ -16,7 +16,7 @@ from tal_jax.report.pages import fill_template, pack_curves
 from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import FLAT_CURVE
 
-# What keeps the page under 3 MB. Whatever these leave out is said in the page.
+# These keep the page under 3 MB. The page lists whatever they leave out.
 _MOST_DETECTIONS = 10_000
 _MOST_CHANNELS = 32
 _MOST_SIGNAL_BYTES = 1_000_000
@@ -36,26 +36,26 @@ def write_player(
     curves: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
     notes: Sequence[str] = (),
 ) -> None:
-    """Writes a page that plays one recording beside the timeline of its detections.
+    """Writes a page that plays a recording above the timeline of its detections.
 
-    All stands in this one file but the video, to which it refers.
+    The page contains all data except the video, to which it links.
 
     Args:
-      path: the `.html`; its folder is made where missing.
+      path: the `.html`; a missing folder is created.
       name: of the recording.
-      classes: names of all classes, in the order of their colours and of the curves.
+      classes: names of all classes, in the order of the curves.
       detections: ActivityNet entries, `{"label", "score", "segment"}` with seconds from the start
-        of the recording, best first.
+        of the recording, by falling score.
       duration_s: of the recording.
-      threshold: the score from which on detections are shown, until the page's slider is moved.
-      media: the video. Moved together with the page, it is still found.
-      signals: the samples of a recording of sensors; drawn where there is no video.
-      curves: the scores from 0 to 1, as `times_s` `[T]`, regular centres of the snippets,
-        `scores` `[T, classes]` and `foreground` `[T]`.
-      notes: lines for the foot of the page.
+      threshold: the least score that is shown at first.
+      media: the video; the link is relative, so both files can be moved together.
+      signals: the samples of a sensor recording, drawn if there is no video.
+      curves: `times_s` `[T]`, the equally spaced centres of the snippets, class activation sequence
+        `[T, classes]` and actionness `[T]`, both from 0 to 1.
+      notes: lines for the end of the page.
 
     Raises:
-      ValueError: if a detection is of none of the classes, or the shapes of the curves disagree.
+      ValueError: if the class of a detection is unknown, or the shapes of the curves disagree.
       OSError: if the page cannot be written.
     """
     left_out: list[str] = []
@@ -78,7 +78,7 @@ def write_player(
 
 
 def _url(media: Path, folder: Path) -> str:
-    """A URL from the page's folder to the video, whatever the characters of its name."""
+    """The URL from the page's folder to the video, with any character in its name escaped."""
     try:
         relative = Path(os.path.relpath(media, folder))
     except ValueError:  # another drive of Windows
@@ -89,7 +89,7 @@ def _url(media: Path, folder: Path) -> str:
 def _detections(
     detections: Sequence[Mapping[str, Any]], classes: Sequence[str], left_out: list[str]
 ) -> list[float]:
-    """Class, start and end in seconds and score of each, one after the other."""
+    """Class, start and end in seconds, and score of each detection, as one list."""
     labels = {label: index for index, label in enumerate(classes)}
     if len(detections) > _MOST_DETECTIONS:
         left_out.append(
@@ -99,26 +99,24 @@ def _detections(
     numbers: list[float] = []
     for one in detections[:_MOST_DETECTIONS]:
         if one["label"] not in labels:
-            raise ValueError(f"a detection is of the class {one['label']!r}, which is not known")
+            raise ValueError(f"a detection has the unknown class {one['label']!r}")
         start_s, end_s = one["segment"]
-        # The score keeps its digits, so that the page counts what the subtitles show.
+        # The score is not rounded, so that the page counts the detections of the subtitles.
         numbers += [labels[one["label"]], round(start_s, 3), round(end_s, 3), float(one["score"])]
     return numbers
 
 
 def _signals(signals: Table, left_out: list[str]) -> dict[str, Any]:
-    """The lowest and the highest sample of each step of time, as one byte each between `ranges`."""
+    """Minimum and maximum of the samples of each time step, as one byte each within `ranges`."""
     count, channels = signals.values.shape
     if channels > _MOST_CHANNELS:
-        left_out.append(
-            f"{channels - _MOST_CHANNELS:,} of {channels:,} channels, those behind the first"
-        )
+        left_out.append(f"{channels - _MOST_CHANNELS:,} of {channels:,} channels, the last ones")
     values = signals.values[:, :_MOST_CHANNELS].astype(np.float64)
     steps = min(count, _MOST_SIGNAL_BYTES // (2 * values.shape[1]))
     step_s = float(signals.times_s[-1]) / steps
     if steps < count:
-        left_out.append(f"samples between the lowest and the highest of each {step_s:.3g} s")
-    # A step without a sample, where the clock jittered, shows the next one.
+        left_out.append(f"samples, except the minimum and maximum of each {step_s:.3g} s")
+    # A step without a sample (clock jitter) shows the next sample.
     starts = np.searchsorted(signals.times_s, np.arange(steps) * step_s).clip(max=count - 1)
     low, high = values.min(axis=0), values.max(axis=0)
     ends = np.stack([of.reduceat(values, starts) for of in (np.minimum, np.maximum)])
@@ -141,7 +139,7 @@ def _curves(
     classes: Sequence[str],
     left_out: list[str],
 ) -> dict[str, Any] | None:
-    """Curves as one byte a snippet, class after class; the foreground is class -1."""
+    """Curves as one byte a snippet, class after class; the actionness is class -1."""
     if scores.shape != (len(times_s), len(classes)) or foreground.shape != times_s.shape:
         raise ValueError(
             f"curves of shapes {times_s.shape}, {scores.shape} and {foreground.shape}, expected "
@@ -158,7 +156,7 @@ def _curves(
             f"below {FLAT_CURVE}"
         )
     if pool > 1:
-        left_out.append(f"score curves but for the highest of every {pool} snippets")
+        left_out.append(f"score curves, except the maximum of every {pool} snippets")
     stride_s = float(times_s[-1] - times_s[0]) / max(1, len(times_s) - 1)
     return {
         "start": float(times_s[0]) + stride_s * (pool - 1) / 2,

@@ -1,4 +1,4 @@
-"""Writes detections as subtitles, which any player shows over the video, and as a table."""
+"""Writes detections as subtitles (SubRip), for video players, and as a table."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,22 +8,21 @@ from tal_jax.data import files
 
 Detections = Sequence[Mapping[str, Any]]
 
-# Players read these as markup: <i>, {\an8}, and the arrow between the times of a cue.
+# Players interpret these as markup: <i>, {\an8}, and the arrow between the times of a cue.
 _LOOKALIKES = str.maketrans({"<": "‹", ">": "›", "{": "(", "}": ")"})
 
 
 def write_srt(path: str | os.PathLike, detections: Detections, *, threshold: float) -> None:
-    """Writes what goes on at each time as subtitles (SubRip).
+    """Writes detections as subtitles (SubRip).
 
-    Where detections overlap, one cue lists them, the best first; a class that overlaps itself
-    stands there once. Line breaks and what players take for markup (`<`, `>`, `{`, `}`) are
-    replaced in the labels.
+    A cue lists the classes of all detections at a time, by falling score, each class once. Line
+    breaks and characters of markup (`<`, `>`, `{`, `}`) are replaced in the labels.
 
     Args:
-      path: the `.srt`; its folder is made where missing.
+      path: the `.srt`; a missing folder is created.
       detections: ActivityNet entries of one recording, `{"label", "score", "segment"}` with
         seconds from its start.
-      threshold: detections with a lower score are left out.
+      threshold: least score of a detection.
 
     Raises:
       OSError: if the file cannot be written.
@@ -37,12 +36,12 @@ def write_srt(path: str | os.PathLike, detections: Detections, *, threshold: flo
 
 
 def write_csv(path: str | os.PathLike, detections: Detections) -> None:
-    """Writes all detections of one recording as `label,start_s,end_s,score`, in their order.
+    """Writes all detections of one recording as `label,start_s,end_s,score`, in the given order.
 
     Args:
-      path: the `.csv`; its folder is made where missing.
-      detections: ActivityNet entries as in `write_srt`. Times are rounded to microseconds; scores
-        keep all that a float32 holds.
+      path: the `.csv`; a missing folder is created.
+      detections: ActivityNet entries as in `write_srt`. Times are rounded to microseconds, scores
+        to float32.
 
     Raises:
       OSError: if the file cannot be written.
@@ -55,7 +54,7 @@ def write_csv(path: str | os.PathLike, detections: Detections) -> None:
 
 
 def _cues(detections: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, str]]:
-    """The spans of time, in ms, between which what goes on does not change, with its text."""
+    """The intervals, in ms, within which the set of detections is constant, with their texts."""
     best_first = sorted(detections, key=lambda one: -one["score"])
     changes: dict[int, list[int]] = {}
     for index, one in enumerate(best_first):
@@ -81,18 +80,18 @@ def _cues(detections: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, str]]
 def _text(best_first: Detections) -> str:
     lines: dict[str, str] = {}
     for one in best_first:
-        # A score behind the name keeps a label of digits, or none, from looking like a number.
+        # With a score, a label of digits, or an empty one, is not taken for a cue number.
         lines.setdefault(one["label"], f"{_name(one['label'])} ({one['score']:.2f})".strip())
     return "\n".join(lines.values())
 
 
 def _name(label: str) -> str:
-    """The label on one line, without what would end a cue or be read as markup.
+    """The label on one line, without characters that end a cue or are markup.
 
     >>> _name("jump\\n\\n00:01 --> 00:02 <i>high</i>")
     'jump 00:01 → 00:02 ‹i›high‹/i›'
     """
-    label = label.encode("utf-8", "replace").decode()  # half a pair of surrogates has no UTF-8
+    label = label.encode("utf-8", "replace").decode()  # a lone surrogate has no UTF-8
     line = " ".join(label.replace("-->", "→").translate(_LOOKALIKES).split())
     return "".join(character for character in line if character.isprintable())
 

@@ -1,4 +1,4 @@
-"""A page in the browser on which a person clicks one instant an action, for training."""
+"""A page for labelling in the browser: one point label for each action."""
 
 from tal_jax.studio.server import LabelServer, open_server
 

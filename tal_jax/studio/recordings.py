@@ -1,4 +1,4 @@
-"""The recordings that are labelled: where they lie, how long they are, what they look like."""
+"""The recordings to label: their files, durations, frame rates and signals."""
 
 import dataclasses
 import os
@@ -11,7 +11,7 @@ from tal_jax.extraction import tables
 from tal_jax.extraction.tables import Table, read_table
 from tal_jax.extraction.video import has_video_suffix, probe
 
-_BLOCK = 8  # how much coarser each level of an envelope is than the one before
+_BLOCK = 8  # blocks of a level that a block of the next level covers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Source:
 
 @dataclasses.dataclass(frozen=True)
 class Details:
-    """What a recording's file tells.
+    """Properties of a recording's file.
 
     Attributes:
       duration_s: its duration.
-      frame_rate: frames, or samples, a second.
+      frame_rate: frames, or samples, per second.
       envelope: of a signal; None for a video.
     """
 
@@ -51,11 +51,11 @@ def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
     """Finds the recordings among files and folders.
 
     Args:
-      paths: files, and folders whose videos and tables are meant, sorted by name.
+      paths: files and folders; of a folder, all videos and tables, sorted by name.
 
     Raises:
-      ValueError: if a file is missing or of no known kind, a folder holds none, or two files would
-        be recordings of one name.
+      InputError: if a file is missing or of an unknown kind, a folder contains no recording, or two
+        files have the same recording name.
     """
     found: dict[str, Source] = {}
     for path in map(Path, paths):
@@ -77,10 +77,10 @@ def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
 
 
 def read_details(source: Source) -> Details:
-    """Looks at a video, or reads a table.
+    """Reads the header of a video, or a table.
 
     Raises:
-      ValueError: if the file cannot be read.
+      InputError: if the file cannot be read.
     """
     if source.kind == "video":
         info = probe(source.path)
@@ -91,15 +91,15 @@ def read_details(source: Source) -> Details:
 
 
 class Envelope:
-    """Least and greatest values of a signal over blocks of any length, found quickly.
+    """Minima and maxima of a signal over any window, from a pyramid of blocks.
 
     Attributes:
       names: of the channels.
-      ranges: `(least, greatest)` of each channel.
+      ranges: `(minimum, maximum)` of each channel.
     """
 
     def __init__(self, table: Table):
-        """Makes levels of blocks, each eight times as long as those of the level before."""
+        """Computes levels of blocks, each eight times as long as those of the previous level."""
         self.names = table.names
         self._times_s = table.times_s
         values = np.asarray(table.values, np.float32)
@@ -116,17 +116,15 @@ class Envelope:
     def window(
         self, start_s: float, end_s: float, bins: int
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Returns the signal within a window, in few enough pieces to draw.
+        """Returns minima and maxima of the signal within a window, for drawing.
 
         Args:
-          start_s: begin of the window.
+          start_s: start of the window.
           end_s: its end.
-          bins: number of pieces; samples are returned as they are where there are no more than
-            twice as many.
+          bins: number of bins; up to twice as many samples are returned unchanged.
 
         Returns:
-          The times `[m]` at which the pieces begin, and their least and greatest values
-          `[m, channels]`.
+          The start times `[m]` of the bins, their minima and their maxima `[m, channels]`.
         """
         count = len(self._times_s)
         # One sample more on each side, so that lines reach the edges.

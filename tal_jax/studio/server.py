@@ -1,8 +1,8 @@
-"""Serves the page for labelling to the browser of the same machine, and to nobody else.
+"""Serves the page for labelling to the browser of the same machine only.
 
-The server listens on the loopback address alone. Every address that it answers begins with a token
-that only whoever started it has seen; requests that name another host (a name that was made to
-point here) or come from another origin are refused, and the page may load nothing from elsewhere.
+The server listens on the loopback address. Every URL begins with a secret token, which is printed
+at the start; requests with another Host (DNS rebinding) or Origin are refused, and the page's
+content security policy allows no other sources.
 """
 
 import base64
@@ -35,13 +35,13 @@ _LONGEST_BODY = 16 << 20
 _CHUNK = 256 << 10
 _NUM_COLOURS = 60
 _MOST_BINS = 4000
-# Python's own table depends on the machine's.
+# Python's table of types depends on the machine.
 _TYPES = {".mkv": "video/x-matroska", ".m4v": "video/mp4", ".mp4": "video/mp4"}
 _TYPES |= {".webm": "video/webm", ".mov": "video/mp4", ".ogv": "video/ogg"}
 
 
 class _Refused(Exception):
-    """A request that is answered with a status and one line."""
+    """A refused request, with the status and the line of the answer."""
 
     def __init__(self, status: HTTPStatus, reason: str):
         super().__init__(reason)
@@ -49,7 +49,7 @@ class _Refused(Exception):
 
 
 class LabelServer(http.server.ThreadingHTTPServer):
-    """The server of one session of labelling; `open_server` makes one.
+    """The server of a labelling session, see `open_server`.
 
     Attributes:
       url: the address of the page, with its token.
@@ -64,7 +64,7 @@ class LabelServer(http.server.ThreadingHTTPServer):
         self.store = store
         self.token = secrets.token_urlsafe(24)
         self._reading = threading.Lock()
-        # Bounded, for the tables of long recordings are large.
+        # Bounded, since tables of long recordings are large.
         self._read = functools.lru_cache(maxsize=8)(lambda index: read_details(self.sources[index]))
         self.details(0)
         try:
@@ -76,13 +76,13 @@ class LabelServer(http.server.ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Says nothing where the browser went away; else what the library says."""
+        """Ignores closed connections; handles other errors as the base class."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
     def details(self, index: int) -> Details:
-        """Returns what the file of a recording tells; raises ValueError if it cannot be read."""
-        with self._reading:  # two requests for one long table would read it twice
+        """Returns the properties of a recording; raises InputError if it cannot be read."""
+        with self._reading:  # otherwise two requests read a long table twice
             return self._read(index)
 
 
@@ -94,22 +94,22 @@ def open_server(
     subset: str = "train",
     port: int = 0,
 ) -> LabelServer:
-    """Makes the server of a page for labelling.
+    """Creates the server of a page for labelling.
 
     Args:
-      paths: videos, tables of samples, and folders of such.
-      annotations: the file to save in, made with the first label. What it holds of other recordings
-        stays.
-      classes: names of classes to offer beside those of the file.
-      subset: of recordings that the file does not have.
-      port: to listen on; 0 takes a free one.
+      paths: videos, tables of samples, and folders of these.
+      annotations: the annotation file, created with the first label. Labels of other recordings in
+        it are kept.
+      classes: names of classes, in addition to those of the file.
+      subset: of recordings that are not in the file.
+      port: to listen on; 0 for a free one.
 
     Returns:
-      A server whose `serve_forever` answers until it is interrupted.
+      A server, to be run by `serve_forever`.
 
     Raises:
-      ValueError: if the annotation file is broken, there is no recording, two have one name, or the
-        first one cannot be read.
+      InputError: if the annotation file is broken, there is no recording, two have the same name,
+        or the first one cannot be read.
       OSError: if the port is taken.
     """
     return LabelServer(paths, Store(annotations, classes=classes, subset=subset), port)
@@ -149,7 +149,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         _, token, *rest = (parts.path or "/").split("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.FORBIDDEN, "no such page; open the address that was printed")
+            raise _Refused(HTTPStatus.FORBIDDEN, "no such page; open the printed address")
         routes = {
             ("GET", ""): self._page,
             ("GET", "state"): self._state,
@@ -160,10 +160,10 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         }
         action = routes.get((method, rest[0] if rest else None))
         if action is None or len(rest) > 2:
-            raise _Refused(HTTPStatus.NOT_FOUND, "nothing is here")
+            raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
         if len(rest) < 2:
             if rest[0] not in ("", "state"):
-                raise _Refused(HTTPStatus.NOT_FOUND, "nothing is here")
+                raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
             action()
             return
         if not rest[1].isdecimal() or int(rest[1]) >= len(self.server.sources):
@@ -171,12 +171,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         action(int(rest[1]), parse_qs(parts.query))
 
     def _check_sender(self) -> None:
-        """Refuses what another page in the same browser could send, or a name that was bent."""
+        """Refuses requests of other pages in the same browser, and of other host names."""
         if self.headers.get("Host") not in self.server.hosts:
-            raise _Refused(HTTPStatus.FORBIDDEN, "asked for by another name than 127.0.0.1")
+            raise _Refused(HTTPStatus.FORBIDDEN, "requested by another name than 127.0.0.1")
         origin = self.headers.get("Origin")
         if origin is not None and origin not in {f"http://{host}" for host in self.server.hosts}:
-            raise _Refused(HTTPStatus.FORBIDDEN, "asked for by another page")
+            raise _Refused(HTTPStatus.FORBIDDEN, "requested by another page")
 
     # --- answers ---
 
@@ -208,19 +208,19 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _recording(self, index: int, _: Any) -> None:
         source, details = self.server.sources[index], self.server.details(index)
         entry, revision = self.server.store.entry(source.name)
-        told = (entry or {}).get("duration", (entry or {}).get("duration_second"))
+        known_s = (entry or {}).get("duration", (entry or {}).get("duration_second"))
         notice = ""
-        if told is not None and abs(told - details.duration_s) > 0.5:
+        if known_s is not None and abs(known_s - details.duration_s) > 0.5:
             notice = (
-                f"{self.server.store.path.name} says that this recording lasts {told:g} s, its "
-                f"file lasts {details.duration_s:.3f} s"
+                f"the duration of this recording is {known_s:g} s in "
+                f"{self.server.store.path.name}, and {details.duration_s:.3f} s in its file"
             )
         envelope = details.envelope
         self._send_json(
             {
                 "name": source.name,
                 "kind": source.kind,
-                "duration": details.duration_s if told is None else told,
+                "duration": details.duration_s if known_s is None else known_s,
                 "frame_rate": details.frame_rate,
                 "channels": [] if envelope is None else envelope.names,
                 "ranges": [] if envelope is None else envelope.ranges,
@@ -241,7 +241,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if not (math.isfinite(start_s) and math.isfinite(end_s) and 1 <= bins <= _MOST_BINS):
             raise _Refused(HTTPStatus.BAD_REQUEST, "expected start, end and bins")
         times_s, low, high = envelope.window(start_s, end_s, int(bins))
-        # Times, then the least and the greatest values, channel after channel.
+        # Times, then minima and maxima, channel after channel.
         parts = (times_s, low.T.ravel(), high.T.ravel())
         content = np.concatenate(parts).astype("<f8").tobytes()
         self._send(content, "application/octet-stream")
@@ -261,7 +261,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
         if not length.isdecimal() or int(length) > _LONGEST_BODY:
-            self.close_connection = True  # what was sent stays unread
+            self.close_connection = True  # its body stays unread
             raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much at once")
         content = self.rfile.read(int(length))
         if self.headers.get_content_type() != "application/json":
@@ -292,7 +292,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             file.seek(first)
             while first < last:
                 chunk = file.read(min(_CHUNK, last - first))
-                if not chunk:  # the file has become shorter
+                if not chunk:  # the file has been truncated
                     self.close_connection = True
                     return
                 self.wfile.write(chunk)
@@ -336,17 +336,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Says nothing: the address holds the token."""
+        """Logs nothing, since URLs contain the token."""
 
 
 def _parse_range(header: str | None, size: int) -> tuple[int, int, HTTPStatus]:
-    """Returns the first byte to send, the one behind the last, and the status.
+    """Returns the first byte to send, the end (exclusive), and the status.
 
     >>> _parse_range("bytes=2-3", 10), _parse_range("bytes=-4", 10)
     ((2, 4, <HTTPStatus.PARTIAL_CONTENT: 206>), (6, 10, <HTTPStatus.PARTIAL_CONTENT: 206>))
     """
     found = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
-    # Several ranges at once, and units that nobody knows, may be answered with the whole.
+    # Several ranges and unknown units may be answered with the whole file.
     if not found or not any(found.groups()):
         return 0, size, HTTPStatus.OK
     first, last = found.groups()

@@ -1,4 +1,4 @@
-"""The annotation file that labels are saved in, shared with whoever else writes it."""
+"""The annotation file of labelling, which other programs may change at the same time."""
 
 import hashlib
 import json
@@ -13,29 +13,28 @@ from tal_jax.data.annotations import parse_annotations
 
 
 class Conflict(Exception):
-    """The file says something else of a recording than what a change was made to."""
+    """The recording has changed in the file since it was read."""
 
 
 class Store:
-    """An annotation file, of which some recordings are changed and all else stays.
+    """An annotation file in which recordings are replaced one by one.
 
-    Nothing of the file is kept in memory: it is read before every change, so that what other
-    programs write is never lost.
+    The file is read before every change, so that changes of other programs are kept.
     """
 
     def __init__(
         self, path: str | os.PathLike, *, classes: Sequence[str] = (), subset: str = "train"
     ):
-        """Reads the file, where there is one.
+        """Reads the file, if it exists.
 
         Args:
-          path: the file, as `tal_jax.data.annotations` describes it.
-          classes: names of classes to offer beside those of the file.
-          subset: of recordings that the file does not have.
+          path: the file, in the format of `tal_jax.data.annotations`.
+          classes: names of classes, in addition to those of the file.
+          subset: of recordings that are not in the file.
 
         Raises:
-          ValueError: if the file cannot be read, or is refused by `parse_annotations`; if no file
-            can be there, or the subset has no name.
+          InputError: if the file cannot be read, or is invalid for `parse_annotations`; if the path
+            cannot be a file, or the subset is empty.
         """
         self.path = Path(path)
         if any(parent.is_file() for parent in self.path.parents) or self.path.is_dir():
@@ -47,16 +46,16 @@ class Store:
         self._read()
 
     def classes(self) -> list[str]:
-        """Returns the classes of the file, then those to offer beside them."""
+        """Returns the classes of the file, then the additional ones."""
         return list(dict.fromkeys((*self._read()["classes"], *self._classes)))
 
     def entry(self, name: str) -> tuple[Mapping[str, Any] | None, str]:
-        """Returns what the file says of a recording, and the revision of that."""
+        """Returns the entry of a recording in the file, and its revision."""
         entry = self._read()["database"].get(name)
         return entry, _revision(entry)
 
     def counts(self, names: Sequence[str]) -> list[int]:
-        """Returns how many points each recording has."""
+        """Returns the number of points of each recording."""
         database = self._read()["database"]
         return [
             sum(one.get("point") is not None for one in database.get(name, _EMPTY)["annotations"])
@@ -72,22 +71,22 @@ class Store:
         classes: Sequence[str],
         duration_s: float,
     ) -> str:
-        """Puts instances in the place of those that the file has of a recording.
+        """Replaces the instances of a recording in the file.
 
         Args:
           name: of the recording.
           instances: `{"label", "point", "segment"}` of each.
-          revision: what the instances were made from.
-          classes: those that are to be among the file's, beside those of the instances.
-          duration_s: of the recording, where the file does not tell it.
+          revision: of the entry that the instances were edited from.
+          classes: to be listed in the file, in addition to those of the instances.
+          duration_s: of the recording, used if the file has none.
 
         Returns:
           The new revision.
 
         Raises:
-          Conflict: if the revision is not that of the file.
-          ValueError: if the file cannot be read, or would be refused afterwards.
-          OSError: if it cannot be written; it is then as it was.
+          Conflict: if the entry has another revision in the file.
+          InputError: if the file cannot be read, or would become invalid.
+          OSError: if it cannot be written; it is then unchanged.
         """
         with self._lock:
             values = self._read()
@@ -108,7 +107,7 @@ class Store:
             return {"version": "VERSION 1.3", "classes": [], "database": {}}
         values = files.read_json(self.path)
         annotations = parse_annotations(values, source=str(self.path))
-        # Without a list of its own, a file's classes are those that occur.
+        # Without a list of classes, these are the labels of the file.
         return {**values, "classes": list(annotations.classes)}
 
 

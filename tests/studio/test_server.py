@@ -133,7 +133,7 @@ def test_other_hosts_and_origins(server, headers, path):
     method = "POST" if path == "save/0" else "GET"
     before = server.store.path.read_bytes()
     status, _, content = _ask(server, f"/{server.token}/{path}", method=method, **headers)
-    assert status == 403 and "asked for by another" in json.loads(content)["error"]
+    assert status == 403 and "requested by another" in json.loads(content)["error"]
     assert server.store.path.read_bytes() == before
 
 
