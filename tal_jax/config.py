@@ -7,14 +7,14 @@ The defaults are the published hyper-parameters of each method. A config is a mo
 import ast
 import difflib
 import importlib
-import importlib.util
 import pkgutil
+import runpy
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import ml_collections
+from ml_collections import config_dict
 
 from tal_jax._errors import InputError
 
@@ -111,9 +111,9 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
 DEFAULTS = {"rsmp": rsmp_config, "hamnet": hamnet_config}
 
 
-def _shared_config(method: str) -> ml_collections.ConfigDict:
+def _shared_config(method: str) -> Any:
     """The settings that all methods share."""
-    config = ml_collections.ConfigDict()
+    config: Any = ml_collections.ConfigDict()  # attributes have no static types
     config.method = method
     config.seed = 0
 
@@ -172,9 +172,9 @@ def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
       name: of the data set, see `tal_jax.datasets.load`.
       **settings: settings of this data set, in addition to the point distribution and its seed.
     """
-    data = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})
+    data: Any = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})
     # None stands for the seed of the run.
-    data.seed = ml_collections.config_dict.placeholder(int)
+    data.seed = config_dict.placeholder(int)
     return data
 
 
@@ -226,10 +226,10 @@ def load_config(name: str) -> ml_collections.ConfigDict:
     head, colon, arg = name.rpartition(":")
     if not colon:
         head, arg = name, None
-    module = _load_file(Path(head)) if head.endswith(".py") else _load_installed(head)
-    if not hasattr(module, "get_config"):
+    names = _load_file(Path(head)) if head.endswith(".py") else _load_installed(head)
+    if "get_config" not in names:
         raise InputError(f"config {head!r} has no get_config; expected `def get_config(arg=None)`")
-    return module.get_config() if arg is None else module.get_config(arg)
+    return names["get_config"]() if arg is None else names["get_config"](arg)
 
 
 def parse_switches(arg: str | None, known: Iterable[str]) -> frozenset[str]:
@@ -282,9 +282,10 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
     if key not in keys:
         raise InputError(f"config has no key {key!r}; did you mean {nearest(key, keys)!r}?")
     *sections, last = key.split(".")
-    for section in sections:
-        config = config[section]
-    config[last] = _parse_value(key, text, config[last], config.get_type(last))
+    section: Any = config
+    for name in sections:
+        section = section[name]
+    section[last] = _parse_value(key, text, section[last], section.get_type(last))
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -296,23 +297,20 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
 
 
-def _load_installed(name: str) -> ModuleType:
+def _load_installed(name: str) -> dict[str, Any]:
     names = config_names()
     if name not in names:
         raise InputError(
             f"unknown config {name!r}; did you mean {nearest(name, names)!r}? There are "
             f"{', '.join(names)}, and paths that end in .py"
         )
-    return importlib.import_module(f"tal_jax.configs.{name}")
+    return vars(importlib.import_module(f"tal_jax.configs.{name}"))
 
 
-def _load_file(path: Path) -> ModuleType:
+def _load_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"config {path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return runpy.run_path(str(path), run_name=path.stem)
 
 
 def _flat_keys(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
@@ -368,21 +366,23 @@ def check_config(
     Raises:
       InputError: with the key, its value and the expected values.
     """
+    values: Any = config
 
     def expect(key: str, holds: bool, what: str) -> None:
         if not holds:
-            value = config
+            value = values
             for part in key.split("."):
                 value = value[part]
             raise InputError(f"config: {key}={value!r}; expected {what}")
 
-    expect("method", config.method in DEFAULTS, f"one of {', '.join(DEFAULTS)}")
-    train, sampling, localization = config.train, config.sampling, config.localization
+    expect("method", values.method in DEFAULTS, f"one of {', '.join(DEFAULTS)}")
+    train, sampling, localization = values.train, values.sampling, values.localization
     for key in ("steps", "rounds", "batch_size", "search_every", "length", "layer_shards"):
         expect(f"train.{key}", train[key] >= 1, "at least 1")
     for key in ("steps", "log_every", "checkpoint_every"):
         multiple = train[key] >= 1 and train[key] % train.search_every == 0
         expect(f"train.{key}", multiple, f"a multiple of train.search_every={train.search_every}")
+    expect("model.widths", all(width >= 1 for width in values.model.widths), "at least 1 each")
     expect("train.learning_rate", train.learning_rate > 0, "more than 0")
     expect("train.l2", train.l2 >= 0, "at least 0")
     modes = ("auto", "resident", "streamed")
@@ -390,10 +390,10 @@ def check_config(
     expect("train.holdout", train.holdout >= 0, "at least 0")
     needs = train.patience == 0 or (train.patience > 0 and train.holdout > 0)
     expect("train.patience", needs, "0, or more than 0 with train.holdout > 0")
-    expect("model.dropout", 0 <= config.model.dropout < 1, "at least 0 and below 1")
-    precise = config.model.precision in ("float32", "bfloat16")
+    expect("model.dropout", 0 <= values.model.dropout < 1, "at least 0 and below 1")
+    precise = values.model.precision in ("float32", "bfloat16")
     expect("model.precision", precise, "'float32' or 'bfloat16'")
-    expect("loss.topk_ratio", config.loss.topk_ratio >= 1, "at least 1")
+    expect("loss.topk_ratio", values.loss.topk_ratio >= 1, "at least 1")
     expect("sampling.tau_s", sampling.tau_s > 0, "more than 0 seconds")
     expect("sampling.delta", sampling.delta >= 0, "at least 0")
     expect("sampling.alpha", 0 <= sampling.alpha <= 1, "from 0 to 1")
@@ -406,14 +406,18 @@ def check_config(
     expect("localization.soft_sigma", localization.soft_sigma >= 0, "at least 0")
     some = len(localization.thresholds) + len(localization.foreground_thresholds) > 0
     expect("localization.thresholds", some, "some, or some localization.foreground_thresholds")
-    _CHECKS[config.method](config, expect)
+    tious = values.evaluation.tious
+    fractions = len(tious) > 0 and all(0 < tiou <= 1 for tiou in tious)
+    expect("evaluation.tious", fractions, "numbers in (0, 1]")
+    _CHECKS[values.method](values, expect)
     return ml_collections.FrozenConfigDict(config)
 
 
-def _check_rsmp(config: ml_collections.ConfigDict, expect: Callable[[str, bool, str], None]):
+def _check_rsmp(config: Any, expect: Callable[[str, bool, str], None]) -> None:
     model, loss = config.model, config.loss
     same = len(model.widths) == len(model.dilations) and len(model.widths) >= 1
     expect("model.dilations", same, f"one entry for each of model.widths={tuple(model.widths)}")
+    expect("model.num_iters", model.num_iters >= 0, "at least 0")
     expect("model.num_prototypes", model.num_prototypes >= 0, "at least 0")
     expect("model.omega", 0 <= model.omega <= 1, "from 0 to 1")
     expect("model.closed_form", not (model.closed_form and model.omega == 1), "model.omega below 1")
@@ -425,7 +429,7 @@ def _check_rsmp(config: ml_collections.ConfigDict, expect: Callable[[str, bool, 
     expect("seeds.force_between", between in ("any", "same"), "'any' or 'same'")
 
 
-def _check_hamnet(config: ml_collections.ConfigDict, expect: Callable[[str, bool, str], None]):
+def _check_hamnet(config: Any, expect: Callable[[str, bool, str], None]) -> None:
     model = config.model
     variants = ("document", "published")
     expect("model.variant", model.variant in variants, f"one of {', '.join(variants)}")

@@ -6,10 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    import ml_collections
+from typing import Any
 
 # Flushed, so that a run that writes into a pipe or a file can be watched.
 say = functools.partial(print, flush=True)
@@ -54,8 +51,8 @@ def add_set(
     parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=title)
 
 
-def load_config(arguments: argparse.Namespace) -> "ml_collections.ConfigDict":
-    """Returns the config that `--config` and `--set` describe."""
+def load_config(arguments: argparse.Namespace) -> Any:
+    """Returns the `ConfigDict` of `--config` and `--set`, whose attributes have no static types."""
     from tal_jax import config
 
     found = config.load_config(arguments.config) if arguments.config else config.rsmp_config()

@@ -168,19 +168,20 @@ def _info(arguments: argparse.Namespace) -> None:
     from tal_jax.training.costs import Sizes, timeline_shapes, training_costs
     from tal_jax.training.prepare import prepare_round
 
-    config = check_config(common.load_config(arguments))
+    config: Any = check_config(common.load_config(arguments))
     if arguments.data or config.data.name == "watch":
         dataset = load_dataset(config, arguments.data)
         timeline = prepare_round(dataset, config, None).timeline
         recordings, num_classes = len(dataset.train), len(dataset.classes)
+        dim = dataset.train[0].features.shape[1]
     else:
         given = {name: getattr(arguments, name) for name in _SIZES}
         sizes = Sizes(**{name: size for name, size in given.items() if size is not None})
         timeline, recordings, num_classes = timeline_shapes(sizes), sizes.recordings, sizes.classes
-    snippets, dim = timeline.weights.shape[1], timeline.features.shape[1]
+        dim = sizes.dim
     common.say(
-        f"training set:       {recordings} recordings of up to {snippets} snippets, D {dim}, "
-        f"{num_classes} classes"
+        f"training set:       {recordings} recordings of up to "
+        f"{timeline.weights.shape[1]} snippets, D {dim}, {num_classes} classes"
     )
     common.say(f"an update:          {config.train.batch_size} recordings of {config.train.length}")
     found = training_costs(config, timeline, num_classes)

@@ -9,8 +9,6 @@ from tal_jax.cli import common
 from tal_jax.config import config_names
 
 if TYPE_CHECKING:
-    import ml_collections
-
     from tal_jax.data.recordings import Dataset
 
 _QUICKSTART = """\
@@ -100,7 +98,7 @@ def _train(arguments: argparse.Namespace) -> None:
     say(f"{time.monotonic() - began:.0f} s in total")
 
 
-def _train_seeds(config: "ml_collections.ConfigDict", arguments: argparse.Namespace) -> None:
+def _train_seeds(config: Any, arguments: argparse.Namespace) -> None:
     """Trains all seeds at once, each into its own folder, and writes a table of their mAP."""
     import ml_collections
 
@@ -131,13 +129,13 @@ def _parse_seeds(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def _load_data(config: "ml_collections.ConfigDict", arguments: argparse.Namespace) -> "Dataset":
+def _load_data(config: Any, arguments: argparse.Namespace) -> "Dataset":
     from tal_jax.datasets.load import load_dataset
 
     return load_dataset(config, arguments.data)
 
 
-def _describe(config: "ml_collections.ConfigDict", dataset: "Dataset") -> str:
+def _describe(config: Any, dataset: "Dataset") -> str:
     """One line with the sizes of the data set and the number of its training labels."""
     from tal_jax.data.recordings import labels_of
     from tal_jax.methods import method_of

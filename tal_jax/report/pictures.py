@@ -119,8 +119,9 @@ def _draw(work: Work, name: str) -> "Figure":
     heights = [0.45 * max(num_lanes, 2)] + ([1.15] if scores else [])
     rows = [["lanes"], ["scores"]][: len(heights)]
     figure = Figure(figsize=(_WIDTH_IN, sum(heights) + 1.6), dpi=_DPI, layout="constrained")
+    mosaic: Any = [row + ["map"] * bool(evaluated) for row in rows]
     axes = figure.subplot_mosaic(
-        [row + ["map"] * bool(evaluated) for row in rows],
+        mosaic,
         height_ratios=heights,
         width_ratios=[5, 2] if evaluated else [1],
     )

@@ -147,8 +147,8 @@ def _curves(
         )
     if not len(times_s):
         return None
-    rising = (scores >= FLAT_CURVE).any(axis=0)
-    kept = [label for label, rises in enumerate(rising) if rises or label in detected]
+    rising = set(np.flatnonzero((scores >= FLAT_CURVE).any(axis=0)).tolist())
+    kept = [label for label in range(len(classes)) if label in rising or label in detected]
     pool = math.ceil(len(times_s) * (len(kept) + 1) / _MOST_CURVE_BYTES)
     if len(kept) < len(classes):
         left_out.append(

@@ -158,7 +158,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             ("GET", "signal"): self._signal,
             ("POST", "save"): self._save,
         }
-        action = routes.get((method, rest[0] if rest else None))
+        action = routes.get((method, rest[0] if rest else "/"))
         if action is None or len(rest) > 2:
             raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
         if len(rest) < 2:
