@@ -18,6 +18,7 @@ import toy
 from absl import logging
 
 from tal_jax import cli, extraction, formats, studio
+from tal_jax._errors import InputError
 from tal_jax.cli import common
 from tal_jax.data import files, point_distributions
 from tal_jax.data.annotations import load_annotations
@@ -26,6 +27,7 @@ from tal_jax.data.predictions import read_predictions, write_predictions
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict
 from tal_jax.methods import rsmp
+from tal_jax.ops.segments import nms
 from tal_jax.runs import fit
 from tal_jax.runs import workdir as work
 from tal_jax.training import checkpoints
@@ -388,7 +390,7 @@ def test_help_does_not_load_jax():
 def test_choices_are_those_of_the_library():
     assert cli.data.LABEL_KINDS == formats.KINDS
     assert cli.extract.BACKBONES == tuple(extraction.BACKBONES)
-    assert cli.points.DISTRIBUTIONS == point_distributions.LAWS
+    assert cli.points.DISTRIBUTIONS == point_distributions.POINT_DISTRIBUTIONS
 
 
 WRONG = ["", "trian", "train", "predict x.npy", "points"]
@@ -489,15 +491,28 @@ def test_interrupted(capsys, config, tmp_path, monkeypatch):
     assert "the same command goes on from here" in capsys.readouterr().err
 
 
-def test_a_fault_of_ours_keeps_its_traceback(config, tmp_path, monkeypatch):
-    """A ValueError from inside another package is no message for a user."""
-
-    def fault(*args, **kwargs):
-        jax.numpy.zeros((2, 3)).reshape(5, 5)
-
-    monkeypatch.setattr(fit, "fit", fault)
-    with pytest.raises((TypeError, ValueError)):
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda: jax.numpy.zeros((2, 3)).reshape(5, 5),
+        lambda: np.zeros(2) + np.zeros(3),
+        lambda: list(zip([1], [], strict=True)),
+        lambda: nms(np.zeros((2, 3)), np.zeros(2), iou_threshold=0.5),
+    ],
+)
+def test_bugs_keep_their_traceback(config, tmp_path, monkeypatch, fault):
+    """Only an InputError is shown as one line; a ValueError of any other origin is a bug."""
+    monkeypatch.setattr(fit, "fit", lambda *args, **kwargs: fault())
+    with pytest.raises((TypeError, ValueError)) as caught:
         cli.main(["train", "--config", config, "--workdir", str(tmp_path / "run")])
+    assert not isinstance(caught.value, InputError)
+
+
+def test_exit_code_of_a_bug(tmp_path):
+    (tmp_path / "bug.py").write_text("def get_config():\n    raise ValueError('a bug')\n")
+    command = [sys.executable, "-m", "tal_jax.cli", "train", "--config", "bug.py", "--workdir", "w"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and "Traceback" in done.stderr and "a bug" in done.stderr
 
 
 # --- mistakes ---

@@ -7,10 +7,10 @@ functions that run them, so that `--help` does not load JAX.
 import argparse
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
+from tal_jax._errors import InputError
 from tal_jax.cli import data, evaluate, extract, label, points, predict, train
 
 _DESCRIPTION = "Weakly supervised temporal action localization."
@@ -31,18 +31,21 @@ To resume a stopped run, repeat the command.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command line; returns the exit code.
+    """Runs the command line.
 
     Args:
       argv: arguments without the program's name; those of the process by default.
+
+    Returns:
+      The exit code: 0; 1 if `doctor` or `extract` found errors in the data; 2, after one line on
+      stderr, for invalid input and for files that cannot be read or written; 130 after Ctrl+C.
+      Other exceptions are bugs and are not caught.
     """
     arguments = _parser().parse_args(argv)
     _prepare_libraries()
     try:
         return arguments.run(arguments) or 0
-    except (ValueError, OSError) as error:
-        if not _is_the_users(error):
-            raise
+    except (InputError, OSError) as error:
         print(f"tal-jax: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -71,8 +74,3 @@ def _prepare_libraries() -> None:
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "tal_jax"))
     # Orbax logs the traceback of an error and then raises it.
     logging.set_verbosity(logging.FATAL)
-
-
-def _is_the_users(error: Exception) -> bool:
-    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
-    return isinstance(error, OSError) or Path(raised_in).is_relative_to(Path(__file__).parents[1])

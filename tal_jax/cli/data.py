@@ -145,7 +145,7 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
             for path in arguments.source
         ]
     )
-    if kind == "activitynet" and labels.scores is not None:
+    if kind == "activitynet" and labels.detections:
         formats.refuse_videos(arguments.output)
         submission = convert.to_submission(formats.labels_to_results(labels))
         files.write_json(arguments.output, submission)
@@ -157,9 +157,8 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
     )
     for note in (*labels.notes, *notes):
         common.say(f"note: {note}")
-    recordings = labels.annotations.recordings
-    count = sum(len(recording.instances) for recording in recordings.values())
-    common.say(f"{arguments.output}: {count} labels in {len(recordings)} recordings, {kind}")
+    count, recordings = len(labels.instances), len(labels.recordings)
+    common.say(f"{arguments.output}: {count} labels in {recordings} recordings, {kind}")
 
 
 def _info(arguments: argparse.Namespace) -> None:

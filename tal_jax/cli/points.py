@@ -1,7 +1,6 @@
 """`tal-jax points`: `make`, `convert` and `compare`."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +8,6 @@ from tal_jax.cli import common
 
 if TYPE_CHECKING:
     from tal_jax.data.annotations import Annotations
-    from tal_jax.data.raw_annotations import RawAnnotations
 
 DISTRIBUTIONS = ("uniform", "gaussian", "center")
 
@@ -100,54 +98,66 @@ def add_commands(commands: Any) -> None:
 
 
 def _make(arguments: argparse.Namespace) -> None:
-    from tal_jax.data import point_sets
+    from tal_jax.data.point_distributions import generate_points
+    from tal_jax.data.point_files import write_points
 
-    raw = _read_raw(arguments)
-    annotations, notes = point_sets.make_points(
-        raw, law=arguments.law, seed=arguments.seed, subset=arguments.subset
+    given = _read_annotations(arguments)
+    annotations = generate_points(
+        given,
+        distribution=arguments.law,
+        seed=arguments.seed,
+        subset=arguments.subset,
+        strict=False,
     )
-    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
-    point_sets.write_points(arguments.output, annotations, rates)
-    _print_points(arguments.output, annotations, notes)
+    write_points(arguments.output, annotations, _frame_rates(arguments, given))
+    _print_points(arguments.output, annotations)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from tal_jax.data import point_sets
+    from tal_jax.data.point_files import read_points, write_points
+    from tal_jax.data.point_sets import convert_points
 
-    raw = _read_raw(arguments)
-    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
-    points = point_sets.read_points(arguments.points, frame_rates=rates, raw=raw)
-    annotations, notes = point_sets.convert_points(points, raw)
-    point_sets.write_points(arguments.output, annotations, rates)
-    _print_points(arguments.output, annotations, notes)
+    given = _read_annotations(arguments)
+    rates = _frame_rates(arguments, given)
+    points, _ = read_points(arguments.points, frame_rates=rates, annotations=given)
+    annotations = convert_points(points, given)
+    write_points(arguments.output, annotations, rates)
+    _print_points(arguments.output, annotations)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from tal_jax.data import point_sets
-    from tal_jax.data.point_files import compare_points, format_comparison
+    from tal_jax.data.point_files import compare_points, format_comparison, read_points
+    from tal_jax.data.point_sets import place_points
 
-    raw = _read_raw(arguments) if arguments.annotations else None
-    rates = point_sets.known_frame_rates(raw, arguments.fps_file)
+    given = _read_annotations(arguments) if arguments.annotations else None
+    rates = _frame_rates(arguments, given)
     paths = (arguments.first, arguments.second)
-    found = [point_sets.read_points(path, frame_rates=rates, raw=raw) for path in paths]
-    if raw is not None:
-        found = [point_sets.place_points(points, raw) for points in found]
+    found = [read_points(path, frame_rates=rates, annotations=given)[0] for path in paths]
+    if given is not None:
+        found = [place_points(points, given) for points in found]
     for points in found:
         for note in points.notes:
             common.say(note)
-    comparison = compare_points(found[0].recordings, found[1].recordings)
+    comparison = compare_points(found[0], found[1])
     common.say(format_comparison(comparison, (paths[0].name, paths[1].name)))
 
 
-def _read_raw(arguments: argparse.Namespace) -> "RawAnnotations":
-    from tal_jax.data.raw_annotations import read_raw
+def _read_annotations(arguments: argparse.Namespace) -> "Annotations":
+    from tal_jax.data.annotation_files import read_annotations
 
-    return read_raw(arguments.annotations, allow_pickle=arguments.allow_pickle)
+    return read_annotations(arguments.annotations, allow_pickle=arguments.allow_pickle)
 
 
-def _print_points(output: Path, annotations: "Annotations", notes: Sequence[str]) -> None:
-    for note in notes:
+def _frame_rates(
+    arguments: argparse.Namespace, annotations: "Annotations | None"
+) -> dict[str, float]:
+    from tal_jax.data.point_sets import known_frame_rates
+
+    return known_frame_rates(annotations, arguments.fps_file)
+
+
+def _print_points(output: Path, annotations: "Annotations") -> None:
+    for note in annotations.notes:
         common.say(note)
-    instances = [i for recording in annotations.recordings.values() for i in recording.instances]
-    points = sum(instance.point_s is not None for instance in instances)
-    common.say(f"{output}: {points} of {len(instances)} instances have a point")
+    points = sum(instance.point_s is not None for instance in annotations.instances)
+    common.say(f"{output}: {points} of {len(annotations.instances)} instances have a point")

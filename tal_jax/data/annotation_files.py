@@ -31,6 +31,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
@@ -53,7 +54,7 @@ def read_annotations(path: str | os.PathLike, *, allow_pickle: bool = False) -> 
         Such a file can run code while it is read.
 
     Raises:
-      ValueError: if a file cannot be read, has none of the layouts, or a value in it does not have
+      InputError: if a file cannot be read, has none of the layouts, or a value in it does not have
         the type that its layout requires.
     """
     path = Path(path)
@@ -66,7 +67,7 @@ def read_annotations(path: str | os.PathLike, *, allow_pickle: bool = False) -> 
         isinstance(entry, Mapping) and "duration_frame" in entry for entry in values.values()
     ):
         return _read_bmn(values, path)
-    raise ValueError(
+    raise InputError(
         f"{path}: expected ActivityNet's annotations, which have the key 'database', or BMN's, "
         "where each video has 'duration_second', 'duration_frame' and 'annotations'"
     )
@@ -76,7 +77,7 @@ def read_frame_rates(path: str | os.PathLike) -> dict[str, float]:
     """Reads frames per second of each video, `{video: rate}` (LACP's `fps_dict.json`).
 
     Raises:
-      ValueError: if the file cannot be read, or a rate is not a finite number above 0.
+      InputError: if the file cannot be read, or a rate is not a finite number above 0.
     """
     return files.convert_each(files.read_json(path), files.Positive, str(path), strict=False)
 
@@ -85,7 +86,7 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
     """Reads the names of recordings, one per line (`split_train.txt`).
 
     Raises:
-      ValueError: if the file cannot be read, or has a name twice.
+      InputError: if the file cannot be read, or has a name twice.
     """
     names = [name for _, name in _lines(path)]
     _check_unique(names, str(path))
@@ -102,7 +103,7 @@ def read_ambiguous(path: str | os.PathLike) -> dict[str, tuple[tuple[float, floa
       The segments `(start_s, end_s)` of each video that has any, in the file's order.
 
     Raises:
-      ValueError: if the file cannot be read, or a line has another form.
+      InputError: if the file cannot be read, or a line has another form.
     """
     segments = {}
     for number, line in _lines(path):
@@ -126,14 +127,14 @@ def _read_bmn(values: Mapping[str, Any], path: Path) -> Annotations:
     try:
         rows = files.read_csv(table, ["video", "subset"])
     except ValueError as error:
-        raise ValueError(f"{error}; {path.name} needs it in its folder, for the subsets") from error
+        raise InputError(f"{error}; {path.name} needs it in its folder, for the subsets") from error
     _check_unique([row["video"] for row in rows], str(table))
     subsets = {row["video"]: row["subset"] for row in rows}
     recordings = {}
     for name, entry in values.items():
         source = f"{path}: {name}"
         if name not in subsets:
-            raise ValueError(f"{source}: not in {table}, expected a line with its subset")
+            raise InputError(f"{source}: not in {table}, expected a line with its subset")
         lengths = files.convert(entry, _Durations, source, strict=False)
         frames, duration_s = lengths.duration_frame, lengths.duration_second
         recordings[name] = dataclasses.replace(
@@ -150,7 +151,7 @@ def _read_bmn(values: Mapping[str, Any], path: Path) -> Annotations:
 
 def _read_wtalc(folder: Path, allow_pickle: bool) -> Annotations:
     if not (folder / "videoname.npy").is_file():
-        raise ValueError(
+        raise InputError(
             f"{folder}: no videoname.npy, expected a folder of W-TALC's arrays or a .json file"
         )
     names = _read_texts(folder / "videoname.npy")
@@ -167,7 +168,7 @@ def _read_wtalc(folder: Path, allow_pickle: bool) -> Annotations:
         columns[rates.name] = _load(rates).reshape(-1).tolist()
     for file, column in columns.items():
         if len(column) != len(names):
-            raise ValueError(
+            raise InputError(
                 f"{folder / file}: {len(column)} entries, expected one for each of the "
                 f"{len(names)} of videoname.npy"
             )
@@ -185,11 +186,11 @@ def _recording(
     source: str, subset: str, duration_s: Any, labels: Any, segments: Any, rate: Any
 ) -> RecordingAnnotation:
     if not isinstance(labels, list) or not isinstance(segments, list):
-        raise ValueError(
+        raise InputError(
             f"{source}: labels are {labels!r} and segments {segments!r}, expected two lists"
         )
     if len(labels) != len(segments):
-        raise ValueError(
+        raise InputError(
             f"{source}: {len(labels)} labels and {len(segments)} segments, expected one of each "
             "per instance"
         )
@@ -229,15 +230,15 @@ def _load(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
         array = np.load(path, allow_pickle=allow_pickle, encoding="latin1")
     except Exception as error:  # unpickling may raise anything
         if "Object arrays" in str(error) and path.name in ("labels.npy", "segments.npy"):
-            raise ValueError(
+            raise InputError(
                 f"{path}: labels.npy and segments.npy hold Python objects, and reading them can "
                 "run code of whoever made them; where you trust the source, allow it by "
                 "--set data.allow_pickle=True (or --allow-pickle, where a command has it)"
             ) from error
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
-        raise ValueError(f"cannot read {path}: {reason}; expected an .npy file") from error
+        raise InputError(f"cannot read {path}: {reason}; expected an .npy file") from error
     if not isinstance(array, np.ndarray):
-        raise ValueError(f"cannot read {path}: it holds no array; expected an .npy file")
+        raise InputError(f"cannot read {path}: it holds no array; expected an .npy file")
     return array
 
 
@@ -247,7 +248,7 @@ def _load(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
 def _check_unique(names: Sequence[str], source: str) -> None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{source}: {twice!r} occurs twice, expected once")
+        raise InputError(f"{source}: {twice!r} occurs twice, expected once")
 
 
 def _lines(path: str | os.PathLike) -> list[tuple[int, str]]:

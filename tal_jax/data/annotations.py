@@ -31,6 +31,7 @@ from typing import Any
 
 import msgspec
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 
 # Durations are often cut to whole frames: a segment that ends later by no more is cut as well.
@@ -114,7 +115,7 @@ def load_annotations(path: str | os.PathLike) -> Annotations:
     """Reads an annotation file for training.
 
     Raises:
-      ValueError: if the file cannot be read, has a recording twice, or is refused by
+      InputError: if the file cannot be read, has a recording twice, or is refused by
         `parse_annotations`.
     """
     return parse_annotations(files.read_json(path), source=str(path))
@@ -133,7 +134,7 @@ def parse_annotations(
         ones are, and numbers may be strings.
 
     Raises:
-      ValueError: if a key is missing, a value is of the wrong type, a number is not finite, or a
+      InputError: if a key is missing, a value is of the wrong type, a number is not finite, or a
         class is unknown; if strict, also if a segment is empty, reversed or outside its recording,
         or a point is outside its segment or recording.
 
@@ -184,17 +185,17 @@ def check_classes(annotations: Annotations) -> None:
     """Checks that the classes are distinct, and that labels and overlapping pairs are among them.
 
     Raises:
-      ValueError: if not.
+      InputError: if not.
     """
     classes, source = annotations.classes, annotations.source
     if len(set(classes)) < len(classes):
-        raise ValueError(f"{source}: classes are {list(classes)}, expected different strings")
+        raise InputError(f"{source}: classes are {list(classes)}, expected different strings")
     for name, recording in annotations.recordings.items():
         for instance in recording.instances:
             _check_label(instance.label, classes, f"{source}: {name}")
     for pair in annotations.overlapping:
         if pair[0] == pair[1]:
-            raise ValueError(
+            raise InputError(
                 f"{source}: overlapping holds {list(pair)}, expected a pair of different classes"
             )
         for label in pair:
@@ -272,14 +273,14 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
       Segments without points; every subset is "test".
 
     Raises:
-      ValueError: if an instance has no segment.
+      InputError: if an instance has no segment.
     """
     recordings = {}
     for name in names:
         recording = annotations.recordings[name]
         for instance in recording.instances:
             if instance.start_s is None:
-                raise ValueError(
+                raise InputError(
                     f"{name}: instance of {instance.label!r} (point: {instance.point_s}) has no "
                     "segment, expected one in every instance of a test recording"
                 )
@@ -338,16 +339,16 @@ def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
     if instance.segment is not None:
         low, high = instance.segment
         if not 0 <= low < high:
-            raise ValueError(f"{source}: segment is {[low, high]} s, expected 0 <= start < end")
+            raise InputError(f"{source}: segment is {[low, high]} s, expected 0 <= start < end")
         if high > duration_s + _ROUNDING_S or low >= duration_s:
-            raise ValueError(
+            raise InputError(
                 f"{source}: segment is {[low, high]} s, expected it within the recording's "
                 f"{duration_s:g} s"
             )
         high = min(high, duration_s)
         instance = dataclasses.replace(instance, end_s=high)
     if point_s is not None and not low <= point_s < high:
-        raise ValueError(
+        raise InputError(
             f"{source}: point of {instance.label!r} is {point_s!r} s, expected a time within "
             f"[{low}, {high})"
         )
@@ -356,4 +357,4 @@ def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
 
 def _check_label(label: str, classes: Sequence[str], source: str) -> None:
     if label not in classes:
-        raise ValueError(f"{source}: unknown class {label!r}, expected one of {', '.join(classes)}")
+        raise InputError(f"{source}: unknown class {label!r}, expected one of {', '.join(classes)}")

@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 import msgspec
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 
 Times = TypeVar("Times", float, np.ndarray)
@@ -41,7 +42,7 @@ class Grid:
       window_frames: frames that the features of one snippet were computed from.
 
     Raises:
-      ValueError: if one of them is not a finite number above 0.
+      InputError: if one of them is not a finite number above 0.
 
     >>> grid = Grid(fps=25, stride_frames=16, window_frames=16)
     >>> grid.to_seconds(2.0), grid.to_snippets(1.28), grid.num_snippets(1.3)
@@ -56,7 +57,7 @@ class Grid:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             if not _is_positive(value):
-                raise ValueError(
+                raise InputError(
                     f"grid: {field.name} is {value!r}, expected a finite number above 0"
                 )
             object.__setattr__(self, field.name, float(value))
@@ -87,10 +88,10 @@ class Grid:
           The least count whose snippets cover the duration; `num_snippets(to_seconds(n)) == n`.
 
         Raises:
-          ValueError: if the duration is negative, infinite or not a number.
+          InputError: if the duration is negative, infinite or not a number.
         """
         if not (math.isfinite(duration_s) and duration_s >= 0):
-            raise ValueError(
+            raise InputError(
                 f"duration_s is {duration_s!r}, expected a finite number of seconds, 0 or more"
             )
         count = math.ceil(self.to_snippets(float(duration_s)) - _ROUNDING_SNIPPETS)
@@ -125,7 +126,7 @@ class Grid:
         """Parses what `to_dict` returned.
 
         Raises:
-          ValueError: if a key is missing or unknown, or a value is not a finite number above 0.
+          InputError: if a key is missing or unknown, or a value is not a finite number above 0.
         """
         return cls(**msgspec.structs.asdict(files.convert(values, _Keys, "grid")))
 

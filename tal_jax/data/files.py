@@ -17,6 +17,8 @@ from typing import IO, Annotated, Any, TypeVar
 import msgspec
 import numpy as np
 
+from tal_jax._errors import InputError
+
 _NAMED = 5  # files in a message
 
 T = TypeVar("T")
@@ -41,7 +43,7 @@ def read_text(path: str | os.PathLike) -> str:
         # Editors on Windows write a byte order mark, which is no part of the text.
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {_reason(error)}") from error
 
 
 def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -55,7 +57,7 @@ def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, 
       One dictionary of all columns per line.
 
     Raises:
-      ValueError: if the file cannot be read, a column is missing, or a line has more or fewer
+      InputError: if the file cannot be read, a column is missing, or a line has more or fewer
         fields than there are columns.
     """
     reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
@@ -63,18 +65,18 @@ def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, 
     try:
         missing = [column for column in columns if column not in (reader.fieldnames or ())]
         if missing:
-            raise ValueError(
+            raise InputError(
                 f"{path}: no column {missing[0]!r}, expected the columns {', '.join(columns)}"
             )
         for row in reader:
             if None in row or None in row.values():
-                raise ValueError(
+                raise InputError(
                     f"{path}: line {reader.line_num} does not have {len(reader.fieldnames or ())} "
                     "fields, as the first line does"
                 )
             rows.append(row)
     except csv.Error as error:
-        raise ValueError(f"{path}: line {reader.reader.line_num}: {error}") from error
+        raise InputError(f"{path}: line {reader.reader.line_num}: {error}") from error
     return rows
 
 
@@ -82,14 +84,14 @@ def read_json(path: str | os.PathLike) -> Any:
     """Reads a JSON file.
 
     Raises:
-      ValueError: if the file is missing, is not JSON, or an object in it has the same key twice
+      InputError: if the file is missing, is not JSON, or an object in it has the same key twice
         (Python's parser alone would keep the last).
     """
     text = read_text(path)
     try:
         return json.loads(text, object_pairs_hook=_object_of_unique_keys)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def convert(values: Any, kind: type[T] | Any, source: str, *, strict: bool = True) -> T:
@@ -102,17 +104,17 @@ def convert(values: Any, kind: type[T] | Any, source: str, *, strict: bool = Tru
       strict: if False, strings that spell numbers are accepted as numbers.
 
     Raises:
-      ValueError: with the source, the field, its value and what was expected.
+      InputError: with the source, the field, its value and what was expected.
 
     >>> convert([[1.5, 2], [3, "x"]], list[list[Number]], "b.json")
     Traceback (most recent call last):
     ...
-    ValueError: b.json: [1][1] is 'x', expected a finite number
+    InputError: b.json: [1][1] is 'x', expected a finite number
     """
     try:
         return msgspec.convert(values, kind, strict=strict)
     except msgspec.ValidationError as error:
-        raise ValueError(f"{source}: {_explain(values, str(error))}") from error
+        raise InputError(f"{source}: {_explain(values, str(error))}") from error
 
 
 def convert_each(
@@ -134,14 +136,14 @@ def to_number(value: Any, what: str) -> float:
       what: name of the value, for messages.
 
     Raises:
-      ValueError: if it is not a finite number.
+      InputError: if it is not a finite number.
     """
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not math.isfinite(number):
-        raise ValueError(f"{what} is {value!r}, expected a finite number")
+        raise InputError(f"{what} is {value!r}, expected a finite number")
     return number
 
 
@@ -185,7 +187,7 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns the bytes that `write_json` writes; raises ValueError and TypeError as it does."""
+    """Returns the bytes that `write_json` writes; raises InputError and TypeError as it does."""
     return (json.dumps(value, indent=1, allow_nan=False, default=_plain) + "\n").encode()
 
 
@@ -224,7 +226,7 @@ def write_npy_rows(
       shape: of the whole matrix.
 
     Raises:
-      ValueError: if the parts do not add up to that shape.
+      InputError: if the parts do not add up to that shape.
     """
 
     def fill(file: IO[bytes]) -> None:
@@ -253,13 +255,13 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the named arrays of an `.npz`.
 
     Raises:
-      ValueError: if the file is missing, broken, or holds Python objects.
+      InputError: if the file is missing, broken, or holds Python objects.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"cannot read {path}: {_reason(error)}; expected an .npz") from error
+        raise InputError(f"cannot read {path}: {_reason(error)}; expected an .npz") from error
 
 
 def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> None:
@@ -271,7 +273,7 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
         unreadable one (OSError) counts as not.
 
     Raises:
-      ValueError: with the files.
+      InputError: with the files.
     """
 
     def is_ours(path: Path) -> bool:
@@ -284,7 +286,7 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
     others = [str(path) for path in paths if os.path.lexists(path) and not is_ours(path)]
     if others:
         more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-        raise ValueError(
+        raise InputError(
             f"{', '.join(others[:_NAMED])}{more}: there already, and not written by tal_jax or "
             "changed since; expected another --output, or --overwrite to replace what is there"
         )
@@ -326,7 +328,7 @@ def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(values) < len(pairs):
         seen = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))
-        raise ValueError(f"key {twice!r} occurs twice in one object, expected once")
+        raise InputError(f"key {twice!r} occurs twice in one object, expected once")
     return values
 
 

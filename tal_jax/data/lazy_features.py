@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
+from tal_jax._errors import InputError
+
 # The header that NumPy writes for a matrix of floats, padded with spaces to 128 bytes.
 _USUAL_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00v\x00\{'descr': '<f(?P<bytes>[248])', 'fortran_order': False, "
@@ -58,17 +60,17 @@ def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:
       paths: files of `[T, D_i]`, to concatenate along D.
 
     Raises:
-      ValueError: if a file cannot be read, does not hold `[T, D]`, or the streams differ in length
+      InputError: if a file cannot be read, does not hold `[T, D]`, or the streams differ in length
         by more than two snippets.
     """
     shapes, dtypes = zip(*map(_read_header, paths), strict=True)
     for path, shape in zip(paths, shapes, strict=True):
         if len(shape) != 2:
-            raise ValueError(f"{path}: shape {list(shape)}, expected [T, D]")
+            raise InputError(f"{path}: shape {list(shape)}, expected [T, D]")
     lengths = [length for length, _ in shapes]
     if max(lengths) - min(lengths) > _MAX_STREAM_DRIFT:
         files = " and ".join(f"{path} ({size})" for path, size in zip(paths, lengths, strict=True))
-        raise ValueError(f"{files}: streams of one recording, expected equal lengths")
+        raise InputError(f"{files}: streams of one recording, expected equal lengths")
     shape = (min(lengths), sum(width for _, width in shapes))
     return FeatureFiles(tuple(map(Path, paths)), shape, np.result_type(*dtypes))
 
@@ -91,15 +93,15 @@ def load_npy(path: str | os.PathLike) -> np.ndarray:
     """Memory-maps the array of an `.npy` file.
 
     Raises:
-      ValueError: if the file is missing, truncated, no `.npy` file, or holds Python objects.
+      InputError: if the file is missing, truncated, no `.npy` file, or holds Python objects.
     """
     expected = "expected an .npy file of numbers [T, D]"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise ValueError(f"cannot read {path}: {reason}; {expected}") from error
+        raise InputError(f"cannot read {path}: {reason}; {expected}") from error
     if not isinstance(array, np.ndarray):  # a renamed .npz
         array.close()
-        raise ValueError(f"cannot read {path}: it holds several arrays; {expected}")
+        raise InputError(f"cannot read {path}: it holds several arrays; {expected}")
     return array

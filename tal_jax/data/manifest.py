@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 
@@ -83,11 +84,11 @@ class Manifest:
 
     @classmethod
     def from_dict(cls, values: Any) -> "Manifest":
-        """Parses what `to_dict` returned; raises ValueError if it is no such dictionary."""
+        """Parses what `to_dict` returned; raises InputError if it is no such dictionary."""
         try:
             content = files.convert(values, _Content, "manifest")
             if content.version != _VERSION:
-                raise ValueError(f"version {content.version}, expected {_VERSION}")
+                raise InputError(f"version {content.version}, expected {_VERSION}")
             recordings = files.convert_each(content.recordings, Entry, "recordings")
             return cls(
                 **msgspec.structs.asdict(content.backbone),
@@ -95,7 +96,7 @@ class Manifest:
                 recordings=recordings,
             )
         except ValueError as error:
-            raise ValueError(f"no manifest of features ({error})") from error
+            raise InputError(f"no manifest of features ({error})") from error
 
 
 class _Backbone(msgspec.Struct):
@@ -116,7 +117,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest | None:
     """Reads the manifest that `extract_folder` wrote; None for a folder without one.
 
     Raises:
-      ValueError: if the file cannot be read or is not such a manifest.
+      InputError: if the file cannot be read or is not such a manifest.
     """
     path = Path(folder) / MANIFEST_FILE
     if not path.exists():
@@ -125,7 +126,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest | None:
     try:
         return Manifest.from_dict(values)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
 
 
 def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
@@ -145,7 +146,7 @@ def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
         if settings[0].get(key) != settings[1].get(key)
     ]
     if differ:
-        raise ValueError(f"{where}: features of another kind: {'; '.join(differ)}")
+        raise InputError(f"{where}: features of another kind: {'; '.join(differ)}")
 
 
 def _settings(manifest: Manifest) -> dict[str, Any]:

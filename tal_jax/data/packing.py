@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import jax.numpy as jnp
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data.recordings import Recording, labels_of, read_features
 from tal_jax.data.timeline import NO_POINTS, Lengths, MostPoints, Proposals, Timeline
 
@@ -52,7 +53,7 @@ def pack_features(
       precision: of the network's products, see `feature_dtype`.
 
     Raises:
-      ValueError: if features that come from a file hold NaN or infinity.
+      InputError: if features that come from a file hold NaN or infinity.
     """
     total, dim = sum(snippet_counts(recordings)), recordings[0].features.shape[1]
     features = np.zeros((max(num_rows, total), dim), feature_dtype(recordings, precision))
@@ -260,7 +261,7 @@ def pack_proposals(
       classes: names of the classes.
 
     Raises:
-      ValueError: if a recording is missing or a proposal is malformed or of an unknown class.
+      InputError: if a recording is missing or a proposal is malformed or of an unknown class.
     """
     class_of = {label: number for number, label in enumerate(classes)}
     entries = [_checked_proposals(results, recording, class_of) for recording in recordings]
@@ -288,16 +289,16 @@ def pack_proposals(
 def _checked_proposals(results, recording, class_of):
     """`(class number, score, segment)` of one recording's proposals."""
     if recording.name not in results:
-        raise ValueError(f"proposals: none for {recording.name!r}; expected an entry, maybe empty")
+        raise InputError(f"proposals: none for {recording.name!r}; expected an entry, maybe empty")
     rows = []
     for entry in results[recording.name]:
         label, score, segment = entry.get("label"), entry.get("score"), entry.get("segment")
         if label not in class_of:
-            raise ValueError(f"proposals of {recording.name!r}: unknown class {label!r}")
+            raise InputError(f"proposals of {recording.name!r}: unknown class {label!r}")
         numbers = np.asarray([score, *(segment or [])], np.float64)
         # A proposal of zero length is allowed: sampling widens it to one snippet.
         if numbers.shape != (3,) or not np.isfinite(numbers).all() or segment[1] < segment[0]:
-            raise ValueError(
+            raise InputError(
                 f"proposals of {recording.name!r}: score {score!r}, segment {segment!r}; expected "
                 "finite numbers, and an end that is not before the start"
             )

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, Instance, cut_instance, with_durations
 
 POINT_DISTRIBUTIONS = ("uniform", "gaussian", "center")
@@ -42,7 +43,7 @@ def generate_points(
       The annotations with points, and with the distribution and the seed.
 
     Raises:
-      ValueError: if the distribution is unknown, the seed is not a whole number of 0 or more, there
+      InputError: if the distribution is unknown, the seed is not a whole number of 0 or more, there
         is no recording of the subset, or `strict` and an instance has no segment.
 
     >>> from tal_jax.data.annotations import parse_annotations
@@ -56,7 +57,7 @@ def generate_points(
     _check(distribution, seed)
     subsets = {recording.subset for recording in annotations.recordings.values()}
     if subset is not None and subset not in subsets:
-        raise ValueError(
+        raise InputError(
             f"{annotations.source}: no recording of subset {subset!r}, expected one of "
             f"{', '.join(map(repr, sorted(subsets)))}"
         )
@@ -92,7 +93,7 @@ def generate_points(
 def _draw(name: str, index: int, instance: Instance, *, distribution: str, seed: int) -> float:
     """Draws the point of one instance, the `index`-th of the recording `name`."""
     if instance.start_s is None or instance.end_s is None:
-        raise ValueError(
+        raise InputError(
             f"{name}: instance of {instance.label!r} has no segment to draw a point in"
         )
     digest = hashlib.sha256(f"{index}/{name}".encode()).digest()
@@ -111,8 +112,8 @@ def _draw(name: str, index: int, instance: Instance, *, distribution: str, seed:
 def _check(distribution: str, seed: int) -> None:
     if distribution not in POINT_DISTRIBUTIONS:
         expected = ", ".join(POINT_DISTRIBUTIONS)
-        raise ValueError(
+        raise InputError(
             f"points: unknown distribution {distribution!r}, expected one of {expected}"
         )
     if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise ValueError(f"points: seed is {seed!r}, expected a whole number, 0 or more")
+        raise InputError(f"points: seed is {seed!r}, expected a whole number, 0 or more")

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotation_files import read_annotations
 from tal_jax.data.annotations import (
@@ -55,7 +56,7 @@ def read_points(
       Instances with a label and a point, and the number of points of each recording left out.
 
     Raises:
-      ValueError: if the file cannot be read, a column is missing, a line has another number of
+      InputError: if the file cannot be read, a column is missing, a line has another number of
         fields, a time is not a finite number, or a frame rate is needed and missing.
     """
     source, distribution = str(path), None
@@ -102,7 +103,7 @@ def write_points(
       frame_rates: frames per second of the original videos, for a table.
 
     Raises:
-      ValueError: if the suffix is another, or a frame rate is needed and missing.
+      InputError: if the suffix is another, or a frame rate is needed and missing.
       OSError: if the file cannot be written.
     """
     suffix = Path(path).suffix
@@ -115,7 +116,7 @@ def write_points(
             path, ((name, time_s, one.label) for name, one, time_s in _pointed(annotations))
         )
     else:
-        raise ValueError(f"{path}: unknown suffix, expected .json, .csv or .txt")
+        raise InputError(f"{path}: unknown suffix, expected .json, .csv or .txt")
 
 
 # --- comparing ---
@@ -270,7 +271,7 @@ def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
         for row in files.read_csv(source, _NEEDED):
             name, label, index = row["video_id"], row["class"], row.get("class_index")
             if index and not index.isdecimal():
-                raise ValueError(
+                raise InputError(
                     f"{source}: {name}: class_index is {index!r}, expected a whole number"
                 )
             time = files.to_number(row["point"], f"{source}: {name}: point of {label!r}")
@@ -283,11 +284,11 @@ def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
             if not any(fields) or (reader.line_num == 1 and fields == _HEADER):
                 continue
             if len(fields) != 3 or not all(fields):
-                raise ValueError(f"{line} is {','.join(row)!r}, expected video,seconds,label")
+                raise InputError(f"{line} is {','.join(row)!r}, expected video,seconds,label")
             name, time, label = fields
             yield name, Instance(label), files.to_number(time, f"{line}: time"), "seconds"
     except csv.Error as error:
-        raise ValueError(f"{source}: line {reader.line_num}: {error}") from error
+        raise InputError(f"{source}: line {reader.line_num}: {error}") from error
 
 
 def _table(
@@ -305,7 +306,7 @@ def _table(
 
 def _rate(name: str, frame_rates: Mapping[str, float], source: str) -> float:
     if name not in frame_rates:
-        raise ValueError(
+        raise InputError(
             f"{source}: {name}: no frame rate to convert between frames and seconds, expected it "
             "in a file like fps_dict.json or as 'fps' in the annotations"
         )

@@ -23,7 +23,7 @@ def known_frame_rates(
       path: a file like LACP's `fps_dict.json`, which takes precedence over the annotations.
 
     Raises:
-      ValueError: if the file is refused by `read_frame_rates`.
+      InputError: if the file is refused by `read_frame_rates`.
     """
     recordings = {} if annotations is None else annotations.recordings
     rates = {name: r.frame_rate for name, r in recordings.items() if r.frame_rate is not None}

@@ -24,6 +24,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 
@@ -94,7 +95,7 @@ def read_predictions(path: str | os.PathLike) -> dict[str, RecordingPredictions]
     """Reads what `write_predictions` wrote.
 
     Raises:
-      ValueError: if the file cannot be read, or an array of a recording is missing or malformed.
+      InputError: if the file cannot be read, or an array of a recording is missing or malformed.
     """
     parts: dict[str, dict[str, np.ndarray]] = {}
     for key, array in files.read_npz(path).items():
@@ -103,7 +104,7 @@ def read_predictions(path: str | os.PathLike) -> dict[str, RecordingPredictions]
     try:
         return {name: _parse_recording(name, arrays) for name, arrays in parts.items()}
     except ValueError as error:
-        raise ValueError(f"{path}: {error}; expected predictions that tal_jax saved") from error
+        raise InputError(f"{path}: {error}; expected predictions that tal_jax saved") from error
 
 
 def _arrays(prefix: str, one: Predictions) -> dict[str, np.ndarray]:
@@ -114,16 +115,16 @@ def _arrays(prefix: str, one: Predictions) -> dict[str, np.ndarray]:
 def _parse_recording(name: str, arrays: Mapping[str, np.ndarray]) -> RecordingPredictions:
     def read(part: str, *shape: int | None, dtype: type = np.float32) -> np.ndarray:
         if part not in arrays:
-            raise ValueError(f"no array {f'{name}/{part}'!r}")
+            raise InputError(f"no array {f'{name}/{part}'!r}")
         array = arrays[part]
         fits = array.ndim == len(shape) and all(
             wanted in (None, size) for wanted, size in zip(shape, array.shape, strict=True)
         )
         if not fits or not array.size or array.dtype != dtype:
             wanted = f"{np.dtype(dtype)} {list(shape)}".replace("None", "any")
-            raise ValueError(f"{name}/{part} is {array.dtype} {list(array.shape)}, not {wanted}")
+            raise InputError(f"{name}/{part} is {array.dtype} {list(array.shape)}, not {wanted}")
         if not np.isfinite(array).all():
-            raise ValueError(f"{name}/{part} holds NaN or infinity")
+            raise InputError(f"{name}/{part} holds NaN or infinity")
         return array
 
     def read_pass(prefix: str, num_classes: int | None = None) -> list[np.ndarray]:

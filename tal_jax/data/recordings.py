@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
@@ -133,26 +134,26 @@ def check_recording(
       num_classes: the number of classes, of which its labels are indices, if known.
 
     Raises:
-      ValueError: if it is empty, its features are not `[T, D]` float32 or float16 or contain NaN or
+      InputError: if it is empty, its features are not `[T, D]` float32 or float16 or contain NaN or
         infinity, its length does not fit its clock, or a point is outside the recording or of no
         class.
     """
     name, features = recording.name, recording.features
     if features.ndim != 2:
-        raise ValueError(f"{name}: features have shape {list(features.shape)}, expected [T, D]")
+        raise InputError(f"{name}: features have shape {list(features.shape)}, expected [T, D]")
     if 0 in features.shape:
-        raise ValueError(
+        raise InputError(
             f"{name}: features are empty, of shape {list(features.shape)}, expected [T, D] with "
             "T, D > 0"
         )
     if features.dtype not in (np.float32, np.float16):
-        raise ValueError(f"{name}: features are {features.dtype}, expected float32 or float16")
+        raise InputError(f"{name}: features are {features.dtype}, expected float32 or float16")
     if dim is not None and features.shape[1] != dim:
-        raise ValueError(f"{name}: features have D = {features.shape[1]}, expected {dim}")
+        raise InputError(f"{name}: features have D = {features.shape[1]}, expected {dim}")
     if isinstance(features, np.ndarray):  # files are checked as they are read
         check_finite(name, features)
     if not (math.isfinite(recording.duration_s) and recording.duration_s > 0):
-        raise ValueError(
+        raise InputError(
             f"{name}: duration_s is {recording.duration_s!r}, expected a finite number above 0"
         )
     _check_clock(recording)
@@ -165,23 +166,23 @@ def check_dataset(dataset: Dataset) -> None:
     """Checks every recording of a data set, and their consistency.
 
     Raises:
-      ValueError: if a recording is refused by `check_recording`, a name occurs twice, the
+      InputError: if a recording is refused by `check_recording`, a name occurs twice, the
         recordings' `D` differ, there is no training recording, or the ground truth is not that of
         the test recordings.
     """
     if not dataset.train:
-        raise ValueError("data set: no training recording, expected at least one")
+        raise InputError("data set: no training recording, expected at least one")
     recordings = dataset.train + dataset.test
     name, count = Counter(recording.name for recording in recordings).most_common(1)[0]
     if count > 1:
-        raise ValueError(f"data set: recording {name!r} occurs {count} times, expected once")
+        raise InputError(f"data set: recording {name!r} occurs {count} times, expected once")
     dim = None
     for recording in recordings:
         check_recording(recording, dim=dim, num_classes=len(dataset.classes))
         dim = recording.features.shape[1]
     odd = set(dataset.ground_truth["database"]) ^ {recording.name for recording in dataset.test}
     if odd:
-        raise ValueError(
+        raise InputError(
             f"data set: {min(odd)!r} is only one of test recording and ground truth, expected "
             "to be both"
         )
@@ -198,12 +199,12 @@ def points_of(
       classes: names of the classes.
 
     Raises:
-      ValueError: if an instance has no point.
+      InputError: if an instance has no point.
     """
     points = []
     for instance in annotation.instances:
         if instance.point_s is None:
-            raise ValueError(
+            raise InputError(
                 f"{name}: instance of {instance.label!r} at "
                 f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, draw "
                 "points (generate_points(annotations, distribution='uniform', seed=0)), or learn "
@@ -233,7 +234,7 @@ def assemble(
       notes: of the data set; those of `class_notes` follow.
 
     Raises:
-      ValueError: if an instance has no point, or the data set is refused by `check_dataset`.
+      InputError: if an instance has no point, or the data set is refused by `check_dataset`.
     """
     classes = annotations.classes
     index = {name: label for label, name in enumerate(classes)}
@@ -278,7 +279,7 @@ def select_recordings(
       The selected names, and notes on the others.
 
     Raises:
-      ValueError: if a required part is empty.
+      InputError: if a required part is empty.
     """
     selected, notes, features = {}, [], set(features)
     for part, listed in names.items():
@@ -288,7 +289,7 @@ def select_recordings(
             if missing:
                 notes.append(f"{part}: left out {count_names(missing, most=3)}: without {what}")
         if part in required and not selected[part]:
-            raise ValueError(
+            raise InputError(
                 f"{folder}: none of the {len(listed)} recordings to {part} on has both features "
                 "and annotations"
             )
@@ -363,7 +364,7 @@ def read_features(recording: Recording) -> np.ndarray:
     """Returns a recording's features as an array.
 
     Raises:
-      ValueError: if they contain NaN or infinity, or their files can no longer be read.
+      InputError: if they contain NaN or infinity, or their files can no longer be read.
     """
     features = np.asarray(recording.features)
     check_finite(recording.name, features)
@@ -371,12 +372,12 @@ def read_features(recording: Recording) -> np.ndarray:
 
 
 def check_finite(name: str, features: np.ndarray, *, first: int = 0) -> None:
-    """Raises a ValueError if features contain NaN or infinity; `first` is their first snippet."""
+    """Raises an InputError if features contain NaN or infinity; `first` is their first snippet."""
     finite = np.isfinite(features)
     if not finite.all():
         snippet, feature = np.argwhere(~finite)[0]
         value = features[snippet, feature]
-        raise ValueError(
+        raise InputError(
             f"{name}: feature {feature} of snippet {first + snippet} is {value}, expected finite "
             "numbers"
         )
@@ -386,7 +387,7 @@ def _check_clock(recording: Recording) -> None:
     expected = recording.grid.num_snippets(recording.duration_s)
     length = len(recording.features)
     if abs(length - expected) > MAX_DRIFT_SNIPPETS:
-        raise ValueError(
+        raise InputError(
             f"{recording.name}: {length} snippets of {recording.grid.stride_s:g} s for a duration "
             f"of {recording.duration_s:g} s, expected {expected}: a wrong clock, or features of "
             "another recording"
@@ -395,13 +396,13 @@ def _check_clock(recording: Recording) -> None:
 
 def _check_point(recording: Recording, point: Point, num_classes: int | None) -> None:
     if not 0 <= point.time_s < recording.duration_s:
-        raise ValueError(
+        raise InputError(
             f"{recording.name}: point at {point.time_s!r} s, expected a time within "
             f"[0, {recording.duration_s:g}) s"
         )
     if point.label < 0 or (num_classes is not None and point.label >= num_classes):
         count = "" if num_classes is None else f" below {num_classes}"
-        raise ValueError(
+        raise InputError(
             f"{recording.name}: point of class {point.label}, expected an index from 0{count}"
         )
 
@@ -411,11 +412,11 @@ def _check_labels(recording: Recording, num_classes: int | None) -> None:
     most = math.inf if num_classes is None else num_classes
     if list(labels) != sorted(set(labels)) or not all(0 <= label < most for label in labels):
         count = "" if num_classes is None else f" below {num_classes}"
-        raise ValueError(
+        raise InputError(
             f"{recording.name}: labels {labels}, expected increasing indices from 0{count}"
         )
     missing = {point.label for point in recording.points} - set(labels)
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{recording.name}: a point of class {min(missing)}, which is not among its labels"
         )

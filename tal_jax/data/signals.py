@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
 from tal_jax.data.recordings import Dataset
@@ -37,20 +38,20 @@ def window_features(
       Features `[T, D]` (float32) with `T = ceil(samples / (stride_s · fps))`, and their `Grid`.
 
     Raises:
-      ValueError: for an empty signal, non-finite samples, a number of channels that is no
+      InputError: for an empty signal, non-finite samples, a number of channels that is no
         multiple of 3, a stride below one sample, or a window below two.
     """
     signal = np.asarray(signal, np.float64)
     if signal.ndim != 2 or signal.shape[0] == 0 or signal.shape[1] % 3:
-        raise ValueError(
+        raise InputError(
             f"signal has shape {signal.shape}; expected [samples, channels] with at least one "
             "sample and channels in triples (x, y, z)"
         )
     if not np.isfinite(signal).all():
-        raise ValueError("signal holds NaN or infinite samples; expected finite numbers")
+        raise InputError("signal holds NaN or infinite samples; expected finite numbers")
     stride, window = stride_s * fps, round(window_s * fps)
     if stride < 1 or window < 2:
-        raise ValueError(
+        raise InputError(
             f"stride_s={stride_s} and window_s={window_s} are {stride:g} and {window} samples at "
             f"{fps:g} Hz; expected at least 1 and 2"
         )

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -72,7 +73,7 @@ def load_benchmark(
       The data set. Training recordings hold points or labels, no segments.
 
     Raises:
-      ValueError: if recordings cannot be assigned, a file is unreadable, the clock is wrong for
+      InputError: if recordings cannot be assigned, a file is unreadable, the clock is wrong for
         more than a tenth of the recordings, or a tenth of the points is outside of theirs.
     """
     grid = layout.grid or grid
@@ -118,7 +119,7 @@ def open_recordings(
       Both by name, and notes on what was left out or corrected.
 
     Raises:
-      ValueError: as `load_benchmark`.
+      InputError: as `load_benchmark`.
     """
     names = layouts.split_names(
         layout, train_subset=train_subset, test_subset=test_subset, split=split
@@ -139,7 +140,7 @@ def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
     """Opens the features of those recordings that have any.
 
     Raises:
-      ValueError: if a file is no feature file.
+      InputError: if a file is no feature file.
     """
     if layout.array is not None:
         arrays = layouts.load_object_array(layout.array, list(layout.annotations.recordings))
@@ -175,7 +176,7 @@ def _recordings(
     notes = []
     if len(odd) > MAX_ODD_SHARE * len(recordings):
         first = odd[0]
-        raise ValueError(
+        raise InputError(
             f"{layout.folder}: {len(odd)} of {len(recordings)} recordings do not fit the clock of "
             f"{grid.fps:g} fps and {grid.stride_frames:g} frames a snippet: {first} has "
             f"{len(features[first])} snippets for "
@@ -224,7 +225,7 @@ def _training_annotations(
             f"train: left out {beyond} of {total} instances: empty, or outside of their recording"
         )
     if points == POINTS_OF_FILE and beyond > MAX_ODD_SHARE * total:
-        raise ValueError(
+        raise InputError(
             f"{layout.folder}: {beyond} of {total} points are outside their recordings; "
             "a frame rate is wrong, or the points are of other recordings"
         )
@@ -261,7 +262,7 @@ def _points_of_files(
     clicks, strangers = read_clicks(layout, point_file)
     unknown = {one.label for listed in clicks.values() for one in listed} - set(train.classes)
     if unknown:
-        raise ValueError(
+        raise InputError(
             f"{layout.folder}: points of class {min(unknown)!r}, which is none of the annotations' "
             f"{len(train.classes)} classes"
         )
@@ -290,12 +291,12 @@ def read_clicks(
       The points of each recording, in seconds, and the recordings with points but no annotations.
 
     Raises:
-      ValueError: if there is none, there are several, or it cannot be read.
+      InputError: if there is none, there are several, or it cannot be read.
     """
     found = [layout.folder / point_file] if point_file else layout.point_files
     if len(found) != 1:
         listed = ", ".join(str(path.relative_to(layout.folder)) for path in found)
-        raise ValueError(
+        raise InputError(
             f"{layout.folder}: {f'points in {listed}' if found else 'no point file'}; name one by "
             "data.point_file, or draw points by data.points=uniform"
         )
@@ -317,13 +318,13 @@ def overlapping_classes(
     """Splits pairs "class/class"; pairs with unknown classes are left out.
 
     Raises:
-      ValueError: if one is no pair.
+      InputError: if one is no pair.
     """
     split = []
     for pair in pairs:
         names = tuple(pair.split("/"))
         if len(names) != 2:
-            raise ValueError(f"config: data.overlapping has {pair!r}; expected 'class/class'")
+            raise InputError(f"config: data.overlapping has {pair!r}; expected 'class/class'")
         if set(names) <= set(classes):
             split.append(names)
     return tuple(split)

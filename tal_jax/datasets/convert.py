@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
@@ -41,12 +42,12 @@ def to_own_layout(
       Notes on what was left out or corrected.
 
     Raises:
-      ValueError: if the folder is not empty, or the data set is refused by `load_benchmark`.
+      InputError: if the folder is not empty, or the data set is refused by `load_benchmark`.
       OSError: if a file cannot be written.
     """
     output = Path(output)
     if output.exists() and any(output.iterdir()):
-        raise ValueError(f"{output}: not empty, expected a new folder to write into")
+        raise InputError(f"{output}: not empty, expected a new folder to write into")
     grid = layout.grid or clock_of(settings)
     train, test, notes = benchmarks.open_recordings(
         layout,
@@ -94,12 +95,12 @@ def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
       results: `{recording: [{label, score, segment in seconds}]}`.
 
     Raises:
-      ValueError: if two names differ only in that prefix.
+      InputError: if two names differ only in that prefix.
     """
     named = {name.removeprefix("v_"): list(found) for name, found in results.items()}
     if len(named) < len(results):
         twice = next(name for name in results if f"v_{name}" in results)
-        raise ValueError(f"detections of {twice!r} and 'v_{twice}', expected one of them")
+        raise InputError(f"detections of {twice!r} and 'v_{twice}', expected one of them")
     return {"version": "VERSION 1.3", "results": named, "external_data": {"used": False}}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles
@@ -98,7 +99,7 @@ def diagnose(
         names = layouts.split_names(
             layout, train_subset=train_subset, test_subset=test_subset, split=split
         )
-    except ValueError as error:
+    except InputError as error:
         return Diagnosis(layout.describe(), {}, "", "", (Finding("error", str(error)),))
     known = layout.annotations.recordings
     listed = [*names["train"], *names["test"]]
@@ -177,13 +178,13 @@ def _open(layout: Layout, names: Sequence[str]) -> tuple[dict[str, Any], list[Fi
     if layout.array is not None:
         try:
             return benchmarks.open_all(layout, names), []
-        except ValueError as error:
+        except InputError as error:
             return {}, [Finding("error", str(error))]
     opened, findings = {}, []
     for name in names:
         try:
             opened |= benchmarks.open_all(layout, [name])
-        except ValueError as error:
+        except InputError as error:
             findings.append(Finding("error", str(error), (name,)))
     return opened, _shortened(findings)
 
@@ -314,7 +315,7 @@ def _clicks(
         return {}, [Finding(level, text)]
     try:
         clicks, strangers = benchmarks.read_clicks(layout, point_file)
-    except ValueError as error:
+    except InputError as error:
         return {}, [Finding("error" if points == benchmarks.POINTS_OF_FILE else "note", str(error))]
     findings = []
     if strangers:

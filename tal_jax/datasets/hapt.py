@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import signals
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
 from tal_jax.data.point_distributions import generate_points
@@ -68,18 +69,18 @@ def load(
       The data set, with features standardised on the training recordings.
 
     Raises:
-      ValueError: if files are missing or malformed, or the distribution is unknown.
+      InputError: if files are missing or malformed, or the distribution is unknown.
     """
     raw = Path(folder) / "RawData"
     paths = sorted(raw.glob("acc_exp*_user*.txt"))
     if not paths:
-        raise ValueError(f"{raw}: no acc_exp*_user*.txt; expected the RawData folder of HAPT v2.1")
+        raise InputError(f"{raw}: no acc_exp*_user*.txt; expected the RawData folder of HAPT v2.1")
     described, users, durations = {}, {}, {}
     for path in paths:
         name = path.stem.removeprefix("acc_")
         match = re.fullmatch(r"exp\d+_user(\d+)", name)
         if match is None:
-            raise ValueError(f"{path}: expected a name like acc_exp01_user01.txt")
+            raise InputError(f"{path}: expected a name like acc_exp01_user01.txt")
         users[name] = int(match.group(1))
         signal = _read_signal(path)
         durations[name] = len(signal) / FPS
@@ -122,7 +123,7 @@ def _read_signal(path: Path) -> np.ndarray:
     gyroscope = path.with_name(path.name.replace("acc_", "gyro_", 1))
     parts = [_read_numbers(path, 3), _read_numbers(gyroscope, 3)]
     if len(parts[0]) != len(parts[1]):
-        raise ValueError(
+        raise InputError(
             f"{gyroscope}: {len(parts[1])} samples; expected {len(parts[0])}, as in {path.name}"
         )
     return np.concatenate(parts, axis=1)
@@ -135,11 +136,11 @@ def _read_labels(path: Path, users: dict[str, int], durations: dict[str, float])
         name = f"exp{experiment:02d}_user{user:02d}"
         row = f"{path}: row {experiment} {user} {label} {first} {last}"
         if name not in instances or not 1 <= label <= len(CLASSES):
-            raise ValueError(
+            raise InputError(
                 f"{row}; expected a recording that is there and a class from 1 to {len(CLASSES)}"
             )
         if not 1 <= first <= last <= round(durations[name] * FPS):
-            raise ValueError(
+            raise InputError(
                 f"{row}; expected samples from 1 to {durations[name] * FPS:.0f}, the last not "
                 "before the first"
             )
@@ -157,7 +158,7 @@ def _read_numbers(path: Path, columns: int) -> np.ndarray:
     try:
         numbers = np.loadtxt(path, ndmin=2)
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise InputError(f"{path}: {error}") from error
     if numbers.shape[1] != columns:
-        raise ValueError(f"{path}: {numbers.shape[1]} columns; expected {columns}")
+        raise InputError(f"{path}: {numbers.shape[1]} columns; expected {columns}")
     return numbers

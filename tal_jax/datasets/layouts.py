@@ -24,6 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import annotation_files
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.clock import Grid
@@ -95,11 +96,11 @@ def find_layout(
       allow_pickle: see `annotation_files.read_annotations`.
 
     Raises:
-      ValueError: if there are no features or no annotations, or a file cannot be read.
+      InputError: if there are no features or no annotations, or a file cannot be read.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder}: no such folder, expected features and annotations in it")
+        raise InputError(f"{folder}: no such folder, expected features and annotations in it")
     files = list(_walk(folder))
     arrays = [path for path in files if path.suffix == ".npy"]
     wtalc = sorted({path.parent for path in arrays if path.name == "videoname.npy"})
@@ -114,7 +115,7 @@ def find_layout(
     read = annotation_files.read_annotations(source, allow_pickle=allow_pickle)
     features, parts = ({}, {}) if one else _by_recording(folder, arrays)
     if not features and one is None:
-        raise ValueError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
+        raise InputError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
     streams = any(stream in STREAMS for paths in features.values() for stream in paths)
     own = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
     names = {path.name: path for path in files}
@@ -161,7 +162,7 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
       test: the test subset; "" chooses.
 
     Raises:
-      ValueError: if there is none to train on, or both are the same.
+      InputError: if there is none to train on, or both are the same.
     """
     known = {_PARTS.get(name.casefold(), name.casefold()): name for name in present}
     order = ("train", "validation")
@@ -171,12 +172,12 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
         others = [known[name] for name in ("test", "validation") if name in known]
         test = next((name for name in others if name != train), "")
     if not train:
-        raise ValueError(
+        raise InputError(
             f"subsets {', '.join(map(repr, present)) or 'none'}: none to train on, expected "
             "'train', 'training' or 'validation'; name it by data.train_subset"
         )
     if train == test:
-        raise ValueError(f"subset {train!r} is both trained and tested on, expected two")
+        raise InputError(f"subset {train!r} is both trained and tested on, expected two")
     return train, test
 
 
@@ -195,10 +196,10 @@ def split_names(
       Names of "train" and "test", with or without features.
 
     Raises:
-      ValueError: as `choose_subsets`, or if `split` is neither.
+      InputError: as `choose_subsets`, or if `split` is neither.
     """
     if split not in ("files", "subsets"):
-        raise ValueError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
+        raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
     recordings = layout.annotations.recordings
     chosen = {part: names for part, names in layout.splits.items() if split == "files"}
     if len(chosen) < 2:
@@ -213,7 +214,7 @@ def split_names(
             chosen.setdefault(part, names)
     both = set(chosen["train"]) & set(chosen["test"])
     if both:
-        raise ValueError(f"{layout.folder}: {min(both)!r} is both trained and tested on")
+        raise InputError(f"{layout.folder}: {min(both)!r} is both trained and tested on")
     return chosen
 
 
@@ -221,18 +222,18 @@ def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
     """Returns the files of a recording in the order of their columns, possibly none.
 
     Raises:
-      ValueError: if a stream is missing, or two files have the same name.
+      InputError: if a stream is missing, or two files have the same name.
     """
     streams = layout.features.get(name, {})
     for paths in streams.values():
         if len(paths) > 1:
-            raise ValueError(f"{name}: {paths[0]} and {paths[1]}; expected one file")
+            raise InputError(f"{name}: {paths[0]} and {paths[1]}; expected one file")
     if layout.kind != "streams" or not streams:
         return tuple(paths[0] for paths in streams.values())
     for stream in STREAMS:
         if stream not in streams:
             there = next(iter(streams.values()))[0]
-            raise ValueError(f"{name}: {there} without {stream}, expected both streams")
+            raise InputError(f"{name}: {there} without {stream}, expected both streams")
     return tuple(streams[stream][0] for stream in STREAMS)
 
 
@@ -242,15 +243,15 @@ def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]
     Reading can run code in the file, so the caller needs `allow_pickle` for the annotations first.
 
     Raises:
-      ValueError: if it does not hold one array for each name.
+      InputError: if it does not hold one array for each name.
     """
     try:
         array = np.load(path, allow_pickle=True, encoding="latin1")
     except Exception as error:  # unpickling may raise anything
-        raise ValueError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     if not isinstance(array, np.ndarray) or len(array) != len(names):
         size = len(array) if isinstance(array, np.ndarray) and array.ndim else "no"
-        raise ValueError(f"{path}: {size} arrays, expected one for each of {len(names)} names")
+        raise InputError(f"{path}: {size} arrays, expected one for each of {len(names)} names")
     # Float64 comes from joining streams; networks use float32.
     arrays = (np.asarray(one) for one in array)
     return {
@@ -286,7 +287,7 @@ def _find_annotations(folder: Path, files: Sequence[Path], wtalc: Sequence[Path]
     known += [path for path in files if path.match("activity_net*.json")]
     known += wtalc
     if not known:
-        raise ValueError(
+        raise InputError(
             f"{folder}: no annotations, expected {', '.join(_ANNOTATION_NAMES)}, "
             "activity_net*.json or a folder with videoname.npy; name a file by data.annotations"
         )

@@ -9,6 +9,7 @@ from typing import Any
 
 import ml_collections
 
+from tal_jax._errors import InputError
 from tal_jax.config import nearest
 from tal_jax.data import recordings
 from tal_jax.data.annotations import Annotations, load_annotations
@@ -33,14 +34,14 @@ def load_dataset(
       data: the folder of data sets; the environment variable `TAL_JAX_DATA` by default.
 
     Raises:
-      ValueError: if the data set or a setting of it is unknown, it cannot be found, or a file of it
+      InputError: if the data set or a setting of it is unknown, it cannot be found, or a file of it
         is refused.
     """
     settings: Any = config.data
     settings = settings.to_dict()
     name, seed = settings.pop("name"), settings.pop("seed")
     if name not in LOADERS:
-        raise ValueError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
+        raise InputError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
     load = LOADERS[name]
     _check_settings(name, set(settings), inspect.signature(load).parameters)
     data = data or os.environ.get(DATA_VARIABLE) or None
@@ -72,7 +73,7 @@ def _load_hapt(
 ) -> Dataset:
     """Loads HAPT, in `data/hapt` or `data` itself."""
     if data is None:
-        raise ValueError(
+        raise InputError(
             f"hapt: no folder given, expected the one that contains `hapt` as --data or "
             f"{DATA_VARIABLE}; it is available at https://archive.ics.uci.edu/dataset/341"
         )
@@ -105,7 +106,7 @@ def _load_folder(
     if is_own(path) and not annotations:
         dataset = _load_own(path, points, seed, train_subset, test_subset)
     elif points not in (*POINT_DISTRIBUTIONS, POINTS_OF_FILE, NO_POINTS):
-        raise ValueError(_unknown_points(points))
+        raise InputError(_unknown_points(points))
     else:
         dataset = load_benchmark(
             layouts.find_layout(path, annotations=annotations, allow_pickle=allow_pickle),
@@ -125,10 +126,10 @@ def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
     """Returns the path of a folder of features: `folder`, relative to `data` if given.
 
     Raises:
-      ValueError: if neither is given.
+      InputError: if neither is given.
     """
     if not data and not folder:
-        raise ValueError(
+        raise InputError(
             f"folder: none given, expected the folder of features as --data, {DATA_VARIABLE} or "
             "data.folder"
         )
@@ -144,12 +145,12 @@ def examine(
     """Validates the folder of features of a config, see `doctor.diagnose`.
 
     Raises:
-      ValueError: if the config's data set is no folder, or the folder does not exist.
+      InputError: if the config's data set is no folder, or the folder does not exist.
     """
     settings: Any = config.data
     try:
         layout = open_layout(config, data)
-    except ValueError as error:
+    except InputError as error:
         # An existing folder without a known layout is a finding, not an error of the call.
         if settings.name != "folder" or not _folder_of(config, data).is_dir():
             raise
@@ -173,11 +174,11 @@ def open_layout(
     """Detects the layout of a config's folder, see `layouts.find_layout`.
 
     Raises:
-      ValueError: if the config's data set is no folder, or it cannot be read.
+      InputError: if the config's data set is no folder, or it cannot be read.
     """
     settings: Any = config.data
     if settings.name != "folder":
-        raise ValueError(f"config: data.name={settings.name!r}; expected 'folder'")
+        raise InputError(f"config: data.name={settings.name!r}; expected 'folder'")
     return layouts.find_layout(
         _folder_of(config, data),
         annotations=settings.annotations,
@@ -232,13 +233,13 @@ def _check_settings(
 ) -> None:
     expected = set(parameters) - {"data", "seed"}
     for key in sorted(given - expected):
-        raise ValueError(
+        raise InputError(
             f"config: data.{key} is no setting of the data set {name!r}; did you mean "
             f"data.{nearest(key, sorted(expected))}?"
         )
     for key in sorted(expected - given):
         if parameters[key].default is inspect.Parameter.empty:
-            raise ValueError(f"config: data.{key} is missing; the data set {name!r} needs it")
+            raise InputError(f"config: data.{key} is missing; the data set {name!r} needs it")
 
 
 def _unknown_points(points: str) -> str:
@@ -254,11 +255,11 @@ def _draw_points(
 ) -> tuple[Annotations, tuple[str, ...]]:
     """Draws the points of the training recordings, with a note if that replaces others."""
     if distribution not in POINT_DISTRIBUTIONS:
-        raise ValueError(_unknown_points(distribution))
+        raise InputError(_unknown_points(distribution))
     train = [r for r in annotations.recordings.values() if r.subset == train_subset]
     instances = [instance for recording in train for instance in recording.instances]
     if any(instance.start_s is None for instance in instances):
-        raise ValueError(
+        raise InputError(
             f"config: data.points={distribution!r}, but training instances have no segment to draw "
             f"a point in; expected {POINTS_OF_FILE!r}, for the points in the annotations"
         )

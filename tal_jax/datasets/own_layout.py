@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
@@ -62,15 +63,15 @@ def load_folder(
       subset without recordings are left out and named in the notes.
 
     Raises:
-      ValueError: if the folder, the grid or the annotations cannot be read, the two subsets are
+      InputError: if the folder, the grid or the annotations cannot be read, the two subsets are
         one, there is nothing to train on, none of the test recordings has features, an instance
         lacks what its subset needs, or the features are refused by `check_dataset`.
     """
     if train_subset == test_subset:
-        raise ValueError(f"subset {test_subset!r} is both trained and tested on, expected two")
+        raise InputError(f"subset {test_subset!r} is both trained and tested on, expected two")
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(
+        raise InputError(
             f"{folder}: no such folder, expected <recording>.npy files and {GRID_FILE}"
         )
     grid = load_grid(folder / GRID_FILE)
@@ -86,7 +87,7 @@ def load_folder(
     paths = {name: feature_path(folder, name) for listed in names.values() for name in listed}
     subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
     if not names["train"]:
-        raise ValueError(
+        raise InputError(
             f"{folder}: no recording of subset {train_subset!r} to train on, the annotations have "
             f"{subsets or 'none'}"
         )
@@ -121,17 +122,17 @@ def load_grid(path: str | os.PathLike) -> Grid:
     try:
         return Grid.from_dict(files.read_json(path))
     except ValueError as error:
-        raise ValueError(error if str(path) in str(error) else f"{path}: {error}") from error
+        raise InputError(error if str(path) in str(error) else f"{path}: {error}") from error
 
 
 def feature_path(folder: str | os.PathLike, name: str) -> Path:
     """Returns a recording's file in a folder.
 
     Raises:
-      ValueError: if the name is no file's name, or would be outside the folder.
+      InputError: if the name is no file's name, or would be outside the folder.
     """
     if not name or name in (".", "..") or set(name) & set("/\\\0:"):
-        raise ValueError(f"recording name {name!r}: expected a file's name without a folder")
+        raise InputError(f"recording name {name!r}: expected a file's name without a folder")
     return Path(folder) / f"{name}.npy"
 
 
@@ -151,7 +152,7 @@ def write_folder(
       annotations: of the recordings.
 
     Raises:
-      ValueError: if a name cannot be a file's name.
+      InputError: if a name cannot be a file's name.
       OSError: if a file cannot be written.
     """
     folder = Path(folder)

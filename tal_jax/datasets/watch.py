@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import signals
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
 from tal_jax.data.point_distributions import generate_points
@@ -99,11 +100,11 @@ def load(
       The data set, with features standardised on the training streams.
 
     Raises:
-      ValueError: if the recordings are not installed or not the expected ones, the distribution is
+      InputError: if the recordings are not installed or not the expected ones, the distribution is
         unknown, or `shuffles` is below 1.
     """
     if shuffles < 1:
-        raise ValueError(f"watch: shuffles is {shuffles!r}, expected 1 or more")
+        raise InputError(f"watch: shuffles is {shuffles!r}, expected 1 or more")
     recorded = read_recordings()
     train = compose(recorded, TRAIN_PEOPLE, seed=seed, distribution=points, shuffles=shuffles)
     test = compose(recorded, TEST_PEOPLE, seed=seed, distribution=points, shuffles=1)
@@ -133,11 +134,11 @@ def read_recordings() -> Recorded:
     """Reads the recordings of the installed package `seglearn`.
 
     Raises:
-      ValueError: if the package is not installed, or its file is not the expected one.
+      InputError: if the package is not installed, or its file is not the expected one.
     """
     package = importlib.util.find_spec("seglearn")  # finds, does not import
     if package is None or not package.submodule_search_locations:
-        raise ValueError(
+        raise InputError(
             "watch: the recordings are in the package seglearn, which is not installed; "
             'run pip install "tal_jax[demo]"'
         )
@@ -145,10 +146,10 @@ def read_recordings() -> Recorded:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"watch: cannot read {path}: {error.strerror}") from error
+        raise InputError(f"watch: cannot read {path}: {error.strerror}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest != SHA256:
-        raise ValueError(
+        raise InputError(
             f"watch: {path} has sha256 {digest}, expected {SHA256}; its pickle is not opened. "
             "Install seglearn 1.2.5"
         )

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.recordings import Recording
 
@@ -41,11 +42,11 @@ def cut_recording(
       The windows as recordings, named after the second at which they start.
 
     Raises:
-      ValueError: if `cut_s` is no range of positive seconds.
+      InputError: if `cut_s` is no range of positive seconds.
     """
     low_s, high_s = cut_s
     if not 0 < low_s <= high_s:
-        raise ValueError(f"cut_s={cut_s}; expected (shortest, longest) in seconds, above 0")
+        raise InputError(f"cut_s={cut_s}; expected (shortest, longest) in seconds, above 0")
     rng = np.random.default_rng([seed, *recording.name.encode()])
     stride_s, length = recording.grid.stride_s, len(recording.features)
     edges = [0]

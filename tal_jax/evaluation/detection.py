@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tal_jax._errors import InputError
+
 __all__ = [
     "DetectionMetrics",
     "average_over",
@@ -81,11 +83,11 @@ class DetectionMetrics:
           values: All of the fields and nothing else.
 
         Raises:
-          ValueError: If a field is missing or unknown.
+          InputError: If a field is missing or unknown.
         """
         names = {f.name for f in dataclasses.fields(cls)}
         if names != set(values):
-            raise ValueError(
+            raise InputError(
                 f"these are no detection metrics: missing {sorted(names - set(values))}, "
                 f"unknown {sorted(set(values) - names)}"
             )
@@ -131,7 +133,7 @@ def evaluate_detections(
       The metrics. A segment without length is allowed and overlaps nothing.
 
     Raises:
-      ValueError: If a threshold is outside (0, 1], the subset has no videos, a key is missing, a
+      InputError: If a threshold is outside (0, 1], the subset has no videos, a key is missing, a
         segment ends before it starts, or a time or score is not finite; the message names the video
         and the value.
 
@@ -272,7 +274,7 @@ def explain_errors(
       `missed`: no detection of its class touches it.
 
     Raises:
-      ValueError: As `evaluate_detections`.
+      InputError: As `evaluate_detections`.
 
     >>> truth = {"database": {"a": {"annotations": [{"label": "jump", "segment": [0.0, 4.0]}]}}}
     >>> found = {"results": {"a": [{"label": "jump", "score": 1.0, "segment": [3.0, 7.0]}]}}
@@ -321,7 +323,7 @@ def found_instances(
       For each video, a flag for each of its annotations, in their order.
 
     Raises:
-      ValueError: As `evaluate_detections`.
+      InputError: As `evaluate_detections`.
 
     >>> truth = {"database": {"a": {"annotations": [
     ...     {"label": "jump", "segment": [0.0, 4.0]}, {"label": "jump", "segment": [6.0, 9.0]}]}}}
@@ -440,7 +442,7 @@ def _split_database(
         subsets = {v: _lookup(e, "subset", str, f"video {v!r}") for v, e in database.items()}
         inside = [video for video in database if subsets[video] == subset]
         if not inside:
-            raise ValueError(
+            raise InputError(
                 f"subset is {subset!r}, expected one of {sorted(set(subsets.values()))}"
             )
     annotations = {v: _lookup(database[v], "annotations", Sequence, f"video {v!r}") for v in inside}
@@ -450,11 +452,11 @@ def _split_database(
 def _lookup(values: Any, key: str, kind: type, name: str) -> Any:
     """`values[key]`, a `kind`; `name` says in the error what `values` is."""
     if not isinstance(values, Mapping):
-        raise ValueError(f"{name}: expected a dict with the key {key!r}, got {values!r}")
+        raise InputError(f"{name}: expected a dict with the key {key!r}, got {values!r}")
     if key not in values:
-        raise ValueError(f"{name}: no {key!r} among the keys {_some(map(str, values))}")
+        raise InputError(f"{name}: no {key!r} among the keys {_some(map(str, values))}")
     if not isinstance(values[key], kind):
-        raise ValueError(f"{name}: expected {key!r} to be a {kind.__name__}, got {values[key]!r}")
+        raise InputError(f"{name}: expected {key!r} to be a {kind.__name__}, got {values[key]!r}")
     return values[key]
 
 
@@ -476,7 +478,7 @@ def _flatten(items: Mapping[str, Sequence], what: str) -> _Rows:
     except (KeyError, TypeError, ValueError, OverflowError):
         sound = False
     if not sound:  # only now look at them one by one
-        raise ValueError(_first_fault(items, what))
+        raise InputError(_first_fault(items, what))
     sizes = np.array([len(listed) for listed in items.values()], np.intp)
     owner = np.repeat(np.arange(len(items)), sizes)
     return _Rows(owner, labels, segments, scores)
@@ -723,13 +725,13 @@ def _is_split(own: np.ndarray, iou: np.ndarray, segment: np.ndarray, tiou: float
 def _check_tious(tious: Sequence[float]) -> np.ndarray:
     values = np.array(tious, np.float64)
     if values.ndim != 1 or not len(values) or not ((values > 0) & (values <= 1)).all():
-        raise ValueError(f"tious are {tious!r}, expected numbers in (0, 1]")
+        raise InputError(f"tious are {tious!r}, expected numbers in (0, 1]")
     return values
 
 
 def _check_short(short_s: float | None) -> float | None:
     if short_s is not None and not (math.isfinite(short_s) and short_s > 0):
-        raise ValueError(f"short_s is {short_s!r}, expected a positive number of seconds or None")
+        raise InputError(f"short_s is {short_s!r}, expected a positive number of seconds or None")
     return None if short_s is None else float(short_s)
 
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import signals
 from tal_jax.data.clock import Grid
 
@@ -63,26 +64,26 @@ def open_backbone(name: str, **options: Any) -> Backbone:
       The backbone. Weights are checked, and loaded with the first window.
 
     Raises:
-      ValueError: if there is no such backbone or option, a value is invalid, or a package or
+      InputError: if there is no such backbone or option, a value is invalid, or a package or
         weights are missing.
     """
     if name not in _BACKBONES:
-        raise ValueError(f"backbone {name!r}; expected one of {', '.join(_BACKBONES)}")
+        raise InputError(f"backbone {name!r}; expected one of {', '.join(_BACKBONES)}")
     module, class_name = _BACKBONES[name]
     kind = getattr(importlib.import_module(module), class_name)
     known = [field.name for field in dataclasses.fields(kind)]
     required = [f.name for f in dataclasses.fields(kind) if f.default is dataclasses.MISSING]
     for key in options:
         if key not in known:
-            raise ValueError(f"backbone {name}: option {key!r}; expected {', '.join(known)}")
+            raise InputError(f"backbone {name}: option {key!r}; expected {', '.join(known)}")
     for key in required:
         if key not in options:
-            raise ValueError(f"backbone {name}: needs the option {key}")
+            raise InputError(f"backbone {name}: needs the option {key}")
     backbone = kind(**{key: _parse(name, key, value) for key, value in options.items()})
     try:
         grid_of(backbone)
     except ValueError as error:
-        raise ValueError(f"backbone {name}: {error}") from error
+        raise InputError(f"backbone {name}: {error}") from error
     return backbone
 
 
@@ -130,12 +131,12 @@ class Signal:
 
     def __post_init__(self) -> None:
         if len(self.channels) % 3 or len(set(self.channels)) < len(self.channels):
-            raise ValueError(
+            raise InputError(
                 f"backbone signal: channels {', '.join(self.channels)}; expected different ones "
                 "in triples (x, y, z of a sensor): choose them with channels=ax,ay,az"
             )
         if self.window < 2 or self.stride < 1:
-            raise ValueError(
+            raise InputError(
                 f"backbone signal: window={self.window} and stride={self.stride:g}; expected at "
                 "least 2 samples and 1"
             )
@@ -182,7 +183,7 @@ class Motion:
 
     def __post_init__(self) -> None:
         if self.window < 2:
-            raise ValueError(f"backbone motion: window={self.window}; expected at least 2 frames")
+            raise InputError(f"backbone motion: window={self.window}; expected at least 2 frames")
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """Computes the features `[N, 160]` of windows, uint8 `[N, window, H, W, 3]`."""
@@ -258,7 +259,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
     except (TypeError, ValueError, OverflowError):
         pass
     expected = "a whole number of frames above 0" if key == "window" else "a number above 0"
-    raise ValueError(f"backbone {name}: {key} is {value!r}, expected {expected}")
+    raise InputError(f"backbone {name}: {key} is {value!r}, expected {expected}")
 
 
 def with_channels(backbone: Any, names: Sequence[str]) -> Any:

@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import load_npy
@@ -96,7 +97,7 @@ def stream_features(
       beyond the recording, it repeats the first or last frame.
 
     Raises:
-      ValueError: if the recording cannot be read, or the backbone returns other shapes or values.
+      InputError: if the recording cannot be read, or the backbone returns other shapes or values.
     """
     yield from _open_source(path, backbone, batch).features()
 
@@ -122,7 +123,7 @@ def extract_file(
       The recording's entry in the manifest.
 
     Raises:
-      ValueError: as `stream_features` does.
+      InputError: as `stream_features` does.
       OSError: if the features cannot be written.
     """
     source = _open_source(path, backbone, batch)
@@ -158,7 +159,7 @@ class _Source:
             features = np.asarray(self.backbone(windows), np.float32)
             expected = (len(windows), self.backbone.dim)
             if features.shape != expected or not np.isfinite(features).all():
-                raise ValueError(
+                raise InputError(
                     f"{self.path}: the backbone {self.backbone.name} returned features of shape "
                     f"{list(features.shape)}, expected finite ones of {list(expected)}"
                 )
@@ -179,12 +180,12 @@ def _open_table(path: str | os.PathLike, backbone: Backbone, grid: Grid, batch: 
     table = tables.read_table(path)
     try:
         backbone = with_channels(backbone, table.names)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     channels = getattr(backbone, "channels", table.names)
     missing = [name for name in channels if name not in table.names]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path}: no column {missing[0]!r} among {', '.join(table.names)}; the features are "
             f"computed from {', '.join(channels)}"
         )
@@ -282,12 +283,12 @@ def extract_folder(
       The summary, including failed recordings.
 
     Raises:
-      ValueError: if there is no recording, two recordings have the same name, an input would be
+      InputError: if there is no recording, two recordings have the same name, an input would be
         overwritten, or the folder contains features of another backbone.
       OSError: if the folder cannot be written to.
     """
     if workers is not None and workers < 1:
-        raise ValueError(f"workers is {workers}, expected 1 or more")
+        raise InputError(f"workers is {workers}, expected 1 or more")
     output, report = Path(output), report or (lambda line: None)
     sources, notes = _find(list(paths), backbone.kind)
     targets, failed = _name(sources, output)
@@ -341,7 +342,7 @@ def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tu
         others += [p.name for p in visible if p not in of_kind]
     if not found:
         searched = ", ".join(map(str, paths)) or "nothing"
-        raise ValueError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")
+        raise InputError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")
     some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     notes = (f"{len(others)} other files are no {kind}s by their names: {some}",) if others else ()
     return list(dict.fromkeys(found)), notes
@@ -359,12 +360,12 @@ def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[
             failed.append((shown, f"{shown}: {error}"))
             continue
         if path.stem in named:
-            raise ValueError(
+            raise InputError(
                 f"{named[path.stem]} and {path}: two recordings of one name, expected different "
                 "ones; rename one, or use different outputs"
             )
         if target.resolve() in {other.resolve() for other in sources}:
-            raise ValueError(f"{target} would be overwritten; expected another output folder")
+            raise InputError(f"{target} would be overwritten; expected another output folder")
         named[path.stem] = path
     return named, failed
 
@@ -380,7 +381,7 @@ def _settle_channels(
     for path in sources:
         try:
             return _open_table(path, backbone, grid_of(backbone), batch=1).backbone
-        except ValueError:
+        except InputError:
             pass  # it is reported when it is extracted
     return backbone
 
@@ -394,7 +395,7 @@ def _begin(output: Path, backbone: Backbone, before: Manifest | None) -> Manifes
         check_same_backbone(before, manifest, str(output))
         manifest = dataclasses.replace(manifest, recordings=before.recordings)
     elif before is None and ((output / GRID_FILE).exists() or any(output.glob("*.npy"))):
-        raise ValueError(
+        raise InputError(
             f"{output}: contains features without a {MANIFEST_FILE}; expected a new folder, or one "
             "of this command"
         )
@@ -435,7 +436,7 @@ def _extract_all(
     try:
         import pebble
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             'extracting needs pebble; run pip install "tal_jax[video]" or "tal_jax[tables]"'
         ) from error
     context: Any = multiprocessing.get_context("spawn")
@@ -496,5 +497,5 @@ def _extract_job(index: int, path: Path, target: Path) -> Entry | str:
     except SystemExit:
         os._exit(1)
     except Exception as error:  # whatever is wrong with one recording, the others are extracted
-        kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
+        kind = "" if isinstance(error, InputError | OSError) else f"{type(error).__name__}: "
         return kind + " ".join(str(error).split())

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.lazy_features import load_npy
 
@@ -72,21 +73,21 @@ def read_table(path: str | os.PathLike) -> Table:
       The samples at their original times, not on a regular clock.
 
     Raises:
-      ValueError: if the file cannot be read, has no column of time or several, fewer than two
+      InputError: if the file cannot be read, has no column of time or several, fewer than two
         samples, a value that is no finite number, times that do not increase, or a gap (more than 3
         median steps and more than 0.5 s).
     """
     readers = {".csv": _read_csv, ".npy": _read_npy, ".parquet": _read_parquet}
     reader = readers.get(Path(path).suffix.lower())
     if reader is None:
-        raise ValueError(f"{path}: not a table; expected a name with {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: not a table; expected a name with {', '.join(SUFFIXES)}")
     columns = reader(path)
     time = _time_column(path, tuple(columns))
     names = tuple(name for name in columns if name != time)
     if not names:
-        raise ValueError(f"{path}: no columns beside {time!r}, expected at least one channel")
+        raise InputError(f"{path}: no columns beside {time!r}, expected at least one channel")
     if len(columns[time]) < 2:
-        raise ValueError(f"{path}: {len(columns[time])} samples, expected at least 2")
+        raise InputError(f"{path}: {len(columns[time])} samples, expected at least 2")
     times_s, start = _seconds(path, time, columns[time])
     values = np.stack([_numbers(path, name, columns[name]) for name in names], axis=1)
     _check_times(path, times_s)
@@ -106,14 +107,14 @@ def regular(table: Table, fps: float) -> np.ndarray:
       `[n, channels]` with all times within the recording; its duration is `n / fps` seconds.
 
     Raises:
-      ValueError: if `fps` is not a finite number above 0.
+      InputError: if `fps` is not a finite number above 0.
 
     >>> table = Table(np.array([0.0, 1.0]), np.array([[0.0], [4.0]]), ("x",), "0.0")
     >>> regular(table, 4.0).ravel().tolist()
     [0.0, 1.0, 2.0, 3.0, 4.0]
     """
     if not (np.isfinite(fps) and fps > 0):
-        raise ValueError(f"fps is {fps!r}, expected a finite number above 0")
+        raise InputError(f"fps is {fps!r}, expected a finite number above 0")
     # The tolerance keeps a last sample that is on the clock up to rounding.
     clock_s = np.arange(int(table.times_s[-1] * fps + 1e-6) + 1) / fps
     return np.stack([np.interp(clock_s, table.times_s, v) for v in table.values.T], axis=1)
@@ -145,16 +146,16 @@ def _read_fields(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         rows = [row for row in reader if row]
     except csv.Error as error:
-        raise ValueError(f"{path}: line {reader.line_num}: {error}") from error
+        raise InputError(f"{path}: line {reader.line_num}: {error}") from error
     if not rows:
-        raise ValueError(f"{path}: empty, expected a line of column names and samples")
+        raise InputError(f"{path}: empty, expected a line of column names and samples")
     header = [name.strip() for name in rows[0]]
     if all(_is_number(name) for name in header):
-        raise ValueError(f"{path}: the first line holds numbers, expected the columns' names")
+        raise InputError(f"{path}: the first line holds numbers, expected the columns' names")
     _check_unique(path, header)
     for number, row in enumerate(rows[1:], start=1):
         if len(row) != len(header):
-            raise ValueError(
+            raise InputError(
                 f"{path}: sample {number} has {len(row)} fields, the first line has {len(header)}"
             )
     fields = np.array(rows[1:], object).reshape(-1, len(header))
@@ -166,7 +167,7 @@ def _read_npy(path: str | os.PathLike) -> dict[str, np.ndarray]:
     if array.dtype.names is not None and array.ndim == 1:
         return {name: array[name] for name in array.dtype.names}
     if array.dtype.names is not None or array.ndim != 2 or array.shape[1] < 2:
-        raise ValueError(
+        raise InputError(
             f"{path}: shape {list(array.shape)}, expected named fields, or [samples, 1 + channels] "
             "with the time in seconds first"
         )
@@ -179,13 +180,13 @@ def _read_parquet(path: str | os.PathLike) -> dict[str, np.ndarray]:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             f'{path}: reading parquet needs pyarrow; run pip install "tal_jax[tables]"'
         ) from error
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
     except (OSError, pyarrow.ArrowException) as error:
-        raise ValueError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
     _check_unique(path, table.column_names)
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):
@@ -198,7 +199,7 @@ def _read_parquet(path: str | os.PathLike) -> dict[str, np.ndarray]:
 def _check_unique(path: str | os.PathLike, names: Sequence[str]) -> None:
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"{path}: two columns are named {twice[0]!r}")
+        raise InputError(f"{path}: two columns are named {twice[0]!r}")
 
 
 # --- columns ---
@@ -209,8 +210,8 @@ def _time_column(path: str | os.PathLike, names: Sequence[str]) -> str:
     if len(found) == 1:
         return found[0]
     if found:
-        raise ValueError(f"{path}: several columns of time, {', '.join(found)}; expected one")
-    raise ValueError(
+        raise InputError(f"{path}: several columns of time, {', '.join(found)}; expected one")
+    raise InputError(
         f"{path}: no column of time among {', '.join(names)}; expected a name such as time_s, "
         "timestamp_ms or time"
     )
@@ -241,7 +242,7 @@ def _seconds(path: str | os.PathLike, name: str, column: np.ndarray) -> tuple[np
         return (dates - dates[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9, start
     numbers, unit = _numbers(path, name, column), _unit_of(name)
     if unit == "" and abs(numbers[0]) > _LONGEST_SECONDS:
-        raise ValueError(
+        raise InputError(
             f"{path}: column {name!r} begins with {start}, too much for seconds; expected its "
             f"unit in its name: {name}_ms, {name}_us or {name}_ns"
         )
@@ -253,7 +254,7 @@ def _dates(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray
     if column.dtype.kind == "M":
         if np.isnat(column).any():
             sample = int(np.flatnonzero(np.isnat(column))[0]) + 1
-            raise ValueError(f"{path}: column {name!r}, sample {sample} is empty")
+            raise InputError(f"{path}: column {name!r}, sample {sample} is empty")
         return column.astype("datetime64[ns]")
     first = _date(column[0])
     if first is None:
@@ -261,7 +262,7 @@ def _dates(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray
     dates = []
     for sample, date in enumerate(map(_date, column), start=1):
         if date is None or (date.tzinfo is None) != (first.tzinfo is None):
-            raise ValueError(
+            raise InputError(
                 f"{path}: column {name!r}, sample {sample} is {column[sample - 1]!r}, expected a "
                 f"date with a time of day like the first, {column[0]}"
             )
@@ -282,19 +283,19 @@ def _date(value: object) -> datetime.datetime | None:
 def _numbers(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray:
     expected = "expected a finite number"
     if column.dtype.kind in "mM":
-        raise ValueError(f"{path}: column {name!r} holds dates, {expected} a sample")
+        raise InputError(f"{path}: column {name!r} holds dates, {expected} a sample")
     try:
         numbers = np.asarray(column, np.float64)
     except (TypeError, ValueError) as error:
         sample = next((n for n, value in enumerate(column) if not _is_number(value)), 0)
-        raise ValueError(
+        raise InputError(
             f"{path}: column {name!r}, sample {sample + 1} is {column[sample]!r}, {expected}"
         ) from error
     if numbers.ndim != 1:
-        raise ValueError(f"{path}: column {name!r} holds arrays, {expected} a sample")
+        raise InputError(f"{path}: column {name!r} holds arrays, {expected} a sample")
     bad = np.flatnonzero(~np.isfinite(numbers))
     if len(bad):
-        raise ValueError(
+        raise InputError(
             f"{path}: column {name!r}, sample {bad[0] + 1} is {column[bad[0]]}, {expected}"
         )
     return numbers
@@ -314,7 +315,7 @@ def _check_times(path: str | os.PathLike, times_s: np.ndarray) -> None:
     if len(back):
         n = int(back[0])
         how = "does not increase" if steps[n] == 0 else f"decreases by {-steps[n]:g} s"
-        raise ValueError(
+        raise InputError(
             f"{path}: the time {how} at sample {n + 2}, {times_s[n]:.3f} s after the first; "
             "expected increasing times"
         )
@@ -322,7 +323,7 @@ def _check_times(path: str | os.PathLike, times_s: np.ndarray) -> None:
     gaps = np.flatnonzero((steps > _GAP_STEPS * usual) & (steps > _GAP_S))
     if len(gaps):
         n = int(gaps[0])
-        raise ValueError(
+        raise InputError(
             f"{path}: no samples for {steps[n]:.3f} s from {times_s[n]:.3f} s on, where the median "
             f"step is {usual:.4g} s ({len(gaps)} such gaps); expected none, cut the recording there"
         )

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.extraction.backbones import VIDEO, hash_files, options_of
 
@@ -44,12 +45,12 @@ class Transformers:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(Path(self.path).expanduser().absolute()))
         if not (Path(self.path) / "config.json").is_file():
-            raise ValueError(f"{self.path}: no config.json; expected the folder of a saved model")
+            raise InputError(f"{self.path}: no config.json; expected the folder of a saved model")
         if self.window is None:
             frames = getattr(self._config, "num_frames", None)
             frames = frames or getattr(self._config, "frames_per_clip", None)
             if frames is None:
-                raise ValueError(f"{self.path}: no video model, its config has no number of frames")
+                raise InputError(f"{self.path}: no video model, its config has no number of frames")
             object.__setattr__(self, "window", int(frames))
         _ = self.version, self.dim, self.size, self._pixels
 
@@ -59,7 +60,7 @@ class Transformers:
         folder = Path(self.path)
         weights = sorted(folder.glob("*.safetensors"))
         if not weights:
-            raise ValueError(f"{folder}: no weights, expected *.safetensors")
+            raise InputError(f"{folder}: no weights, expected *.safetensors")
         settings = [folder / "config.json", self._processor]
         return f"{self._config.model_type} {hash_files([*settings, *weights])}"
 
@@ -95,7 +96,7 @@ class Transformers:
         try:
             from transformers import AutoConfig  # pyright: ignore[reportAttributeAccessIssue]
         except ImportError as error:
-            raise ValueError(
+            raise InputError(
                 'backbone transformers: not installed; run pip install "tal_jax[transformers]"'
             ) from error
         try:
@@ -104,9 +105,9 @@ class Transformers:
             )
         except (OSError, ValueError, KeyError) as error:
             reason = str(error).splitlines()[0]
-            raise ValueError(f"{self.path}: no readable model ({reason})") from error
+            raise InputError(f"{self.path}: no readable model ({reason})") from error
         if not hasattr(config, "hidden_size"):
-            raise ValueError(
+            raise InputError(
                 f"{self.path}: a {config.model_type} model; expected one of videos alone"
             )
         return config
@@ -125,7 +126,7 @@ class Transformers:
         known = inspect.signature(model.forward).parameters
         name = next((n for n in ("pixel_values_videos", "pixel_values") if n in known), None)
         if name is None:
-            raise ValueError(
+            raise InputError(
                 f"{self.path}: a {self._config.model_type} model has no argument of videos"
             )
         # The predictor of V-JEPA is only for training.
@@ -136,7 +137,7 @@ class Transformers:
         for name in _PROCESSORS:
             if (Path(self.path) / name).is_file():
                 return Path(self.path) / name
-        raise ValueError(
+        raise InputError(
             f"{self.path}: no {_PROCESSORS[1]}, expected it for the normalisation of pixels"
         )
 
@@ -151,7 +152,7 @@ class Transformers:
             try:
                 mean, deviation = np.array(settings["image_mean"]), np.array(settings["image_std"])
             except KeyError as error:
-                raise ValueError(f"{self._processor}: no {error}, expected it") from error
+                raise InputError(f"{self._processor}: no {error}, expected it") from error
         return (
             np.broadcast_to(scale / deviation, 3).astype(np.float32),
             np.broadcast_to((shift - mean) / deviation, 3).astype(np.float32),

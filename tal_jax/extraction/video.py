@@ -21,6 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tal_jax._errors import InputError
+
 if TYPE_CHECKING:
     import av.container
     import av.stream
@@ -66,16 +68,16 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     """Reads the properties of a video from the times of all frames, decoding only the first one.
 
     Raises:
-      ValueError: if PyAV is not installed, or the file is missing, not a video, has only sound or
+      InputError: if PyAV is not installed, or the file is missing, not a video, has only sound or
         no frames, is truncated, or has no times.
     """
     with _open(path) as (container, stream):
         try:
             frame = next(container.decode(stream), None)
         except _av().FFmpegError as error:
-            raise ValueError(f"{path}: its first frame is broken ({_reason(error)})") from error
+            raise InputError(f"{path}: its first frame is broken ({_reason(error)})") from error
         if frame is None:
-            raise ValueError(f"{path}: a video without frames")
+            raise InputError(f"{path}: a video without frames")
         turns = _quarter_turns(frame)
         height, width = (frame.width, frame.height)[:: 1 if turns % 2 else -1]
         codec = stream.codec_context.name
@@ -104,7 +106,7 @@ def read_frames(
       frame is on screen.
 
     Raises:
-      ValueError: as `probe` does, and at the time at which the video is broken or truncated, or its
+      InputError: as `probe` does, and at the time at which the video is broken or truncated, or its
         times decrease.
     """
     with _open(path) as (container, stream):
@@ -133,19 +135,19 @@ def _shown_frames(
         try:
             frame = next(decoded, None)
         except _av().FFmpegError as error:
-            raise ValueError(
+            raise InputError(
                 f"{path}: broken{place or ' from the start'} ({_reason(error)})"
             ) from error
         if frame is None:
             break
         if frame.pts is None:
-            raise ValueError(f"{path}: a frame without presentation time{place}")
+            raise InputError(f"{path}: a frame without presentation time{place}")
         if extent.count and frame.pts < extent.last:
-            raise ValueError(f"{path}: presentation times decrease{place}")
+            raise InputError(f"{path}: presentation times decrease{place}")
         extent.add(frame.pts, frame.duration or 0)
         yield frame, float((frame.pts - extent.first) * _tick(stream) - rounding)
     if not extent.count:
-        raise ValueError(f"{path}: a video without frames")
+        raise InputError(f"{path}: a video without frames")
     _check_end(path, container, {stream: extent})
 
 
@@ -203,18 +205,18 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
                         extents[packet.stream].add(start, packet.duration or 0)
         except _av().FFmpegError as error:
             reached_s = float((extent.end - extent.first) * tick)
-            raise ValueError(
+            raise InputError(
                 f"{path}: broken after {reached_s:.3f} s ({_reason(error)})"
             ) from error
         if not extent.count:
             what = "presentation times, such as a raw stream" if untimed else "frames"
-            raise ValueError(f"{path}: a video without {what}; expected such as .mp4 or .mkv")
+            raise InputError(f"{path}: a video without {what}; expected such as .mp4 or .mkv")
         _check_end(path, container, extents, cut=cut)
     step = Fraction(extent.last - extent.first, max(extent.count - 1, 1))
     # Without a duration of its own, the last frame gets the mean of the others.
     ticks = extent.end - extent.first + (step if extent.end == extent.last else 0)
     if ticks <= 0 or (extent.count > 1 and step == 0):
-        raise ValueError(
+        raise InputError(
             f"{path}: its {extent.count} frames are shown at one instant, expected a rate above 0"
         )
     return extent.count, float(ticks * tick)
@@ -240,7 +242,7 @@ def _check_end(
         promises_s.append(container.duration / 1e6)
     if cut or max(promises_s, default=0.0) > max(ends_s) + _TOLERATED_S:
         promised = f", of {max(promises_s):.3f} s in its header" if promises_s else ""
-        raise ValueError(f"{path}: cut short, it ends after {max(ends_s):.3f} s{promised}")
+        raise InputError(f"{path}: cut short, it ends after {max(ends_s):.3f} s{promised}")
 
 
 # --- PyAV ---
@@ -261,14 +263,14 @@ def _open(
         container = av.open(os.path.abspath(path))
     except (av.FFmpegError, OSError) as error:
         expected = "expected a whole video file"
-        raise ValueError(f"cannot read {path}: {_reason(error)}; {expected}") from error
+        raise InputError(f"cannot read {path}: {_reason(error)}; {expected}") from error
     with container:
         # For FFmpeg, the cover picture in a music file is a video stream.
         cover = av.stream.Disposition.attached_pic
         videos = [s for s in container.streams.video if not s.disposition & cover]
         if not videos:
             found = "only sound" if container.streams.audio else "neither pictures nor sound"
-            raise ValueError(f"{path}: no video in it, {found}")
+            raise InputError(f"{path}: no video in it, {found}")
         videos[0].thread_type = "AUTO"
         yield container, videos[0]
 
@@ -278,7 +280,7 @@ def _av() -> types.ModuleType:
     try:
         import av
     except ImportError as error:
-        raise ValueError('reading videos needs PyAV; run pip install "tal_jax[video]"') from error
+        raise InputError('reading videos needs PyAV; run pip install "tal_jax[video]"') from error
     return av
 
 

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.extraction.backbones import VIDEO, hash_files, options_of
 
 # Windows per forward pass; the last batch is padded, to compile only once.
@@ -47,7 +48,7 @@ class VideoPrism:
     def __post_init__(self) -> None:
         object.__setattr__(self, "path", str(Path(self.path).expanduser().absolute()))
         if not Path(self.path).is_file():
-            raise ValueError(f"{self.path}: no such file, expected VideoPrism's weights (.npz)")
+            raise InputError(f"{self.path}: no such file, expected VideoPrism's weights (.npz)")
         if self.window is None:
             object.__setattr__(self, "window", int(self._network.pos_emb_shape[0]))
         _ = self.version, self.dim
@@ -77,7 +78,7 @@ class VideoPrism:
         try:
             return vp.get_model(self.model)
         except (KeyError, ValueError) as error:
-            raise ValueError(
+            raise InputError(
                 f"backbone videoprism: no model {self.model!r}; expected a name such as "
                 "videoprism_public_v1_base"
             ) from error
@@ -101,7 +102,7 @@ def _package() -> Any:
     try:
         from videoprism import models  # pyright: ignore[reportAttributeAccessIssue]
     except ImportError as error:
-        raise ValueError(
+        raise InputError(
             "backbone videoprism: the package is not installed; see "
             "https://github.com/google-deepmind/videoprism"
         ) from error

@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
@@ -69,7 +70,7 @@ def read_labels(
       tiers: names of ELAN's tiers to read; all by default.
 
     Raises:
-      ValueError: if the file cannot be read, is of no known kind, or is refused by its reader.
+      InputError: if the file cannot be read, is of no known kind, or is refused by its reader.
     """
     path = Path(path)
     folder = path.parent if recordings is None else Path(recordings)
@@ -88,7 +89,7 @@ def read_labels(
     elif suffix == ".json":
         labels = _read_json(path, rate, subset)
     else:
-        raise ValueError(f"{path}: unknown suffix, expected .json, .csv, .eaf or .txt")
+        raise InputError(f"{path}: unknown suffix, expected .json, .csv, .eaf or .txt")
     return _with_media(labels, folder)
 
 
@@ -96,7 +97,7 @@ def merge_labels(parts: Sequence[Annotations]) -> Annotations:
     """Merges the recordings of several files.
 
     Raises:
-      ValueError: if two of them have a recording of the same name, or some but not all are
+      InputError: if two of them have a recording of the same name, or some but not all are
         detections.
     """
     first = parts[0]
@@ -107,13 +108,13 @@ def merge_labels(parts: Sequence[Annotations]) -> Annotations:
     for part in parts:
         for name, recording in part.recordings.items():
             if name in recordings:
-                raise ValueError(
+                raise InputError(
                     f"{name!r} is in {sources[name]} and in {part.source}, expected every "
                     "recording once"
                 )
             recordings[name], sources[name] = recording, part.source
     if len({part.detections for part in parts}) > 1:
-        raise ValueError("both detections and labels, expected files of one kind")
+        raise InputError("both detections and labels, expected files of one kind")
     source = f"{first.source} and {len(parts) - 1} more"
     notes = [note for part in parts for note in part.notes]
     if any(part.point_distribution is not None for part in parts):
@@ -153,14 +154,14 @@ def write_labels(
       What was left out or changed, a line each.
 
     Raises:
-      ValueError: if the kind is unknown, cannot hold several recordings or a label, the file has
+      InputError: if the kind is unknown, cannot hold several recordings or a label, the file has
         the name of a video, or files in a folder must not be replaced; nothing is written.
       OSError: if a file cannot be written.
     """
     path = Path(path)
     kind = kind or kind_of(path)
     if kind not in KINDS:
-        raise ValueError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
+        raise InputError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
     refuse_videos(path)
     folder = path.parent if recordings is None else Path(recordings)
     _check_rate(frame_rate)
@@ -185,14 +186,14 @@ def write_labels(
 def refuse_videos(path: str | os.PathLike) -> None:
     """Raises a ValueError for a path with the suffix of a video, where labels are to be written."""
     if has_video_suffix(path):
-        raise ValueError(f"{path}: the name of a video, expected that of a file of labels")
+        raise InputError(f"{path}: the name of a video, expected that of a file of labels")
 
 
 def kind_of(path: str | os.PathLike) -> str:
     """Returns the kind of a file's suffix.
 
     Raises:
-      ValueError: if there is none.
+      InputError: if there is none.
 
     >>> kind_of("clip.eaf")
     'elan'
@@ -200,7 +201,7 @@ def kind_of(path: str | os.PathLike) -> str:
     for kind, suffix in _SUFFIXES.items():
         if Path(path).suffix.lower() == suffix:
             return kind
-    raise ValueError(
+    raise InputError(
         f"{path}: unknown suffix, expected .json, .csv, .eaf or .txt, or a kind: {', '.join(KINDS)}"
     )
 
@@ -209,14 +210,14 @@ def labels_to_results(labels: Annotations) -> dict[str, Any]:
     """Returns detections as `{recording: [{label, score, segment}]}`.
 
     Raises:
-      ValueError: if an instance has no segment.
+      InputError: if an instance has no segment.
     """
     results = {}
     for name, recording in labels.recordings.items():
         results[name] = []
         for one in recording.instances:
             if one.start_s is None:
-                raise ValueError(
+                raise InputError(
                     f"{labels.source}: {name}: detection of {one.label!r} without a segment"
                 )
             segment = [one.start_s, one.end_s]
@@ -252,13 +253,13 @@ def _read_json(path: Path, rate: label_studio.FrameRate, subset: str) -> Annotat
         if any(key.startswith("_via_") for key in values) or any(
             isinstance(entry, Mapping) and "regions" in entry for entry in values.values()
         ):
-            raise ValueError(
+            raise InputError(
                 f"{path}: a project of VIA 2, which is for images; expected one of VIA 3's video "
                 "annotator"
             )
     if label_studio.is_tasks(values):
         return label_studio.read_label_studio(values, path, frame_rate=rate, subset=subset)
-    raise ValueError(
+    raise InputError(
         f"{path}: no known labels, expected ActivityNet's json ('database' or 'results'), "
         "Label Studio's list of tasks, or a project of VIA 3"
     )
@@ -285,7 +286,7 @@ def _write_each(
     elif len(labels.recordings) == 1:
         paths = dict.fromkeys(labels.recordings, path)
     else:
-        raise ValueError(
+        raise InputError(
             f"{path}: {len(labels.recordings)} recordings, but {kind} holds one per file; expected "
             "a folder to write into"
         )
@@ -317,12 +318,12 @@ def _content(path: Path, labels: Annotations, name: str, kind: str, folder: Path
 
 def _check_rate(frame_rate: float | None) -> None:
     if frame_rate is not None and not 0 < frame_rate < math.inf:
-        raise ValueError(f"frame rate {frame_rate}, expected frames per second above 0")
+        raise InputError(f"frame rate {frame_rate}, expected frames per second above 0")
 
 
 def _file_name(name: str, suffix: str) -> str:
     if not name or set(name) & set("/\\\0:"):
-        raise ValueError(f"recording name {name!r}: expected a file's name without a folder")
+        raise InputError(f"recording name {name!r}: expected a file's name without a folder")
     return name + suffix
 
 

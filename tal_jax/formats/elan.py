@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
 
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.data.files import to_number
 from tal_jax.extraction.video import has_video_suffix
@@ -42,16 +43,16 @@ def read_elan(
       subset: of the recording, where the file has none.
 
     Raises:
-      ValueError: if the file cannot be read, is not ELAN's, has a DOCTYPE, lacks one of the tiers,
+      InputError: if the file cannot be read, is not ELAN's, has a DOCTYPE, lacks one of the tiers,
         or a time in it is no number.
     """
     root = _parse(path)
     if root.tag != "ANNOTATION_DOCUMENT":
-        raise ValueError(f"{path}: <{root.tag}>, expected ELAN's <ANNOTATION_DOCUMENT>")
+        raise InputError(f"{path}: <{root.tag}>, expected ELAN's <ANNOTATION_DOCUMENT>")
     names = [tier.get("TIER_ID", "") for tier in root.iter("TIER")]
     missing = [name for name in tiers if name not in names]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path}: no tier {missing[0]!r}, expected one of {', '.join(map(repr, names))}"
         )
     times = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
@@ -98,7 +99,7 @@ def to_elan(
       media: its video or sound, which ELAN opens.
 
     Raises:
-      ValueError: if a label contains a character that XML does not allow.
+      InputError: if a label contains a character that XML does not allow.
     """
     root = ElementTree.Element(
         "ANNOTATION_DOCUMENT",
@@ -148,7 +149,7 @@ def to_elan(
     try:
         _parse_bytes(content)
     except ElementTree.ParseError as error:
-        raise ValueError(
+        raise InputError(
             f"{path}: {name}: a name or a label contains a character that XML does not allow"
         ) from error
     return content + _mark(content)
@@ -285,9 +286,9 @@ def _parse(path: str | os.PathLike) -> ElementTree.Element:
         return _parse_bytes(Path(path).read_bytes())
     except (OSError, ElementTree.ParseError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ValueError(f"cannot read {path}: {reason}; expected ELAN's XML") from error
+        raise InputError(f"cannot read {path}: {reason}; expected ELAN's XML") from error
     except _Doctype:
-        raise ValueError(
+        raise InputError(
             f"{path}: has a DOCTYPE, which ELAN's files do not have and which can be harmful"
         ) from None
 

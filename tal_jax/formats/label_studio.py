@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.formats.labels import (
@@ -98,21 +99,21 @@ def read_label_studio(
       subset: of recordings whose task has none.
 
     Raises:
-      ValueError: if a part is missing, a time is no number, or a required frame rate is unknown.
+      InputError: if a part is missing, a time is no number, or a required frame rate is unknown.
     """
     source, recordings, joined = str(path), {}, 0
     several = predictions = others = 0
     for index, content in enumerate(values if isinstance(values, list) else [values]):
         where = f"{source}: task {content.get('id', index + 1)}"
         if not {"annotations", "completions", "predictions"} & set(content):
-            raise ValueError(
+            raise InputError(
                 f"{where}: no 'annotations', expected Label Studio's export JSON, not JSON-MIN"
             )
         task = files.convert(content, _Task, where)
         data = files.convert(task.data, _Data, where, strict=False)
         name = _name(task.data, "file_upload" in content, where)
         if name in recordings:
-            raise ValueError(f"{where}: {name!r} once more, expected one task per recording")
+            raise InputError(f"{where}: {name!r} once more, expected one task per recording")
         done = [
             one
             for one in (*(task.annotations or ()), *(task.completions or ()))
@@ -217,15 +218,15 @@ def _spans(content: Mapping[str, Any], kind: str, rate: float | None, source: st
     if kind != "timelinelabels":
         value = files.convert(content, _Seconds, source, strict=False)
         if value.end > _LONGEST_S:
-            raise ValueError(
+            raise InputError(
                 f"{source}: a label ends at {value.end:g}, expected seconds since the start"
             )
         labels = getattr(value, kind)
         if labels is None:
-            raise ValueError(f"{source}: missing key {kind!r}")
+            raise InputError(f"{source}: missing key {kind!r}")
         return [(str(label), value.start, value.end) for label in labels]
     if rate is None:
-        raise ValueError(
+        raise InputError(
             f"{source}: frames without a frame rate to convert them to seconds, expected --fps or "
             "the video in the folder of the file"
         )
@@ -245,7 +246,7 @@ def _name(data: Mapping[str, Any], is_upload: bool, source: str) -> str:
     known = ("video", "video_url", "audio", "csv", "ts", "timeseries")
     texts = [data[key] for key in (*known, *data) if isinstance(data.get(key), str)]
     if not texts:
-        raise ValueError(f"{source}: no address of a recording in its data")
+        raise InputError(f"{source}: no address of a recording in its data")
     parts = urlsplit(texts[0])
     local = parse_qs(parts.query).get("d")
     name = recording_name(local[0] if local else unquote(parts.path))

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, classes_of
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.extraction import tables, video
@@ -58,7 +59,7 @@ def instances_of(
       The instances, and the number of points that went into segments.
 
     Raises:
-      ValueError: if a span begins before 0 or ends before it begins, or a label is empty.
+      InputError: if a span begins before 0 or ends before it begins, or a label is empty.
 
     >>> instances, joined = instances_of(
     ...     [("jump", 1.0, 2.5), ("jump", 1.25, 1.25), ("jump", 9.0, 9.0)], "a.txt"
@@ -69,12 +70,12 @@ def instances_of(
     segments, clicks = [], []
     for label, start_s, end_s in spans:
         if not 0 <= start_s <= end_s:
-            raise ValueError(
+            raise InputError(
                 f"{source}: {label!r} is from {start_s!r} to {end_s!r} s, expected 0 <= start and "
                 "start <= end"
             )
         if not label:
-            raise ValueError(f"{source}: the label at {start_s:g} s is empty, expected a class")
+            raise InputError(f"{source}: the label at {start_s:g} s is empty, expected a class")
         if start_s < end_s:
             segments.append(Instance(label, start_s, end_s))
         else:

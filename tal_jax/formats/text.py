@@ -20,6 +20,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.formats.labels import collect, instances_of, losses, spans_of
@@ -45,7 +46,7 @@ def read_csv_labels(path: str | os.PathLike, *, subset: str) -> Annotations:
       subset: of recordings where the table has none.
 
     Raises:
-      ValueError: if the file cannot be read, a column is missing, it counts in frames, a time is no
+      InputError: if the file cannot be read, a column is missing, it counts in frames, a time is no
         number, or lines of one recording contradict each other.
     """
     rows, columns = files.read_csv(path, ()), _find_columns(path)
@@ -56,10 +57,10 @@ def read_csv_labels(path: str | os.PathLike, *, subset: str) -> Annotations:
         values = {key: row[name].strip() for key, name in columns.items()}
         name = values["recording"]
         if not name:
-            raise ValueError(f"{source}: no name of a recording")
+            raise InputError(f"{source}: no name of a recording")
         found = (values.get("subset") or subset, _number(values, "duration_s", source))
         if details.setdefault(name, found) != found:
-            raise ValueError(f"{source}: {name}: another subset or duration than further up")
+            raise InputError(f"{source}: {name}: another subset or duration than further up")
         instances.setdefault(name, [])
         if values["label"]:
             instances[name].append(_instance(values, source))
@@ -93,7 +94,7 @@ def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> An
       subset: of the recording.
 
     Raises:
-      ValueError: if the file cannot be read, or a line has another form.
+      InputError: if the file cannot be read, or a line has another form.
     """
     spans = []
     for line, text in enumerate(files.read_text(path).splitlines(), start=1):
@@ -103,7 +104,7 @@ def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> An
             continue
         fields = text.split("\t", 2)
         if len(fields) < 3:
-            raise ValueError(f"{source} is {text!r}, expected start, end and label between tabs")
+            raise InputError(f"{source} is {text!r}, expected start, end and label between tabs")
         start_s, end_s = (files.to_number(field, f"{source}: time") for field in fields[:2])
         spans.append((fields[2].strip(), start_s, end_s))
     instances, joined = instances_of(spans, str(path))
@@ -119,12 +120,12 @@ def to_audacity(path: str | os.PathLike, recording: RecordingAnnotation) -> byte
       recording: its annotation.
 
     Raises:
-      ValueError: if a label has a line break in it.
+      InputError: if a label has a line break in it.
     """
     lines = []
     for span in spans_of(recording.instances, per_second=_MICROSECONDS):
         if len(span.label.splitlines()) != 1:
-            raise ValueError(
+            raise InputError(
                 f"{path}: label {span.label!r} has a line break, expected one line in Audacity"
             )
         times = (
@@ -143,7 +144,7 @@ def is_label_track(text: str) -> bool:
 def _find_columns(path: str | os.PathLike) -> dict[str, str]:
     header = next(csv.reader(io.StringIO(files.read_text(path))), [])
     if {"class", "video_id", "point"} <= set(header):
-        raise ValueError(
+        raise InputError(
             f"{path}: a table of points in frames, which `tal-jax points convert` reads; expected "
             "columns in seconds"
         )
@@ -155,7 +156,7 @@ def _find_columns(path: str | os.PathLike) -> dict[str, str]:
             columns[key] = known[spelled]
     for key in ("recording", "label"):
         if key not in columns:
-            raise ValueError(
+            raise InputError(
                 f"{path}: no column {key!r}, expected a first line like "
                 "recording,label,start_s,end_s,point_s"
             )
@@ -168,7 +169,7 @@ def _instance(values: Mapping[str, str], source: str) -> Instance:
     )
     score = files.to_number(values["score"], f"{source}: score") if "score" in values else None
     if (start_s is None) != (end_s is None):
-        raise ValueError(f"{source}: a start without an end or the reverse, expected both or none")
+        raise InputError(f"{source}: a start without an end or the reverse, expected both or none")
     if start_s is not None and start_s == end_s and point_s is None:
         start_s, end_s, point_s = None, None, start_s
     return Instance(values["label"], start_s, end_s, point_s, score)

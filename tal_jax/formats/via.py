@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.extraction.video import has_video_suffix
@@ -67,14 +68,14 @@ def read_via(values: Any, path: str | os.PathLike, *, subset: str) -> Annotation
       subset: of the recordings.
 
     Raises:
-      ValueError: if a part is missing or a time is no number.
+      InputError: if a part is missing or a time is no number.
     """
     source = str(path)
     project = files.convert(values, _Project, source)
     attributes = files.convert_each(project.attribute, _Attribute, f"{source}: attribute")
     temporal = [key for key, one in attributes.items() if one.anchor_id in (_SEGMENT, _MARKER)]
     if not temporal:
-        raise ValueError(f"{source}: no attribute of temporal segments, expected one for the class")
+        raise InputError(f"{source}: no attribute of temporal segments, expected one for the class")
     attribute = attributes[temporal[0]]
     names = _names(project, source)
     spans: dict[str, list[tuple[str, float, float]]] = {name: [] for name in names.values()}
@@ -88,7 +89,7 @@ def read_via(values: Any, path: str | os.PathLike, *, subset: str) -> Annotation
         unlabelled += not labels
         name = names.get(str(one.vid))
         if name is None:
-            raise ValueError(f"{where}: {key}: no view {one.vid!r}, expected one of its file")
+            raise InputError(f"{where}: {key}: no view {one.vid!r}, expected one of its file")
         spans[name] += [(label, one.z[0], one.z[-1]) for label in labels]
     recordings, joined = {}, 0
     for name, found in spans.items():
@@ -182,7 +183,7 @@ def _names(project: _Project, source: str) -> dict[str, str]:
         if len(view.fid_list) == 1 and str(view.fid_list[0]) in media:
             names[key] = recording_name(media[str(view.fid_list[0])].fname)
     if len(set(names.values())) < len(names):
-        raise ValueError(f"{source}: two files of one name, expected different recordings")
+        raise InputError(f"{source}: two files of one name, expected different recordings")
     return names
 
 

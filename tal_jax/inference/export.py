@@ -23,6 +23,7 @@ import ml_collections
 import numpy as np
 
 from tal_jax import methods
+from tal_jax._errors import InputError
 from tal_jax.data import files, packing
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
@@ -63,7 +64,7 @@ def write_export(
       The card.
 
     Raises:
-      ValueError: if a package is missing.
+      InputError: if a package is missing.
       OSError: if a file cannot be written.
     """
     check_installed()
@@ -103,24 +104,24 @@ def open_export(folder: str | Path) -> Network:
     A recording is read at once, however long it is.
 
     Raises:
-      ValueError: if a file is missing, does not match the card, or a package is missing.
+      InputError: if a file is missing, does not match the card, or a package is missing.
     """
     check_installed()
     folder = Path(folder)
     card = files.read_json(folder / CARD_FILE)
     if not isinstance(card, dict) or not _READ_KEYS <= card.keys():
-        raise ValueError(f"{folder / CARD_FILE}: no card of an exported network")
+        raise InputError(f"{folder / CARD_FILE}: no card of an exported network")
     if card.get("version") != _VERSION:
-        raise ValueError(
+        raise InputError(
             f"{folder / CARD_FILE}: version {card.get('version')!r}, expected {_VERSION}; export "
             "the run again with this version of tal_jax"
         )
     try:
         serialized = (folder / MODEL_FILE).read_bytes()
     except OSError as error:
-        raise ValueError(f"cannot read {folder / MODEL_FILE}: {error.strerror}") from error
+        raise InputError(f"cannot read {folder / MODEL_FILE}: {error.strerror}") from error
     if hashlib.sha256(serialized).hexdigest() != card["sha256"][MODEL_FILE]:
-        raise ValueError(
+        raise InputError(
             f"{folder / MODEL_FILE}: not the file that {CARD_FILE} describes; export the run again"
         )
     classes, manifest = tuple(card["classes"]), card["manifest"]
@@ -193,8 +194,8 @@ def _by_path(params: Any) -> dict[str, np.ndarray]:
 
 
 def check_installed() -> None:
-    """Raises a ValueError where a package that exports need is missing."""
+    """Raises an InputError where a package that exports need is missing."""
     try:
         import flatbuffers  # noqa: F401
     except ImportError as error:
-        raise ValueError('exported networks need pip install "tal_jax[export]"') from error
+        raise InputError('exported networks need pip install "tal_jax[export]"') from error

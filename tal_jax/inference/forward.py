@@ -82,7 +82,7 @@ def predict_recordings(
       lengthen: add a second pass over a timeline on which short detections are lengthened.
 
     Raises:
-      ValueError: if features are bad or of another D than the networks were trained on.
+      InputError: if features are bad or of another D than the networks were trained on.
     """
     for recording in recordings:
         check_recording(recording, dim=fitted.dim)
@@ -315,7 +315,7 @@ def forward_windows(
       Those of `forward` for the whole recording, on the host.
 
     Raises:
-      ValueError: if features hold NaN or infinity.
+      InputError: if features hold NaN or infinity.
     """
     logits = methods.method_of(config).sliding_logits(model, config, params, windows)
     length = len(windows.features)

@@ -24,7 +24,7 @@ def predict(fitted: Fitted, recordings: Sequence[Recording]) -> Results:
       For each recording its detections `{label, score, segment}`, best first, times in seconds.
 
     Raises:
-      ValueError: if features are bad or of another D than the networks were trained on.
+      InputError: if features are bad or of another D than the networks were trained on.
     """
     predictions = predict_mean(fitted, recordings)
     return localize.localize_in_processes(predictions, fitted.config.localization, fitted.classes)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tal_jax import extraction
+from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles, load_npy, open_features
 from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
@@ -89,18 +90,18 @@ def predict_file(
       progress: called with the number of snippets done, and of all.
 
     Raises:
-      ValueError: if the file cannot be read, its features are not those of the network, they are
+      InputError: if the file cannot be read, its features are not those of the network, they are
         made by another backbone or on another clock, naming what differs, or there are options for
         a file that holds features already.
     """
     path = Path(path)
     if not path.is_file():
-        raise ValueError(f"{path}: no such file, expected a video, a table or features")
+        raise InputError(f"{path}: no such file, expected a video, a table or features")
     media = signals = None
     with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
         if _holds_features(path, network):
             if options:
-                raise ValueError(
+                raise InputError(
                     f"{path} holds features already; expected no setting of a backbone, "
                     f"got {', '.join(options)}"
                 )
@@ -165,7 +166,7 @@ def _open_features(path: Path, network: Network) -> Recording:
         for name, value in grid.to_dict().items():
             wanted = getattr(network.grid, name)
             if value != wanted:
-                raise ValueError(
+                raise InputError(
                     f"{path}: {name} is {value:g} in the {GRID_FILE} beside it; expected "
                     f"{wanted:g}, which the network in {network.source} was trained on"
                 )
@@ -193,7 +194,7 @@ def _describe(
     """Describes a video or a table as the training recordings were."""
     wanted = network.manifest
     if wanted is None:
-        raise ValueError(
+        raise InputError(
             f"{path}: the network in {network.source} was trained on features without a "
             f"manifest.json, so that the backbone is unknown; expected an .npy "
             f"file [T, {network.dim}] of such features"
@@ -201,7 +202,7 @@ def _describe(
     backbone = extraction.open_backbone(wanted.backbone, **{**wanted.options, **options})
     is_video = extraction.is_video(path)
     if is_video != (backbone.kind == "video"):
-        raise ValueError(
+        raise InputError(
             f"{path}: {'a video' if is_video else 'no video'}; the network in {network.source} "
             f"was trained on {backbone.kind}s, described by {wanted.backbone!r}"
         )

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.files import write_bytes
 from tal_jax.data.predictions import RecordingPredictions, Results
-from tal_jax.data.raw_annotations import RawRecording
 from tal_jax.report.pages import fill_template, pack_curves
 from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import (
@@ -93,8 +93,8 @@ def _report_data(work: Work) -> dict[str, Any]:
 
 
 def _first(
-    kind: str, recordings: Mapping[str, RawRecording], notes: list[str]
-) -> Mapping[str, RawRecording]:
+    kind: str, recordings: Mapping[str, RecordingAnnotation], notes: list[str]
+) -> Mapping[str, RecordingAnnotation]:
     left_out = len(recordings) - _MOST_RECORDINGS
     if left_out > 0:
         notes.append(f"{left_out:,} of {len(recordings):,} {kind} recordings, the last ones")
@@ -114,7 +114,7 @@ def _instances(work: Work) -> list[tuple[int, float | None]]:
     ]
 
 
-def _threshold(results: Sequence[Results], recordings: Mapping[str, RawRecording]) -> float:
+def _threshold(results: Sequence[Results], recordings: Mapping[str, RecordingAnnotation]) -> float:
     """The initial value of the page's slider, rounded down as the page's scores are rounded."""
     if not results:
         return 0.0
@@ -124,7 +124,7 @@ def _threshold(results: Sequence[Results], recordings: Mapping[str, RawRecording
 
 def _recording(
     name: str,
-    recording: RawRecording,
+    recording: RecordingAnnotation,
     results: Sequence[Results],
     index: Mapping[str, int],
     most: int,
@@ -168,7 +168,7 @@ def _note_left_out(
 
 def _pack_curves(
     scores: Mapping[str, RecordingPredictions],
-    recordings: Mapping[str, RawRecording],
+    recordings: Mapping[str, RecordingAnnotation],
     index: Mapping[str, int],
     notes: list[str],
 ) -> dict[str, dict[str, Any]]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.files import write_bytes
 from tal_jax.data.predictions import RecordingPredictions
-from tal_jax.data.raw_annotations import RawRecording
 from tal_jax.evaluation.detection import found_instances
 from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import (
@@ -82,7 +82,7 @@ def _pick_recording(work: Work, name: str | None) -> str:
     return name
 
 
-def _window(recording: RawRecording) -> Window:
+def _window(recording: RecordingAnnotation) -> Window:
     """The interval of at most `_WINDOW_S` with the most classes, then the most instances."""
     duration_s = recording.duration_s or 0.0
     length_s = min(max(duration_s, 1.0), _WINDOW_S)
@@ -94,7 +94,7 @@ def _window(recording: RawRecording) -> Window:
     return start, start + length_s
 
 
-def _interest(recording: RawRecording, window: Window) -> tuple[int, int]:
+def _interest(recording: RecordingAnnotation, window: Window) -> tuple[int, int]:
     inside = [
         one["label"]
         for one in truth_of(recording)

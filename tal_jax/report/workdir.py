@@ -12,8 +12,9 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.annotation_files import read_annotations
+from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.predictions import RecordingPredictions, Results, read_predictions
-from tal_jax.data.raw_annotations import RawRecording, read_raw
 from tal_jax.runs.round_folders import ALL_ROUNDS, has_all_rounds, round_folders, round_title
 
 FLAT_CURVE = 0.05  # curves of classes whose scores stay below this are not drawn
@@ -52,8 +53,8 @@ class Work:
     classes: tuple[str, ...]
     card: Mapping[str, Any]
     config: Mapping[str, Any]
-    test: Mapping[str, RawRecording]
-    train: Mapping[str, RawRecording]
+    test: Mapping[str, RecordingAnnotation]
+    train: Mapping[str, RecordingAnnotation]
     rounds: tuple[Round, ...]
     scores: Mapping[str, RecordingPredictions]
     metrics: tuple[Mapping[str, Any], ...]
@@ -79,7 +80,7 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
     rounds = [_read_round(name, folder) for name, folder in folders.items()]
     rounds = [one for one in rounds if one.detections or one.proposals or one.evaluation]
     test, train = (
-        dict(read_raw(path / name).recordings) if (path / name).exists() else {}
+        dict(read_annotations(path / name).recordings) if (path / name).exists() else {}
         for name in ("ground_truth.json", "train_points.json")
     )
     metrics = _read_metrics(path / "metrics.jsonl", notes)
@@ -124,7 +125,7 @@ def default_threshold(results: Results, count: int) -> float:
     return scores[min(count, len(scores)) - 1] if count else scores[0] / 2
 
 
-def truth_of(recording: RawRecording) -> list[dict[str, Any]]:
+def truth_of(recording: RecordingAnnotation) -> list[dict[str, Any]]:
     """Returns the instances that have a segment, as ActivityNet annotations."""
     return [
         {"label": one.label, "segment": [one.start_s, one.end_s]}
@@ -156,9 +157,11 @@ def _read_round(name: str, folder: Path) -> Round:
 def _read_results(path: Path) -> Results:
     if not path.exists():
         return {}
-    results = files.get_value(_read_object(path), "results", Mapping, str(path))
-    for name in results:
-        for one in files.get_value(results, name, list, str(path)):
+    results = _read_object(path).get("results")
+    if not isinstance(results, Mapping) or not all(isinstance(v, list) for v in results.values()):
+        raise InputError(f"{path}: expected 'results', an object with a list for each recording")
+    for name, found in results.items():
+        for one in found:
             try:
                 numbers = [float(value) for value in (*one["segment"], one["score"])]
                 sound = len(numbers) == 3 and all(map(math.isfinite, numbers))
@@ -173,7 +176,7 @@ def _read_results(path: Path) -> Results:
 
 
 def _classes(
-    known: Sequence[str], recordings: Sequence[RawRecording], results: Sequence[Results]
+    known: Sequence[str], recordings: Sequence[RecordingAnnotation], results: Sequence[Results]
 ) -> tuple[str, ...]:
     labels = {one.label for recording in recordings for one in recording.instances}
     labels |= {one["label"] for each in results for found in each.values() for one in found}
@@ -222,15 +225,15 @@ def _read_metrics(path: Path, notes: list[str]) -> tuple[Mapping[str, Any], ...]
 
 
 def _with_durations(
-    recordings: Mapping[str, RawRecording],
+    recordings: Mapping[str, RecordingAnnotation],
     results: Sequence[Results],
     scores: Mapping[str, RecordingPredictions],
-) -> dict[str, RawRecording]:
+) -> dict[str, RecordingAnnotation]:
     """Adds recordings without annotations, and missing durations: the last known time."""
     names = dict.fromkeys([*recordings, *(name for each in results for name in each), *scores])
     complete = {}
     for name in names:
-        one = recordings.get(name, RawRecording())
+        one = recordings.get(name, RecordingAnnotation())
         if not one.duration_s:
             ends = [found["segment"][1] for each in results for found in each.get(name, ())]
             ends += [end for i in one.instances for end in (i.end_s, i.point_s) if end is not None]

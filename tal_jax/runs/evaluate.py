@@ -7,6 +7,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config, override
 from tal_jax.data import files
 from tal_jax.data.predictions import activitynet_json, read_predictions
@@ -25,7 +26,7 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
       print_line: prints a line.
 
     Raises:
-      ValueError: if the directory holds no finished round, or a file in it cannot be read.
+      InputError: if the directory holds no finished round, or a file in it cannot be read.
       OSError: if a file cannot be written.
     """
     workdir = Path(workdir)
@@ -33,7 +34,7 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
     ground_truth = files.read_json(workdir / "ground_truth.json")
     rounds = round_folders(workdir, "detections_test.json")
     if not rounds:
-        raise ValueError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
+        raise InputError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
     all_rounds = has_all_rounds(workdir)
     paths = {folder: folder / "detections_test.json" for folder in rounds}
     if all_rounds:
@@ -66,7 +67,7 @@ def evaluate_scores(
       print_line: prints a line.
 
     Raises:
-      ValueError: if a file cannot be read or does not fit the run, or a setting is refused.
+      InputError: if a file cannot be read or does not fit the run, or a setting is refused.
       OSError: if the output cannot be written.
     """
     folder = Path(path).absolute().parent
@@ -77,7 +78,7 @@ def evaluate_scores(
     predictions = read_predictions(path)
     for name, one in predictions.items():
         if len(one.last.video_scores) != len(data["classes"]):
-            raise ValueError(
+            raise InputError(
                 f"{path}: {len(one.last.video_scores)} classes in {name!r}; expected the "
                 f"{len(data['classes'])} of the run in {workdir}"
             )
@@ -85,7 +86,7 @@ def evaluate_scores(
     metrics = evaluate(found, ground_truth, config)
     missing = sorted(set(ground_truth["database"]) - set(predictions))
     if missing:
-        raise ValueError(f"{path}: no scores of {missing[0]!r}; expected every test recording")
+        raise InputError(f"{path}: no scores of {missing[0]!r}; expected every test recording")
     if output is not None:
         files.write_json(output, activitynet_json(found))
     print_line(detection.format_table(metrics))
@@ -116,7 +117,7 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
         and so are rows without any.
 
     Raises:
-      ValueError: if a file cannot be read.
+      InputError: if a file cannot be read.
     """
     lines = [
         "mAP in %, mean ± standard deviation over the seeds, last update, all rounds",
@@ -147,11 +148,11 @@ def read_results(path: str | Path) -> dict[str, Any]:
     """Reads detections, `{recording: [{label, score, segment}]}`, from an ActivityNet file.
 
     Raises:
-      ValueError: if it is none.
+      InputError: if it is none.
     """
     values = files.read_json(path)
     if not isinstance(values, dict) or not isinstance(values.get("results"), dict):
-        raise ValueError(f"{path}: no ActivityNet detections, expected an object with 'results'")
+        raise InputError(f"{path}: no ActivityNet detections, expected an object with 'results'")
     return values["results"]
 
 
@@ -162,7 +163,7 @@ def localization_config(config: Config, assignments: Iterable[str]) -> Config:
         override(config, assignment)
         key = assignment.partition("=")[0]
         if not key.startswith("localization."):
-            raise ValueError(
+            raise InputError(
                 f"setting {key!r} is what the scores were made with; expected one of "
                 f"{', '.join(f'localization.{name}' for name in config.localization)}"
             )

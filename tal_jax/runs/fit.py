@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tal_jax import methods
+from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
 from tal_jax.data import files
 from tal_jax.data.predictions import Results, activitynet_json
@@ -50,7 +51,7 @@ def fit(
       The networks of all rounds.
 
     Raises:
-      ValueError: for a config or data set that cannot be trained on, a work directory of another
+      InputError: for a config or data set that cannot be trained on, a work directory of another
         run, or a loss that is no longer finite.
       OSError: if the work directory cannot be written.
     """
@@ -84,7 +85,7 @@ def fit_many(
       The networks of all rounds, of each of the M runs.
 
     Raises:
-      ValueError: as `fit` does, or if runs differ in what is compiled or in the shape of their
+      InputError: as `fit` does, or if runs differ in what is compiled or in the shape of their
         data, naming what differs.
       OSError: if a work directory cannot be written.
     """
@@ -142,7 +143,7 @@ def _begin(
             input_pipeline.streams(config, dataset.train)
             for config, dataset in zip(configs, datasets, strict=True)
         ):
-            raise ValueError(
+            raise InputError(
                 "several runs are trained in one process, on features that fit on its device; "
                 "train them one after another instead"
             )

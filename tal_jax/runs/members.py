@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data.packing import num_windows, snippet_counts
 from tal_jax.data.recordings import Dataset
@@ -23,29 +24,29 @@ def check_configs(configs: Sequence[Config], workdirs: Sequence[Path]) -> None:
     """Refuses runs that cannot be trained in one program.
 
     Raises:
-      ValueError: naming the setting that differs or that only a single run may have, or the work
+      InputError: naming the setting that differs or that only a single run may have, or the work
         directory that two runs have.
     """
     if not configs or len(configs) != len(workdirs):
-        raise ValueError(
+        raise InputError(
             f"{len(configs)} configs and {len(workdirs)} work directories; expected one or more, "
             "and as many of the one as of the other"
         )
     for workdir in workdirs:
         if workdirs.count(workdir) > 1:
-            raise ValueError(f"{workdir}: the work directory of two runs; expected one for each")
+            raise InputError(f"{workdir}: the work directory of two runs; expected one for each")
     first = _shared_settings(configs[0])
     for config, workdir in zip(configs, workdirs, strict=True):
         for key in ("holdout", "patience"):
             if config.train[key]:
-                raise ValueError(
+                raise InputError(
                     f"{workdir}: train.{key}={config.train[key]}; expected 0, since runs that are "
                     "trained at once all end at the same update"
                 )
         own = _shared_settings(config)
         for key in sorted(first.keys() | own.keys()):
             if first.get(key) != own.get(key):
-                raise ValueError(
+                raise InputError(
                     f"{key} is {first.get(key)!r} for {workdirs[0]} and {own.get(key)!r} for "
                     f"{workdir}; expected the same for runs that are trained at once"
                 )
@@ -66,7 +67,7 @@ def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path], window
       window: snippets of an update, `config.train.length`.
 
     Raises:
-      ValueError: naming what differs.
+      InputError: naming what differs.
     """
 
     def described(dataset: Dataset) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path], window
     for dataset, workdir in zip(datasets, workdirs, strict=True):
         for name, value in described(dataset).items():
             if value != first[name]:
-                raise ValueError(
+                raise InputError(
                     f"data: {name} differ, {first[name]!r} for {workdirs[0]} and {value!r} for "
                     f"{workdir}; expected the same for runs that are trained at once"
                 )

@@ -28,6 +28,7 @@ from pathlib import Path
 import ml_collections
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import files
 from tal_jax.data.predictions import RecordingPredictions
@@ -104,10 +105,10 @@ def tune(
       The settings with everything that was tried; the same each time.
 
     Raises:
-      ValueError: if no recording has a point.
+      InputError: if no recording has a point.
     """
     if not any(recording.points for recording in recordings):
-        raise ValueError("tuning: the held-out recordings have no points, expected at least one")
+        raise InputError("tuning: the held-out recordings have no points, expected at least one")
     trials: list[Trial] = []
     for setting in _TUNED:
         if not options[setting]:
@@ -137,14 +138,14 @@ def tune_run(
       print_line: prints a line.
 
     Raises:
-      ValueError: if the run held out no points, its data or network cannot be read, or a setting is
+      InputError: if the run held out no points, its data or network cannot be read, or a setting is
         refused.
       OSError: if the file cannot be written.
     """
     workdir = Path(workdir)
     config, _ = work.read(workdir)
     if not config.train.holdout:
-        raise ValueError(
+        raise InputError(
             f"{workdir}: train.holdout=0, so that no recording is left to tune on; train with "
             "--set train.holdout=5, or as many as can be spared"
         )

@@ -11,6 +11,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.config import DEFAULTS, Config, check_config
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
@@ -52,7 +53,7 @@ def start(workdir: Path, config: Config, dataset: Dataset) -> None:
     Where the features were standardised, `scaling.npz` keeps how, for recordings to come.
 
     Raises:
-      ValueError: if the work directory holds a run of another config or data set.
+      InputError: if the work directory holds a run of another config or data set.
       OSError: if it cannot be written.
     """
     if (workdir / "config.json").exists():
@@ -72,21 +73,21 @@ def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
     """Refuses a config or data set other than the run's.
 
     Raises:
-      ValueError: naming what differs, or if a file of the run cannot be read.
+      InputError: naming what differs, or if a file of the run cannot be read.
     """
     settings = _plain(config.to_dict())
     before = files.read_json(workdir / "config.json")
     for key in sorted((flatten(before) | flatten(settings)).keys() - _FREE):
         old, new = flatten(before).get(key), flatten(settings).get(key)
         if old != new:
-            raise ValueError(
+            raise InputError(
                 f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its "
                 "own config or choose another work directory"
             )
     data = files.read_json(workdir / "run.json")["data"]
     for key, value in _card(config, dataset)["data"].items():
         if data.get(key) != value:
-            raise ValueError(
+            raise InputError(
                 f"{workdir} holds a run on other data: {key} was {data.get(key)!r}, now {value!r}"
             )
 
@@ -95,13 +96,13 @@ def read(workdir: Path) -> tuple[Config, dict[str, Any]]:
     """Reads the config of a run, and the data section of its card.
 
     Raises:
-      ValueError: if a file is missing, broken, or of another version of this package.
+      InputError: if a file is missing, broken, or of another version of this package.
     """
     settings = files.read_json(workdir / "config.json")
     card = files.read_json(workdir / "run.json")
     _expect_keys(workdir / "config.json", settings, {"method"})
     if settings["method"] not in DEFAULTS:
-        raise ValueError(f"{workdir}/config.json: unknown method {settings['method']!r}")
+        raise InputError(f"{workdir}/config.json: unknown method {settings['method']!r}")
     expected = flatten(DEFAULTS[settings["method"]]().to_dict())
     expected = {key for key in expected if not key.startswith("data.")}
     _expect_keys(workdir / "config.json", settings, expected)
@@ -119,7 +120,7 @@ def read_scaling(workdir: Path) -> Scaling | None:
     """How the run's features were standardised; None if they were not.
 
     Raises:
-      ValueError: if the file of it cannot be read.
+      InputError: if the file of it cannot be read.
     """
     path = workdir / _SCALING_FILE
     if not path.exists():
@@ -127,14 +128,14 @@ def read_scaling(workdir: Path) -> Scaling | None:
     arrays = files.read_npz(path)
     missing = {"mean", "scale"} - set(arrays)
     if missing:
-        raise ValueError(f"{path}: no array {min(missing)!r}; expected mean and scale of a run")
+        raise InputError(f"{path}: no array {min(missing)!r}; expected mean and scale of a run")
     return Scaling(arrays["mean"], arrays["scale"])
 
 
 def _expect_keys(path: Path, values: Any, keys: set[str]) -> None:
     missing = sorted(keys - set(flatten(values))) if isinstance(values, dict) else ["all"]
     if missing:
-        raise ValueError(
+        raise InputError(
             f"{path}: missing {missing[0]}; expected a file that this version of tal_jax wrote"
         )
 
@@ -217,11 +218,11 @@ def refuse_orphans(workdir: Path, number: int) -> None:
     """Refuses later rounds whose proposals are gone: they would be taken for new ones.
 
     Raises:
-      ValueError: naming the folder and the missing file.
+      InputError: naming the folder and the missing file.
     """
     folder, later = round_folder(workdir, number), round_folder(workdir, number + 1)
     if later.exists() and not (folder / "proposals_train.json").exists():
-        raise ValueError(
+        raise InputError(
             f"{later} is there, but round {number} has no proposals_train.json, which it came "
             f"from; put that back, or delete round_{number + 1} and all later rounds"
         )
@@ -231,7 +232,7 @@ def load_run(workdir: str | Path) -> Fitted:
     """Reads the networks of a work directory's finished rounds.
 
     Raises:
-      ValueError: if there is none, or one cannot be read.
+      InputError: if there is none, or one cannot be read.
     """
     workdir = Path(workdir)
     config, data = read(workdir)
@@ -241,7 +242,7 @@ def load_run(workdir: str | Path) -> Fitted:
             break
         params.append(_load_params(checkpoint_folder(workdir, len(params)), config))
     if not params:
-        raise ValueError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
+        raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
     return fitted_of(params, config, data["classes"], data["dim"])
 
 
@@ -251,7 +252,7 @@ def _load_params(folder: Path, config: Config) -> Any:
     with checkpoints.open_checkpoints(folder, keep_best=which == checkpoints.BEST) as saved:
         params = saved.restore_params(which=which)
     if params is None:
-        raise ValueError(f"{folder}: no checkpoint; expected the one that the round ended with")
+        raise InputError(f"{folder}: no checkpoint; expected the one that the round ended with")
     return params
 
 
@@ -259,7 +260,7 @@ def open_run(workdir: str | Path) -> Network:
     """Opens the networks of a run's finished rounds, to predict files with.
 
     Raises:
-      ValueError: if there is none, or a file of the run cannot be read.
+      InputError: if there is none, or a file of the run cannot be read.
     """
     workdir = Path(workdir)
     fitted = load_run(workdir)
@@ -297,7 +298,7 @@ def export_run(
       The card.
 
     Raises:
-      ValueError: if the run has no finished round, a file of it cannot be read, or a package is
+      InputError: if the run has no finished round, a file of it cannot be read, or a package is
         missing.
       OSError: if a file cannot be written.
     """

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.extraction import tables
 from tal_jax.extraction.tables import Table, read_table
 from tal_jax.extraction.video import has_video_suffix, probe
@@ -61,14 +62,14 @@ def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
     for path in map(Path, paths):
         files = sorted(filter(_is_recording, path.iterdir())) if path.is_dir() else [path]
         if not files:
-            raise ValueError(f"{path}: no recordings in it, expected {_expected()}")
+            raise InputError(f"{path}: no recordings in it, expected {_expected()}")
         for file in files:
             if not file.is_file():
-                raise ValueError(f"cannot read {file}: No such file or directory")
+                raise InputError(f"cannot read {file}: No such file or directory")
             if not _is_recording(file):
-                raise ValueError(f"{file}: unknown suffix, expected {_expected()}")
+                raise InputError(f"{file}: unknown suffix, expected {_expected()}")
             if file.stem in found and found[file.stem].path != file:
-                raise ValueError(
+                raise InputError(
                     f"{found[file.stem].path} and {file} would both be the recording "
                     f"{file.stem!r}, expected different names"
                 )

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import parse_annotations
 
@@ -38,9 +39,9 @@ class Store:
         """
         self.path = Path(path)
         if any(parent.is_file() for parent in self.path.parents) or self.path.is_dir():
-            raise ValueError(f"{path}: labels cannot be saved there, expected the name of a file")
+            raise InputError(f"{path}: labels cannot be saved there, expected the name of a file")
         if not subset.strip():
-            raise ValueError(f"subset {subset!r}; expected a name, such as train or test")
+            raise InputError(f"subset {subset!r}; expected a name, such as train or test")
         self._classes, self._subset = tuple(classes), subset
         self._lock = threading.Lock()
         self._read()

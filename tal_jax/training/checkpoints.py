@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from tal_jax._errors import InputError
+
 LATEST, BEST = "latest", "best"
 
 
@@ -75,7 +77,7 @@ class Checkpoints:
           which: `"latest"` or `"best"`; without a measured criterion the best is the latest.
 
         Raises:
-          ValueError: if the checkpoint cannot be read or has other shapes.
+          InputError: if the checkpoint cannot be read or has other shapes.
         """
         return self._read(which, jax.tree.map(self._ocp.utils.to_shape_dtype_struct, template))
 
@@ -92,7 +94,7 @@ class Checkpoints:
         try:
             state = self._manager.restore(step, args=self._ocp.args.StandardRestore(shapes))
         except Exception as error:  # Orbax and TensorStore raise many kinds
-            raise ValueError(
+            raise InputError(
                 f"{self._folder / str(step)}: cannot restore this checkpoint ({_one_line(error)}); "
                 f"delete that folder to continue from an earlier state, or {self._folder} to train "
                 "the round again"

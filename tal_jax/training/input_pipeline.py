@@ -88,7 +88,7 @@ def open_pipeline(
       A context that yields `Advance`.
 
     Raises:
-      ValueError: from `Advance`, if features that are read from files hold NaN or infinity, or
+      InputError: from `Advance`, if features that are read from files hold NaN or infinity, or
         cannot be read any more.
     """
     if timeline.features is None:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from tal_jax import methods
+from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data.recordings import Recording
@@ -87,7 +88,7 @@ def train_round(
       `config.train.patience` is set.
 
     Raises:
-      ValueError: if the loss of a run is no longer finite, naming the last checkpoint, which stays.
+      InputError: if the loss of a run is no longer finite, naming the last checkpoint, which stays.
     """
     train = members[0].config.train
     mesh = None
@@ -318,7 +319,7 @@ def _next_stop(step: int, train: Config) -> int:
 
 def _check_loss(values: dict[str, float], run: _Run, begun: int) -> None:
     if not math.isfinite(values["loss"]):
-        raise ValueError(
+        raise InputError(
             f"round {run.number}: the loss became {values['loss']} within updates "
             f"{begun}–{run.step}; the last good state is in {run.folder}. A lower "
             f"train.learning_rate (now {run.member.config.train.learning_rate:g}) usually helps"

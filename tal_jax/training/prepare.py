@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tal_jax import methods
+from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
@@ -150,7 +151,7 @@ def hold_out(dataset: Dataset, config: Config) -> tuple[Dataset, tuple[Recording
     """Sets the last `config.train.holdout` training recordings aside."""
     holdout = config.train.holdout
     if holdout >= len(dataset.train):
-        raise ValueError(
+        raise InputError(
             f"train.holdout={holdout}; expected fewer than the {len(dataset.train)} training "
             "recordings"
         )

@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 import jax
 import numpy as np
 
+from tal_jax._errors import InputError
+
 _T = TypeVar("_T")
 
 
@@ -23,12 +25,12 @@ def initialize(where: str) -> None:
         which one this is; or `"auto"` on a cluster that JAX detects (Slurm, TPU).
 
     Raises:
-      ValueError: if it is neither, or they cannot be reached.
+      InputError: if it is neither, or they cannot be reached.
     """
     parts = where.split(",")
     known = where == "auto" or (len(parts) == 3 and parts[1].isdigit() and parts[2].isdigit())
     if not known or (where != "auto" and not int(parts[2]) < int(parts[1])):
-        raise ValueError(f"processes {where!r}; expected auto, or such as 10.0.0.1:1234,4,0")
+        raise InputError(f"processes {where!r}; expected auto, or such as 10.0.0.1:1234,4,0")
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
     try:
         if where == "auto":
@@ -37,7 +39,7 @@ def initialize(where: str) -> None:
             jax.distributed.initialize(parts[0], int(parts[1]), int(parts[2]))
     except (RuntimeError, ValueError) as error:
         line = str(error).splitlines()[0]
-        raise ValueError(f"processes {where!r}: they cannot be joined ({line})") from error
+        raise InputError(f"processes {where!r}: they cannot be joined ({line})") from error
 
 
 def is_primary() -> bool:
@@ -55,6 +57,18 @@ def host_shard(items: Iterable[_T]) -> list[_T]:
     return list(items)[jax.process_index() :: count()]
 
 
+# Exceptions of the primary process that are raised in all processes.
+_SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueError}
+
+
+# Exceptions of the primary process that are raised in all processes.
+_SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueError}
+
+
+# Exceptions of the primary process that are raised in all processes.
+_SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueError}
+
+
 def on_primary(function: Callable[..., _T], *args: Any) -> _T:
     """Calls a function in the primary process and returns its result in all of them.
 
@@ -63,7 +77,7 @@ def on_primary(function: Callable[..., _T], *args: Any) -> _T:
       *args: its arguments.
 
     Raises:
-      ValueError: in every process, if the function raised it in the first.
+      InputError: in every process, if the function raised it in the first.
       OSError: likewise.
     """
     if count() == 1:
@@ -74,11 +88,11 @@ def on_primary(function: Callable[..., _T], *args: Any) -> _T:
             reply = {"result": function(*args)}
         except (ValueError, OSError) as raised:
             error = raised
-            reply = {"error": str(raised), "of_files": isinstance(raised, OSError)}
+            kind = next(name for name, kind in _SHARED.items() if isinstance(raised, kind))
+            reply = {"error": str(raised), "kind": kind}
     reply = json.loads(all_gather_bytes(json.dumps(reply).encode())[0])
     if "error" in reply:
-        kind = OSError if reply["of_files"] else ValueError
-        raise error or kind(reply["error"])
+        raise error or _SHARED[reply["kind"]](reply["error"])
     return reply["result"]
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from tal_jax._errors import InputError
+
 DATA, LAYER = "data", "layer"
 
 
@@ -27,17 +29,17 @@ def make_mesh(batch_size: int, *, layer_shards: int = 1) -> Mesh | None:
       layer_shards: devices that the widths of the layers are split over.
 
     Raises:
-      ValueError: if the devices cannot be shared out like that.
+      InputError: if the devices cannot be shared out like that.
     """
     devices = jax.devices()
     if len(devices) % layer_shards:
-        raise ValueError(
+        raise InputError(
             f"train.layer_shards={layer_shards}; expected a divisor of the {len(devices)} devices"
         )
     shards = len(devices) // layer_shards
     fitting = max(size for size in range(1, shards + 1) if batch_size % size == 0)
     if jax.process_count() > 1 and fitting < shards:
-        raise ValueError(
+        raise InputError(
             f"train.batch_size={batch_size}; expected a multiple of {shards}, since "
             f"{len(devices)} devices of {jax.process_count()} processes split a batch"
         )

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from tal_jax.data.annotations import Instance
+from tal_jax.data.annotations import Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.files import write_json, write_npz
 from tal_jax.data.predictions import (
@@ -19,7 +19,6 @@ from tal_jax.data.predictions import (
     read_predictions,
     write_predictions,
 )
-from tal_jax.data.raw_annotations import RawRecording
 from tal_jax.report import html as report_html
 from tal_jax.report.html import write_report
 from tal_jax.report.pages import fill_template
@@ -300,8 +299,8 @@ def test_nothing_detected(tmp_path):
             '{"results": {"a": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}',
             "expected a label, a finite score",
         ),
-        ("detections.json", '{"results": {"a": 3}}', "a is 3, expected a list"),
-        ("ground_truth.json", '{"database": {"a": {"annotations": [3]}}}', "missing key 'label'"),
+        ("detections.json", '{"results": {"a": 3}}', "a list for each recording"),
+        ("ground_truth.json", '{"database": {"a": {"annotations": [3]}}}', "ground_truth.json"),
         ("ground_truth.json", '{"database": 3}', "ground_truth.json"),
         ("metrics.jsonl", '{"round": 0, "st', "nothing to show"),
     ],
@@ -389,8 +388,8 @@ def test_large_page_stays_below_5_mb(tmp_path):
         classes=classes,
         card={},
         config={},
-        test=dict.fromkeys(names, RawRecording("test", 750.0, instances=truth)),
-        train=dict.fromkeys(names, RawRecording("train", 750.0)),
+        test=dict.fromkeys(names, RecordingAnnotation("test", 750.0, instances=truth)),
+        train=dict.fromkeys(names, RecordingAnnotation("train", 750.0)),
         rounds=tuple(Round(f"round {i}", results, results, None) for i in range(4)),
         scores=dict.fromkeys(
             names, RecordingPredictions(Grid(50, 25, 75), 750.0, sequence, sequence)
