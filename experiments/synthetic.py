@@ -1,19 +1,16 @@
-"""Made-up features in place of ones that cannot be fetched; nothing measured on them is a result.
+"""Synthetic features for annotated recordings whose features are not available.
 
-Published features lie where many machines cannot reach them, while the annotations are at hand. A
-stand-in has the recordings, the durations and the instances of real annotations, and features that
-are drawn here, in the files that the field's codes read. It takes a system from files on disk to
-detections at full size: it shows that things run, never how well. Every folder says so in
-`STAND_IN.txt`.
+A stand-in has the recordings, durations and instances of real annotations, and random features, in
+the file layouts of public codebases. It tests a system from the files to the detections at full
+size; no result can be measured on it, which every folder states in `STAND_IN.txt`.
 
-Drawn features are not trivial to separate. A snippet of an action carries its class's direction,
-most in the action's middle, bent and scaled differently in every instance. All snippets carry the
-scene of their recording, which tells of its classes as a court tells of tennis. Stretches of
-background carry a part of a class's direction, and everything drifts. All of this happens in a few
-common directions, so that white noise alone does not decide how hard the problem is: in 2048
-dimensions there would be hardly any left in the directions that matter.
+The classes are not trivially separable. Each snippet of an action contains the direction of its
+class, strongest in the middle of the action, and perturbed and scaled in each instance. All
+snippets of a recording contain the direction of its scene, which correlates with its classes. Some
+background contains a part of a class's direction, and all features drift. All of this lies in a
+subspace of few dimensions, so that the difficulty does not depend on D through the white noise.
 
-What the layouts hold, with `<v>` for a recording's name::
+Layouts, with `<v>` for the name of a recording::
 
     own            <v>.npy, grid.json, annotations.json          see `tal_jax.datasets.own_layout`
     streams        features/{train,test}/{rgb,flow}/<v>.npy, gt.json, split_{train,test}.txt,
@@ -56,11 +53,11 @@ _NOTICE = (
     "a system runs. Nothing measured on them is a result.\n"
 )
 
-# Frames of the videos that the recordings stand for, which are a grid as well.
+# Frames of the videos; also a clock.
 _FPS = 30.0
 _FRAMES = Grid(fps=_FPS, stride_frames=1, window_frames=1)
 
-# Root mean square of what each part adds to a feature; together their mean is about 0.3.
+# Root mean square of each component of a feature; the mean of their sum is about 0.3.
 _CLASS = 0.6
 _SCENE = 0.25
 _DRIFT = 0.35
@@ -68,12 +65,12 @@ _JITTER = 0.35
 _WHITE = 0.25
 _OFFSET = 0.1
 
-_DIRECTIONS = 24  # in which everything but white noise happens
-_END_STRENGTH = 0.35  # of an instance at its ends, where its middle has 1
-_BEND = 0.5  # of an instance's own direction, where its class's has 1
-_HARD_STRENGTH = 0.6  # of a stretch of hard background, where an instance has 1
-_HARD_RATE = 0.5  # stretches of hard background for each instance
-_DRIFT_SNIPPETS = 16  # from one turn of the drift to the next
+_DIRECTIONS = 24  # dimensions of the subspace of all components but white noise
+_END_STRENGTH = 0.35  # of an instance at its ends, relative to its middle
+_BEND = 0.5  # of the perturbation of an instance, relative to its class's direction
+_HARD_STRENGTH = 0.6  # of hard background, relative to an instance
+_HARD_RATE = 0.5  # segments of hard background per instance
+_DRIFT_SNIPPETS = 16  # between the nodes of the drift
 _REPORT_EVERY = 50
 
 
@@ -82,13 +79,13 @@ def synthesize(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Draws the features of annotated recordings, one recording at a time.
 
-    The features of a recording depend on the seed, its name and its own annotation, and on nothing
-    else: adding, leaving out or reordering recordings or classes changes none.
+    The features of a recording depend on the seed, its name and its annotation only, not on other
+    recordings or classes.
 
     Args:
       annotations: annotations with a segment in every instance.
       dim: features of a snippet, D; 2 or more.
-      grid: the clock that the features shall lie on.
+      grid: the clock of the features.
       seed: 0 or more.
 
     Returns:
@@ -96,7 +93,7 @@ def synthesize(
       is `grid.num_snippets` of its duration. Memory is that of one recording.
 
     Raises:
-      ValueError: if an instance has no segment, or `dim` or the seed is refused.
+      ValueError: if an instance has no segment, or `dim` or the seed is out of range.
 
     >>> recording = RecordingAnnotation("train", 6.4, (Instance("jump", 3.0, 4.0),))
     >>> annotations = Annotations(("jump",), {"r": recording})
@@ -123,11 +120,11 @@ def write_stand_in(
     dtype: type = np.float32,
     report: Callable[[str], None] = print,
 ) -> None:
-    """Writes drawn features and the annotation files that go with them.
+    """Writes synthetic features with the annotation files of a layout.
 
-    Every layout but "object array", which holds none, gets points that `generate_points` draws from
-    the distribution "gaussian" with the same seed. Frames in files are those of videos of 30 frames
-    a second. Memory is that of one recording, except for "object array", which is one pickle.
+    Every layout except "object array", which has no points, gets points of the "gaussian" point
+    distribution of `generate_points` with the same seed. Frame numbers in the files are at 30
+    frames a second. Memory is that of one recording; for "object array", a pickle, that of all.
 
     Args:
       folder: where to; must not exist or be empty.
@@ -176,11 +173,10 @@ def write_stand_in(
 
 
 def split_subsets(annotations: Annotations) -> dict[str, str]:
-    """Tells what each recording is for, whatever its annotations call that.
+    """Returns the role of each recording, whatever the name of its subset.
 
-    Capitals count for nothing. "test" is tested on, "train" and "training" are trained on.
-    "validation" is tested on where something is called "train" or "training" (GTEA, BEOID,
-    ActivityNet), and trained on elsewhere (THUMOS14).
+    The case is ignored. "validation" is for testing if there is a subset "train" or "training"
+    (GTEA, BEOID, ActivityNet), and for training otherwise (THUMOS14).
 
     Returns:
       "train" or "test" for each recording's name.
@@ -235,7 +231,7 @@ def _draw_features(
 def _draw_mixture(
     rng: np.random.Generator, recording: RecordingAnnotation, *, grid: Grid, seed: int
 ) -> np.ndarray:
-    """Everything but white noise: how far each snippet goes in the common directions, `[T, K]`."""
+    """All components except white noise, as coordinates in the subspace, `[T, K]`."""
     length = grid.num_snippets(recording.duration_s)
     labels = [instance.label for instance in recording.instances]
     mixture = _draw_scene(rng, sorted(set(labels)), seed=seed) + _draw_drift(rng, length)
@@ -244,7 +240,7 @@ def _draw_mixture(
     codes = np.stack([_code(seed, f"class/{label}") for label in labels])
     segments = grid.to_snippets(np.array([(i.start_s, i.end_s) for i in recording.instances]))
 
-    # Hard background: as long as some instance and of its class, anywhere outside instances.
+    # Hard background: segments with the length and class of an instance, outside all instances.
     like = rng.integers(len(labels), size=rng.poisson(_HARD_RATE * len(labels)))
     spans = np.diff(segments[like])
     starts = rng.uniform(size=spans.shape) * (length - spans)
@@ -258,21 +254,21 @@ def _draw_mixture(
 def _draw_actions(
     rng: np.random.Generator, segments: np.ndarray, codes: np.ndarray, length: int
 ) -> np.ndarray:
-    """What segments `[N, 2]` in snippets, of classes with the codes `[N, K]`, add: `[T, K]`."""
+    """The components `[T, K]` of segments `[N, 2]` in snippets with class codes `[N, K]`."""
     bent = _unit(codes + _BEND * _unit(rng.standard_normal(codes.shape)))
     strength = _CLASS * rng.uniform(0.7, 1.3, size=len(codes))
     return (_coverage(segments, length) * _profile(segments, length) * strength) @ bent
 
 
 def _draw_scene(rng: np.random.Generator, held: Iterable[str], *, seed: int) -> np.ndarray:
-    """A direction `[K]` halfway between one of the recording and those that its classes go with."""
+    """A direction `[K]` halfway between that of the recording and those of its classes' scenes."""
     own = _unit(rng.standard_normal(_DIRECTIONS))
     scenes = [_code(seed, f"scene/{label}") for label in held]
     return _SCENE * _unit(own + np.mean(scenes, axis=0) if scenes else own)
 
 
 def _draw_drift(rng: np.random.Generator, length: int) -> np.ndarray:
-    """What is smooth in time, and what changes from snippet to snippet, `[T, K]`."""
+    """A component that is smooth in time plus one that is white in time, `[T, K]`."""
     knots = rng.standard_normal((length // _DRIFT_SNIPPETS + 2, _DIRECTIONS))
     before, within = np.divmod(np.arange(length), _DRIFT_SNIPPETS)
     after = within[:, None] / _DRIFT_SNIPPETS
@@ -288,14 +284,14 @@ def _coverage(segments: np.ndarray, length: int) -> np.ndarray:
 
 
 def _profile(segments: np.ndarray, length: int) -> np.ndarray:
-    """How strong each action is in the middle of its part of each snippet, `[T, N]`."""
+    """The strength of each action in the middle of its part of each snippet, `[T, N]`."""
     first, last = _overlaps(segments, length)
     position = ((first + last) / 2 - segments[:, 0]) / np.diff(segments)[:, 0]
     return _END_STRENGTH + (1 - _END_STRENGTH) * np.sin(np.pi * position.clip(0, 1))
 
 
 def _overlaps(segments: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
-    """Where each snippet's part of each segment starts and ends; backwards if there is none."""
+    """Start and end of the part of each segment in each snippet; end before start if none."""
     snippets = np.arange(length)[:, None]
     return np.maximum(segments[:, 0], snippets), np.minimum(segments[:, 1], snippets + 1)
 
@@ -462,7 +458,7 @@ def _write_split(folder: Path, split: Mapping[str, str]) -> None:
 
 
 def _write_points(folder: Path, annotations: Annotations, split: Mapping[str, str]) -> None:
-    """Writes the points as HR-Pro's files have them."""
+    """Writes the points in the format of HR-Pro."""
     header = ("class", "start_frame", "stop_frame", "video_id", "point")
     rows = [
         (
@@ -486,7 +482,7 @@ def _train_instances(
 
 
 def _point_frame(instance: Instance) -> float:
-    """The point's frame: a whole one, but for instances that hold none before their point."""
+    """The frame of a point: whole, unless no whole frame of the instance precedes the point."""
     exact = _FRAMES.to_snippets(instance.point_s)
     whole = math.floor(exact)
     return whole if _FRAMES.to_seconds(whole) >= instance.start_s else exact

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 # Flushed, so that a run that writes into a pipe or a file can be watched.
-say = functools.partial(print, flush=True)
+echo = functools.partial(print, flush=True)
 
 
 def add_parser(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
@@ -71,8 +71,8 @@ def show_run(workdir: Path) -> None:
     from tal_jax import report
     from tal_jax.runs import evaluate
 
-    report.write_reports(workdir, print_line=say)
-    say(evaluate.compare_rounds(workdir))
+    report.write_reports(workdir, print_line=echo)
+    echo(evaluate.compare_rounds(workdir))
 
 
 @contextlib.contextmanager

@@ -111,7 +111,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
             arguments.folder,
             progress=lambda done, total: show(f"reading {done} of {total}"),
         )
-    common.say(json.dumps(found.to_dict(), indent=1) if arguments.json else format_diagnosis(found))
+    common.echo(
+        json.dumps(found.to_dict(), indent=1) if arguments.json else format_diagnosis(found)
+    )
     return int(found.wrong)
 
 
@@ -127,9 +129,9 @@ def _convert(arguments: argparse.Namespace) -> None:
         return
     config = common.load_config(arguments)
     layout = open_layout(config, arguments.source[0])
-    for note in convert.to_own_layout(layout, config.data, arguments.output, report=common.say):
-        common.say(f"note: {note}")
-    common.say(f"{arguments.output}: features, grid.json and annotations.json")
+    for note in convert.to_own_layout(layout, config.data, arguments.output, report=common.echo):
+        common.echo(f"note: {note}")
+    common.echo(f"{arguments.output}: features, grid.json and annotations.json")
 
 
 def _convert_labels(arguments: argparse.Namespace) -> None:
@@ -150,15 +152,15 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
         submission = convert.to_submission(formats.labels_to_results(labels))
         files.write_json(arguments.output, submission)
         count = sum(map(len, submission["results"].values()))
-        common.say(f"{count} detections in {arguments.output}, a submission to ActivityNet")
+        common.echo(f"{count} detections in {arguments.output}, a submission to ActivityNet")
         return
     notes = formats.write_labels(
         arguments.output, labels, kind=kind, overwrite=arguments.overwrite, **options
     )
     for note in (*labels.notes, *notes):
-        common.say(f"note: {note}")
+        common.echo(f"note: {note}")
     count, recordings = len(labels.instances), len(labels.recordings)
-    common.say(f"{arguments.output}: {count} labels in {recordings} recordings, {kind}")
+    common.echo(f"{arguments.output}: {count} labels in {recordings} recordings, {kind}")
 
 
 def _info(arguments: argparse.Namespace) -> None:
@@ -178,13 +180,15 @@ def _info(arguments: argparse.Namespace) -> None:
         sizes = Sizes(**{name: size for name, size in given.items() if size is not None})
         timeline, recordings, num_classes = timeline_shapes(sizes), sizes.recordings, sizes.classes
         dim = sizes.dim
-    common.say(
+    common.echo(
         f"training set:       {recordings} recordings of up to "
         f"{timeline.weights.shape[1]} snippets, D {dim}, {num_classes} classes"
     )
-    common.say(f"an update:          {config.train.batch_size} recordings of {config.train.length}")
+    common.echo(
+        f"an update:          {config.train.batch_size} recordings of {config.train.length}"
+    )
     found = training_costs(config, timeline, num_classes)
-    common.say(f"parameters:         {found.parameters:,}")
-    common.say(f"FLOPs:              {found.flops / 1e9:,.2f} G an update")
-    common.say(f"bytes accessed:     {found.bytes_accessed / 1e9:,.2f} GB an update")
-    common.say(f"peak memory:        {found.peak_bytes / 1e6:,.0f} MB, including the training set")
+    common.echo(f"parameters:         {found.parameters:,}")
+    common.echo(f"FLOPs:              {found.flops / 1e9:,.2f} G an update")
+    common.echo(f"bytes accessed:     {found.bytes_accessed / 1e9:,.2f} GB an update")
+    common.echo(f"peak memory:        {found.peak_bytes / 1e6:,.0f} MB, including the training set")

@@ -67,7 +67,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             assignments.append(f"localization.{key}=({levels}{',' if levels else ''})")
     if arguments.scores is not None:
         evaluate.evaluate_scores(
-            arguments.scores, assignments, output=arguments.output, print_line=common.say
+            arguments.scores, assignments, output=arguments.output, print_line=common.echo
         )
         return
     if assignments or arguments.output is not None:
@@ -75,11 +75,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             "--workdir evaluates the saved detections, which no setting changes; settings and "
             "--output go with --scores, not with --workdir"
         )
-    evaluate.evaluate_run(arguments.workdir, print_line=common.say)
+    evaluate.evaluate_run(arguments.workdir, print_line=common.echo)
     common.show_run(arguments.workdir)
 
 
 def _tune(arguments: argparse.Namespace) -> None:
     from tal_jax.runs import tuning
 
-    tuning.tune_run(arguments.workdir, arguments.set, data=arguments.data, print_line=common.say)
+    tuning.tune_run(arguments.workdir, arguments.set, data=arguments.data, print_line=common.echo)

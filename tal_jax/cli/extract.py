@@ -56,7 +56,7 @@ def _extract(arguments: argparse.Namespace) -> int:
 
         def report(line: str) -> None:
             show("")
-            common.say(line)
+            common.echo(line)
 
         found = extraction.extract_folder(
             arguments.files,
@@ -67,8 +67,8 @@ def _extract(arguments: argparse.Namespace) -> int:
             report=report,
         )
     for note in found.notes:
-        common.say(f"note: {note}")
-    common.say(
+        common.echo(f"note: {note}")
+    common.echo(
         f"{arguments.output}: {len(found.done)} recordings extracted, {len(found.skipped)} "
         f"unchanged, {len(found.failed)} failed"
     )

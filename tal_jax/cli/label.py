@@ -54,7 +54,7 @@ def _label(arguments: argparse.Namespace) -> None:
         subset=arguments.subset,
         port=arguments.port,
     )
-    common.say(
+    common.echo(
         f"{server.url}\n{len(server.sources)} recordings; labels are saved at once, Ctrl+C stops "
         "the server"
     )
@@ -64,4 +64,4 @@ def _label(arguments: argparse.Namespace) -> None:
         try:
             server.serve_forever()
         except KeyboardInterrupt:
-            common.say(f"\nlabels are in {arguments.output}; the same command goes on from here")
+            common.echo(f"\nlabels are in {arguments.output}; the same command goes on from here")

@@ -137,9 +137,9 @@ def _compare(arguments: argparse.Namespace) -> None:
         found = [place_points(points, given) for points in found]
     for points in found:
         for note in points.notes:
-            common.say(note)
+            common.echo(note)
     comparison = compare_points(found[0], found[1])
-    common.say(format_comparison(comparison, (paths[0].name, paths[1].name)))
+    common.echo(format_comparison(comparison, (paths[0].name, paths[1].name)))
 
 
 def _read_annotations(arguments: argparse.Namespace) -> "Annotations":
@@ -158,6 +158,6 @@ def _frame_rates(
 
 def _print_points(output: Path, annotations: "Annotations") -> None:
     for note in annotations.notes:
-        common.say(note)
+        common.echo(note)
     points = sum(instance.point_s is not None for instance in annotations.instances)
-    common.say(f"{output}: {points} of {len(annotations.instances)} instances have a point")
+    common.echo(f"{output}: {points} of {len(annotations.instances)} instances have a point")

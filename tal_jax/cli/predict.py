@@ -74,9 +74,9 @@ def _predict(arguments: argparse.Namespace) -> None:
     written = report.write_prediction(prediction, output, overwrite=overwrite)
     for entry in prediction.detections[:10]:
         start_s, end_s = entry["segment"]
-        common.say(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
+        common.echo(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
     paths = ", ".join(map(str, written))
-    common.say(f"{len(prediction.detections)} detections, at most 10 listed above, in {paths}")
+    common.echo(f"{len(prediction.detections)} detections, at most 10 listed above, in {paths}")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -84,7 +84,7 @@ def _export(arguments: argparse.Namespace) -> None:
     from tal_jax.runs import workdir as work
 
     card = work.export_run(arguments.workdir, arguments.output)
-    common.say(
+    common.echo(
         f"{arguments.output}: {', '.join(card['sha256'])} and {export.CARD_FILE}; runs on "
         f"{', '.join(card['platforms'])}"
     )

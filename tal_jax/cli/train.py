@@ -86,16 +86,16 @@ def _train(arguments: argparse.Namespace) -> None:
     config = common.load_config(arguments)
     if arguments.processes is not None:
         processes.initialize(arguments.processes)
-    say = common.say if processes.is_primary() else lambda line: None
+    echo = common.echo if processes.is_primary() else lambda line: None
     if arguments.seeds is None:
         dataset = _load_data(config, arguments)
-        say(_describe(config, dataset))
-        fit.fit(dataset, config, workdir=arguments.workdir, report=say)
+        echo(_describe(config, dataset))
+        fit.fit(dataset, config, workdir=arguments.workdir, report=echo)
         if processes.is_primary():
             common.show_run(arguments.workdir)
     else:
         _train_seeds(config, arguments)
-    say(f"{time.monotonic() - began:.0f} s in total")
+    echo(f"{time.monotonic() - began:.0f} s in total")
 
 
 def _train_seeds(config: Any, arguments: argparse.Namespace) -> None:
@@ -110,16 +110,16 @@ def _train_seeds(config: Any, arguments: argparse.Namespace) -> None:
         configs.append(ml_collections.ConfigDict(config.to_dict()))
         configs[-1].seed = seed
     datasets = [_load_data(config, arguments) for config in configs]
-    common.say(_describe(config, datasets[0]))
+    common.echo(_describe(config, datasets[0]))
     workdirs = [arguments.workdir / f"seed_{config.seed}" for config in configs]
-    fit.fit_many(datasets, configs, workdirs=workdirs, report=common.say)
+    fit.fit_many(datasets, configs, workdirs=workdirs, report=common.echo)
     for workdir in workdirs:
-        common.say(f"{workdir}:")
+        common.echo(f"{workdir}:")
         common.show_run(workdir)
     evaluations = [workdir / "evaluation.json" for workdir in workdirs]
     table = evaluate.format_seeds({arguments.config: evaluations})
     files.write_bytes(arguments.workdir / "table.md", table.encode())
-    common.say(table)
+    common.echo(table)
 
 
 def _parse_seeds(text: str) -> list[int]:

@@ -62,8 +62,8 @@ def _report_data(work: Work) -> dict[str, Any]:
     train = _first("training", work.train, notes)
     detections = [one.detections for one in work.rounds]
     proposals = [one.proposals for one in work.rounds if one.proposals is not None]
-    lanes = len(work.rounds) * (len(test) + len(train))
-    most = min(_MOST_SPANS_OF_A_RECORDING, _MOST_SPANS // max(lanes, 1))
+    rows = len(work.rounds) * (len(test) + len(train))
+    most = min(_MOST_SPANS_OF_A_RECORDING, _MOST_SPANS // max(rows, 1))
     curves = _pack_curves(work.scores, test, index, notes)
     data = {
         "name": work.name,

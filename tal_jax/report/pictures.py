@@ -115,9 +115,9 @@ def _draw(work: Work, name: str) -> "Figure":
     scores = work.scores.get(name)
     colours = dict(zip(work.classes, class_colours(len(work.classes)), strict=True))
 
-    num_lanes = len(work.rounds) + bool(truth_of(work.test[name]))
-    heights = [0.45 * max(num_lanes, 2)] + ([1.15] if scores else [])
-    rows = [["lanes"], ["scores"]][: len(heights)]
+    num_rows = len(work.rounds) + bool(truth_of(work.test[name]))
+    heights = [0.45 * max(num_rows, 2)] + ([1.15] if scores else [])
+    rows = [["timeline"], ["scores"]][: len(heights)]
     figure = Figure(figsize=(_WIDTH_IN, sum(heights) + 1.6), dpi=_DPI, layout="constrained")
     mosaic: Any = [row + ["map"] * bool(evaluated) for row in rows]
     axes = figure.subplot_mosaic(
@@ -125,12 +125,12 @@ def _draw(work: Work, name: str) -> "Figure":
         height_ratios=heights,
         width_ratios=[5, 2] if evaluated else [1],
     )
-    labels = _draw_lanes(axes["lanes"], work, name, window, colours)
-    lowest = axes["lanes"]
+    labels = _draw_timeline(axes["timeline"], work, name, window, colours)
+    lowest = axes["timeline"]
     if scores is not None:
         lowest = axes["scores"]
-        lowest.sharex(axes["lanes"])
-        axes["lanes"].tick_params(labelbottom=False)
+        lowest.sharex(axes["timeline"])
+        axes["timeline"].tick_params(labelbottom=False)
         columns = {label: work.classes.index(label) for label in labels}
         _draw_scores(lowest, scores, columns, colours)
     _style_time(lowest, window)
@@ -145,7 +145,7 @@ def _draw(work: Work, name: str) -> "Figure":
     return figure
 
 
-def _draw_lanes(
+def _draw_timeline(
     axes: "Axes", work: Work, name: str, window: Window, colours: dict[str, str]
 ) -> list[str]:
     """Draws ground truth and detections above the default threshold; returns their labels."""
@@ -173,7 +173,7 @@ def _draw_lanes(
 
 
 def _draw_detections(
-    axes: "Axes", lane: int, detections: Iterable[Entry], colours: dict[str, str]
+    axes: "Axes", row: int, detections: Iterable[Entry], colours: dict[str, str]
 ) -> None:
     """Draws detections, paler the lower their score, the highest score on top."""
     rising = sorted(detections, key=lambda one: one["score"])
@@ -181,7 +181,7 @@ def _draw_detections(
     edges = [colours[one["label"]] for one in rising]
     strengths = [0.2 + 0.5 * max(one["score"] / best, 0) for one in rising]
     shades = [_pale(*pair) for pair in zip(edges, strengths, strict=True)]
-    _draw_bars(axes, lane, rising, facecolors=shades, edgecolors=edges)
+    _draw_bars(axes, row, rising, facecolors=shades, edgecolors=edges)
 
 
 def _missed(truth: Sequence[Entry], detections: Sequence[Entry]) -> list[Entry]:
@@ -195,9 +195,9 @@ def _is_inside(one: Entry, window: Window) -> bool:
     return one["segment"][1] > window[0] and one["segment"][0] < window[1]
 
 
-def _draw_bars(axes: "Axes", lane: int, entries: Iterable[Entry], **style: Any) -> None:
+def _draw_bars(axes: "Axes", row: int, entries: Iterable[Entry], **style: Any) -> None:
     ranges = [(one["segment"][0], one["segment"][1] - one["segment"][0]) for one in entries]
-    axes.broken_barh(ranges, (lane + 0.14, 0.72), **{"edgecolors": "white", **style})
+    axes.broken_barh(ranges, (row + 0.14, 0.72), **{"edgecolors": "white", **style})
 
 
 def _name_bars(
