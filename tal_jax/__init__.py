@@ -14,6 +14,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tal_jax._errors import InputError
     from tal_jax.config import load_config, rsmp_config
     from tal_jax.data.clock import Grid
     from tal_jax.data.recordings import Dataset, Point, Recording
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 # The module of each public name. Names are imported when they are first used, so that neither
 # `import tal_jax` nor the help of the command line loads JAX.
 _MODULES = {
+    "_errors": "InputError",
     "config": "load_config rsmp_config",
     "data.clock": "Grid",
     "data.recordings": "Dataset Point Recording",
@@ -77,6 +79,7 @@ __all__ = [
     "DetectionMetrics",
     "Fitted",
     "Grid",
+    "InputError",
     "Point",
     "Reassigned",
     "Recording",
