@@ -1,6 +1,7 @@
 """`tal-jax quickstart` and `tal-jax train`."""
 
 import argparse
+import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +25,12 @@ report.html.
 # The HAM-Net variant with the higher mAP on these recordings.
 _QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet:document"}
 
-_TRAIN = """\
-configs: {configs}, or the path of a .py file that defines get_config(arg=None). The text after a
-colon is its argument: `hapt_rsmp:quick` is a short run that checks the installation.
+_CONFIGS = (
+    "configs: {configs}, or the path of a .py file that defines get_config(arg=None). The text "
+    "after a colon is its argument: `hapt_rsmp:quick` is a short run that checks the installation."
+)
 
+_TRAIN = """\
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt1 --set seed=1
   tal-jax train --config configs/hapt_rsmp.py:quick --data ~/data --workdir runs/try \\
@@ -54,8 +57,9 @@ def add_commands(commands: Any) -> None:
     )
     common.add_set(quickstart)
 
-    epilog = _TRAIN.format(configs=", ".join(config_names()))
-    train = common.add_parser(commands, "train", "train all rounds of a config", epilog)
+    known = textwrap.fill(_CONFIGS.format(configs=", ".join(config_names())), 100)
+    title = "train all rounds of a config"
+    train = common.add_parser(commands, "train", title, f"{known}\n\n{_TRAIN}")
     train.set_defaults(run=_train)
     common.add_config(train)
     common.add_workdir(train)

@@ -294,7 +294,7 @@ def test_slider_and_classes(show, tmp_path):
     page.click(".legend >> text=jump")
     assert page.locator("#list button").count() == 1
     page.fill("#threshold", "0.9")
-    assert "No detection reaches" in page.inner_text("#list")
+    assert "No detection of these classes" in page.inner_text("#list")
     page.click("text=show all")
     assert page.locator("#list button").count() == 1  # exactly at the threshold
 
