@@ -111,9 +111,9 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
 DEFAULTS = {"rsmp": rsmp_config, "hamnet": hamnet_config}
 
 
-def _shared_config(method: str) -> Any:
+def _shared_config(method: str) -> Config:
     """The settings that all methods share."""
-    config: Any = ml_collections.ConfigDict()  # attributes have no static types
+    config: Config = ml_collections.ConfigDict()
     config.method = method
     config.seed = 0
 
@@ -172,7 +172,7 @@ def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
       name: of the data set, see `tal_jax.datasets.load`.
       **settings: settings of this data set, in addition to the point distribution and its seed.
     """
-    data: Any = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})
+    data: Config = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})
     # None stands for the seed of the run.
     data.seed = config_dict.placeholder(int)
     return data
@@ -282,7 +282,7 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
     if key not in keys:
         raise InputError(f"config has no key {key!r}; did you mean {nearest(key, keys)!r}?")
     *sections, last = key.split(".")
-    section: Any = config
+    section: Config = config
     for name in sections:
         section = section[name]
     section[last] = _parse_value(key, text, section[last], section.get_type(last))
@@ -366,7 +366,7 @@ def check_config(
     Raises:
       InputError: with the key, its value and the expected values.
     """
-    values: Any = config
+    values: Config = config
 
     def expect(key: str, holds: bool, what: str) -> None:
         if not holds:
@@ -413,7 +413,7 @@ def check_config(
     return ml_collections.FrozenConfigDict(config)
 
 
-def _check_rsmp(config: Any, expect: Callable[[str, bool, str], None]) -> None:
+def _check_rsmp(config: Config, expect: Callable[[str, bool, str], None]) -> None:
     model, loss = config.model, config.loss
     same = len(model.widths) == len(model.dilations) and len(model.widths) >= 1
     expect("model.dilations", same, f"one entry for each of model.widths={tuple(model.widths)}")
@@ -429,7 +429,7 @@ def _check_rsmp(config: Any, expect: Callable[[str, bool, str], None]) -> None:
     expect("seeds.force_between", between in ("any", "same"), "'any' or 'same'")
 
 
-def _check_hamnet(config: Any, expect: Callable[[str, bool, str], None]) -> None:
+def _check_hamnet(config: Config, expect: Callable[[str, bool, str], None]) -> None:
     model = config.model
     variants = ("document", "published")
     expect("model.variant", model.variant in variants, f"one of {', '.join(variants)}")

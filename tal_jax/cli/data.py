@@ -164,12 +164,12 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
 
 
 def _info(arguments: argparse.Namespace) -> None:
-    from tal_jax.config import check_config
+    from tal_jax.config import Config, check_config
     from tal_jax.datasets.load import load_dataset
     from tal_jax.training.costs import Sizes, timeline_shapes, training_costs
     from tal_jax.training.prepare import prepare_round
 
-    config: Any = check_config(common.load_config(arguments))
+    config: Config = check_config(common.load_config(arguments))
     if arguments.data or config.data.name == "watch":
         dataset = load_dataset(config, arguments.data)
         timeline = prepare_round(dataset, config, None).timeline

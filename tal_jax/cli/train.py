@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tal_jax._errors import InputError
 from tal_jax.cli import common
-from tal_jax.config import config_names
+from tal_jax.config import Config, config_names
 
 if TYPE_CHECKING:
     from tal_jax.data.recordings import Dataset
@@ -102,7 +102,7 @@ def _train(arguments: argparse.Namespace) -> None:
     echo(f"{time.monotonic() - began:.0f} s in total")
 
 
-def _train_seeds(config: Any, arguments: argparse.Namespace) -> None:
+def _train_seeds(config: Config, arguments: argparse.Namespace) -> None:
     """Trains all seeds at once, each into its own folder, and writes a table of their mAP."""
     import ml_collections
 
@@ -133,13 +133,13 @@ def _parse_seeds(text: str) -> list[int]:
     return list(map(int, parts))
 
 
-def _load_data(config: Any, arguments: argparse.Namespace) -> "Dataset":
+def _load_data(config: Config, arguments: argparse.Namespace) -> "Dataset":
     from tal_jax.datasets.load import load_dataset
 
     return load_dataset(config, arguments.data)
 
 
-def _describe(config: Any, dataset: "Dataset") -> str:
+def _describe(config: Config, dataset: "Dataset") -> str:
     """One line with the sizes of the data set and the number of its training labels."""
     from tal_jax.data.recordings import labels_of
     from tal_jax.methods import method_of
