@@ -158,7 +158,7 @@ def _read_results(path: Path) -> Results:
     if not path.exists():
         return {}
     results = _read_object(path).get("results")
-    if not isinstance(results, Mapping) or not all(isinstance(v, list) for v in results.values()):
+    if not isinstance(results, dict) or not all(isinstance(v, list) for v in results.values()):
         raise InputError(f"{path}: expected 'results', an object with a list for each recording")
     for name, found in results.items():
         for one in found:
