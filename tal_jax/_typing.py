@@ -1,7 +1,8 @@
 """Annotations of arrays by dtype and shape, for the functions of ops, losses and models.
 
 `Float[Array, "T D"]` is a floating-point array of shape `[T, D]`; the letters are those of the
-package's docstring, and one letter has one size in one call. Names stand for what callers pass:
+package's docstring, and one letter has one size in one call. `edges` is T + 1, the number of times
+at which snippets begin or end. Names stand for what callers pass:
 
     Float, Int, Bool   arrays of that kind, any width
     Real               floating-point or integer numbers
@@ -24,10 +25,12 @@ from jax.typing import ArrayLike
 if TYPE_CHECKING:
     from typing import Annotated as Mask
 
-    from jaxtyping import Bool, Float, Int, PRNGKeyArray, Real, Shaped
+    from jaxtyping import Bool, Float, PRNGKeyArray, Real, Shaped
+    from jaxtyping import Integer as Int
 else:
     try:
-        from jaxtyping import AbstractDtype, Bool, Float, Int, PRNGKeyArray, Real, Shaped
+        from jaxtyping import AbstractDtype, Bool, Float, PRNGKeyArray, Real, Shaped
+        from jaxtyping import Integer as Int
     except ImportError:
 
         class Shaped:

@@ -6,11 +6,30 @@ from pathlib import Path
 
 import hypothesis
 import jax
+import jaxtyping
 import pytest
+
+# Every call of these rooms is checked against its annotations (tal_jax/_typing.py). This has to
+# come before the first import of tal_jax.
+jaxtyping.install_import_hook(["tal_jax.ops"], "typecheck.checked")
 
 # Compilation makes the first example of a test slow, and no test writes outside its own folder.
 hypothesis.settings.register_profile("tal_jax", deadline=None, database=None)
 hypothesis.settings.load_profile("tal_jax")
+
+
+# Rooms in which mixed types and ranks are faults, not something to be resolved silently; elsewhere
+# optax and orbax mix them. Tests and doctests alike.
+STRICT = ("ops",)
+
+
+@pytest.fixture(autouse=True)
+def _strict(request):
+    if request.path.parent.name not in STRICT:
+        yield
+        return
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

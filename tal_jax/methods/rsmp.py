@@ -202,8 +202,8 @@ def search_recording(
         known = seeds.background | others
         options = {"delta": config.loss.delta, "where": batch.where}
         sequence = pseudo_labels.optimal_sequence(scores, action, known, **options)
-        best, contrasts = pseudo_labels.best_segments(scores, points, known, **options)
-        return sequence.labels, best, contrasts
+        best = pseudo_labels.best_segments(scores, points, known, **options)
+        return sequence.labels, best.segment, best.contrast
 
     sequences, best, contrasts = _of_each(
         one_class,

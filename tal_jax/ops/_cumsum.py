@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """Sums over many ranges of one sequence, from one cumulative sum that does not lose digits.
 
 A range's sum is the difference of two entries of a cumulative sum. In plain float32 that difference
@@ -11,11 +13,14 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
+from tal_jax._typing import Array, ArrayLike, Float, Int, Mask, Real
+from tal_jax.ops import _check, _cpu
+
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Prefix:
-    """Cumulative sums of one sequence of T values; read it with `range_sum`.
+    """Cumulative sums of a sequence of T values, from `prefix_sum`, for `range_sum`.
 
     Attributes:
       whole: the sums in whole multiples of `unit`, one row per level; a level holds what the one
@@ -24,12 +29,14 @@ class Prefix:
       rest: the sums of what the last level left over. It carries the gradient of all values.
     """
 
-    whole: jax.Array  # [levels, T + 1] int32
-    unit: jax.Array  # [levels] float32
-    rest: jax.Array  # [T + 1] float32
+    whole: Int[Array, "levels edges"]
+    unit: Float[Array, " levels"]
+    rest: Float[Array, " edges"]
 
 
-def prefix_sum(values: jax.Array, *, where: jax.Array | None = None) -> Prefix:
+def prefix_sum(
+    values: Real[ArrayLike, " T"], *, where: Mask[ArrayLike, " T"] | None = None
+) -> Prefix:
     """Returns the cumulative sums of a sequence, for any number of `range_sum` calls.
 
     >>> prefix = prefix_sum(jnp.array([0.5, 2.0, 4.0]))
@@ -37,8 +44,8 @@ def prefix_sum(values: jax.Array, *, where: jax.Array | None = None) -> Prefix:
     Array(6., dtype=float32)
 
     Args:
-      values: `[T]` finite numbers; computed in float32.
-      where: `[T]` bool, any mask; a masked value counts 0.
+      values: finite numbers; computed in float32.
+      where: any mask; a masked value counts 0.
 
     Returns:
       The sums as a `Prefix`. The memory is 2 arrays of length T up to T = 32,768 and 3 up to a
@@ -47,10 +54,9 @@ def prefix_sum(values: jax.Array, *, where: jax.Array | None = None) -> Prefix:
     Raises:
       ValueError: if the shapes do not fit.
     """
-    values = jnp.asarray(values, jnp.float32)
-    if values.ndim != 1:
-        raise ValueError(f"values must have shape [T], got {values.shape}")
-    where = mask_or_all(where, values.shape[0])
+    sizes: dict[str, int] = {}
+    values = _check.numbers(values, "values", "T", sizes)
+    where = _check.mask(where, "where", "T", sizes)
 
     # T values of at most 2**value_bits steps each cannot overflow an int32. So many levels that
     # what they leave over, at most half a step a value, sums to no more than half of the largest
@@ -61,7 +67,8 @@ def prefix_sum(values: jax.Array, *, where: jax.Array | None = None) -> Prefix:
 
     rest = jnp.where(where, values, 0.0)
     exponent = _exponent(jnp.max(jnp.abs(jax.lax.stop_gradient(rest)), initial=0.0))
-    whole, units = [], []
+    whole: list[Array] = []
+    units: list[Array] = []
     for level in range(1, levels + 1):
         unit = _power_of_two(exponent - level * value_bits)
         steps = jnp.round(jax.lax.stop_gradient(rest) / unit)
@@ -71,12 +78,14 @@ def prefix_sum(values: jax.Array, *, where: jax.Array | None = None) -> Prefix:
     return Prefix(whole=jnp.stack(whole), unit=jnp.stack(units), rest=_cumulative(rest))
 
 
-def range_sum(prefix: Prefix, start: jax.Array, end: jax.Array) -> jax.Array:
+def range_sum(
+    prefix: Prefix, start: Int[ArrayLike, "*#shape"], end: Int[ArrayLike, "*#shape"]
+) -> Float[Array, "*shape"]:
     """Returns the sum of the values `[start, end)` of a sequence, for each range.
 
-    The error is a few float32 roundings of the range's own sum, plus about 1e-7 of the largest
-    value, wherever the range lies. The gradient with respect to each value is exactly 1 inside the
-    range and 0 outside.
+    The error is a few float32 roundings of the range's sum, plus about 1e-7 of the largest value,
+    wherever in the sequence the range is. The gradient with respect to each value is exactly 1
+    inside the range and 0 outside.
 
     >>> prefix = prefix_sum(jnp.array([0.5, 2.0, 4.0]), where=jnp.array([True, True, False]))
     >>> range_sum(prefix, jnp.array([0, 1, 1]), jnp.array([2, 3, 1]))
@@ -84,8 +93,8 @@ def range_sum(prefix: Prefix, start: jax.Array, end: jax.Array) -> jax.Array:
 
     Args:
       prefix: the cumulative sums, from `prefix_sum`.
-      start: integers of any shape, the first value of each range; clipped to `[0, T]`.
-      end: integers of the same shape or a scalar, one past the last value; clipped likewise. An end
+      start: the first value of each range; clipped to `[0, T]`.
+      end: one past the last value, in the shape of `start` or a scalar; clipped likewise. An end
         before its start gives minus the sum between them.
 
     Returns:
@@ -99,7 +108,7 @@ def range_sum(prefix: Prefix, start: jax.Array, end: jax.Array) -> jax.Array:
         if not jnp.issubdtype(index.dtype, jnp.integer):
             raise ValueError(f"{name} must hold integers, got {index.dtype}")
 
-    def difference(sums):
+    def difference(sums: Real[Array, " edges"]) -> Real[Array, "..."]:
         return jnp.take(sums, end, mode="clip") - jnp.take(sums, start, mode="clip")
 
     # Smallest part first: each addition rounds once.
@@ -109,67 +118,39 @@ def range_sum(prefix: Prefix, start: jax.Array, end: jax.Array) -> jax.Array:
     return total
 
 
-def seen_from(prefix: Prefix, place: jax.Array) -> Prefix:
-    """Returns the same sums counted from one place, for the ranges around it.
+def rebase(prefix: Prefix, index: Int[Array, ""]) -> Prefix:
+    """Returns the same sums counted from another index, for the ranges around it.
 
     A sum then takes one difference instead of one a level, with an error of a few roundings of the
-    sums between its ends and that place: for ranges that hold the place, or lie beside it, none
-    worse than before.
+    sums between its ends and that index: for ranges that contain the index, or lie beside it, no
+    larger than before.
 
-    >>> prefix = seen_from(prefix_sum(jnp.array([0.5, 2.0, 4.0])), jnp.int32(1))
+    >>> prefix = rebase(prefix_sum(jnp.array([0.5, 2.0, 4.0])), jnp.int32(1))
     >>> prefix.rest
     Array([-0.5,  0. ,  2. ,  6. ], dtype=float32)
 
     Args:
       prefix: the cumulative sums, from `prefix_sum`.
-      place: `[]` integer in `[0, T]`.
+      index: the new origin, in `[0, T]`.
     """
-    total = prefix.rest - prefix.rest[place]
+    total = prefix.rest - prefix.rest[index]
     for level in reversed(range(prefix.unit.shape[0])):
         whole = prefix.whole[level]
-        total = total + (whole - whole[place]).astype(jnp.float32) * prefix.unit[level]
+        total = total + (whole - whole[index]).astype(jnp.float32) * prefix.unit[level]
     return Prefix(whole=prefix.whole[:0], unit=prefix.unit[:0], rest=total)
 
 
-def mask_or_all(where: jax.Array | None, length: int) -> jax.Array:
-    """Returns `where` as a bool array of shape `[length]`; all True when it is None.
-
-    >>> mask_or_all(None, 2)
-    Array([ True,  True], dtype=bool)
-
-    Args:
-      where: `[length]` bool, or None.
-      length: the number of elements masked.
-
-    Raises:
-      ValueError: if `where` has another shape or is not boolean.
-    """
-    if where is None:
-        return jnp.ones(length, bool)
-    where = jnp.asarray(where)
-    if where.shape != (length,) or where.dtype != bool:
-        raise ValueError(f"where must be bool [{length}], got {where.dtype} {list(where.shape)}")
-    return where
+def _cumulative(values: Real[Array, " T"]) -> Real[Array, " T+1"]:
+    """Returns the sums of the first 0, 1, ..., T values."""
+    return jnp.pad(_cpu.cumsum(values), (1, 0))
 
 
-def _cumulative(values: jax.Array) -> jax.Array:
-    """Returns `[T + 1]` sums of the first 0, 1, ..., T values."""
-    if jax.default_backend() == "cpu":
-        # XLA's `cumsum` there is two to four times as slow as to add one value after another.
-        zero = jnp.zeros((), values.dtype)
-        sums = jax.lax.scan(lambda sum_, value: (sum_ + value,) * 2, zero, values)[1]
-    else:
-        sums = jnp.cumsum(values, dtype=values.dtype)
-    return jnp.pad(sums, (1, 0))
-
-
-# Read and written as bits, because a power of two must be exact and `2.0**n` is not on every
-# backend.
-def _exponent(value: jax.Array) -> jax.Array:
+# As operations on bits, because a power of two must be exact and `2.0**n` is not on every backend.
+def _exponent(value: Float[Array, ""]) -> Int[Array, ""]:
     """Returns an integer e with `value < 2**e`, the smallest one for normal numbers."""
     return (jax.lax.bitcast_convert_type(value, jnp.int32) >> 23) - 126
 
 
-def _power_of_two(exponent: jax.Array) -> jax.Array:
+def _power_of_two(exponent: Int[Array, ""]) -> Float[Array, ""]:
     """Returns `2.0**exponent`, and the smallest normal number below it."""
     return jax.lax.bitcast_convert_type((jnp.clip(exponent, -126, 127) + 127) << 23, jnp.float32)

@@ -1,15 +1,21 @@
-"""Masked top-k pooling: the score of a recording from the scores of its snippets."""
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+"""Masked top-k pooling, as in multiple-instance learning: class scores of a recording."""
 
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import _cumsum
+from tal_jax._typing import Array, ArrayLike, Bool, Float, Int, Mask, Real
+from tal_jax.ops import _axes, _check, _cpu
 
 
 def topk_mean(
-    scores: jax.Array, k: jax.typing.ArrayLike, *, where: jax.Array | None = None
-) -> jax.Array:
-    """Returns the mean of the k largest scores over time, for each class.
+    scores: Real[ArrayLike, "*batch T C"],
+    k: Int[ArrayLike, ""],
+    *,
+    where: Mask[ArrayLike, "*#batch T"] | None = None,
+) -> Float[Array, "*batch C"]:
+    """Returns top-k pooled class scores: the mean of the k largest over time (MIL pooling).
 
     The gradient reaches exactly the k snippets chosen; of equal scores the earlier is chosen.
 
@@ -22,53 +28,48 @@ def topk_mean(
            [0.5, 0. ]], dtype=float32)
 
     Args:
-      scores: `[T, C]`.
+      scores: the class activation sequence (CAS), scores or logits; leading axes are batch axes.
       k: how many snippets count, an integer; may be traced. Clipped to at least 1 and at most the
         number of valid snippets.
-      where: `[T]` bool, any mask.
+      where: any mask, True on the valid snippets; default all.
 
     Returns:
-      `[C]` in the type of `scores`; 0 if no snippet is valid.
+      Means in the floating type of `scores` (float32 for integers), summed in float32 at least; 0
+      if no snippet is valid.
 
     Raises:
-      ValueError: if the shapes do not fit or k is not an integer.
+      ValueError: if shapes or types do not fit or k is not an integer.
     """
-    scores, k = jnp.asarray(scores), jnp.asarray(k)
-    if scores.ndim != 2 or k.ndim != 0:
-        raise ValueError(
-            f"scores must have shape [T, C] and k [], got {scores.shape} and {k.shape}"
-        )
-    if not jnp.issubdtype(k.dtype, jnp.integer):
-        raise ValueError(f"k must be an integer, got {k.dtype}")
-    where = _cumsum.mask_or_all(where, scores.shape[0])
-    count = jnp.maximum(jnp.minimum(k.astype(jnp.int32), jnp.sum(where, dtype=jnp.int32)), 1)
-
-    chosen = _largest(scores, count, where)
-    total = jnp.sum(jnp.where(chosen, scores, 0), axis=0, dtype=jnp.float32)
-    return (total / count.astype(jnp.float32)).astype(scores.dtype)
-
-
-def _largest(scores: jax.Array, count: jax.Array, where: jax.Array) -> jax.Array:
-    """Marks the `count` largest valid scores of each class, `[T, C]`; of equal ones the earlier.
-
-    The smallest of them is found bit by bit, by counting: 32 passes over the scores, many times
-    faster than sorting them on every backend.
-    """
-    # Time last: counting along the last axis is several times faster on a CPU.
-    bits = jax.lax.bitcast_convert_type(
-        jax.lax.stop_gradient(scores).astype(jnp.float32).T, jnp.int32
+    sizes: dict[str, int] = {}
+    scores = _check.numbers(scores, "scores", "... T C", sizes, dtype=None)
+    where = _check.mask(where, "where", "... T", sizes)
+    k = jnp.asarray(k)
+    if k.ndim or not jnp.issubdtype(k.dtype, jnp.integer):
+        raise ValueError(f"k must be an integer, got {k.dtype} {list(k.shape)}")
+    return _axes.over_leading_axes(
+        lambda scores, where: _topk_mean(scores, k.astype(jnp.int32), where),
+        (scores, where),
+        (2, 1),
     )
-    # Unsigned numbers in the order of the floats: negative ones have all bits flipped.
-    ordered = jnp.where(bits < 0, ~bits, bits | jnp.int32(-(2**31)))
-    ordered = jax.lax.bitcast_convert_type(ordered, jnp.uint32)
-    ordered = jnp.where(where[None, :], ordered, jnp.uint32(0))  # below every valid score
 
-    def add_bit(step, least):
-        candidate = least | (jnp.uint32(1) << (31 - step).astype(jnp.uint32))
-        reach = jnp.sum(ordered >= candidate, axis=1, dtype=jnp.int32, keepdims=True)
-        return jnp.where(reach >= count, candidate, least)
 
-    least = jax.lax.fori_loop(0, 32, add_bit, jnp.zeros((scores.shape[1], 1), jnp.uint32))
-    above, equal = ordered > least, (ordered == least) & where[None, :]
-    missing = count - jnp.sum(above, axis=1, dtype=jnp.int32, keepdims=True)
-    return (above | (equal & (jnp.cumsum(equal, axis=1, dtype=jnp.int32) <= missing))).T
+def _topk_mean(
+    scores: Float[Array, "T C"], k: Int[Array, ""], where: Bool[Array, " T"]
+) -> Float[Array, " C"]:
+    count = jnp.maximum(jnp.minimum(k, jnp.sum(where, dtype=jnp.int32)), 1)
+    # Time last: counting along the last axis is several times faster on a CPU.
+    ordered = _in_order(jax.lax.stop_gradient(scores).T)
+    chosen = _cpu.largest(ordered, count, where).T
+    wide = _check.wide(scores.dtype)
+    total = jnp.sum(jnp.where(chosen, scores, 0), axis=0, dtype=wide)
+    return (total / count.astype(wide)).astype(scores.dtype)
+
+
+def _in_order(scores: Float[Array, "C T"]) -> Int[Array, "C T"]:
+    """Returns unsigned integers in the order of floating-point numbers, all larger than 0."""
+    wide = scores.astype(_check.wide(scores.dtype))
+    signed = jnp.int64 if wide.dtype == jnp.float64 else jnp.int32
+    bits = jax.lax.bitcast_convert_type(wide, signed)
+    # Negative numbers have all bits flipped, the others their sign.
+    ordered = jnp.where(bits < 0, ~bits, bits | jnp.iinfo(signed).min)
+    return jax.lax.bitcast_convert_type(ordered, f"uint{8 * wide.dtype.itemsize}")

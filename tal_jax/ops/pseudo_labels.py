@@ -1,53 +1,94 @@
-"""From points and scores to dense labels: seeds, the optimal sequence, the best segment."""
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+"""Pseudo labels from points and scores: seeds, optimal sequences, pseudo instances."""
 
 import dataclasses
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import _bits, _cumsum, contrast
+from tal_jax import _deprecation
+from tal_jax._typing import Array, ArrayLike, Bool, Float, Int, Mask, Real
+from tal_jax.ops import _axes, _check, _cpu, _cumsum, contrast
+from tal_jax.ops._static import static
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Seeds:
-    """Snippets whose label is taken as known."""
+    """Snippets with a label that is certain, from `mine_seeds`.
 
-    action: jax.Array  # [T, C] bool, grown from the points
-    background: jax.Array  # [T] bool
+    Attributes:
+      action: action seeds of each class, grown from the points.
+      background: background seeds.
+    """
+
+    action: Bool[Array, "T C"]
+    background: Bool[Array, " T"]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Sequence:
-    """An alternating segmentation into background and one class's action."""
+class Segmentation:
+    """An alternating segmentation into background and one class's action.
 
-    labels: jax.Array  # [T] bool, True on action
-    score: jax.Array  # [] mean contrast of the segments
+    Attributes:
+      labels: True on action.
+      score: mean OIC score of the segments, float32.
+    """
+
+    labels: Bool[Array, " T"]
+    score: Float[Array, ""]
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SequenceSegments:
-    """The segments of a sequence, in temporal order."""
+    """The segments of a sequence, in temporal order.
 
-    segments: jax.Array  # [N, 2] int32, half-open snippets
-    action: jax.Array  # [N] bool, True for action segments
-    where: jax.Array  # [N] bool, True for the segments that exist
-    overflow: jax.Array  # [] int32, segments beyond the first N
+    Attributes:
+      segments: half-open ranges of snippets, int32.
+      action: True for action segments.
+      where: True for the segments that exist.
+      overflow: number of segments beyond the first N, int32.
+    """
+
+    segments: Int[Array, "N 2"]
+    action: Bool[Array, " N"]
+    where: Bool[Array, " N"]
+    overflow: Int[Array, ""]
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class BestSegment:
+    """The segment of highest OIC score, or such a segment for each of T snippets.
+
+    Attributes:
+      segment: a half-open range of snippets, int32; `[0, 0]` if there is none.
+      contrast: its OIC score, float32; −inf if there is none.
+    """
+
+    segment: Int[Array, "*T 2"]
+    contrast: Float[Array, "*T"]
+
+
+__getattr__ = _deprecation.renamed(__name__, {"Sequence": "Segmentation"})
+
+
+@static("force_between")
 def mine_seeds(
-    background: jax.Array,
-    points: jax.Array,
+    background: Real[ArrayLike, " T"],
+    points: Mask[ArrayLike, "T C"],
     *,
-    action_threshold: jax.typing.ArrayLike = 0.1,
-    background_threshold: jax.typing.ArrayLike = 0.95,
+    action_threshold: Real[ArrayLike, ""] = 0.1,
+    background_threshold: Real[ArrayLike, ""] = 0.95,
     force_between: str = "any",
-    where: jax.Array | None = None,
+    where: Mask[ArrayLike, " T"] | None = None,
 ) -> Seeds:
-    """Background between the points, action around them.
+    """Mines seeds from point labels: background between the points, action around them.
 
     Between two neighbouring points, everything between the outermost snippets of
     `p_bg ≥ background_threshold` is background; where fewer than two are, the one of largest `p_bg`
@@ -56,7 +97,7 @@ def mine_seeds(
 
     `force_between="same"` serves recordings whose different actions abut: only two points of one
     class must have background between them; elsewhere only `p_bg ≥ background_threshold` counts,
-    and two growths that meet share the stretch half and half.
+    and two actions that grow into each other meet in the middle.
 
     >>> import jax.numpy as jnp
     >>> points = jnp.array([[0, 1, 0, 0, 0, 0, 1, 0]], bool).T
@@ -66,55 +107,62 @@ def mine_seeds(
     [1 0 0 0 1 0 0 1] [0 1 1 0 0 0 1 0]
 
     Args:
-      background: `[T]` background probabilities `p_bg`.
-      points: `[T, C]` True on the positive snippets of the points.
+      background: background probabilities `p_bg`.
+      points: True on the positive snippets of the points.
       action_threshold: largest `p_bg` into which action grows.
       background_threshold: least `p_bg` that is background by itself.
       force_between: `"any"` or `"same"` (static), see above.
-      where: `[T]` True on the valid snippets, a prefix; default all.
+      where: True on the valid snippets, a prefix; default all.
 
     Returns:
       `Seeds`. Without any point, every valid snippet is background.
 
     Raises:
-      ValueError: if the shapes do not fit or `force_between` is neither.
+      ValueError: if shapes or types do not fit or `force_between` is neither.
 
-    Source: Lee & Byun 2021 (learning action completeness from points); "same" is ours.
+    Source: Lee & Byun 2021 (learning action completeness from points); "same" is an addition.
     """
     if force_between not in ("any", "same"):
-        raise ValueError(f"force_between={force_between!r}; expected 'any' or 'same'")
-    if background.ndim != 1 or points.ndim != 2 or points.shape[0] != background.shape[0]:
         raise ValueError(
-            f"background has shape {background.shape}, points {points.shape}; "
-            "expected [T] and [T, C]"
+            f"force_between must be 'any' or 'same', and is static (compile with tal_jax.jit), "
+            f"got {force_between!r}"
         )
-    size = background.shape[0]
-    where = jnp.ones(size, bool) if where is None else where
+    sizes: dict[str, int] = {}
+    background = _check.numbers(background, "background", "T", sizes)
+    points = _check.mask(points, "points", "T C", sizes)
+    where = _check.mask(where, "where", "T", sizes)
+    action_threshold = _check.setting(action_threshold, "action_threshold")
+    background_threshold = _check.setting(background_threshold, "background_threshold")
     points = points & where[:, None]
     is_point = points.any(axis=1)
-    stretches = _Stretches.between(is_point, where)
+    gaps = _Gaps.between(is_point, where)
     background_seeds = _background_seeds(
-        jax.lax.stop_gradient(background), points, stretches, background_threshold, force_between
+        jax.lax.stop_gradient(background), points, gaps, background_threshold, force_between
     )
     open_ = where & ~is_point & ~background_seeds & (background <= action_threshold)
-    return Seeds(_grow(points, open_, stretches), background_seeds)
+    return Seeds(_grow(points, open_, gaps), background_seeds)
 
 
 def optimal_sequence(
-    scores: jax.Array,
-    action_seeds: jax.Array,
-    background_seeds: jax.Array,
+    scores: Real[ArrayLike, " T"],
+    action_seeds: Mask[ArrayLike, " T"],
+    background_seeds: Mask[ArrayLike, " T"],
     *,
-    delta: jax.typing.ArrayLike = 0.25,
-    where: jax.Array | None = None,
-) -> Sequence:
-    """The segmentation that agrees with all seeds and contrasts most, exactly.
+    delta: Real[ArrayLike, ""] = 0.25,
+    where: Mask[ArrayLike, " T"] | None = None,
+) -> Segmentation:
+    r"""Returns the optimal sequence: the segmentation of highest OIC score that fits all seeds.
 
-    Consecutive seeds of one kind are one segment, so the seeds fix the number and the kinds of the
-    segments; only the boundaries between them are free. A segment's contrast depends on its own two
-    ends alone, hence dynamic programming over the boundaries finds the best mean contrast among all
-    segmentations (action segments on the scores, background segments on `1 − scores`). The work is
-    the sum over segments of their start candidates times their end candidates.
+    Among the segmentations $(s_1, e_1), \dots, (s_M, e_M)$ into action and background that agree
+    with the seeds it is, exactly, the one of highest mean contrast,
+
+    $$\max \frac{1}{M} \sum_{m=1}^{M} R(s_m, e_m),$$
+
+    with R of `inner_outer_contrast`, for background segments on `1 − scores`. Consecutive seeds of
+    one kind are one segment, so the seeds fix the number and the kinds of the segments; only the
+    boundaries between them are free. A segment's contrast depends on its two ends alone, hence
+    dynamic programming over the boundaries finds the maximum. The work is the sum over segments of
+    their start candidates times their end candidates.
 
     >>> import jax.numpy as jnp
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.7, 0.1, 0.0])
@@ -124,46 +172,49 @@ def optimal_sequence(
     [0 1 1 1 0 0] 0.683
 
     Args:
-      scores: `[T]` one class's confidences.
-      action_seeds: `[T]` True where the class's action is known; wins over a background seed.
-      background_seeds: `[T]` True where another label is known.
+      scores: one class's sequence of the class activation sequence (CAS).
+      action_seeds: True where the class's action is certain; wins over a background seed.
+      background_seeds: True where another label is certain.
       delta: width of the outer region as in `inner_outer_contrast`.
-      where: `[T]` True on the valid snippets, a prefix; default all.
+      where: True on the valid snippets, a prefix; default all.
 
     Returns:
-      `Sequence`. The score is differentiable in `scores` at fixed labels. Without an action seed
-      everything is background and the score 0.
+      `Segmentation`. The score is differentiable in `scores` at fixed labels. Without an action
+      seed everything is background and the score 0.
 
     Raises:
-      ValueError: if the shapes differ.
+      ValueError: if shapes or types do not fit, or a `delta` that is not traced is below 0.
 
     Source: optimal sequence search of Lee & Byun 2021, there a beam search.
     """
-    if not scores.shape == action_seeds.shape == background_seeds.shape or scores.ndim != 1:
-        raise ValueError(
-            f"scores, action_seeds and background_seeds have shapes {scores.shape}, "
-            f"{action_seeds.shape} and {background_seeds.shape}; expected [T] each"
-        )
-    size = scores.shape[0]
-    where = jnp.ones(size, bool) if where is None else where
+    sizes: dict[str, int] = {}
+    scores = _check.numbers(scores, "scores", "T", sizes)
+    action_seeds = _check.mask(action_seeds, "action_seeds", "T", sizes)
+    background_seeds = _check.mask(background_seeds, "background_seeds", "T", sizes)
+    where = _check.mask(where, "where", "T", sizes)
+    delta = _check.setting(delta, "delta", least=0)
+    inputs = (scores, action_seeds, background_seeds, where, delta)
+    where, delta = _axes.vary_like((where, delta), inputs)
     action_seeds = action_seeds & where
 
-    def search():
+    def search() -> Segmentation:
         sums = _cumsum.prefix_sum(scores, where=where)
         labels, starts = _best_runs(
             jax.lax.stop_gradient(sums), action_seeds, background_seeds & where, delta, where
         )
-        return Sequence(labels, _mean_contrast(sums, labels, starts, delta, where))
+        return Segmentation(labels, _mean_contrast(sums, labels, starts, delta, where))
 
-    # Of the slots for a recording's classes, many are empty.
-    nothing = Sequence(jnp.zeros(size, bool), jnp.zeros((), jnp.float32))
+    # Recordings have room for several video classes, and many of those are empty.
+    nothing = Segmentation(jnp.zeros(sizes["T"], bool), jnp.zeros((), jnp.float32))
+    nothing = _axes.vary_like(nothing, inputs)
     return jax.lax.cond(action_seeds.any(), search, lambda: nothing)
 
 
+@static("num_segments")
 def sequence_segments(
-    labels: jax.Array, *, num_segments: int, where: jax.Array | None = None
+    labels: Mask[ArrayLike, " T"], *, num_segments: int, where: Mask[ArrayLike, " T"] | None = None
 ) -> SequenceSegments:
-    """Lists the maximal runs of equal labels.
+    """Returns the segments of a sequence of labels: its maximal runs of equal labels.
 
     >>> import jax.numpy as jnp
     >>> runs = sequence_segments(jnp.array([0, 1, 1, 0], bool), num_segments=4)
@@ -171,15 +222,21 @@ def sequence_segments(
     [[0, 1], [1, 3], [3, 4], [0, 0]] [0 1 0 0] [1 1 1 0]
 
     Args:
-      labels: `[T]` bool.
+      labels: True on action, as from `optimal_sequence`.
       num_segments: length of the lists (static); more segments than that are counted as overflow.
-      where: `[T]` True on the valid snippets, a prefix; default all.
+      where: True on the valid snippets, a prefix; default all.
 
     Returns:
       `SequenceSegments` with `N = num_segments`.
+
+    Raises:
+      ValueError: if shapes or types do not fit, or `num_segments` is negative.
     """
-    size = labels.shape[0]
-    where = jnp.ones(size, bool) if where is None else where
+    sizes: dict[str, int] = {}
+    labels = _check.mask(labels, "labels", "T", sizes)
+    where = _check.mask(where, "where", "T", sizes)
+    num_segments = _check.static_size(num_segments, "num_segments", least=0)
+    size = sizes["T"]
     length = where.sum(dtype=jnp.int32)
     begins = where & jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
     total = begins.sum(dtype=jnp.int32)
@@ -192,48 +249,51 @@ def sequence_segments(
 
 
 def best_segment(
-    scores: jax.Array,
-    points: jax.Array,
-    blocked: jax.Array,
+    scores: Real[ArrayLike, " T"],
+    points: Mask[ArrayLike, " T"],
+    blocked: Mask[ArrayLike, " T"],
     *,
-    delta: jax.typing.ArrayLike = 0.25,
-    where: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """The segment of highest contrast that contains a point and nothing blocked.
+    delta: Real[ArrayLike, ""] = 0.25,
+    where: Mask[ArrayLike, " T"] | None = None,
+) -> BestSegment:
+    """Returns the pseudo instance of highest OIC score with a point and nothing blocked inside.
 
     All such segments compete, whatever their length.
 
     >>> import jax.numpy as jnp
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.7, 0.1, 1.0])
     >>> position = jnp.arange(6)
-    >>> segment, contrast = best_segment(scores, position == 2, position == 5)
-    >>> print(segment, f"{contrast:.3f}")
+    >>> best = best_segment(scores, position == 2, position == 5)
+    >>> print(best.segment, f"{best.contrast:.3f}")
     [1 4] 0.700
 
     Args:
-      scores: `[T]` one class's confidences.
-      points: `[T]` True on the positive snippets of the class.
-      blocked: `[T]` True on other classes' points and on background seeds.
+      scores: one class's sequence of the class activation sequence (CAS).
+      points: True on the positive snippets of the class.
+      blocked: True on other classes' points and on background seeds.
       delta: width of the outer region as in `inner_outer_contrast`.
-      where: `[T]` True on the valid snippets, a prefix; default all.
+      where: True on the valid snippets, a prefix; default all.
 
     Returns:
-      The segment `[2]` (half-open snippets) and its contrast `[]`; `[0, 0]` and −inf without any.
+      One `BestSegment`.
+
+    Raises:
+      ValueError: if shapes or types do not fit, or a `delta` that is not traced is below 0.
     """
-    segments, contrasts = best_segments(scores, points, blocked, delta=delta, where=where)
-    winner = contrasts.argmax()
-    return segments[winner], contrasts[winner]
+    best = best_segments(scores, points, blocked, delta=delta, where=where)
+    winner = best.contrast.argmax()
+    return BestSegment(best.segment[winner], best.contrast[winner])
 
 
 def best_segments(
-    scores: jax.Array,
-    points: jax.Array,
-    blocked: jax.Array,
+    scores: Real[ArrayLike, " T"],
+    points: Mask[ArrayLike, " T"],
+    blocked: Mask[ArrayLike, " T"],
     *,
-    delta: jax.typing.ArrayLike = 0.25,
-    where: jax.Array | None = None,
-) -> tuple[jax.Array, jax.Array]:
-    """`best_segment` for each point: among the segments whose first point it is.
+    delta: Real[ArrayLike, ""] = 0.25,
+    where: Mask[ArrayLike, " T"] | None = None,
+) -> BestSegment:
+    """Returns the pseudo instance of each point: the `best_segment` whose first point it is.
 
     Every segment has one first point, so the work is the number of candidates, and the best of
     these is the best of all.
@@ -241,56 +301,76 @@ def best_segments(
     >>> import jax.numpy as jnp
     >>> scores = jnp.array([0.1, 0.8, 0.9, 0.1, 0.6, 0.2])
     >>> at = jnp.arange(6)
-    >>> segments, contrasts = best_segments(scores, (at == 2) | (at == 4), at == 3)
-    >>> print(segments[2], segments[4], jnp.isfinite(contrasts).astype(int))
+    >>> best = best_segments(scores, (at == 2) | (at == 4), at == 3)
+    >>> print(best.segment[2], best.segment[4], jnp.isfinite(best.contrast).astype(int))
     [1 3] [4 5] [0 0 1 0 1 0]
 
     Args:
-      scores: `[T]` as in `best_segment`, as the others.
-      points: `[T]`.
-      blocked: `[T]`.
+      scores: as in `best_segment`, as for the other arguments.
+      points: True on the positive snippets of the class.
+      blocked: True on other classes' points and on background seeds.
       delta: width of the outer region.
-      where: `[T]`.
+      where: a prefix.
 
     Returns:
-      Segments `[T, 2]` int32 and contrasts `[T]`; `[0, 0]` and −inf where no point is.
+      A `BestSegment` for each snippet; `[0, 0]` and −inf for those that are no point.
+
+    Raises:
+      ValueError: as `best_segment`.
     """
-    size = scores.shape[0]
-    where = jnp.ones(size, bool) if where is None else where
+    sizes: dict[str, int] = {}
+    scores = _check.numbers(scores, "scores", "T", sizes)
+    points = _check.mask(points, "points", "T", sizes)
+    blocked = _check.mask(blocked, "blocked", "T", sizes)
+    where = _check.mask(where, "where", "T", sizes)
+    delta = _check.setting(delta, "delta", least=0)
     points = points & where & ~blocked
-    at = jnp.arange(size, dtype=jnp.int32)
+    at = jnp.arange(sizes["T"], dtype=jnp.int32)
     closed = blocked | ~where
-    low = jnp.maximum(_bits.last_flag(closed), _last_before(points)) + 1
-    rectangles = _Rectangles(
+    low = jnp.maximum(_cpu.last_flag(closed), _last_before(points)) + 1
+    candidates = _Candidates(
         exists=points,
+        following=_first_after(points),
         starts=(low, at),
-        ends=(at + 1, _bits.next_flag(closed)),
+        ends=(at + 1, _cpu.next_flag(closed)),
     )
     sums = _cumsum.prefix_sum(jax.lax.stop_gradient(scores), where=where)
     length = where.sum(dtype=jnp.int32)
+    return _cpu.by_platform(_best_of_candidates, candidates, sums, length, delta)
 
-    def keep_best(best, point, starts, ends, is_start, is_end):
+
+def _best_of_candidates(
+    search: _cpu.Search,
+    candidates: "_Candidates",
+    sums: _cumsum.Prefix,
+    length: Int[Array, ""],
+    delta: Float[Array, ""],
+) -> BestSegment:
+    size = candidates.exists.shape[0]
+
+    def keep_best(best: BestSegment, point: Array, block: _Block) -> BestSegment:
         values = contrast.contrast_between(
-            _cumsum.seen_from(sums, point),
-            starts[None, :],
-            ends[:, None],
+            _cumsum.rebase(sums, point),
+            block.starts[None, :],
+            block.ends[:, None],
             delta=delta,
             length=length,
         )
-        values = jnp.where(is_start[None, :] & is_end[:, None], values, -jnp.inf).ravel()
-        winner = _first_highest(values)
-        row, column = jnp.divmod(winner, len(starts))
-        segments, contrasts = best
+        valid = block.is_start[None, :] & block.is_end[:, None]
+        values = jnp.where(valid, values, -jnp.inf).ravel()
+        winner = search.first_highest(values)
+        row, column = jnp.divmod(winner, search.starts)
         # Elsewhere nothing is written.
-        place = jnp.where(values[winner] > contrasts[point], point, size)
-        segment = jnp.stack([starts[column], ends[row]])
-        return (
-            segments.at[place].set(segment, mode="drop"),
-            contrasts.at[place].set(values[winner], mode="drop"),
+        index = jnp.where(values[winner] > best.contrast[point], point, size)
+        segment = jnp.stack([block.starts[column], block.ends[row]])
+        return BestSegment(
+            best.segment.at[index].set(segment, mode="drop"),
+            best.contrast.at[index].set(values[winner], mode="drop"),
         )
 
-    nothing = (jnp.zeros((size, 2), jnp.int32), jnp.full(size, -jnp.inf, scores.dtype))
-    return _for_each_tile(rectangles, keep_best, nothing)
+    nothing = BestSegment(jnp.zeros((size, 2), jnp.int32), jnp.full(size, -jnp.inf, jnp.float32))
+    nothing = _axes.vary_like(nothing, (candidates, sums, length, delta))
+    return _for_each_block(search, candidates, keep_best, nothing)
 
 
 # --- seeds ---
@@ -298,45 +378,63 @@ def best_segments(
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Stretches:
-    """The stretches between neighbouring points, and which one every snippet lies in."""
+class _Gaps:
+    """The gaps between neighbouring points, by snippet.
 
-    index: jax.Array  # [T] int32: how many points are at or before the snippet; 0: before the first
-    inside: jax.Array  # [T] bool: valid and no point itself
-    before: jax.Array  # [T] int32: the last point at or before the snippet, −1 if none
-    after: jax.Array  # [T] int32: the first point at or after it, T if none
+    Attributes:
+      index: the number of points at or before the snippet, int32; 0 before the first.
+      inside: valid and no point.
+      before: the last point at or before the snippet, int32, −1 if none.
+      after: the first point at or after it, int32, T if none.
+    """
+
+    index: Int[Array, " T"]
+    inside: Bool[Array, " T"]
+    before: Int[Array, " T"]
+    after: Int[Array, " T"]
 
     @classmethod
-    def between(cls, is_point: jax.Array, where: jax.Array) -> "_Stretches":
+    def between(cls, is_point: Bool[Array, " T"], where: Bool[Array, " T"]) -> "_Gaps":
         return cls(
             index=jnp.cumsum(is_point, dtype=jnp.int32),
             inside=where & ~is_point,
-            before=_bits.last_flag(is_point),
-            after=_bits.next_flag(is_point),
+            before=_cpu.last_flag(is_point),
+            after=_cpu.next_flag(is_point),
         )
 
 
-def _background_seeds(background, points, stretches, threshold, force_between):
+def _background_seeds(
+    background: Float[Array, " T"],
+    points: Bool[Array, "T C"],
+    gaps: _Gaps,
+    threshold: Float[Array, ""],
+    force_between: str,
+) -> Bool[Array, " T"]:
     size = background.shape[0]
     at = jnp.arange(size, dtype=jnp.int32)
-    has_before, has_after = stretches.before >= 0, stretches.after < size
+    has_before, has_after = gaps.before >= 0, gaps.after < size
 
-    def per_stretch(reduce, values, chosen, empty):
-        chosen = chosen & stretches.inside
-        reduced = reduce(jnp.where(chosen, values, empty), stretches.index, num_segments=size + 1)
-        return reduced[stretches.index]
+    def per_gap(
+        reduce: Callable[..., Array],
+        values: Real[Array, " T"],
+        chosen: Bool[Array, " T"],
+        empty: int | float,
+    ) -> Real[Array, " T"]:
+        chosen = chosen & gaps.inside
+        reduced = reduce(jnp.where(chosen, values, empty), gaps.index, num_segments=size + 1)
+        return reduced[gaps.index]
 
-    sure = stretches.inside & (background >= threshold)
-    first_sure = per_stretch(jax.ops.segment_min, at, sure, size)
-    last_sure = per_stretch(jax.ops.segment_max, at, sure, -1)
-    highest = per_stretch(jax.ops.segment_max, background, stretches.inside, -jnp.inf)
-    peak = per_stretch(jax.ops.segment_min, at, background == highest, size)
+    sure = gaps.inside & (background >= threshold)
+    first_sure = per_gap(jax.ops.segment_min, at, sure, size)
+    last_sure = per_gap(jax.ops.segment_max, at, sure, -1)
+    highest = per_gap(jax.ops.segment_max, background, gaps.inside, -jnp.inf)
+    peak = per_gap(jax.ops.segment_min, at, background == highest, size)
     forced = ~has_before | ~has_after
     if force_between == "any":
         forced = jnp.ones_like(forced)
     else:
-        classes_before = points[jnp.maximum(stretches.before, 0)]
-        classes_after = points[jnp.minimum(stretches.after, size - 1)]
+        classes_before = points[jnp.maximum(gaps.before, 0)]
+        classes_after = points[jnp.minimum(gaps.after, size - 1)]
         forced = forced | (classes_before & classes_after).any(axis=1)
     # With no sure snippet the peak stands for both ends, or nothing does where none is forced.
     first = jnp.where(last_sure >= 0, first_sure, jnp.where(forced, peak, size))
@@ -345,25 +443,25 @@ def _background_seeds(background, points, stretches, threshold, force_between):
     beyond_left = ~has_before | (at >= first)
     beyond_right = ~has_after | (at <= last)
     outside = ~has_before & ~has_after
-    return stretches.inside & (outside | (beyond_left & beyond_right))
+    return gaps.inside & (outside | (beyond_left & beyond_right))
 
 
-def _grow(points, open_, stretches):
+def _grow(points: Bool[Array, "T C"], open_: Bool[Array, " T"], gaps: _Gaps) -> Bool[Array, "T C"]:
     """Spreads each point's classes over the open snippets that connect to it."""
     size = open_.shape[0]
     at = jnp.arange(size, dtype=jnp.int32)
-    shut = stretches.inside & ~open_
-    last_shut, next_shut = _bits.last_flag(shut), _bits.next_flag(shut)
-    from_before = open_ & (stretches.before >= 0) & (last_shut < stretches.before)
-    from_after = open_ & (stretches.after < size) & (next_shut > stretches.after)
-    nearer_before = at - stretches.before <= stretches.after - at
+    shut = gaps.inside & ~open_
+    last_shut, next_shut = _cpu.last_flag(shut), _cpu.next_flag(shut)
+    from_before = open_ & (gaps.before >= 0) & (last_shut < gaps.before)
+    from_after = open_ & (gaps.after < size) & (next_shut > gaps.after)
+    nearer_before = at - gaps.before <= gaps.after - at
     meet = from_before & from_after
     from_before, from_after = (
         from_before & (~meet | nearer_before),
         from_after & (~meet | ~nearer_before),
     )
-    classes_before = points[jnp.maximum(stretches.before, 0)] & from_before[:, None]
-    classes_after = points[jnp.minimum(stretches.after, size - 1)] & from_after[:, None]
+    classes_before = points[jnp.maximum(gaps.before, 0)] & from_before[:, None]
+    classes_after = points[jnp.minimum(gaps.after, size - 1)] & from_after[:, None]
     return points | classes_before | classes_after
 
 
@@ -372,31 +470,52 @@ def _grow(points, open_, stretches):
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class _Rectangles:
-    """Segment candidates: all pairs of a start and an end range, some pairs of ranges.
+class _Candidates:
+    """Segment candidates of some snippets: all pairs of a start and an end of two ranges.
 
-    Each stands at one snippet, and they are visited in the order of time.
+    Snippets are visited in the order of time. Ranges are int32, the first and the last of each,
+    inclusive.
+
+    Attributes:
+      exists: True for the snippets that have candidates.
+      following: the next such snippet after each one, int32, T if none.
+      starts: ranges of starts.
+      ends: ranges of ends.
     """
 
-    exists: jax.Array  # [T] bool
-    starts: tuple[jax.Array, jax.Array]  # [T] int32 each: the first and the last start, inclusive
-    ends: tuple[jax.Array, jax.Array]  # and end
+    exists: Bool[Array, " T"]
+    following: Int[Array, " T"]
+    starts: tuple[Int[Array, " T"], Int[Array, " T"]]
+    ends: tuple[Int[Array, " T"], Int[Array, " T"]]
 
 
-def _tile() -> tuple[int, int]:
-    """Ends × starts that one iteration of the segment searches scores at once.
+@dataclasses.dataclass(frozen=True)
+class _Block:
+    """Some candidates of one snippet, which are scored at once.
 
-    On a CPU enough to amortise the loop's overhead, and so few that the usual stretch between two
-    points wastes little (with up to 32 starts XLA computes scores and maxima in one loop, which it
-    does not vectorise); an accelerator takes as long for many as for few.
+    Attributes:
+      starts: first snippets.
+      ends: one past the last snippets.
+      is_start: True for the starts that are in the range of candidates.
+      is_end: True for such ends.
     """
-    return (16, 40) if jax.default_backend() == "cpu" else (128, 128)
+
+    starts: Int[Array, " S"]
+    ends: Int[Array, " E"]
+    is_start: Bool[Array, " S"]
+    is_end: Bool[Array, " E"]
 
 
-def _best_runs(sums, action, background, delta, where):
-    """The best segmentation: `[T]` bool labels, and where the run of each snippet starts `[T]`.
+def _best_runs(
+    sums: _cumsum.Prefix,
+    action: Bool[Array, " T"],
+    background: Bool[Array, " T"],
+    delta: Float[Array, ""],
+    where: Bool[Array, " T"],
+) -> tuple[Bool[Array, " T"], Int[Array, " T"]]:
+    """The best segmentation: labels, and the int32 start of the run of each snippet.
 
-    Boundaries lie after the last seed of one run of like seeds and not after the first seed of the
+    A boundary is after the last seed of one run of like seeds and not after the first seed of the
     next one; the first run begins where the recording does, and the last one ends where it ends.
     """
     size = action.shape[0]
@@ -409,52 +528,93 @@ def _best_runs(sums, action, background, delta, where):
     following = _first_after(begins)
     is_last = following >= size
     after = jnp.minimum(following, size - 1)
-    rectangles = _Rectangles(
+    candidates = _Candidates(
         exists=begins,
+        following=following,
         starts=(low, high),
-        ends=tuple(jnp.where(is_last, length, bound[after]) for bound in (low, high)),
+        ends=(jnp.where(is_last, length, low[after]), jnp.where(is_last, length, high[after])),
     )
+    last, earlier = _cpu.last_flag(begins)[-1], _last_before(begins)
+    marks = _cpu.by_platform(_marked_starts, candidates, sums, action, earlier, last, length, delta)
+    starts = _cpu.last_flag(marks > 0)
+    return (marks[starts] == 2) & where, starts
 
-    def totals(value, place, starts, ends, valid):
+
+def _marked_starts(
+    search: _cpu.Search,
+    candidates: _Candidates,
+    sums: _cumsum.Prefix,
+    action: Bool[Array, " T"],
+    earlier: Int[Array, " T"],
+    last: Int[Array, ""],
+    length: Int[Array, ""],
+    delta: Float[Array, ""],
+) -> Int[Array, " T"]:
+    """Where the runs of the best segmentation start: 1 for background, 2 for action, else 0.
+
+    Args:
+      search: sizes of blocks.
+      candidates: of the first seed of each run.
+      sums: prefix sums of the scores.
+      action: True on action seeds.
+      earlier: the first seed of the last run that begins before each snippet, −1 if none.
+      last: that of the last run.
+      length: number of valid snippets.
+      delta: width of the outer region.
+    """
+    size = action.shape[0]
+    low, high = candidates.starts
+    inputs = (candidates, sums, action, length, delta)
+
+    def totals(
+        value: Float[Array, " edges"],
+        seed: Int[Array, ""],
+        starts: Int[Array, "*#shape"],
+        ends: Int[Array, "*#shape"],
+        valid: Bool[Array, "*#shape"],
+    ) -> Float[Array, "*shape"]:
         contrasts = contrast.contrast_between(
-            _cumsum.seen_from(sums, place),  # the first seed of the run, which all candidates hold
+            _cumsum.rebase(sums, seed),  # all candidates contain it
             starts,
             ends,
             delta=delta,
             length=length,
-            inverted=~action[place],
+            inverted=~action[seed],
         )
         return jnp.where(valid, value[starts] + contrasts, -jnp.inf)
 
-    def relax(value, place, starts, ends, is_start, is_end):
+    def relax(
+        value: Float[Array, " edges"], seed: Int[Array, ""], block: _Block
+    ) -> Float[Array, " edges"]:
         # Starts go down the rows, because a CPU finds maxima of columns faster.
-        best = totals(value, place, starts[:, None], ends[None, :], is_start[:, None]).max(axis=0)
-        # Ranges of different boundaries are disjoint, so `value` is final once it is read.
-        places = jnp.where(is_end, ends, size + 1)
-        return value.at[places].set(jnp.maximum(best, value[ends]), mode="drop")
+        starts, ends, valid = block.starts[:, None], block.ends[None, :], block.is_start[:, None]
+        best = totals(value, seed, starts, ends, valid).max(axis=0)
+        # Ranges of different boundaries are disjoint, so `value` is final before it is used.
+        index = jnp.where(block.is_end, block.ends, size + 1)
+        return value.at[index].set(jnp.maximum(best, value[block.ends]), mode="drop")
 
-    value = jnp.full(size + 1, -jnp.inf, sums.rest.dtype).at[0].set(0)
-    value = _for_each_tile(rectangles, relax, value)
+    value = _axes.vary_like(jnp.full(size + 1, -jnp.inf, jnp.float32).at[0].set(0), inputs)
+    value = _for_each_block(search, candidates, relax, value)
 
     # Backwards, each run looks again for the start that its end came from: so only the values need
-    # to be kept, and an iteration needs no argmax, which is slow.
-    within = jnp.arange(_tile()[1], dtype=jnp.int32)
+    # to be kept, and an iteration needs no argmax.
+    within = jnp.arange(search.starts, dtype=jnp.int32)
 
-    def look_back(state):
-        place, first, end, best, start, marks = state
-        starts, last = low[place] + first + within, high[place]
-        values = totals(value, place, jnp.minimum(starts, last), end, starts <= last)
-        winner = _first_highest(values)
+    def look_back(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        seed, first, end, best, start, marks = state
+        starts, final = low[seed] + first + within, high[seed]
+        values = totals(value, seed, jnp.minimum(starts, final), end, starts <= final)
+        winner = search.first_highest(values)
         better = values[winner] > best
         best, start = (
             jnp.where(better, values[winner], best),
             jnp.where(better, starts[winner], start),
         )
-        done = starts[-1] >= last
-        kind = jnp.where(action[place], 2, 1)
+        done = starts[-1] >= final
+        kind = jnp.where(action[seed], 2, 1)
         marks = marks.at[jnp.where(done, start, size)].set(kind, mode="drop")
         return (
-            jnp.where(done, earlier[place], place),
+            jnp.where(done, earlier[seed], seed),
             jnp.where(done, 0, first + len(within)),
             jnp.where(done, start, end),
             jnp.where(done, -jnp.inf, best),
@@ -462,90 +622,90 @@ def _best_runs(sums, action, background, delta, where):
             marks,
         )
 
-    earlier = _last_before(begins)
-    state = (
-        _bits.last_flag(begins)[-1],
-        jnp.zeros((), jnp.int32),
-        length,
-        jnp.asarray(-jnp.inf, value.dtype),
-        jnp.zeros((), jnp.int32),
-        jnp.zeros(size, jnp.int32),
-    )
-    marks = jax.lax.while_loop(lambda state: state[0] >= 0, look_back, state)[-1]
-    # A mark tells the kind of the run that starts there.
-    starts = _bits.last_flag(marks > 0)
-    return (marks[starts] == 2) & where, starts
+    zero, nothing = jnp.zeros((), jnp.int32), jnp.asarray(-jnp.inf, jnp.float32)
+    state = (last, zero, length, nothing, zero, jnp.zeros(size, jnp.int32))
+    state = _axes.vary_like(state, (inputs, earlier, last))
+    return jax.lax.while_loop(lambda state: state[0] >= 0, look_back, state)[-1]
 
 
-def _mean_contrast(sums, labels, starts, delta, where):
-    """The mean over the runs; the last snippet of each speaks for it."""
+def _mean_contrast(
+    sums: _cumsum.Prefix,
+    labels: Bool[Array, " T"],
+    starts: Int[Array, " T"],
+    delta: Float[Array, ""],
+    where: Bool[Array, " T"],
+) -> Float[Array, ""]:
+    """The mean over the runs, each of which counts at its last snippet."""
     length = where.sum(dtype=jnp.int32)
     ends = 1 + jnp.arange(labels.shape[0], dtype=jnp.int32)
-    speaks = where & ((jnp.append(starts[1:], -1) != starts) | (ends == length))
+    last_of_run = where & (
+        (jnp.pad(starts[1:], (0, 1), constant_values=-1) != starts) | (ends == length)
+    )
     contrasts = contrast.contrast_between(
         sums, starts, ends, delta=delta, length=length, inverted=~labels
     )
-    return jnp.where(speaks, contrasts, 0).sum() / jnp.maximum(speaks.sum(dtype=jnp.float32), 1)
+    total = jnp.where(last_of_run, contrasts, 0).sum()
+    return total / jnp.maximum(last_of_run.sum(dtype=jnp.float32), 1)
 
 
-def _first_after(flags):
-    """`[T]` int32: the first True flag behind each place, T if there is none."""
-    return jnp.append(_bits.next_flag(flags), flags.shape[0])[1:]
+def _first_after(flags: Bool[Array, " T"]) -> Int[Array, " T"]:
+    """The int32 index of the first True flag after each snippet, T if there is none."""
+    return jnp.pad(_cpu.next_flag(flags), (0, 1), constant_values=flags.shape[0])[1:]
 
 
-def _last_before(flags):
-    """`[T]` int32: the last True flag before each place, −1 if there is none."""
-    return jnp.pad(_bits.last_flag(flags), (1, 0), constant_values=-1)[:-1]
+def _last_before(flags: Bool[Array, " T"]) -> Int[Array, " T"]:
+    """The int32 index of the last True flag before each snippet, −1 if there is none."""
+    return jnp.pad(_cpu.last_flag(flags), (1, 0), constant_values=-1)[:-1]
 
 
-def _first_highest(values):
-    """Index of the highest of some values, as argmax, but many times as fast on a CPU."""
-    size = values.shape[0]
-    at = jnp.arange(size, dtype=jnp.int32)
-    return jnp.minimum(jnp.min(jnp.where(values == values.max(), at, size)), size - 1)
+_State = TypeVar("_State")
 
 
-def _for_each_tile(rectangles: _Rectangles, visit: Callable, state):
-    """Calls `state = visit(state, place, starts, ends, is_start, is_end)` on tiles covering all.
+def _for_each_block(
+    search: _cpu.Search,
+    candidates: _Candidates,
+    visit: Callable[[_State, Array, _Block], _State],
+    state: _State,
+) -> _State:
+    """Calls `state = visit(state, snippet, block)` on blocks that cover all candidates.
 
-    The last two tell which of a tile's starts and ends belong to its rectangle. The rectangles come
-    in order, so that one may read what earlier ones wrote. The number of iterations follows their
-    sizes, not the length of the recording.
+    Snippets come in order, so that one may use what earlier ones have written. The number of
+    iterations follows the sizes of the ranges, not the length of the recording.
     """
-    size = rectangles.exists.shape[0]
-    num_ends, num_starts = _tile()
-    within_starts = jnp.arange(num_starts, dtype=jnp.int32)
-    within_ends = jnp.arange(num_ends, dtype=jnp.int32)
-    following = _first_after(rectangles.exists)
+    size = candidates.exists.shape[0]
+    candidates = _axes.vary_like(candidates, candidates)
+    within_starts = jnp.arange(search.starts, dtype=jnp.int32)
+    within_ends = jnp.arange(search.ends, dtype=jnp.int32)
 
-    def body(carry):
-        place, past_ends, past_starts, state = carry
-        first_start, last_start = (bound[place] for bound in rectangles.starts)
-        first_end, last_end = (bound[place] for bound in rectangles.ends)
+    def body(carry: tuple[Array, Array, Array, _State]) -> tuple[Array, Array, Array, _State]:
+        snippet, past_ends, past_starts, state = carry
+        first_start, last_start = (bound[snippet] for bound in candidates.starts)
+        first_end, last_end = (bound[snippet] for bound in candidates.ends)
         starts, ends = (
             first_start + past_starts + within_starts,
             first_end + past_ends + within_ends,
         )
-        state = visit(
-            state,
-            place,
-            jnp.minimum(starts, last_start),
-            jnp.minimum(ends, last_end),
-            starts <= last_start,
-            ends <= last_end,
+        block = _Block(
+            starts=jnp.minimum(starts, last_start),
+            ends=jnp.minimum(ends, last_end),
+            is_start=starts <= last_start,
+            is_end=ends <= last_end,
         )
-        past_starts = past_starts + num_starts
+        state = visit(state, snippet, block)
+        past_starts = past_starts + search.starts
         row_done = first_start + past_starts > last_start
         past_starts = jnp.where(row_done, 0, past_starts)
-        past_ends = past_ends + jnp.where(row_done, num_ends, 0)
+        past_ends = past_ends + jnp.where(row_done, search.ends, 0)
         done = first_end + past_ends > last_end
         return (
-            jnp.where(done, following[place], place),
+            jnp.where(done, candidates.following[snippet], snippet),
             jnp.where(done, 0, past_ends),
             past_starts,
             state,
         )
 
+    first = candidates.following[0]
+    first = jnp.where(candidates.exists[0], 0, first)
     zero = jnp.zeros((), jnp.int32)
-    carry = (_bits.next_flag(rectangles.exists)[0], zero, zero, state)
+    carry = (first, *_axes.vary_like((zero, zero), candidates), state)
     return jax.lax.while_loop(lambda carry: carry[0] < size, body, carry)[3]

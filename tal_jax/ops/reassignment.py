@@ -1,42 +1,53 @@
-"""Feature reassignment: expectation-maximisation attention over a few prototypes.
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+"""Feature reassignment: expectation-maximisation (EM) attention over a few prototypes.
 
 Snippets are assigned softly to prototypes, prototypes move towards the snippets assigned to them,
-and the features are mixed with the prototypes that they are made of. So the discriminative and the
-weak snippets of one action, which share a prototype, come closer to each other.
+and the features are mixed with their prototypes. So the discriminative and the weak snippets of one
+action, which share a prototype, come closer to each other.
+
+Leading axes of features, prototypes and masks are batch axes; prototypes may be shared by a batch.
+All is computed in float32, products of float16 and bfloat16 features with inputs of that type.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import _cumsum
+from tal_jax._typing import Array, ArrayLike, Bool, Float, Mask, Real
+from tal_jax.ops import _axes, _check
+from tal_jax.ops._static import static
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Reassigned:
-    """The result of `reassign`.
+    """Reassigned features, from `reassign`.
 
     Attributes:
       features: the features mixed with their prototypes; masked snippets are 0.
-      prototypes: the prototypes of this recording.
-      assignments: the shares of each snippet, which sum to 1; masked snippets are 0.
+      prototypes: the prototypes of each recording, float32.
+      assignments: the shares of each snippet, float32, which sum to 1; masked snippets are 0.
     """
 
-    features: jax.Array  # [T, D]
-    prototypes: jax.Array  # [K, D] float32
-    assignments: jax.Array  # [T, K] float32
+    features: Float[Array, "*batch T D"]
+    prototypes: Float[Array, "*batch K D"]
+    assignments: Float[Array, "*batch T K"]
 
 
 def assign_prototypes(
-    features: jax.Array,
-    prototypes: jax.Array,
+    features: Real[ArrayLike, "*#batch T D"],
+    prototypes: Real[ArrayLike, "*#batch K D"],
     *,
-    gamma: jax.typing.ArrayLike = 5.0,
-    where: jax.Array | None = None,
-) -> jax.Array:
-    """Returns the share of each prototype in each snippet: a softmax of cosine similarities.
+    gamma: Real[ArrayLike, ""] = 5.0,
+    where: Mask[ArrayLike, "*#batch T"] | None = None,
+) -> Float[Array, "*batch T K"]:
+    r"""Returns the share of each prototype in each snippet, the E-step of EM attention.
+
+    $$Z_{tk} = \operatorname{softmax}_k \left( \gamma \,
+      \frac{f_t \cdot \mu_k}{\lVert f_t \rVert \lVert \mu_k \rVert} \right)$$
 
     >>> features = jnp.array([[2.0, 0.0], [0.0, 0.0]])
     >>> shares = assign_prototypes(features, jnp.eye(2), gamma=jnp.log(3.0))
@@ -45,32 +56,42 @@ def assign_prototypes(
            [50., 50.]], dtype=float32)
 
     Args:
-      features: `[T, D]`. A row of zeros has no direction and belongs to all prototypes alike.
-      prototypes: `[K, D]`.
-      gamma: the factor on the cosines; larger is sharper.
-      where: `[T]` bool, any mask; the shares of a masked snippet are 0.
+      features: of snippets. A row of zeros has no direction and belongs to all prototypes alike.
+      prototypes: points in the space of the features.
+      gamma: γ, the factor on the cosines; larger is sharper.
+      where: any mask over snippets; the shares of a masked snippet are 0.
 
     Returns:
-      `[T, K]` float32; each valid row sums to 1.
+      float32 shares; each valid row sums to 1.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit.
 
     Source: the E-step of expectation-maximisation attention.
     """
     features, prototypes, where = _checked(features, prototypes, where)
-    return _assign(features, _inverse_norms(features), prototypes, gamma, where)
+    gamma = _check.setting(gamma, "gamma")
+
+    def assign(
+        features: Float[Array, "T D"], prototypes: Float[Array, "K D"], where: Bool[Array, " T"]
+    ) -> Float[Array, "T K"]:
+        features = _masked(features, where)
+        return _assign(features, _inverse_norms(features), prototypes, gamma, where)
+
+    return _axes.over_leading_axes(assign, (features, prototypes, where), (2, 2, 1))
 
 
 def update_prototypes(
-    features: jax.Array,
-    assignments: jax.Array,
-    prototypes: jax.Array,
+    features: Real[ArrayLike, "*#batch T D"],
+    assignments: Real[ArrayLike, "*#batch T K"],
+    prototypes: Real[ArrayLike, "*#batch K D"],
     *,
-    omega: jax.typing.ArrayLike = 0.5,
-    where: jax.Array | None = None,
-) -> jax.Array:
-    """Returns prototypes moved towards the weighted mean of the snippets assigned to them.
+    omega: Real[ArrayLike, ""] = 0.5,
+    where: Mask[ArrayLike, "*#batch T"] | None = None,
+) -> Float[Array, "*batch K D"]:
+    r"""Returns prototypes moved towards the mean of their snippets, the M-step of EM attention.
+
+    $$\mu_k \leftarrow \omega \frac{\sum_t Z_{tk} f_t}{\sum_t Z_{tk}} + (1 - \omega) \mu_k$$
 
     >>> features, assignments = jnp.array([[4.0], [8.0], [9.0]]), jnp.array([[0.5], [0.5], [1.0]])
     >>> valid = jnp.array([True, True, False])
@@ -78,45 +99,57 @@ def update_prototypes(
     Array([[5.]], dtype=float32)
 
     Args:
-      features: `[T, D]`.
-      assignments: `[T, K]` shares, from `assign_prototypes`.
-      prototypes: `[K, D]`.
-      omega: the weight of the mean; `1 - omega` of the old prototype stays.
-      where: `[T]` bool, any mask. The mean of nothing counts 0.
+      features: of snippets.
+      assignments: shares, from `assign_prototypes`.
+      prototypes: the prototypes so far.
+      omega: ω, the weight of the mean, from 0 to 1; `1 - omega` of the old prototype stays.
+      where: any mask over snippets. The mean of nothing counts 0.
 
     Returns:
-      `[K, D]` float32.
+      float32 prototypes.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit, or an `omega` that is not traced is out of range.
 
     Source: the M-step of expectation-maximisation attention; a part of the old prototypes stays.
     """
-    features, prototypes, where = _checked(features, prototypes, where)
-    expected = (features.shape[0], prototypes.shape[0])
-    assignments = jnp.asarray(assignments, jnp.float32)
-    if assignments.shape != expected:
-        raise ValueError(f"assignments must have shape {expected}, got {assignments.shape}")
-    assignments = jnp.where(where[:, None], assignments, 0.0)
-    means = _means(features, assignments)
-    return _update(means, prototypes.astype(jnp.float32), jnp.asarray(omega, jnp.float32))
+    sizes: dict[str, int] = {}
+    features, prototypes, where = _checked(features, prototypes, where, sizes)
+    assignments = _check.numbers(assignments, "assignments", "... T K", sizes)
+    omega = _check.setting(omega, "omega", least=0, most=1)
+
+    def update(
+        features: Float[Array, "T D"],
+        assignments: Float[Array, "T K"],
+        prototypes: Float[Array, "K D"],
+        where: Bool[Array, " T"],
+    ) -> Float[Array, "K D"]:
+        shares = jnp.where(where[:, None], assignments, 0.0)
+        means = _means(_masked(features, where), shares)
+        return _update(means, prototypes.astype(jnp.float32), omega)
+
+    arrays = (features, assignments, prototypes, where)
+    return _axes.over_leading_axes(update, arrays, (2, 2, 2, 1))
 
 
+@static("num_iters", "closed_form")
 def reassign(
-    features: jax.Array,
-    prototypes: jax.Array,
+    features: Real[ArrayLike, "*#batch T D"],
+    prototypes: Real[ArrayLike, "*#batch K D"],
     *,
-    gamma: jax.typing.ArrayLike = 5.0,
-    omega: jax.typing.ArrayLike = 0.5,
+    gamma: Real[ArrayLike, ""] = 5.0,
+    omega: Real[ArrayLike, ""] = 0.5,
     num_iters: int = 2,
     closed_form: bool = False,
-    where: jax.Array | None = None,
+    where: Mask[ArrayLike, "*#batch T"] | None = None,
 ) -> Reassigned:
-    """Returns features mixed with the prototypes that a few E/M iterations find in them.
+    r"""Returns features reassigned to prototypes by a few iterations of EM attention.
 
-    Each iteration assigns the original features to the prototypes and updates the prototypes. The
-    output is `omega * assignments @ prototypes + (1 - omega) * features` with the assignments of
-    the last iteration.
+    Each iteration assigns the original features F to the prototypes μ (`assign_prototypes`) and
+    updates the prototypes (`update_prototypes`). With the assignments Z of the last iteration the
+    output is
+
+    $$F' = \omega Z \mu + (1 - \omega) F$$
 
     >>> result = reassign(jnp.array([[4.0], [8.0]]), jnp.array([[2.0]]), num_iters=1)
     >>> result.prototypes
@@ -126,42 +159,59 @@ def reassign(
            [6.]], dtype=float32)
 
     Args:
-      features: `[T, D]`.
-      prototypes: `[K, D]`; learned, and shared by all recordings.
+      features: of snippets.
+      prototypes: learned, and shared by all recordings.
       gamma: the factor on the cosines of the assignments.
-      omega: the weight of the new against the old, in the prototypes and in the output; from 0 to
-        1.
-      num_iters: the number of E/M iterations; static. 0 assigns to the given prototypes and mixes.
+      omega: ω, the weight of the new against the old, in the prototypes and in the output; from 0
+        to 1.
+      num_iters: the number of E/M iterations (static). 0 assigns to the given prototypes and mixes.
       closed_form: after the iterations assign once more, and return the limit of updating
-        prototypes and features from each other for ever, with these assignments; static. It needs
+        prototypes and features from each other for ever, with these assignments (static). It needs
         `omega < 1`.
-      where: `[T]` bool, any mask.
+      where: any mask over snippets.
 
     Returns:
-      The result as `Reassigned`; its features have the type of `features`.
+      The result as `Reassigned`; its features have the floating type of `features` (float32 for
+      integers), the rest is float32.
 
     Raises:
-      ValueError: if the shapes do not fit, `num_iters` is negative, or an `omega` that is not
+      ValueError: if shapes or types do not fit, `num_iters` is negative, or an `omega` that is not
         traced is out of range.
 
     Source: expectation-maximisation attention; its fixed point by the Woodbury identity.
     """
     features, prototypes, where = _checked(features, prototypes, where)
-    if num_iters < 0:
-        raise ValueError(f"num_iters must be at least 0, got {num_iters}")
-    if isinstance(omega, int | float) and not 0 <= omega <= 1:
-        raise ValueError(f"omega must be from 0 to 1, got {omega}")
-    if isinstance(omega, int | float) and closed_form and omega == 1:
+    num_iters = _check.static_size(num_iters, "num_iters", least=0)
+    gamma = _check.setting(gamma, "gamma")
+    if closed_form and not isinstance(omega, jax.Array) and omega == 1:
         raise ValueError(f"closed_form needs omega < 1, got {omega}")
-    omega = jnp.asarray(omega, jnp.float32)
+    omega = _check.setting(omega, "omega", least=0, most=1)
+    one = functools.partial(
+        _reassign, gamma=gamma, omega=omega, num_iters=num_iters, closed_form=closed_form
+    )
+    return _axes.over_leading_axes(one, (features, prototypes, where), (2, 2, 1))
 
+
+def _reassign(
+    features: Float[Array, "T D"],
+    prototypes: Float[Array, "K D"],
+    where: Bool[Array, " T"],
+    *,
+    gamma: Float[Array, ""],
+    omega: Float[Array, ""],
+    num_iters: int,
+    closed_form: bool,
+) -> Reassigned:
     # The features are large beside all else: they are masked and measured once.
+    dtype, features = features.dtype, _masked(features, where)
     inverse_norms = _inverse_norms(features)
     prototypes = prototypes.astype(jnp.float32)
-    for _ in range(num_iters):
-        assignments = _assign(features, inverse_norms, prototypes, gamma, where)
+    assignments = _assign(features, inverse_norms, prototypes, gamma, where)
+    for iteration in range(num_iters):
+        if iteration > 0:
+            assignments = _assign(features, inverse_norms, prototypes, gamma, where)
         prototypes = _update(_means(features, assignments), prototypes, omega)
-    if num_iters == 0 or closed_form:
+    if closed_form and num_iters > 0:
         assignments = _assign(features, inverse_norms, prototypes, gamma, where)
     if closed_form:
         shares = _normalise_over_time(assignments)
@@ -170,13 +220,13 @@ def reassign(
     # The factor goes to the small side of the product, whose gradient then needs no copy of [T, D].
     mixed = _product("tk,kd->td", omega * assignments, prototypes, features.dtype)
     mixed = mixed + (1.0 - omega) * features.astype(jnp.float32)
-    return Reassigned(mixed.astype(features.dtype), prototypes, assignments)
+    return Reassigned(mixed.astype(dtype), prototypes, assignments)
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Sums:
-    """All that updating prototypes needs of a piece of a recording; pieces are added up.
+    """Sums over a piece of a recording from which prototypes are updated; pieces add up.
 
     Attributes:
       assignments: sums of the shares.
@@ -184,22 +234,22 @@ class Sums:
       overlap: sums of the products of shares.
     """
 
-    assignments: jax.Array  # [K]
-    features: jax.Array  # [K, D]
-    overlap: jax.Array  # [K, K]
+    assignments: Float[Array, " K"]
+    features: Float[Array, "K D"]
+    overlap: Float[Array, "K K"]
 
 
 def sum_piece(
-    features: jax.Array,
-    prototypes: jax.Array,
+    features: Real[ArrayLike, "T D"],
+    prototypes: Real[ArrayLike, "K D"],
     *,
-    gamma: jax.typing.ArrayLike = 5.0,
-    where: jax.Array | None = None,
+    gamma: Real[ArrayLike, ""] = 5.0,
+    where: Mask[ArrayLike, " T"] | None = None,
 ) -> Sums:
-    """Sums of a piece of a recording that is too long to be held at once.
+    """Returns the sums of EM attention over a piece of a recording that does not fit in memory.
 
-    Added up over all pieces, they make of the prototypes what the whole recording would:
-    `update_from_sums` as an iteration of `reassign` does, `limit_from_sums` as its closed form.
+    Added up over all pieces, they give the prototypes of the whole recording: `update_from_sums`
+    those of an iteration of `reassign`, `limit_from_sums` those of its closed form.
 
     >>> features, prototypes = jnp.array([[4.0], [8.0], [6.0]]), jnp.array([[2.0]])
     >>> pieces = [sum_piece(piece, prototypes) for piece in (features[:2], features[2:])]
@@ -210,15 +260,20 @@ def sum_piece(
     (Array([[4.]], dtype=float32), Array([[4.]], dtype=float32))
 
     Args:
-      features: `[T, D]` of the piece.
-      prototypes: `[K, D]`, the same for all pieces.
+      features: of the snippets of the piece.
+      prototypes: the same for all pieces.
       gamma: see `assign_prototypes`.
-      where: `[T]` bool, any mask.
+      where: any mask over snippets.
+
+    Returns:
+      float32 sums.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit.
     """
     features, prototypes, where = _checked(features, prototypes, where)
+    features = _masked(features, where)
+    gamma = _check.setting(gamma, "gamma")
     assignments = _assign(features, _inverse_norms(features), prototypes, gamma, where)
     return Sums(
         assignments.sum(axis=0),
@@ -228,55 +283,67 @@ def sum_piece(
 
 
 def update_from_sums(
-    sums: Sums, prototypes: jax.Array, *, omega: jax.typing.ArrayLike = 0.5
-) -> jax.Array:
-    """The prototypes after an iteration, from the sums of all pieces; `[K, D]` float32."""
+    sums: Sums, prototypes: Real[ArrayLike, "K D"], *, omega: Real[ArrayLike, ""] = 0.5
+) -> Float[Array, "K D"]:
+    """Returns the float32 prototypes after an iteration of EM, from the sums of all pieces."""
     means, _ = _means_of_sums(sums)
-    return _update(means, prototypes.astype(jnp.float32), jnp.asarray(omega, jnp.float32))
+    prototypes = _check.numbers(prototypes, "prototypes", "K D")
+    return _update(means, prototypes, _check.setting(omega, "omega", least=0, most=1))
 
 
 def limit_from_sums(
-    sums: Sums, prototypes: jax.Array, *, omega: jax.typing.ArrayLike = 0.5
-) -> jax.Array:
-    """The prototypes of the closed form, from the sums of all pieces; `[K, D]` float32."""
+    sums: Sums, prototypes: Real[ArrayLike, "K D"], *, omega: Real[ArrayLike, ""] = 0.5
+) -> Float[Array, "K D"]:
+    """Returns the float32 prototypes of the closed form, from the sums of all pieces."""
     means, overlap = _means_of_sums(sums)
-    return _fixed_point(
-        means, overlap, prototypes.astype(jnp.float32), jnp.asarray(omega, jnp.float32)
-    )
+    prototypes = _check.numbers(prototypes, "prototypes", "K D")
+    omega = _check.setting(omega, "omega", least=0, most=1)
+    return _fixed_point(means, overlap, prototypes, omega)
 
 
-def _means_of_sums(sums):
+def _means_of_sums(sums: Sums) -> tuple[Float[Array, "K D"], Float[Array, "K K"]]:
     total = jnp.where(sums.assignments > 0, sums.assignments, 1.0)[:, None]
     return sums.features / total, sums.overlap / total
 
 
-def _assign(features, inverse_norms, prototypes, gamma, where):
+def _assign(
+    features: Float[Array, "T D"],
+    inverse_norms: Float[Array, " T"],
+    prototypes: Float[Array, "K D"],
+    gamma: Float[Array, ""],
+    where: Bool[Array, " T"],
+) -> Float[Array, "T K"]:
     """`assign_prototypes` of masked features with known norms."""
     # The norms are divided out after the product, which saves a normalised copy of the features.
     products = _product("td,kd->tk", features, prototypes, features.dtype)
     cosines = products * inverse_norms[:, None] * _inverse_norms(prototypes)[None, :]
-    shares = jax.nn.softmax(jnp.asarray(gamma, jnp.float32) * cosines, axis=1)
+    shares = jax.nn.softmax(gamma * cosines, axis=1)
     return jnp.where(where[:, None], shares, 0.0)
 
 
-def _means(features, assignments):
-    """Means of the snippets `[K, D]`, weighted by masked assignments."""
+def _means(features: Float[Array, "T D"], assignments: Float[Array, "T K"]) -> Float[Array, "K D"]:
+    """Means of the snippets, weighted by masked assignments."""
     shares = _normalise_over_time(assignments)
     return _product("tk,td->kd", shares, features, features.dtype)
 
 
-def _update(means, prototypes, omega):
+def _update(
+    means: Float[Array, "K D"], prototypes: Float[Array, "K D"], omega: Float[Array, ""]
+) -> Float[Array, "K D"]:
     return omega * means + (1.0 - omega) * prototypes
 
 
-def _overlap(left, right):
+def _overlap(left: Float[Array, "T K"], right: Float[Array, "T K"]) -> Float[Array, "K K"]:
     exact = jax.lax.Precision.HIGHEST
     return jnp.einsum("tk,tl->kl", left, right, precision=exact)
 
 
 def _fixed_point(
-    means: jax.Array, overlap: jax.Array, prototypes: jax.Array, omega: jax.Array
-) -> jax.Array:
+    means: Float[Array, "K D"],
+    overlap: Float[Array, "K K"],
+    prototypes: Float[Array, "K D"],
+    omega: Float[Array, ""],
+) -> Float[Array, "K D"]:
     """Returns the prototypes at which updating from the output, and the output, no longer change.
 
     With Z the assignments and N the same with columns that sum to 1, the pair
@@ -288,35 +355,45 @@ def _fixed_point(
     return jnp.linalg.solve(system, (1.0 - omega) * (omega * means + prototypes))
 
 
-def _normalise_over_time(assignments: jax.Array) -> jax.Array:
+def _normalise_over_time(assignments: Float[Array, "T K"]) -> Float[Array, "T K"]:
     """Returns the assignments with columns that sum to 1; a column of zeros stays."""
     total = jnp.sum(assignments, axis=0, keepdims=True)
     return assignments / jnp.where(total > 0, total, 1.0)
 
 
-def _product(subscripts: str, left: jax.Array, right: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _product(
+    subscripts: str,
+    left: Float[Array, "rows columns"],
+    right: Float[Array, "..."],
+    dtype: jnp.dtype,
+) -> Float[Array, "..."]:
     """Returns the einsum of two arrays in a type, accumulated in float32."""
     return jnp.einsum(
         subscripts, left.astype(dtype), right.astype(dtype), preferred_element_type=jnp.float32
     )
 
 
-def _inverse_norms(rows: jax.Array) -> jax.Array:
+def _inverse_norms(rows: Float[Array, "N D"]) -> Float[Array, " N"]:
     """Returns 1 over the norm of each row in float32; for a row of zeros 0, with gradient 0."""
     squares = jnp.sum(jnp.square(rows.astype(jnp.float32)), axis=1)
     positive = squares > 1e-30
     return jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, squares, 1.0)), 0.0)
 
 
-def _checked(features, prototypes, where):
-    """Returns the arguments as arrays, with masked features set to 0."""
-    features, prototypes = jnp.asarray(features), jnp.asarray(prototypes)
-    if not jnp.issubdtype(features.dtype, jnp.floating):
-        raise ValueError(f"features must be floating-point numbers, got {features.dtype}")
-    if features.ndim != 2 or prototypes.ndim != 2 or features.shape[1] != prototypes.shape[1]:
-        raise ValueError(
-            "features must have shape [T, D] and prototypes [K, D], "
-            f"got {features.shape} and {prototypes.shape}"
-        )
-    where = _cumsum.mask_or_all(where, features.shape[0])
-    return jnp.where(where[:, None], features, jnp.zeros_like(features)), prototypes, where
+def _masked(features: Float[Array, "T D"], where: Bool[Array, " T"]) -> Float[Array, "T D"]:
+    """The features, 0 where masked, in the type of products: float32, float16 or bfloat16."""
+    if features.dtype == jnp.float64:
+        features = features.astype(jnp.float32)
+    return jnp.where(where[:, None], features, jnp.zeros_like(features))
+
+
+def _checked(
+    features: Real[ArrayLike, "*#batch T D"],
+    prototypes: Real[ArrayLike, "*#batch K D"],
+    where: Mask[ArrayLike, "*#batch T"] | None,
+    sizes: dict[str, int] | None = None,
+) -> tuple[Float[Array, "..."], Float[Array, "..."], Bool[Array, "..."]]:
+    sizes = {} if sizes is None else sizes
+    features = _check.numbers(features, "features", "... T D", sizes, dtype=None)
+    prototypes = _check.numbers(prototypes, "prototypes", "... K D", sizes, dtype=None)
+    return features, prototypes, _check.mask(where, "where", "... T", sizes)

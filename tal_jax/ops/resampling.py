@@ -1,75 +1,82 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """Action compensation sampling: a timeline on which short actions are longer.
 
-Proposals give every snippet a weight, the cumulative weight is the new time, and features are read
-at evenly spaced new times. Times are in snippets: snippet `i` is the time `[i, i + 1)`. A
-*position* is a time minus one half, so that position `i` is the centre of snippet `i`. Everything
-that leaves the network on the new timeline comes back through `old_times`.
+Proposals give every snippet a weight, the cumulative weight is the new time, and features are
+sampled at evenly spaced new times. Times are in snippets: snippet `i` is the time `[i, i + 1)`. A
+*position* is a time minus one half, so that position `i` is the centre of snippet `i`. Outputs of a
+network on the new timeline are mapped back by `old_times`. Times and weights are float32.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from tal_jax.ops import _cumsum
+from tal_jax._typing import Array, ArrayLike, Bool, Float, Int, Mask, PRNGKeyArray, Real
+from tal_jax.ops import _axes, _check, _cumsum
+from tal_jax.ops._static import static
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Resampled:
-    """A recording read on its new timeline, or on a window of it.
+    """A recording sampled on its new timeline, or on a window of it.
 
     Attributes:
       features: the features of the new snippets; masked ones are 0. None from `sample_times`.
-      positions: where on the old timeline each new snippet was read; masked ones are 0.
-      cumulative: the cumulative weights that carry times from the old timeline to the new.
+      positions: the position on the old timeline of each new snippet; masked ones are 0.
+      cumulative: the cumulative weights that map times of the old timeline to the new.
       where: which new snippets are real; always a prefix.
-      first: for a window, the new snippet that it begins with; None for a whole timeline.
-      count: for a window, the number of new snippets of the whole timeline; None as above.
+      first: for a window, the int32 index of its first snippet; None for a whole timeline.
+      count: for a window, the int32 number of snippets of the whole new timeline; None as above.
     """
 
-    features: jax.Array | None  # [N, D]
-    positions: jax.Array  # [N] float32
-    cumulative: jax.Array  # [T + 1] float32
-    where: jax.Array  # [N] bool
-    first: jax.Array | None = None  # [] int32
-    count: jax.Array | None = None  # [] int32
+    features: Float[Array, "N D"] | None
+    positions: Float[Array, " N"]
+    cumulative: Float[Array, " edges"]
+    where: Bool[Array, " N"]
+    first: Int[Array, ""] | None = None
+    count: Int[Array, ""] | None = None
 
 
+@static("length")
 def compensation_weights(
-    segments: jax.Array,
+    segments: Real[ArrayLike, "N 2"],
     length: int,
     *,
-    tau: jax.typing.ArrayLike,
-    where: jax.Array | None = None,
-) -> jax.Array:
-    """Returns the weight of each snippet that makes short proposals about `tau` snippets long.
+    tau: Real[ArrayLike, ""],
+    where: Mask[ArrayLike, " N"] | None = None,
+) -> Float[Array, " {length}"]:
+    r"""Returns weights of snippets that lengthen short proposals to about `tau` snippets.
 
-    A proposal of length l < tau weighs the snippets that it covers by `tau / l`, and those that it
-    covers in part by the same fraction of the excess over 1. Where proposals overlap the largest
-    weight counts; elsewhere it is 1. A proposal shorter than one snippet is first widened about its
-    middle to one, so no weight exceeds `tau`.
+    A proposal of length $l < \tau$ gives the snippets that it covers the weight $\tau / l$, and
+    those that it covers in part the same fraction of the excess over 1. Where proposals overlap the
+    largest weight counts; elsewhere it is 1. A proposal shorter than one snippet is first widened
+    about its middle to one, so no weight exceeds `tau`.
 
     >>> compensation_weights(jnp.array([[1.0, 2.5], [0.0, 5.0]]), 5, tau=3.0)
     Array([1. , 2. , 1.5, 1. , 1. ], dtype=float32)
 
     Args:
-      segments: `[N, 2]` starts and ends of proposals, in snippets. Parts outside the recording are
-        ignored, and so is a proposal whose end lies before its start.
-      length: the number of snippets T; static.
+      segments: starts and ends of proposals, in snippets. Parts outside the recording are ignored,
+        and so is a proposal whose end is before its start.
+      length: the number of snippets T (static).
       tau: proposals shorter than this, in snippets, are short.
-      where: `[N]` bool, any mask over proposals.
+      where: any mask over proposals.
 
     Returns:
-      `[length]` float32 weights, at least 1.
+      float32 weights, at least 1.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit, or a `tau` that is not traced is below 0.
     """
-    segments, tau = jnp.asarray(segments, jnp.float32), jnp.asarray(tau, jnp.float32)
-    if segments.ndim != 2 or segments.shape[1] != 2:
-        raise ValueError(f"segments must have shape [N, 2], got {segments.shape}")
-    where = _cumsum.mask_or_all(where, segments.shape[0])
+    sizes: dict[str, int] = {}
+    segments = _check.numbers(segments, "segments", "N 2", sizes)
+    where = _check.mask(where, "where", "N", sizes)
+    length = _check.static_size(length, "length", least=0)
+    tau = _check.setting(tau, "tau", least=0)
     segments = jnp.where(where[:, None], segments, 0.0)
     start, end = segments[:, 0], segments[:, 1]
 
@@ -86,7 +93,7 @@ def compensation_weights(
     # A proposal adds `excess` to the snippets inside it, and a fraction of that to the two at its
     # ends. The largest of many values over many ranges is a sparse table filled backwards, in
     # O((N + T) log T). It holds ranks, not values, so that the gradient is that of one gather.
-    def at_end(time):
+    def at_end(time: Float[Array, " N"]) -> tuple[Int[Array, " N"], Float[Array, " N"]]:
         snippet = jnp.floor(time)
         covered = jnp.minimum(end, snippet + 1.0) - jnp.maximum(start, snippet)
         return snippet.astype(jnp.int32), excess * jnp.maximum(covered, 0.0)
@@ -104,7 +111,9 @@ def compensation_weights(
     return 1.0 + jnp.pad(values[order], (1, 0))[best]
 
 
-def cumulative_weights(weights: jax.Array, *, where: jax.Array | None = None) -> jax.Array:
+def cumulative_weights(
+    weights: Real[ArrayLike, " T"], *, where: Mask[ArrayLike, " T"] | None = None
+) -> Float[Array, " T+1"]:
     """Returns the cumulative weight at the times 0, 1, ..., T: the new time of each old one.
 
     It never decreases, and it is exactly flat over weights of 0 and beyond the valid snippets.
@@ -113,20 +122,20 @@ def cumulative_weights(weights: jax.Array, *, where: jax.Array | None = None) ->
     Array([0., 1., 4., 4.], dtype=float32)
 
     Args:
-      weights: `[T]` finite weights of at least 0.
-      where: `[T]` bool, True for valid snippets; a masked snippet weighs 0.
+      weights: finite weights of at least 0.
+      where: any mask, True on the valid snippets; a masked snippet has weight 0.
 
     Returns:
-      `[T + 1]` float32, each entry within a rounding or two of the exact sum.
+      float32, each entry within a rounding or two of the exact sum.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit.
     """
-    weights = jnp.asarray(weights, jnp.float32)
-    (length,) = weights.shape
-    weights = jnp.where(_cumsum.mask_or_all(where, length), weights, 0.0)
+    sizes: dict[str, int] = {}
+    weights = _check.numbers(weights, "weights", "T", sizes)
+    weights = jnp.where(_check.mask(where, "where", "T", sizes), weights, 0.0)
     sums = _cumsum.prefix_sum(weights)
-    cumulative = _cumsum.range_sum(sums, 0, jnp.arange(length + 1, dtype=jnp.int32))
+    cumulative = _cumsum.range_sum(sums, 0, jnp.arange(sizes["T"] + 1, dtype=jnp.int32))
 
     # Rounding can leave neighbours one unit in the last place out of order, and a flat part one
     # unit off itself.
@@ -136,7 +145,9 @@ def cumulative_weights(weights: jax.Array, *, where: jax.Array | None = None) ->
     return cumulative + jax.lax.stop_gradient(ordered - cumulative)
 
 
-def warp(times: jax.Array, cumulative: jax.Array) -> jax.Array:
+def warp(
+    times: Real[ArrayLike, "*shape"], cumulative: Real[ArrayLike, " edges"]
+) -> Float[Array, "*shape"]:
     """Returns the cumulative weight at times of the old timeline, linear inside each snippet.
 
     >>> warp(jnp.array([-1.0, 0.5, 1.5, 9.0]), jnp.array([0.0, 1.0, 4.0]))
@@ -144,24 +155,27 @@ def warp(times: jax.Array, cumulative: jax.Array) -> jax.Array:
 
     Args:
       times: old times in snippets, of any shape; clamped to `[0, T]`.
-      cumulative: `[T + 1]` from `cumulative_weights`.
+      cumulative: from `cumulative_weights`.
 
     Returns:
-      float32 cumulative weights in the shape of `times`.
+      float32 cumulative weights.
 
     Raises:
-      ValueError: if `cumulative` is not one-dimensional with at least two entries.
+      ValueError: if types do not fit, or `cumulative` is not one-dimensional with at least two
+        entries.
     """
     cumulative = _checked_cumulative(cumulative)
     length = cumulative.shape[0] - 1
-    times = jnp.clip(jnp.asarray(times, jnp.float32), 0.0, length)
+    times = jnp.clip(_times(times), 0.0, length)
     snippet = jnp.minimum(jnp.floor(times), length - 1)
     index = snippet.astype(jnp.int32)
     below, above = cumulative[index], cumulative[index + 1]
     return below + (times - snippet) * (above - below)
 
 
-def unwarp(values: jax.Array, cumulative: jax.Array) -> jax.Array:
+def unwarp(
+    values: Real[ArrayLike, "*shape"], cumulative: Real[ArrayLike, " edges"]
+) -> Float[Array, "*shape"]:
     """Returns the old times at which cumulative weights are reached; the inverse of `warp`.
 
     >>> unwarp(jnp.array([0.5, 2.5, 9.0]), jnp.array([0.0, 1.0, 4.0]))
@@ -169,19 +183,19 @@ def unwarp(values: jax.Array, cumulative: jax.Array) -> jax.Array:
 
     Args:
       values: cumulative weights, of any shape; clamped to those that the recording reaches.
-      cumulative: `[T + 1]` from `cumulative_weights`.
+      cumulative: from `cumulative_weights`.
 
     Returns:
-      float32 old times in snippets, in the shape of `values`. Where the cumulative weight is flat,
-      the leftmost time.
+      float32 old times in snippets. Where the cumulative weight is flat, the leftmost time.
 
     Raises:
-      ValueError: if `cumulative` is not one-dimensional with at least two entries.
+      ValueError: if types do not fit, or `cumulative` is not one-dimensional with at least two
+        entries.
     """
     cumulative = _checked_cumulative(cumulative)
-    values = jnp.clip(jnp.asarray(values, jnp.float32), cumulative[0], cumulative[-1])
+    values = jnp.clip(_times(values), cumulative[0], cumulative[-1])
     # The first snippet that ends at or above the value.
-    above = jnp.searchsorted(cumulative, values, side="left")
+    above = _axes.searchsorted(cumulative, values)
     index = jnp.maximum(above, 1) - 1
     below = cumulative[index]
     weight = cumulative[index + 1] - below
@@ -190,8 +204,11 @@ def unwarp(values: jax.Array, cumulative: jax.Array) -> jax.Array:
 
 
 def interpolate(
-    features: jax.Array, positions: jax.Array, *, where: jax.Array | None = None
-) -> jax.Array:
+    features: Real[ArrayLike, "T D"],
+    positions: Real[ArrayLike, " N"],
+    *,
+    where: Mask[ArrayLike, " T"] | None = None,
+) -> Float[Array, "N D"]:
     """Returns the features at positions between snippets, by linear interpolation.
 
     >>> interpolate(jnp.array([[0.0], [4.0], [6.0]]), jnp.array([-0.5, 0.25, 2.0]))
@@ -200,75 +217,87 @@ def interpolate(
            [6.]], dtype=float32)
 
     Args:
-      features: `[T, D]`.
-      positions: `[N]` times minus one half, in snippets; clamped to the centres of the first and
-        last valid snippet.
-      where: `[T]` bool, a prefix: True for valid snippets.
+      features: of snippets.
+      positions: times minus one half, in snippets; clamped to the centres of the first and last
+        valid snippet.
+      where: True on the valid snippets, a prefix; default all.
 
     Returns:
-      `[N, D]` in the floating type of `features`; 0 if no snippet is valid.
+      Features in the floating type of `features` (float32 for integers), computed in float32 at
+      least; 0 if no snippet is valid.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit.
     """
-    where = _cumsum.mask_or_all(where, jnp.shape(features)[0])
+    sizes: dict[str, int] = {}
+    features = _check.numbers(features, "features", "T D", sizes, dtype=None)
+    where = _check.mask(where, "where", "T", sizes)
     return interpolate_among(features, 0, positions, where=where)
 
 
 def interpolate_among(
-    features: jax.Array, first: jax.typing.ArrayLike, positions: jax.Array, *, where: jax.Array
-) -> jax.Array:
-    """`interpolate` for a recording that lies among others, one after another.
+    features: Real[ArrayLike, "S D"],
+    first: Int[ArrayLike, ""],
+    positions: Real[ArrayLike, " N"],
+    *,
+    where: Mask[ArrayLike, " T"],
+) -> Float[Array, "N D"]:
+    """Interpolates, as `interpolate` does, in one of several recordings that share an array.
 
     >>> features = jnp.array([[9.0], [0.0], [4.0], [9.0]])
     >>> interpolate_among(features, 1, jnp.array([0.25, 2.0]), where=jnp.ones(2, bool))[:, 0]
     Array([1., 4.], dtype=float32)
 
     Args:
-      features: `[S, D]` of all recordings.
-      first: the row of this one's first snippet.
-      positions: `[N]` as in `interpolate`, counted from that row.
-      where: `[T]` bool, a prefix: the valid snippets of this one.
+      features: of all snippets of all recordings, one recording after another.
+      first: the row of this recording's first snippet.
+      positions: as in `interpolate`, counted from that row.
+      where: the valid snippets of this recording, a prefix.
 
     Returns:
-      `[N, D]` as from `interpolate`.
+      Features as from `interpolate`.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit.
     """
-    features, positions = jnp.asarray(features), jnp.asarray(positions, jnp.float32)
-    if features.ndim != 2 or features.shape[0] < 1 or positions.ndim != 1:
-        raise ValueError(
-            "features must have shape [T, D], T at least 1, and positions [N], "
-            f"got {features.shape} and {positions.shape}"
-        )
+    features = _check.numbers(features, "features", "T D", dtype=None)
+    positions = _check.numbers(positions, "positions", "N")
+    where = _check.mask(where, "where", "T")
+    if not features.shape[0]:
+        raise ValueError("features must have at least one snippet, got none")
     first = jnp.asarray(first, jnp.int32)
     last = jnp.maximum(jnp.sum(where, dtype=jnp.int32) - 1, 0)
     positions = jnp.clip(positions, 0.0, last.astype(jnp.float32))
     snippet = jnp.floor(positions)
     index = snippet.astype(jnp.int32)
 
-    def rows(index):
-        return jnp.where(where[0], features[first + index].astype(jnp.float32), 0.0)
+    wide = _check.wide(features.dtype)
+
+    def rows(index: Int[Array, " N"]) -> Float[Array, "N D"]:
+        return jnp.where(where[0], features[first + index].astype(wide), 0.0)
 
     left, right = rows(index), rows(jnp.minimum(index + 1, last))
-    floating = jnp.issubdtype(features.dtype, jnp.floating)
-    result = left + (positions - snippet)[:, None] * (right - left)
-    return result.astype(features.dtype if floating else jnp.float32)
+    result = left + (positions - snippet)[:, None].astype(wide) * (right - left)
+    return result.astype(features.dtype)
 
 
+@static("num_samples")
 def resample(
-    features: jax.Array,
-    weights: jax.Array,
+    features: Real[ArrayLike, "T D"],
+    weights: Real[ArrayLike, " T"],
     num_samples: int,
     *,
-    count: jax.typing.ArrayLike | None = None,
-    where: jax.Array | None = None,
-    key: jax.Array | None = None,
+    count: Int[ArrayLike, ""] | None = None,
+    where: Mask[ArrayLike, " T"] | None = None,
+    key: PRNGKeyArray | None = None,
 ) -> Resampled:
-    """Returns a recording read at evenly spaced times of its new timeline.
+    r"""Returns a recording on its new timeline, by inverse-transform sampling of its weights.
 
-    The new timeline has `count` cells of equal cumulative weight, and each is read at its centre.
+    The new timeline has M = `count` cells of equal cumulative weight. With W the cumulative weight
+    (`cumulative_weights`, linear inside a snippet), new snippet n is the recording at the time
+
+    $$t_n = W^{-1} \left( \frac{n + \frac{1}{2}}{M} \, W(T) \right)$$
+
     Weights of 1 and as many samples as snippets give the features back unchanged.
 
     >>> resampled = resample(jnp.array([[0.0], [1.0]]), jnp.array([1.0, 4.0]), 5)
@@ -278,100 +307,99 @@ def resample(
     Array([0.   , 0.625, 0.875, 1.   , 1.   ], dtype=float32)
 
     Args:
-      features: `[T, D]`.
-      weights: `[T]` weights of the snippets, at least 0, as from `compensation_weights`.
-      num_samples: the number of new snippets N; static.
+      features: of snippets.
+      weights: of snippets, at least 0, as from `compensation_weights`.
+      num_samples: the number of new snippets N (static).
       count: how many of them are real; at most `num_samples`, which is the default. May be traced.
         The rounded sum of the weights keeps an unweighted snippet one sample wide.
-      where: `[T]` bool, a prefix: True for valid snippets.
-      key: a random key moves each sample to a uniformly random time inside its own cell; None reads
-        the centres.
+      where: True on the valid snippets, a prefix; default all.
+      key: a random key moves each sample to a uniformly random time inside its cell; without one
+        samples are at the centres.
 
     Returns:
-      The new snippets as `Resampled`. If no valid snippet has any weight, none is real.
+      The new snippets as `Resampled`, features in the floating type of `features` (float32 for
+      integers). If no valid snippet has any weight, none is real.
 
     Raises:
-      ValueError: if the shapes do not fit, or `num_samples` or a `count` that is not traced is out
-        of range.
+      ValueError: if shapes or types do not fit, or `num_samples` or a `count` that is not traced is
+        out of range.
 
     Source: inverse-transform sampling with cell centres, so that nothing moves by half a snippet.
     """
-    features, weights = jnp.asarray(features), jnp.asarray(weights, jnp.float32)
-    if features.ndim != 2 or weights.shape != features.shape[:1]:
-        raise ValueError(
-            "features must have shape [T, D] and weights [T], "
-            f"got {features.shape} and {weights.shape}"
-        )
+    sizes: dict[str, int] = {}
+    features = _check.numbers(features, "features", "T D", sizes, dtype=None)
+    weights = _check.numbers(weights, "weights", "T", sizes)
+    where = _check.mask(where, "where", "T", sizes)
     timeline = sample_times(weights, num_samples, count=count, where=where, key=key)
     sampled = interpolate(features, timeline.positions, where=where)
     sampled = jnp.where(timeline.where[:, None], sampled, jnp.zeros_like(sampled))
     return dataclasses.replace(timeline, features=sampled)
 
 
+@static("num_samples")
 def sample_times(
-    weights: jax.Array,
+    weights: Real[ArrayLike, " T"],
     num_samples: int,
     *,
-    count: jax.typing.ArrayLike | None = None,
-    where: jax.Array | None = None,
-    key: jax.Array | None = None,
-    first: jax.Array | None = None,
+    count: Int[ArrayLike, ""] | None = None,
+    where: Mask[ArrayLike, " T"] | None = None,
+    key: PRNGKeyArray | None = None,
+    first: Int[ArrayLike, ""] | None = None,
 ) -> Resampled:
-    """Returns where `resample` reads, without reading: for features that lie elsewhere.
+    """Returns the new timeline of `resample` without features, for those stored elsewhere.
 
     >>> sample_times(jnp.array([1.0, 4.0]), 5).positions + 0.5
     Array([0.5  , 1.125, 1.375, 1.625, 1.875], dtype=float32)
 
     With `first` only a window of the new timeline is sampled: the timeline has `count` snippets,
-    of which those from `first` on are read.
+    the window `num_samples` of them from `first` on.
 
     >>> sample_times(jnp.array([1.0, 4.0]), 2, count=5, first=jnp.int32(1)).positions + 0.5
     Array([1.125, 1.375], dtype=float32)
 
     Args:
-      weights: see `resample`, as the others.
+      weights: see `resample`, as for the other arguments.
       num_samples: static.
-      count: of real samples; needed with `first`, where it may exceed `num_samples`.
-      where: `[T]` bool, a prefix.
+      count: number of real samples; needed with `first`, where it may exceed `num_samples`.
+      where: a prefix.
       key: a random key.
-      first: `[]` int32, the new snippet that the window begins with; None for the whole timeline.
+      first: the first new snippet of the window; None for the whole timeline.
 
     Returns:
-      `Resampled` whose features are None; `interpolate` reads them at its positions.
+      `Resampled` without features; `interpolate` gives those at its positions.
 
     Raises:
       ValueError: as `resample`.
     """
-    weights = jnp.asarray(weights, jnp.float32)
-    if num_samples < 1:
-        raise ValueError(f"num_samples must be at least 1, got {num_samples}")
+    num_samples = _check.static_size(num_samples, "num_samples", least=1)
     cumulative = cumulative_weights(weights, where=where)
-    if first is None:
-        if isinstance(count, int) and not 0 <= count <= num_samples:
-            raise ValueError(
-                f"count must be between 0 and num_samples = {num_samples}, got {count}"
-            )
-        whole = jnp.asarray(num_samples if count is None else count, jnp.int32)
-        count, begin = jnp.clip(whole, 0, num_samples), jnp.int32(0)
-    elif count is None:
+    if first is not None and count is None:
         raise ValueError("a window needs the count of the whole timeline's snippets")
-    else:
-        count, begin = jnp.asarray(count, jnp.int32), jnp.asarray(first, jnp.int32)
+    if first is None and count is not None and not isinstance(count, jax.Array):
+        if not 0 <= int(np.asarray(count)) <= num_samples:
+            raise ValueError(f"count must be between 0 and {num_samples = }, got {count}")
+    end = jnp.asarray(num_samples if count is None else count, jnp.int32)
+    begin = jnp.asarray(0 if first is None else first, jnp.int32)
+    if first is None:
+        end = jnp.clip(end, 0, num_samples)
     samples = begin + jnp.arange(num_samples, dtype=jnp.int32)
-    real = (samples < count) & (cumulative[-1] > 0)
+    real = (samples < end) & (cumulative[-1] > 0)
 
     offset = 0.5 if key is None else jax.random.uniform(key, (num_samples,), jnp.float32)
     cells = samples.astype(jnp.float32) + offset
-    times = unwarp(cells * _cell_weight(cumulative, count), cumulative)
-    positions = jnp.where(real, times - 0.5, 0.0)
-    window = {} if first is None else {"first": begin, "count": count}
+    times = unwarp(cells * _cell_weight(cumulative, end), cumulative)
     return Resampled(
-        features=None, positions=positions, cumulative=cumulative, where=real, **window
+        features=None,
+        positions=jnp.where(real, times - 0.5, 0.0),
+        cumulative=cumulative,
+        where=real,
+        first=None if first is None else begin,
+        count=None if first is None else end,
     )
 
 
-def new_times(times: jax.Array, resampled: Resampled) -> jax.Array:
-    """Returns old times on the new timeline, in new snippets.
+def new_times(times: Real[ArrayLike, "*shape"], resampled: Resampled) -> Float[Array, "*shape"]:
+    """Returns old times on the new timeline, as float32 times in new snippets.
 
     >>> resampled = resample(jnp.zeros((2, 1)), jnp.array([1.0, 3.0]), 8)
     >>> new_times(jnp.array([0.5, 1.0, 2.0]), resampled)
@@ -387,8 +415,10 @@ def new_times(times: jax.Array, resampled: Resampled) -> jax.Array:
     return new if resampled.first is None else new - resampled.first.astype(jnp.float32)
 
 
-def old_times(times: jax.Array, resampled: Resampled) -> jax.Array:
-    """Returns new times on the old timeline, in old snippets; the inverse of `new_times`.
+def old_times(times: Real[ArrayLike, "*shape"], resampled: Resampled) -> Float[Array, "*shape"]:
+    """Returns new times on the old timeline, as float32 times in old snippets.
+
+    The inverse of `new_times`.
 
     >>> resampled = resample(jnp.zeros((2, 1)), jnp.array([1.0, 3.0]), 8)
     >>> old_times(jnp.array([1.0, 2.0, 8.0]), resampled)
@@ -398,19 +428,22 @@ def old_times(times: jax.Array, resampled: Resampled) -> jax.Array:
       times: new times in snippets, of any shape; clamped to the recording.
       resampled: the new timeline, from `resample`.
     """
-    times = jnp.asarray(times, jnp.float32)
+    times = _times(times)
     if resampled.first is not None:
         times = times + resampled.first.astype(jnp.float32)
     return unwarp(times * _cell_weight_of(resampled), resampled.cumulative)
 
 
 def resample_points(
-    times: jax.Array, resampled: Resampled, *, where: jax.Array | None = None
-) -> jax.Array:
-    """Returns which new snippets are positive for which labelled points.
+    times: Real[ArrayLike, " P"],
+    resampled: Resampled,
+    *,
+    where: Mask[ArrayLike, " P"] | None = None,
+) -> Bool[Array, "N P"]:
+    """Returns which new snippets are positive for which point labels.
 
-    A new snippet is positive for a point that lies inside it, and for a point whose *old* snippet
-    it was read from: a point inside a lengthened action becomes several positives.
+    A new snippet is positive for a point inside it, and for a point in whose *old* snippet it was
+    sampled: a point inside a lengthened action becomes several positives.
 
     >>> resampled = resample(jnp.zeros((3, 1)), jnp.array([1.0, 2.0, 1.0]), 4)
     >>> resample_points(jnp.array([1.2, 3.0]), resampled)
@@ -420,21 +453,20 @@ def resample_points(
            [False,  True]], dtype=bool)
 
     Args:
-      times: `[P]` old times in snippets. A point at or beyond the end of the recording belongs to
-        the last snippet.
+      times: old times in snippets. A point at or beyond the end of the recording belongs to the
+        last snippet.
       resampled: the new timeline, from `resample`.
-      where: `[P]` bool, any mask over points.
+      where: any mask over points.
 
     Returns:
-      `[N, P]` bool; False wherever the new snippet or the point is masked.
+      True for positives; False wherever the new snippet or the point is masked.
 
     Raises:
-      ValueError: if the shapes do not fit.
+      ValueError: if shapes or types do not fit.
     """
-    times = jnp.asarray(times, jnp.float32)
-    if times.ndim != 1:
-        raise ValueError(f"times must have shape [P], got {times.shape}")
-    where = _cumsum.mask_or_all(where, times.shape[0])
+    sizes: dict[str, int] = {}
+    times = _check.numbers(times, "times", "P", sizes)
+    where = _check.mask(where, "where", "P", sizes)
     cumulative, real = resampled.cumulative, resampled.where
 
     new = jnp.floor(new_times(times, resampled)).astype(jnp.int32)
@@ -444,14 +476,16 @@ def resample_points(
 
     last = jnp.sum(cumulative < cumulative[-1], dtype=jnp.int32) - 1
 
-    def old_snippet(times):
+    def old_snippet(times: Float[Array, " M"]) -> Int[Array, " M"]:
         return jnp.clip(jnp.floor(times).astype(jnp.int32), 0, last)
 
-    read_from = old_snippet(times)[None, :] == old_snippet(resampled.positions + 0.5)[:, None]
-    return (contains | read_from) & real[:, None] & where[None, :]
+    same_old = old_snippet(times)[None, :] == old_snippet(resampled.positions + 0.5)[:, None]
+    return (contains | same_old) & real[:, None] & where[None, :]
 
 
-def _max_over_ranges(values: jax.Array, start: jax.Array, end: jax.Array, length: int) -> jax.Array:
+def _max_over_ranges(
+    values: Int[Array, " N"], start: Int[Array, " N"], end: Int[Array, " N"], length: int
+) -> Int[Array, " {length}"]:
     """Returns the largest of the values whose range [start, end) covers each element, or 0.
 
     A range is the union of two overlapping ranges whose length is a power of two. Row p of the
@@ -473,7 +507,7 @@ def _max_over_ranges(values: jax.Array, start: jax.Array, end: jax.Array, length
     return covered
 
 
-def _cell_weight(cumulative: jax.Array, count: jax.Array) -> jax.Array:
+def _cell_weight(cumulative: Float[Array, " edges"], count: Int[Array, ""]) -> Float[Array, ""]:
     """Returns the cumulative weight of one new snippet; exactly 1 if all weights were 1."""
     total, count = cumulative[-1], jnp.maximum(count, 1).astype(jnp.float32)
     weight = total / count
@@ -482,19 +516,23 @@ def _cell_weight(cumulative: jax.Array, count: jax.Array) -> jax.Array:
     return weight + jax.lax.stop_gradient(error)
 
 
-def _count_of(resampled: Resampled) -> jax.Array:
-    """How many new snippets the whole timeline has."""
+def _count_of(resampled: Resampled) -> Int[Array, ""]:
+    """The number of new snippets of the whole timeline."""
     if resampled.count is None:
         return jnp.sum(resampled.where, dtype=jnp.int32)
     return resampled.count
 
 
-def _cell_weight_of(resampled: Resampled) -> jax.Array:
+def _cell_weight_of(resampled: Resampled) -> Float[Array, ""]:
     return _cell_weight(resampled.cumulative, _count_of(resampled))
 
 
-def _checked_cumulative(cumulative: jax.Array) -> jax.Array:
-    cumulative = jnp.asarray(cumulative, jnp.float32)
-    if cumulative.ndim != 1 or cumulative.shape[0] < 2:
-        raise ValueError(f"cumulative must have shape [T + 1], got {cumulative.shape}")
+def _times(times: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
+    return _check.numbers(times, "times", "...")
+
+
+def _checked_cumulative(cumulative: Real[ArrayLike, " edges"]) -> Float[Array, " edges"]:
+    cumulative = _check.numbers(cumulative, "cumulative", "T+1")
+    if cumulative.shape[0] < 2:
+        raise ValueError(f"cumulative must have at least two entries, got {cumulative.shape[0]}")
     return cumulative

@@ -9,13 +9,6 @@ import pytest
 
 from tal_jax.ops import attention as ops
 
-
-@pytest.fixture(autouse=True)
-def _strict():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
 KEY = jax.random.key(3)
 # Every op that maps an attention [T] to another, with thresholds that the values below meet.
 OPS = {

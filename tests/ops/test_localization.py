@@ -12,19 +12,20 @@ from tal_jax.inference.localize import localize_group
 from tal_jax.ops import localization
 
 
-@pytest.fixture(autouse=True)
-def _strict():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def _jit(op, *static, **defaults):
     """Compiles a function that returns NumPy arrays, since reading slices compiles as well."""
     compiled = jax.jit(op, static_argnames=static)
     return lambda *args, **kwargs: jax.tree.map(np.asarray, compiled(*args, **defaults | kwargs))
 
 
-_threshold_runs = _jit(localization.threshold_runs, "max_runs")
+_runs = _jit(localization.threshold_runs, "max_runs")
+
+
+def _threshold_runs(*args, **kwargs):
+    runs = _runs(*args, **kwargs)
+    return runs.segments, runs.where, runs.overflow
+
+
 _localize = _jit(localization.localize, "max_runs", max_runs=8)
 _present_classes = _jit(localization.present_classes)
 

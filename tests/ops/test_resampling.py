@@ -10,13 +10,6 @@ from hypothesis import strategies as st
 
 from tal_jax.ops import resampling as ops
 
-
-@pytest.fixture(autouse=True)
-def _strict():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
 _cumulative_weights = jax.jit(ops.cumulative_weights)
 _warp = jax.jit(ops.warp)
 _unwarp = jax.jit(ops.unwarp)
@@ -456,28 +449,6 @@ def test_a_window_is_a_part_of_the_whole(first):
     assert not some[real:].any()
     np.testing.assert_allclose(shifted, np.asarray(new) - first, atol=1e-5)
     np.testing.assert_allclose(old_again, old, atol=1e-5)
-
-
-def test_errors():
-    with pytest.raises(ValueError, match="a window needs the count"):
-        ops.sample_times(jnp.ones(3), 2, first=jnp.int32(1))
-    features, weights = jnp.zeros((4, 2)), jnp.ones(4)
-    with pytest.raises(ValueError, match=r"segments must have shape \[N, 2\], got \(3,\)"):
-        ops.compensation_weights(jnp.zeros(3), 4, tau=2.0)
-    with pytest.raises(ValueError, match=r"\[T \+ 1\], got \(1,\)"):
-        ops.warp(jnp.zeros(3), jnp.zeros(1))
-    with pytest.raises(ValueError, match=r"got \(4, 2\) and \(2, 3\)"):
-        ops.interpolate(features, jnp.zeros((2, 3)))
-    with pytest.raises(ValueError, match=r"got \(4, 2\) and \(5,\)"):
-        ops.resample(features, jnp.ones(5), 4)
-    with pytest.raises(ValueError, match="num_samples must be at least 1, got 0"):
-        ops.resample(features, weights, 0)
-    with pytest.raises(ValueError, match="between 0 and num_samples = 4, got 5"):
-        ops.resample(features, weights, 4, count=5)
-    with pytest.raises(ValueError, match=r"where must be bool \[4\]"):
-        ops.resample(features, weights, 4, where=jnp.ones(3, bool))
-    with pytest.raises(ValueError, match=r"times must have shape \[P\], got \(\)"):
-        ops.resample_points(1.0, ops.resample(features, weights, 4))
 
 
 def test_a_batch_of_one():
