@@ -130,14 +130,14 @@ def _sliding_prototypes(model, params, windows):
 
 @functools.partial(jax.jit, static_argnames="model")
 def _window_sums(model, params, prototypes, window):
-    return rsmp.sum_piece(
+    return rsmp.window_prototype_sums(
         model, params, prototypes, window.features, where=window.where, core=window.core
     )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "branch"))
 def _window_logits(model, branch, params, prototypes, window):
-    logits = rsmp.classify_piece(model, params, prototypes, window.features, where=window.where)
+    logits = rsmp.window_logits(model, params, prototypes, window.features, where=window.where)
     return rsmp.select_logits(logits, branch), window.core
 
 

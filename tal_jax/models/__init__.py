@@ -1,1 +1,1 @@
-"""The networks; the only room that knows flax."""
+"""Networks as Flax (linen) modules; no other room imports flax."""

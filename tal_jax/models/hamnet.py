@@ -1,14 +1,15 @@
-"""HAM-Net in both readings: a classifier of snippets, and attentions that hide what is easy."""
+"""HAM-Net: hybrid attention mechanism network for weakly supervised action localization."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tal_jax._typing import Array, Bool, Float
 from tal_jax.models import layers
 from tal_jax.ops import attention as attention_ops
 
@@ -18,19 +19,23 @@ _ATTENTION_LAYERS = 2
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Attended:
-    """What the network says of a batch: one set of logits a branch, the last channel background."""
+class HAMNetOutput:
+    """Class activation sequences (CAS) of a batch, one for each branch, and the attention.
 
-    attention: jax.Array  # [B, T] soft
-    semi_attention: jax.Array  # [B, T]
-    base: jax.Array  # [B, T, C + 1]
-    semi: jax.Array  # [B, T, C + 1]
-    soft: jax.Array | None  # [B, T, C + 1], published only
-    hard: jax.Array | None  # [B, T, C + 1]; None in the document's reading outside training
+    The last channel of the logits is the background. `soft` is None in the document variant, `hard`
+    in the document variant outside training.
+    """
+
+    attention: jax.Array  # [B, T] soft attention (actionness)
+    semi_attention: jax.Array  # [B, T] semi-soft attention
+    base: jax.Array  # [B, T, C + 1] logits
+    semi: jax.Array  # [B, T, C + 1] logits
+    soft: jax.Array | None  # [B, T, C + 1] logits
+    hard: jax.Array | None  # [B, T, C + 1] logits
 
 
 class HAMNet(nn.Module):
-    """Classifies snippets once with and several times under attention.
+    """HAM-Net: class activation sequences (CAS) with and without hybrid attention.
 
     Attributes:
       num_classes: number of action classes C.
@@ -38,12 +43,14 @@ class HAMNet(nn.Module):
       widths: features of the classifier's convolutions.
       attention_width: features of the published attention branch's convolutions.
       dropout: rate before the classifier's last layer.
-      gamma: of the published attentions.
-      low: of the document's attentions.
-      high: of the document's attentions.
-      drop_rate: of the document's hard attention.
-      smoothing: snippets over which attention and logits are averaged, odd; 1 leaves them.
+      gamma: threshold of the published semi-soft and hard attention, relative to the maximum.
+      low: lower threshold of the document's attentions.
+      high: upper threshold of the document's attentions.
+      drop_rate: share of the snippets that the document's hard attention masks.
+      smoothing: snippets of the moving average of attention and logits, odd; 1 is none.
       dtype: of the convolutions; parameters, logits and attentions are float32.
+
+    Source: Islam, Long & Radke, AAAI 2021 (`"published"`).
     """
 
     num_classes: int
@@ -60,22 +67,32 @@ class HAMNet(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Snippets on each side of one that what is said of it depends on."""
+        """Receptive field: snippets on each side of one that its outputs depend on."""
         once = max(len(self.widths), _ATTENTION_LAYERS) + self.smoothing // 2
-        # The document's attention is read from the logits, and weighs what is then read again.
+        # The document's attention comes from logits and weighs features that are classified again.
         return 2 * once
 
     @nn.compact
     def __call__(
-        self, features: jax.Array, *, where: jax.Array, deterministic: bool = True
-    ) -> Attended:
-        """Classifies every snippet.
+        self,
+        features: Float[Array, "B T D"],
+        *,
+        where: Bool[Array, "B T"],
+        deterministic: bool = True,
+    ) -> HAMNetOutput:
+        """Predicts class activation sequences (CAS) and attention.
 
         Args:
           features: `[B, T, D]`.
           where: `[B, T]` True on the valid snippets.
           deterministic: False applies dropout and draws the document's hard attention, with the
             `"dropout"` random stream.
+
+        Returns:
+          Logits of each branch and the attentions; entries of masked snippets carry no meaning.
+
+        Raises:
+          ValueError: if `variant` is none of `VARIANTS`.
         """
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}; expected one of {', '.join(VARIANTS)}")
@@ -83,7 +100,7 @@ class HAMNet(nn.Module):
             self.num_classes, self.widths, self.dropout, self.dtype, name="classifier"
         )
 
-        def classify(features):
+        def classify(features: Array) -> Array:
             logits = classifier(features, where=where, deterministic=deterministic)
             return smooth(logits, where, self.smoothing)
 
@@ -92,22 +109,30 @@ class HAMNet(nn.Module):
             return self._published(features, base, where)
         return self._document(features, base, where, classify, deterministic)
 
-    def _document(self, features, base, where, classify, deterministic) -> Attended:
+    def _document(
+        self,
+        features: Array,
+        base: Array,
+        where: Array,
+        classify: Callable[[Array], Array],
+        deterministic: bool,
+    ) -> HAMNetOutput:
         soft = jax.vmap(_masked(attention_ops.soft_attention))(base, where)
         semi_of = functools.partial(attention_ops.semi_soft_attention, low=self.low, high=self.high)
         semi = jax.vmap(_masked(semi_of))(soft, where)
         hard = None
         if not deterministic:
             keys = jax.random.split(self.make_rng("dropout"), features.shape[0])
-            seen = jax.vmap(
-                lambda attention, key, where: attention_ops.hard_attention(
-                    attention, key, low=self.low, drop_rate=self.drop_rate, where=where
-                )
-            )(soft, keys, where)
-            hard = classify(features * seen[..., None])
-        return Attended(soft, semi, base, classify(features * semi[..., None]), None, hard)
+            hard_of = functools.partial(
+                attention_ops.hard_attention, low=self.low, drop_rate=self.drop_rate
+            )
+            kept = jax.vmap(lambda attention, key, where: hard_of(attention, key, where=where))(
+                soft, keys, where
+            )
+            hard = classify(features * kept[..., None])
+        return HAMNetOutput(soft, semi, base, classify(features * semi[..., None]), None, hard)
 
-    def _published(self, features, base, where) -> Attended:
+    def _published(self, features: Array, base: Array, where: Array) -> HAMNetOutput:
         attend = AttentionBranch(self.attention_width, self.dtype, name="attention")
         soft = attend(features, where=where)
         soft = smooth(soft[..., None], where, self.smoothing)[..., 0]
@@ -119,13 +144,13 @@ class HAMNet(nn.Module):
             )
         )
         weigh = jax.vmap(attention_ops.attend)
-        return Attended(
+        return HAMNetOutput(
             soft, semi, base, weigh(base, semi), soft[..., None] * base, weigh(base, hard)
         )
 
 
 class Classifier(nn.Module):
-    """Two temporal convolutions and a linear layer over classes and background."""
+    """Snippet classifier: temporal convolutions and a linear layer over classes and background."""
 
     num_classes: int
     widths: Sequence[int]
@@ -133,30 +158,32 @@ class Classifier(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, *, where: jax.Array, deterministic: bool) -> jax.Array:
-        """Maps `[B, T, D]` to logits `[B, T, C + 1]`."""
+    def __call__(
+        self, features: Float[Array, "B T D"], *, where: Bool[Array, "B T"], deterministic: bool
+    ) -> Float[Array, "B T C1"]:
+        """Maps features `[B, T, D]` to logits `[B, T, C + 1]`."""
         hidden = _convolve(features, where, self.widths, self.dtype)
         hidden = layers.Dropout(self.dropout)(hidden, deterministic=deterministic)
         return layers.classifier(self.num_classes + 1, dtype=self.dtype)(hidden)
 
 
 class AttentionBranch(nn.Module):
-    """Two temporal convolutions and a sigmoid."""
+    """Soft attention (actionness) from features: two temporal convolutions and a sigmoid."""
 
     width: int
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, *, where: jax.Array) -> jax.Array:
-        """Maps `[B, T, D]` to `[B, T]` in [0, 1]; 0 where masked."""
+    def __call__(
+        self, features: Float[Array, "B T D"], *, where: Bool[Array, "B T"]
+    ) -> Float[Array, "B T"]:
+        """Maps features `[B, T, D]` to attention `[B, T]` in [0, 1]; 0 where masked."""
         hidden = _convolve(features, where, (self.width,) * _ATTENTION_LAYERS, self.dtype)
         attention = jax.nn.sigmoid(layers.classifier(1, dtype=self.dtype)(hidden)[..., 0])
         return jnp.where(where, attention, 0)
 
 
-def _convolve(
-    features: jax.Array, where: jax.Array, widths: Sequence[int], dtype: Any
-) -> jax.Array:
+def _convolve(features: Array, where: Array, widths: Sequence[int], dtype: Any) -> Array:
     """Convolutions with leaky ReLU, `[B, T, D]` to `[B, T, W]`, inside a module's `__call__`."""
     valid = where[..., None]
     hidden = jnp.where(valid, features, 0).astype(dtype)
@@ -166,21 +193,34 @@ def _convolve(
     return hidden
 
 
-def smooth(values: jax.Array, where: jax.Array, width: int) -> jax.Array:
-    """Averages `[B, T, N]` over the `width` valid snippets around each; `width` is odd."""
+def smooth(
+    values: Float[Array, "B T N"], where: Bool[Array, "B T"], width: int
+) -> Float[Array, "B T N"]:
+    """Masked moving average over time.
+
+    Args:
+      values: `[B, T, N]`.
+      where: `[B, T]` True on the valid snippets.
+      width: snippets of the window, odd and static; 1 returns the values.
+
+    Returns:
+      `[B, T, N]`, means of the valid snippets of each window.
+    """
     if width == 1:
         return values
     reach = width // 2
 
-    def window_sum(values):
+    def window_sum(values: Array) -> Array:
         padded = jnp.pad(values, ((0, 0), (reach, reach), (0, 0)))
-        taps = (jax.lax.slice_in_dim(padded, i, i + values.shape[1], axis=1) for i in range(width))
-        return sum(taps)
+        shifts = (
+            jax.lax.slice_in_dim(padded, i, i + values.shape[1], axis=1) for i in range(width)
+        )
+        return functools.reduce(jnp.add, shifts)
 
     valid = where[..., None].astype(values.dtype)
     return window_sum(jnp.where(where[..., None], values, 0)) / jnp.maximum(window_sum(valid), 1)
 
 
-def _masked(function):
+def _masked(function: Callable[..., Array]) -> Callable[[Array, Array], Array]:
     """Takes the mask by position, for `vmap`."""
     return lambda values, where: function(values, where=where)

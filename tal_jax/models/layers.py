@@ -1,4 +1,4 @@
-"""Temporal convolutions that embed snippet features."""
+"""Layers that both networks share: temporal convolution, dropout, embedding and classifier."""
 
 import functools
 from collections.abc import Sequence
@@ -8,24 +8,22 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-# The width from which a CPU convolves snippets in pairs. Narrow layers gain little by it (a fifth
-# at 64) and are not what an update waits for.
-_WIDE = 256
+from tal_jax._typing import Array, Bool, Float
+from tal_jax.models import _cpu
 
 
 class TemporalConv(nn.Module):
-    """Convolution over time, written as matrix products.
+    """Temporal convolution (1-D, over snippets), written as matrix products.
 
-    Inside compiled loops on a CPU this is many times faster than XLA's convolution, which leaves
-    its fast path there; elsewhere it runs at the speed of the matrix product. Wide layers of three
-    taps go through `paired_convolution` on a CPU, all others through one product of gathered
-    neighbours.
+    A matrix product over gathered neighbours is as fast as a convolution on accelerators, and many
+    times faster inside compiled loops on a CPU. Wide float32 layers of three taps go through
+    `_cpu.paired_convolution` there.
 
     Attributes:
-      features: number of output features.
+      features: number of output features W.
       kernel_size: number of taps, odd.
       dilation: snippets between taps.
-      dtype: of the product and the outputs; it is summed in float32.
+      dtype: of the products and the outputs.
     """
 
     features: int
@@ -34,17 +32,20 @@ class TemporalConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, inputs: jax.Array) -> jax.Array:
-        """Maps `[B, T, D]` to `[B, T, features]`; zeros stand outside the sequence."""
+    def __call__(self, inputs: Float[Array, "B T D"]) -> Float[Array, "B T W"]:
+        """Maps `[B, T, D]` to `[B, T, W]`; zeros stand outside the sequence."""
         width = inputs.shape[-1]
         parameters = _Linear(self.kernel_size * width, self.features, name="Dense_0")()
         inputs, kernel, bias = (array.astype(self.dtype) for array in (inputs, *parameters))
         kernel = kernel.reshape(self.kernel_size, width, self.features)
-        # Sums of neighbours would lose digits in bfloat16, and in the float32 of accelerators.
-        exact = jax.default_backend() == "cpu" and inputs.dtype == jnp.float32
-        if exact and self.kernel_size == 3 and min(width, self.features) >= _WIDE:
-            return paired_convolution(inputs, kernel, self.dilation) + bias[None, None, :]
-        return gathered_convolution(inputs, kernel, self.dilation) + bias[None, None, :]
+        convolve = functools.partial(temporal_convolution, dilation=self.dilation)
+        wide = min(width, self.features) >= _cpu.WIDE
+        if wide and self.kernel_size == 3 and inputs.dtype == jnp.float32:
+            paired = functools.partial(_cpu.paired_convolution, dilation=self.dilation)
+            outputs = jax.lax.platform_dependent(inputs, kernel, cpu=paired, default=convolve)
+        else:
+            outputs = convolve(inputs, kernel)
+        return outputs + bias[None, None, :]
 
 
 class _Linear(nn.Module):
@@ -54,13 +55,24 @@ class _Linear(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self) -> tuple[jax.Array, jax.Array]:
+    def __call__(self) -> tuple[Float[Array, "I W"], Float[Array, " W"]]:
         kernel = self.param("kernel", nn.initializers.he_normal(), (self.inputs, self.outputs))
         return kernel, self.param("bias", nn.initializers.zeros, (self.outputs,))
 
 
-def gathered_convolution(inputs: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """Convolves `[B, T, D]` with `[taps, D, W]` to `[B, T, W]` in one product; taps are odd."""
+def temporal_convolution(
+    inputs: Float[Array, "B T D"], kernel: Float[Array, "taps D W"], *, dilation: int
+) -> Float[Array, "B T W"]:
+    """Temporal convolution as one matrix product over gathered neighbours.
+
+    Args:
+      inputs: `[B, T, D]`.
+      kernel: `[taps, D, W]`, an odd number of taps.
+      dilation: snippets between taps.
+
+    Returns:
+      `[B, T, W]`; zeros stand outside the sequence.
+    """
     taps, length = len(kernel), inputs.shape[1]
     reach = taps // 2 * dilation
     padded = jnp.pad(inputs, ((0, 0), (reach, reach), (0, 0)))
@@ -71,39 +83,8 @@ def gathered_convolution(inputs: jax.Array, kernel: jax.Array, dilation: int) ->
     return jnp.concatenate(views, axis=-1) @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def paired_convolution(inputs: jax.Array, kernel: jax.Array, dilation: int) -> jax.Array:
-    """Convolves `[B, T, D]` with `[3, D, W]` to `[B, T, W]`, two snippets in four products.
-
-    Two snippets side by side need six products with a tap each; four are enough, of sums of
-    snippets with sums of taps, and the same holds for the gradients. The result is that of
-    `gathered_convolution` up to a few float32 roundings.
-
-    Source: Winograd's minimal filtering F(2, 3), as in Lavin & Gray 2016.
-    """
-    batch, length, dim = inputs.shape
-    period = 2 * dilation
-    pairs = -(-length // period)
-    room = (period, (pairs + 1) * period - length)
-    padded = jnp.pad(inputs, ((0, 0), room, (0, 0))).reshape(batch, pairs + 2, 2, dilation, dim)
-    firsts, seconds = padded[:, :, 0], padded[:, :, 1]
-    before, first, second, after = seconds[:, :-2], firsts[:, 1:-1], seconds[:, 1:-1], firsts[:, 2:]
-    left, middle, right = kernel
-    outer = (left + right) / 2
-    sums = jnp.stack([before - second, first + second, second - first, first - after])
-    kernels = jnp.stack([left, outer + middle / 2, outer - middle / 2, right])
-    products = jnp.matmul(sums.reshape(4, -1, dim), kernels)
-    products = products.reshape(4, batch, pairs, dilation, kernel.shape[-1])
-    pair = jnp.stack(
-        [products[0] + products[1] + products[2], products[1] - products[2] - products[3]], axis=2
-    )
-    return pair.reshape(batch, -1, kernel.shape[-1])[:, :length]
-
-
 class Dropout(nn.Module):
-    """Dropout whose mask is a hash of each element's number, fused into the surrounding program.
-
-    Drawing a mask of independent random words costs more on a CPU than a layer's matrix product; a
-    hash keyed by one draw a call is as good for this purpose and nearly free.
+    """Dropout; on a CPU its mask is a hash of each element's index, see `_cpu.hashed_bits`.
 
     Attributes:
       rate: share of the elements set to 0; the others are scaled by `1 / (1 − rate)`.
@@ -112,39 +93,28 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, inputs: jax.Array, *, deterministic: bool) -> jax.Array:
-        """Applies dropout with the `"dropout"` stream, or nothing if `deterministic`."""
+    def __call__(self, inputs: Float[Array, "..."], *, deterministic: bool) -> Float[Array, "..."]:
+        """Applies dropout with the `"dropout"` random stream; the identity if `deterministic`."""
         if deterministic or self.rate == 0:
             return inputs
-        words = hashed_bits(self.make_rng("dropout"), inputs.shape)
-        keep = words >= jnp.uint32(min(self.rate, 1) * (2**32 - 1))
-        return jnp.where(keep, inputs / (1 - self.rate), jnp.zeros_like(inputs))
-
-
-def hashed_bits(key: jax.Array, shape: Sequence[int]) -> jax.Array:
-    """One 32-bit word an element: a keyed avalanche hash (lowbias32) of the element's number."""
-    before, after = jax.random.bits(key, (2,), jnp.uint32)
-    word = jnp.zeros(shape, jnp.uint32)
-    step = 1
-    for axis in reversed(range(len(shape))):
-        index = jax.lax.broadcasted_iota(jnp.uint32, tuple(shape), axis)
-        word = word + index * jnp.uint32(step)
-        step = step * shape[axis] % 2**32
-    word = word ^ before
-    word = (word ^ (word >> 16)) * jnp.uint32(0x7FEB352D)
-    word = (word ^ (word >> 15)) * jnp.uint32(0x846CA68B)
-    return (word ^ (word >> 16)) ^ after
+        threshold = jnp.uint32(min(self.rate, 1) * (2**32 - 1))
+        words = jax.lax.platform_dependent(
+            self.make_rng("dropout"),
+            cpu=lambda key: _cpu.hashed_bits(key, inputs.shape),
+            default=lambda key: jax.random.bits(key, inputs.shape, jnp.uint32),
+        )
+        return jnp.where(words >= threshold, inputs / (1 - self.rate), jnp.zeros_like(inputs))
 
 
 class Embedding(nn.Module):
-    """A stack of temporal convolutions with ReLU, then dropout.
+    """Snippet embedding: a stack of temporal convolutions, each with ReLU and dropout.
 
     Attributes:
-      widths: features of each layer.
+      widths: features of each layer; the last one is W.
       dilations: snippets between the taps of each layer; one entry a layer.
       kernel_size: taps of every layer.
       dropout: rate after every layer.
-      dtype: of the products and of what is embedded.
+      dtype: of the products and the embedding.
     """
 
     widths: Sequence[int] = (2048,)
@@ -154,11 +124,24 @@ class Embedding(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, features: jax.Array, *, where: jax.Array, deterministic: bool) -> jax.Array:
-        """Embeds `[B, T, D]` as `[B, T, W]`; `where` `[B, T]` marks the valid snippets.
+    def __call__(
+        self, features: Float[Array, "B T D"], *, where: Bool[Array, "B T"], deterministic: bool
+    ) -> Float[Array, "B T W"]:
+        """Embeds snippet features.
 
-        Masked snippets are zeroed before every layer, so that padding reads like the recording's
-        end.
+        Masked snippets are zeroed before every layer, so that padding acts as the end of the
+        recording.
+
+        Args:
+          features: `[B, T, D]`.
+          where: `[B, T]` True on the valid snippets.
+          deterministic: False applies dropout, with the `"dropout"` random stream.
+
+        Returns:
+          `[B, T, W]`, 0 where masked.
+
+        Raises:
+          ValueError: if `widths` and `dilations` differ in length.
         """
         if len(self.widths) != len(self.dilations):
             raise ValueError(
@@ -175,6 +158,6 @@ class Embedding(nn.Module):
 
 
 def classifier(num_outputs: int, *, dtype: Any, **options: Any) -> nn.Dense:
-    """A linear layer whose logits are float32, whatever its products are in."""
+    """Snippet classifier: a linear layer with float32 logits, whatever the type of its products."""
     product = functools.partial(jax.lax.dot_general, preferred_element_type=jnp.float32)
     return nn.Dense(num_outputs, dtype=dtype, dot_general=product, **options)

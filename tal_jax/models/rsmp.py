@@ -1,4 +1,4 @@
-"""The point-supervised network: embedding, feature reassignment, one shared classifier."""
+"""RSMP: representative-segment modelling from points, the point-supervised network."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -8,29 +8,30 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from tal_jax._typing import Array, Bool, Float
 from tal_jax.models import layers
 from tal_jax.ops import reassignment
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
-class Branches:
-    """What the network says of a batch: S = 2, first from the original, then from the reassigned
-    embedding; S = 1 without reassignment.
+class RSMPOutput:
+    """Class activation sequences (CAS) of a batch, and what its reassigned embedding consists of.
 
-    The reassigned embedding is a mixture of the original one and of few prototypes, and all that
-    reads it is linear: so it is never built, see `_mix` and `pool`.
+    S = 2 branches, first from the original, then from the reassigned embedding; S = 1 without
+    reassignment. The reassigned embedding is a mixture of the original one and of few prototypes,
+    and only linear maps follow it: so it is never materialised, see `_mix` and `pool`.
     """
 
     embedding: jax.Array  # [B, T, W] original
     logits: jax.Array  # [S, B, T, C + 1], the last channel is the background
-    assignments: jax.Array | None = None  # [B, T, K]
+    assignments: jax.Array | None = None  # [B, T, K] soft assignment to the prototypes
     prototypes: jax.Array | None = None  # [B, K, W] of each recording
     omega: float = dataclasses.field(default=0.0, metadata={"static": True})
 
 
 class RSMP(nn.Module):
-    """Embeds snippets, reassigns the embeddings over prototypes, classifies both.
+    """RSMP network: snippet embedding, feature reassignment, one classifier for both branches.
 
     Attributes:
       num_classes: number of action classes C.
@@ -38,8 +39,8 @@ class RSMP(nn.Module):
       dilations: snippets between the taps of each layer.
       dropout: rate after each layer.
       num_prototypes: K; 0 leaves reassignment out, and the reassigned branch is the original one.
-      gamma: sharpness of the assignment.
-      omega: weight of the new against the old in both steps of the reassignment.
+      gamma: sharpness γ of the assignment's softmax.
+      omega: weight ω of the new against the old in both steps of the reassignment.
       num_iters: E/M iterations.
       closed_form: whether to iterate to the fixed point, see `ops.reassign`.
       dtype: of the products and the embedding; parameters and logits are float32.
@@ -58,9 +59,13 @@ class RSMP(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: jax.Array, *, where: jax.Array, deterministic: bool = True
-    ) -> Branches:
-        """Classifies every snippet.
+        self,
+        features: Float[Array, "B T D"],
+        *,
+        where: Bool[Array, "B T"],
+        deterministic: bool = True,
+    ) -> RSMPOutput:
+        """Predicts the class activation sequence (CAS) of each branch.
 
         Args:
           features: `[B, T, D]`.
@@ -74,17 +79,17 @@ class RSMP(nn.Module):
         hidden = embed(features, where=where, deterministic=deterministic)
         logits = classify(hidden)
         if not self.num_prototypes:
-            return Branches(hidden, logits[None])
+            return RSMPOutput(hidden, logits[None])
         shape = (self.num_prototypes, hidden.shape[-1])
         shared = self.param("prototypes", nn.initializers.xavier_uniform(), shape)
         assignments, prototypes = self._reassign(hidden, shared, where)
         reassigned = _mix(logits, assignments, classify(prototypes), self.omega)
         logits = jnp.stack([logits, reassigned])
-        return Branches(hidden, logits, assignments, prototypes, self.omega)
+        return RSMPOutput(hidden, logits, assignments, prototypes, self.omega)
 
     @nn.nowrap
-    def layers(self) -> tuple[nn.Module, nn.Module]:
-        """The embedding and the classifier; each may be applied to its own part of the params."""
+    def layers(self) -> tuple[layers.Embedding, nn.Dense]:
+        """The embedding and the classifier, each applicable to its part of the parameters."""
         embed = layers.Embedding(
             self.widths, self.dilations, dropout=self.dropout, dtype=self.dtype, name="Embedding_0"
         )
@@ -95,11 +100,11 @@ class RSMP(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Snippets on each side of one that its embedding depends on."""
+        """Receptive field: snippets on each side of one that its embedding depends on."""
         return sum(self.dilations)
 
-    def _reassign(self, hidden: jax.Array, prototypes: jax.Array, where: jax.Array):
-        def one(hidden, where):
+    def _reassign(self, hidden: Array, prototypes: Array, where: Array) -> tuple[Array, Array]:
+        def one(hidden: Array, where: Array) -> tuple[Array, Array]:
             found = reassignment.reassign(
                 hidden,
                 prototypes,
@@ -115,104 +120,131 @@ class RSMP(nn.Module):
 
 
 def _mix(
-    original: jax.Array, assignments: jax.Array, prototypes: jax.Array, omega: float
-) -> jax.Array:
-    """What a linear map makes of the reassigned embedding.
+    original: Float[Array, "... N M"],
+    assignments: Float[Array, "... N K"],
+    prototypes: Float[Array, "... K M"],
+    omega: float,
+) -> Float[Array, "... N M"]:
+    """Applies a linear map to the reassigned embedding without materialising it.
 
     Args:
-      original: `[B, N, M]` what it makes of the original embedding.
-      assignments: `[B, N, K]`.
-      prototypes: `[B, K, M]` what it makes of the prototypes.
+      original: `[…, N, M]` the map of the original embedding.
+      assignments: `[…, N, K]`.
+      prototypes: `[…, K, M]` the map of the prototypes.
       omega: the weight of the prototypes.
     """
     return omega * (assignments @ prototypes) + (1 - omega) * original
 
 
-def embed_piece(
-    model: RSMP, params: Any, features: jax.Array, *, where: jax.Array
-) -> tuple[jax.Array, jax.Array]:
-    """Embeds a piece of a recording, `[T, D]`; returns `[T, W]` and the logits `[T, C + 1]`.
-
-    Snippets nearer than `model.reach` to an end of the piece that is none of the recording are not
-    those of the whole.
-    """
-    embed, classify = model.layers()
-    hidden = embed.apply(
-        {"params": params["Embedding_0"]}, features[None], where=where[None], deterministic=True
-    )[0]
-    return hidden, classify.apply({"params": params["classifier"]}, hidden)
+# --- sliding-window forward pass: prototypes of the whole recording, then logits by window ---
 
 
-def sum_piece(
+def window_prototype_sums(
     model: RSMP,
     params: Any,
-    prototypes: jax.Array,
-    features: jax.Array,
+    prototypes: Float[Array, "K W"],
+    features: Float[Array, "T D"],
     *,
-    where: jax.Array,
-    core: jax.Array,
+    where: Bool[Array, " T"],
+    core: Bool[Array, " T"],
 ) -> reassignment.Sums:
-    """What updating the prototypes needs of the snippets `core` `[T]` of a piece."""
-    hidden, _ = embed_piece(model, params, features, where=where)
-    return reassignment.sum_piece(hidden, prototypes, gamma=model.gamma, where=core)
-
-
-def classify_piece(
-    model: RSMP,
-    params: Any,
-    prototypes: tuple[jax.Array, jax.Array] | None,
-    features: jax.Array,
-    *,
-    where: jax.Array,
-) -> jax.Array:
-    """Logits `[S, T, C + 1]` of a piece.
+    """Sufficient statistics of one window for updating a recording's prototypes.
 
     Args:
       model: the network.
       params: its parameters.
-      prototypes: those that snippets are assigned to, and those that they are mixed with, of the
-        whole recording; None where the network has none.
-      features: `[T, D]`.
-      where: `[T]`.
+      prototypes: `[K, W]` to assign snippets to.
+      features: `[T, D]` of the window.
+      where: `[T]` True on the valid snippets.
+      core: `[T]` True on the snippets to sum over; those of all windows cover the recording once,
+        at least `model.reach` away from ends of the window that are none of the recording.
+
+    Returns:
+      Sums that add up over the windows, see `ops.reassignment`.
     """
-    hidden, logits = embed_piece(model, params, features, where=where)
+    hidden, _ = _embed_window(model, params, features, where)
+    return reassignment.sum_piece(hidden, prototypes, gamma=model.gamma, where=core)
+
+
+def window_logits(
+    model: RSMP,
+    params: Any,
+    prototypes: tuple[Float[Array, "K W"], Float[Array, "K W"]] | None,
+    features: Float[Array, "T D"],
+    *,
+    where: Bool[Array, " T"],
+) -> Float[Array, "S T C1"]:
+    """Class activation sequence (CAS) of one window, given the recording's prototypes.
+
+    Snippets nearer than `model.reach` to an end of the window that is none of the recording differ
+    from those of a forward pass over the whole recording.
+
+    Args:
+      model: the network.
+      params: its parameters.
+      prototypes: `[K, W]` each, those that snippets are assigned to and those that they are mixed
+        with, of the whole recording; None where the network has none.
+      features: `[T, D]` of the window.
+      where: `[T]` True on the valid snippets.
+
+    Returns:
+      `[S, T, C + 1]` logits of each branch.
+    """
+    hidden, logits = _embed_window(model, params, features, where)
     if prototypes is None:
         return logits[None]
     assigned, mixed = prototypes
     assignments = reassignment.assign_prototypes(hidden, assigned, gamma=model.gamma, where=where)
     _, classify = model.layers()
-    classified = classify.apply({"params": params["classifier"]}, mixed)
+    classified = _apply(classify, params["classifier"], mixed)
     return jnp.stack([logits, _mix(logits, assignments, classified, model.omega)])
 
 
-def pool(branches: Branches, weights: jax.Array) -> jax.Array:
-    """Weighted sums of embedded snippets.
+def _embed_window(model: RSMP, params: Any, features: Array, where: Array) -> tuple[Array, Array]:
+    """The embedding `[T, W]` of a window `[T, D]`, and its logits `[T, C + 1]`."""
+    embed, classify = model.layers()
+    hidden = _apply(
+        embed, params["Embedding_0"], features[None], where=where[None], deterministic=True
+    )[0]
+    return hidden, _apply(classify, params["classifier"], hidden)
+
+
+def _apply(module: nn.Module, params: Any, *args: Any, **options: Any) -> Array:
+    outputs: Any = module.apply({"params": params}, *args, **options)
+    return outputs
+
+
+def pool(outputs: RSMPOutput, weights: Float[Array, "B N T"]) -> Float[Array, "S B N W"]:
+    """Segment embeddings: weighted sums of snippet embeddings over time.
 
     Args:
-      branches: what the network returned.
-      weights: `[B, N, T]` float32.
+      outputs: of the network.
+      weights: `[B, N, T]` float32, a row for each segment.
 
     Returns:
       `[S, B, N, W]` float32, sums of each branch's embedding.
     """
     original = jnp.einsum(
         "bnt,btw->bnw",
-        weights.astype(branches.embedding.dtype),
-        branches.embedding,
+        weights.astype(outputs.embedding.dtype),
+        outputs.embedding,
         preferred_element_type=jnp.float32,
     )
-    if branches.assignments is None:
+    if outputs.assignments is None or outputs.prototypes is None:
         return original[None]
-    shares = weights @ branches.assignments
-    return jnp.stack([original, _mix(original, shares, branches.prototypes, branches.omega)])
+    shares = weights @ outputs.assignments
+    return jnp.stack([original, _mix(original, shares, outputs.prototypes, outputs.omega)])
 
 
-def select_logits(logits: jax.Array, branch: str) -> jax.Array:
-    """Logits `[…, C + 1]` that seeds, search, proposals and detections read.
+def select_logits(logits: Float[Array, "S ..."], branch: str) -> Float[Array, "..."]:
+    """Class activation sequence (CAS) for seeds, optimal sequences, proposals and detections.
 
     Args:
       logits: `[S, …, C + 1]` of the branches.
       branch: `"original"`, `"reassigned"` or `"mean"` (the mean of both).
+
+    Returns:
+      `[…, C + 1]` logits.
 
     Raises:
       ValueError: if `branch` is none of these.

@@ -9,7 +9,7 @@ import pytest
 from tal_jax.data.timeline import Batch, MostPoints
 from tal_jax.losses import rsmp
 from tal_jax.losses.rsmp import PseudoLabels
-from tal_jax.models.rsmp import Branches, pool
+from tal_jax.models.rsmp import RSMPOutput, pool
 from tal_jax.ops.resampling import Resampled
 
 LENGTH, PADDED, WIDTH = 400, 410, 6
@@ -58,11 +58,11 @@ def _pseudo():
 def _branches():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(1, 1, PADDED, 4)).astype(np.float32)
-    return Branches(rng.normal(size=(1, PADDED, WIDTH)).astype(np.float32), logits)
+    return RSMPOutput(rng.normal(size=(1, PADDED, WIDTH)).astype(np.float32), logits)
 
 
 def _losses(outputs, batch, pseudo, **settings):
-    options = dict(topk_ratio=8.0, delta=0.25, temperature=0.1) | settings
+    options = dict(topk_ratio=8.0, delta=0.25, temperature=0.1, select="all") | settings
     segments = rsmp.sequence_segments(batch, pseudo)
     compared = rsmp.compared_segments(batch, segments)
     embeddings = pool(outputs, compared.weights)

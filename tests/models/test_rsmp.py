@@ -1,4 +1,4 @@
-"""Tests of the network and its layers."""
+"""Tests of the RSMP network and the layers."""
 
 import functools
 
@@ -43,40 +43,6 @@ def test_convolution_is_that_of_jax(kernel_size, dilation):
         dimension_numbers=("NWC", "WIO", "NWC"),
     )
     np.testing.assert_allclose(got, np.asarray(want) + bias, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("length, dilation", [(1, 1), (8, 1), (9, 1), (10, 2), (11, 4)])
-def test_convolution_in_pairs_is_the_plain_one(length, dilation):
-    inputs, kernel = _random(0, 2, length, 5), _random(1, 3, 5, 4)
-    cotangent = _random(2, 2, length, 4)
-
-    def with_gradients(convolve):
-        @jax.jit
-        def run(inputs, kernel):
-            out, backward = jax.vjp(lambda *x: convolve(*x, dilation), inputs, kernel)
-            return out, *backward(jnp.asarray(cotangent))
-
-        return run(inputs, kernel)
-
-    got, want = (
-        with_gradients(convolve)
-        for convolve in (layers.paired_convolution, layers.gathered_convolution)
-    )
-    for ours, theirs in zip(got, want, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
-
-
-def test_wide_layers_are_exact_to_float32():
-    inputs, kernel = _random(0, 1, 21, 256), _random(1, 3 * 256, 256)
-    params = {"params": {"Dense_0": {"kernel": kernel, "bias": np.zeros(256, np.float32)}}}
-    layer = layers.TemporalConv(256)
-    if jax.default_backend() == "cpu":
-        assert "f32[4,11,256]" in str(jax.make_jaxpr(layer.apply)(params, inputs)), "not in pairs"
-    padded = np.pad(inputs[0].astype(np.float64), ((1, 1), (0, 0)))
-    taps = np.concatenate([padded[tap : tap + 21] for tap in range(3)], axis=1)
-    want = taps @ kernel.astype(np.float64)
-    got = np.asarray(jax.jit(layer.apply)(params, inputs))[0]
-    assert np.abs(got - want).max() < 3e-6 * np.abs(want).max()
 
 
 def test_convolution_by_hand():
@@ -132,34 +98,6 @@ def test_dropout_of_rate_zero_and_without_randomness_is_nothing():
     inputs = _random(4, 5, 2)
     assert layers.Dropout(0.7).apply({}, inputs, deterministic=True) is inputs
     assert layers.Dropout(0.0).apply({}, inputs, deterministic=False) is inputs
-
-
-def _bits(seed, shape):
-    return np.asarray(jax.jit(layers.hashed_bits, static_argnums=1)(jax.random.key(seed), shape))
-
-
-def test_hashed_bits_are_uniform():
-    words = _bits(0, (64, 8, 128))
-    assert words.dtype == np.uint32 and words.shape == (64, 8, 128)
-    size = words.size  # 65,536
-    assert len(np.unique(words)) == size  # the hash is one-to-one
-    assert words.mean() / 2**32 == pytest.approx(0.5, abs=5 * 12**-0.5 * size**-0.5)
-    counts = np.bincount((words >> 24).ravel(), minlength=256)
-    np.testing.assert_allclose(counts, size / 256, atol=5.5 * (size / 256) ** 0.5)
-    bits = (words.ravel()[:, None] >> np.arange(32, dtype=np.uint32)) & 1
-    np.testing.assert_allclose(bits.mean(axis=0), 0.5, atol=5 * 0.5 * size**-0.5)
-    # Neighbours along every axis agree in half of their bits.
-    for axis in range(3):
-        shape = np.moveaxis(words, axis, 0)
-        change = np.bitwise_count(shape[1:] ^ shape[:-1]).mean()
-        assert change == pytest.approx(16, abs=0.2)
-
-
-def test_hashed_bits_of_other_keys_and_shapes():
-    one, other = (_bits(seed, (8, 64)) for seed in (0, 1))
-    assert np.bitwise_count(one ^ other).mean() == pytest.approx(16, abs=0.5)
-    # An element's word depends on its number alone.
-    np.testing.assert_array_equal(_bits(0, (512,)), one.ravel())
 
 
 # ---- embedding
