@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 
+from tal_jax._typing import Array, Bool, Float, Int
 from tal_jax.losses import masked
 
 # The label of background in each branch. Under the full attention there is none: that is what makes
@@ -19,13 +20,13 @@ BACKGROUND = {"base": 1.0, "soft": 0.0, "semi": 0.0, "hard": 1.0}
 
 
 def hamnet_losses(
-    logits: Mapping[str, jax.Array],
-    attention: jax.Array | None,
-    labels: jax.Array,
+    logits: Mapping[str, Float[Array, "B N C1"]],
+    attention: Float[Array, "B N"] | None,
+    labels: Bool[Array, "B C"],
     *,
     topk_ratio: float,
-    where: jax.Array,
-) -> dict[str, jax.Array]:
+    where: Bool[Array, "B N"],
+) -> dict[str, Float[Array, ""]]:
     """The unweighted parts of the loss, means over the recordings of a batch.
 
     Args:
@@ -39,9 +40,11 @@ def hamnet_losses(
       A part for each branch, and with `attention` also `sparse` and `guide`; all `[]`.
     """
 
-    def one(logits, attention, labels, where):
+    def one(
+        logits: Mapping[str, Array], attention: Array | None, labels: Array, where: Array
+    ) -> dict[str, Array]:
         parts = {
-            name: masked.classification_loss(
+            name: masked.video_mil_loss(
                 values, labels, background=BACKGROUND[name], topk_ratio=topk_ratio, where=where
             )
             for name, values in logits.items()
@@ -57,16 +60,16 @@ def hamnet_losses(
 
 
 def video_labels(
-    video_classes: jax.Array, video_class_where: jax.Array, num_classes: int
-) -> jax.Array:
+    video_classes: Int[Array, "B L"], video_class_where: Bool[Array, "B L"], num_classes: int
+) -> Bool[Array, "B C"]:
     """Video-level labels `[B, C]` from the lists of labelled classes `[B, L]`."""
     one_hot = jax.nn.one_hot(video_classes, num_classes) * video_class_where[..., None]
     return one_hot.any(axis=-2)
 
 
 def weighted_sum(
-    parts: Mapping[str, jax.Array], weights: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
+    parts: Mapping[str, Float[Array, ""]], weights: Mapping[str, Float[Array, ""]]
+) -> dict[str, Float[Array, ""]]:
     """Adds the total `loss` to the parts of `hamnet_losses`."""
     total: Any = sum(weights[f"lambda_{name}"] * part for name, part in parts.items())
     return {**parts, "loss": total}

@@ -10,11 +10,12 @@ functions of arrays: neither parameters nor a network enter.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 
+from tal_jax._typing import Array, Bool, Float, Int
 from tal_jax.losses import masked
 from tal_jax.ops import _cumsum, contrast, pseudo_labels
 
@@ -23,6 +24,7 @@ from tal_jax.ops import _cumsum, contrast, pseudo_labels
 _MOST_COMPARED = 256
 
 
+@runtime_checkable
 class Labels(Protocol):
     """Labels of B recordings, or of windows of them, with L video classes each."""
 
@@ -85,8 +87,8 @@ class PseudoLabels:
     def window(self, first: jax.Array, size: int) -> "PseudoLabels":
         """Those of a window of `size` snippets (static) of each recording, from `first` `[B]`."""
 
-        def one(labels, first):
-            def cut(values, axis):
+        def one(labels: PseudoLabels, first: Array) -> PseudoLabels:
+            def cut(values: Array, axis: int) -> Array:
                 return jax.lax.dynamic_slice_in_dim(values, first, size, axis=axis)
 
             return PseudoLabels(
@@ -112,10 +114,12 @@ class ComparedSegments:
     overflow: jax.Array  # [B] int32, segments for which there is no room
 
 
-def fuse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Class activation sequence and background probability from logits.
+def fuse(logits: Float[Array, "... C1"]) -> tuple[Float[Array, "... C"], Float[Array, "..."]]:
+    """Class activation sequence (CAS) and background probability from logits.
 
-    $P_c = p_c (1 - p_{bg})$, with sigmoid probabilities.
+    $$P_c = p_c (1 - p_{bg})$$
+
+    with sigmoid probabilities p.
 
     Args:
       logits: `[..., C + 1]`, the last one of background.
@@ -128,14 +132,16 @@ def fuse(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
     return probabilities[..., :-1] * (1 - background[..., None]), background
 
 
-def video_class_scores(scores: jax.Array, video_classes: jax.Array) -> jax.Array:
-    """A class activation sequence `[N, C]` of the video classes alone, `[L, N]`."""
+def video_class_scores(
+    scores: Float[Array, "N C"], video_classes: Int[Array, " L"]
+) -> Float[Array, "L N"]:
+    """A class activation sequence (CAS) `[N, C]` of the video classes alone, `[L, N]`."""
     return scores.T[video_classes]
 
 
 def weighted_sum(
-    parts: Mapping[str, jax.Array], weights: Mapping[str, jax.Array]
-) -> dict[str, jax.Array]:
+    parts: Mapping[str, Float[Array, ""]], weights: Mapping[str, Float[Array, ""]]
+) -> dict[str, Float[Array, ""]]:
     """Adds `point`, `pres` and the total `loss` to the parts of `rsmp_losses`."""
     point = weights["action_weight"] * parts["point_action"] + parts["point_background"]
     pres = parts["score"] + weights["feat_weight"] * parts["feat"]
@@ -149,8 +155,8 @@ def weighted_sum(
 
 
 def rsmp_losses(
-    logits: jax.Array,
-    embeddings: jax.Array,
+    logits: Float[Array, "M B N C1"],
+    embeddings: Float[Array, "M B S W"],
     batch: Labels,
     pseudo: PseudoLabels,
     segments: pseudo_labels.SequenceSegments,
@@ -160,7 +166,7 @@ def rsmp_losses(
     delta: float,
     select: str,
     temperature: float,
-) -> dict[str, jax.Array]:
+) -> dict[str, Float[Array, ""]]:
     """The unweighted parts of the loss on a batch, means over the branches of the network.
 
     Args:
@@ -183,7 +189,7 @@ def rsmp_losses(
         _recording_losses, topk_ratio=topk_ratio, delta=delta, select=select
     )
 
-    def one_branch(logits, embeddings):
+    def one_branch(logits: Array, embeddings: Array) -> dict[str, Array]:
         parts = jax.vmap(one_recording)(logits, batch, pseudo, segments)
         feature = masked.feature_contrast_loss(
             embeddings.reshape(-1, embeddings.shape[-1]),
@@ -212,7 +218,7 @@ def sequence_segments(batch: Labels, pseudo: PseudoLabels) -> pseudo_labels.Sequ
     """
     num_segments = 2 * (batch.most_points.of_class + 2) + 1
 
-    def one(batch, pseudo):
+    def one(batch: Labels, pseudo: PseudoLabels) -> pseudo_labels.SequenceSegments:
         found = jax.vmap(
             lambda labels: pseudo_labels.sequence_segments(
                 labels, num_segments=num_segments, where=batch.where
@@ -235,14 +241,16 @@ def compared_segments(batch: Labels, segments: pseudo_labels.SequenceSegments) -
     return jax.vmap(functools.partial(_compared, most=most))(segments, batch)
 
 
-def _compared(found, batch, *, most: int) -> ComparedSegments:
+def _compared(
+    found: pseudo_labels.SequenceSegments, batch: Labels, *, most: int
+) -> ComparedSegments:
     labels = jnp.broadcast_to(batch.video_classes[:, None], found.where.shape)
 
-    def in_turns(values):
+    def in_turns(values: Array) -> Array:
         """The first segment of each class, then the second: classes overflow alike."""
         return jnp.swapaxes(values, 0, 1).reshape(-1, *values.shape[2:])
 
-    def pick(kind):
+    def pick(kind: Array) -> tuple[tuple[Array, Array, Array], Array]:
         chosen = in_turns(found.where & kind)
         total = chosen.sum(dtype=jnp.int32)
         index = jnp.nonzero(chosen, size=most, fill_value=chosen.shape[0] - 1)[0]
@@ -260,7 +268,7 @@ def _compared(found, batch, *, most: int) -> ComparedSegments:
     return ComparedSegments(weights, labels, action, exists, more_actions + more_backgrounds)
 
 
-def _searched(batch, pseudo) -> jax.Array:
+def _searched(batch: Labels, pseudo: PseudoLabels) -> Bool[Array, "..."]:
     """`[L]` True for the video classes whose optimal sequence has an action in the window."""
     return pseudo.ready & batch.video_class_where & pseudo.sequences.any(axis=1)
 
@@ -268,7 +276,16 @@ def _searched(batch, pseudo) -> jax.Array:
 # --- one recording ---
 
 
-def _recording_losses(logits, batch, pseudo, segments, *, topk_ratio, delta, select):
+def _recording_losses(
+    logits: Array,
+    batch: Labels,
+    pseudo: PseudoLabels,
+    segments: pseudo_labels.SequenceSegments,
+    *,
+    topk_ratio: float,
+    delta: float,
+    select: str,
+) -> dict[str, Array]:
     num_classes = logits.shape[-1] - 1
     # A row for each video class; those of padding are zero.
     classes = jax.nn.one_hot(batch.video_classes, num_classes + 1)
@@ -278,7 +295,7 @@ def _recording_losses(logits, batch, pseudo, segments, *, topk_ratio, delta, sel
     scores = video_class_scores(fused, batch.video_classes)
     present, unsure = _classes_in_view(batch, pseudo)
 
-    def any_of(chosen):
+    def any_of(chosen: Array) -> Array:
         return (classes[:, :num_classes] * chosen[:, None]).any(axis=0)
 
     return {
@@ -298,7 +315,7 @@ def _recording_losses(logits, batch, pseudo, segments, *, topk_ratio, delta, sel
             where=pseudo.background & pseudo.ready,
         ),
         "score": _score_loss(scores, segments, pseudo, batch, delta=delta, select=select),
-        "ins": masked.dense_loss(
+        "ins": masked.instance_loss(
             logits,
             _instance_targets(batch.instances @ classes),
             where=batch.where & batch.instances.any(),
@@ -306,7 +323,7 @@ def _recording_losses(logits, batch, pseudo, segments, *, topk_ratio, delta, sel
     }
 
 
-def _classes_in_view(batch, pseudo) -> tuple[jax.Array, jax.Array]:
+def _classes_in_view(batch: Labels, pseudo: PseudoLabels) -> tuple[Array, Array]:
     """`[L]` each: video classes that are present in the window, and those that may be.
 
     A whole recording holds its labelled classes. A window holds those with a point in it. Others of
@@ -320,11 +337,24 @@ def _classes_in_view(batch, pseudo) -> tuple[jax.Array, jax.Array]:
     return present, unsure
 
 
-def _score_loss(scores, segments, pseudo, batch, *, delta, select):
+def _score_loss(
+    scores: Array,
+    segments: pseudo_labels.SequenceSegments,
+    pseudo: PseudoLabels,
+    batch: Labels,
+    *,
+    delta: float,
+    select: str,
+) -> Array:
     """Representative-segment loss: OIC scores of the sequences' segments, or of the best one."""
     length = batch.where.sum(dtype=jnp.int32)
 
-    def one_class(scores, segments, best, contrasts):
+    def one_class(
+        scores: Array,
+        segments: pseudo_labels.SequenceSegments,
+        best: Array,
+        contrasts: Array,
+    ) -> tuple[Array, Array]:
         contrast_of = functools.partial(
             contrast.contrast_between,
             _cumsum.prefix_sum(scores, where=batch.where),
@@ -349,7 +379,7 @@ def _score_loss(scores, segments, pseudo, batch, *, delta, select):
     return jnp.where(counted, values, 0).sum() / jnp.maximum(counted.sum(), 1)
 
 
-def _instance_targets(classes: jax.Array) -> jax.Array:
+def _instance_targets(classes: Float[Array, "N C1"]) -> Float[Array, "N C1"]:
     """Targets `[N, C + 1]` of rows with sum 1, background where no instance is."""
     classes = jnp.minimum(classes, 1)
     total = classes.sum(axis=-1, keepdims=True)

@@ -131,12 +131,12 @@ def test_total_is_the_weighted_sum():
 
 
 def test_nothing_to_learn_from_costs_nothing():
-    loss = functools.partial(losses.classification_loss, background=0.0, topk_ratio=2)
+    loss = functools.partial(losses.video_mil_loss, background=0.0, topk_ratio=2)
     logits = jnp.full((4, 3), jnp.nan)
     where = jnp.zeros(4, bool)
     value, gradient = jax.value_and_grad(lambda x: loss(x, jnp.array([1, 0]), where=where))(logits)
     assert value == 0 and not gradient.any()
-    assert loss(jnp.ones((4, 3)), jnp.zeros(2)) == 0  # no label
+    assert loss(jnp.ones((4, 3)), jnp.zeros(2, bool)) == 0  # no label
     assert losses.guide_loss(logits[:, 0], logits[:, 1], where=where) == 0
     assert losses.sparsity_loss(logits[:, 0], where=where) == 0
 
