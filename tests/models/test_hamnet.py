@@ -1,4 +1,4 @@
-"""Tests of the HAM-Net module: masks, randomness, what each branch sees."""
+"""Tests of the HAM-Net module: masks, randomness, inputs of each branch."""
 
 import jax
 import jax.numpy as jnp
@@ -30,13 +30,13 @@ def built(request):
 
 def test_shapes_and_range(built):
     model, params, features, where = built
-    said = model.apply(params, features, where=where)
-    assert said.base.shape == said.semi.shape == (2, 12, 4)
-    assert said.attention.shape == said.semi_attention.shape == (2, 12)
-    assert (said.attention >= 0).all() and (said.attention <= 1).all()
-    assert not np.asarray(said.attention)[~where].any()
-    assert (said.soft is None) == (model.variant == "document")
-    assert (said.hard is None) == (model.variant == "document")  # drawn in training only
+    outputs = model.apply(params, features, where=where)
+    assert outputs.base.shape == outputs.semi.shape == (2, 12, 4)
+    assert outputs.attention.shape == outputs.semi_attention.shape == (2, 12)
+    assert (outputs.attention >= 0).all() and (outputs.attention <= 1).all()
+    assert not np.asarray(outputs.attention)[~where].any()
+    assert (outputs.soft is None) == (model.variant == "document")
+    assert (outputs.hard is None) == (model.variant == "document")  # drawn in training only
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -44,39 +44,39 @@ def test_shapes_and_range(built):
 def test_padding_changes_nothing(variant, smoothing):
     model, (features, where) = _model(variant, smoothing=smoothing), _inputs()
     params = model.init(jax.random.key(0), features, where=where)
-    said = model.apply(params, features, where=where)
+    outputs = model.apply(params, features, where=where)
     spoiled = np.pad(np.where(where[..., None], features, 1e6), ((0, 0), (0, 9), (0, 0)))
     padded = model.apply(params, spoiled, where=np.pad(where, ((0, 0), (0, 9))))
     for name in ("attention", "semi_attention", "base", "semi"):
-        one, other = np.asarray(getattr(said, name)), np.asarray(getattr(padded, name))[:, :12]
+        one, other = np.asarray(getattr(outputs, name)), np.asarray(getattr(padded, name))[:, :12]
         np.testing.assert_allclose(other[where], one[where], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 def test_published_branches_are_attended_logits():
     model, (features, where) = _model("published", gamma=0.9), _inputs()
     params = model.init(jax.random.key(1), features, where=where)
-    said = model.apply(params, features, where=where)
-    np.testing.assert_allclose(said.soft, said.attention[..., None] * said.base, rtol=1e-6)
+    outputs = model.apply(params, features, where=where)
+    np.testing.assert_allclose(outputs.soft, outputs.attention[..., None] * outputs.base, rtol=1e-6)
     for row in range(2):
-        weak = said.attention[row] < 0.9 * said.attention[row].max()
+        weak = outputs.attention[row] < 0.9 * outputs.attention[row].max()
         weak = np.asarray(weak) & where[row]
-        lowest = np.asarray(said.base[row]).min(axis=1, keepdims=True)
-        want = np.where(weak[:, None], said.base[row], lowest)
-        np.testing.assert_allclose(said.hard[row], want, rtol=1e-5, atol=1e-6)
+        lowest = np.asarray(outputs.base[row]).min(axis=1, keepdims=True)
+        want = np.where(weak[:, None], outputs.base[row], lowest)
+        np.testing.assert_allclose(outputs.hard[row], want, rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(
-            said.semi_attention[row], np.where(weak, said.attention[row], 0), rtol=1e-6
+            outputs.semi_attention[row], np.where(weak, outputs.attention[row], 0), rtol=1e-6
         )
 
 
 def test_document_branches_classify_weighed_features():
     model, (features, where) = _model("document", low=0.5, high=0.75, dropout=0.0), _inputs()
     params = model.init(jax.random.key(2), features, where=where)
-    said = model.apply(params, features, where=where)
-    soft = jax.vmap(lambda x, w: attention.soft_attention(x, where=w))(said.base, where)
-    np.testing.assert_allclose(said.attention, soft, rtol=1e-6)
-    weighed = features * np.asarray(said.semi_attention)[..., None]
+    outputs = model.apply(params, features, where=where)
+    soft = jax.vmap(lambda x, w: attention.soft_attention(x, where=w))(outputs.base, where)
+    np.testing.assert_allclose(outputs.attention, soft, rtol=1e-6)
+    weighed = features * np.asarray(outputs.semi_attention)[..., None]
     np.testing.assert_allclose(
-        said.semi, model.apply(params, weighed, where=where).base, rtol=1e-5, atol=1e-6
+        outputs.semi, model.apply(params, weighed, where=where).base, rtol=1e-5, atol=1e-6
     )
 
 
@@ -86,8 +86,8 @@ def test_document_draws_another_mask_each_time():
 
     def hard(seed):
         key = {"dropout": jax.random.key(seed)}
-        said = model.apply(params, features, where=where, deterministic=False, rngs=key)
-        return np.asarray(said.hard)
+        outputs = model.apply(params, features, where=where, deterministic=False, rngs=key)
+        return np.asarray(outputs.hard)
 
     np.testing.assert_array_equal(hard(0), hard(0))
     assert (hard(0) != hard(1)).any()
@@ -100,8 +100,8 @@ def test_gradients_are_finite_and_reach_all_parameters(variant):
 
     def total(params, where):
         rngs = {"dropout": jax.random.key(5)}
-        said = model.apply(params, features, where=where, deterministic=False, rngs=rngs)
-        parts = [x for x in jax.tree.leaves(said)]
+        outputs = model.apply(params, features, where=where, deterministic=False, rngs=rngs)
+        parts = [x for x in jax.tree.leaves(outputs)]
         return sum(jnp.where(where.reshape(2, 12, *[1] * (x.ndim - 2)), x, 0).sum() for x in parts)
 
     gradients = jax.tree.leaves(jax.grad(total)(params, where))
