@@ -39,16 +39,17 @@ if TYPE_CHECKING:
     from tal_jax.inference.predict import predict as predict
     from tal_jax.losses import (
         best_contrast_loss as best_contrast_loss,
-        classification_loss as classification_loss,
-        dense_loss as dense_loss,
         feature_contrast_loss as feature_contrast_loss,
         focal_loss as focal_loss,
         guide_loss as guide_loss,
+        instance_loss as instance_loss,
+        masked_mean as masked_mean,
         sequence_contrast_loss as sequence_contrast_loss,
         sparsity_loss as sparsity_loss,
         topk_count as topk_count,
         topk_pool as topk_pool,
         video_loss as video_loss,
+        video_mil_loss as video_mil_loss,
     )
     from tal_jax.models.hamnet import HAMNet as HAMNet
     from tal_jax.models.rsmp import RSMP as RSMP
@@ -123,8 +124,8 @@ _MODULES = {
     "tal_jax.inference.forward": "Fitted",
     "tal_jax.inference.predict": "predict",
     "tal_jax.losses": (
-        "best_contrast_loss classification_loss dense_loss feature_contrast_loss focal_loss "
-        "guide_loss sequence_contrast_loss sparsity_loss topk_count topk_pool video_loss"
+        "best_contrast_loss feature_contrast_loss focal_loss guide_loss instance_loss masked_mean "
+        "sequence_contrast_loss sparsity_loss topk_count topk_pool video_loss video_mil_loss"
     ),
     "tal_jax.models.hamnet": "HAMNet",
     "tal_jax.models.rsmp": "RSMP",
@@ -153,7 +154,14 @@ _LAZY = {name: module for module, names in _MODULES.items() for name in names.sp
 
 __all__ = sorted(_LAZY)  # pyright: ignore[reportUnsupportedDunderAll]
 
-_renamed = _deprecation.renamed(__name__, {"Sequence": "Segmentation"})
+_renamed = _deprecation.renamed(
+    __name__,
+    {
+        "Sequence": "Segmentation",
+        "classification_loss": "video_mil_loss",
+        "dense_loss": "instance_loss",
+    },
+)
 
 
 def __getattr__(name: str) -> Any:
