@@ -170,6 +170,9 @@ def localize_compiled(
         if classes is None:
             present = functools.partial(present_classes, threshold=settings["class_threshold"])
             classes = jax.vmap(present)(predictions.video_scores) & where.any(axis=1, keepdims=True)
+        # Neither features nor positions are needed to map times back.
+        unused: Any = None
+        resampled = resampling.Resampled(unused, unused, predictions.cumulative, where)
         return localize_batch(
             predictions.cas,
             predictions.actionness,
@@ -177,9 +180,7 @@ def localize_compiled(
             classes,
             where,
             max_runs=max_runs,
-            resampled=resampling.Resampled(
-                features=None, positions=None, cumulative=predictions.cumulative, where=where
-            ),
+            resampled=resampled,
             **options,
         )
 
@@ -218,7 +219,7 @@ def _entries(found: Any, recording: RecordingPredictions, classes: Sequence[str]
     order = np.argsort(-values, kind="stable")
     return [
         {
-            "label": classes[labels[i]],
+            "label": classes[int(labels[i])],
             "score": float(values[i]),
             "segment": [float(times_s[i, 0]), float(times_s[i, 1])],
         }
