@@ -87,9 +87,7 @@ def label_on_all_devices(scores, action_seeds, background_seeds):
         return jax.vmap(tal.optimal_sequence)(*shard).labels
 
     in_specs = (P("data"), P("data"), P("data"))
-    mapped = jax.shard_map(
-        on_one_device, mesh=mesh, in_specs=in_specs, out_specs=P("data"), check_vma=False
-    )
+    mapped = jax.shard_map(on_one_device, mesh=mesh, in_specs=in_specs, out_specs=P("data"))
     return jax.jit(mapped)(scores, action_seeds, background_seeds)
 
 
