@@ -232,7 +232,7 @@ def trusted_proposals(
 def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     """Gives each point the proposal that most likely is its action.
 
-    That is the best-scoring proposal of its class that contains it and no rival class's point, or
+    That is the best-scoring proposal of its class that contains it and no point of a negative class, or
     else the one that contains the fewest of those.
     """
 
