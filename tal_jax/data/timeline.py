@@ -232,8 +232,8 @@ def trusted_proposals(
 def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     """Gives each point the proposal that most likely is its action.
 
-    That is the best-scoring proposal of its class that contains it and no point of a negative class, or
-    else the one that contains the fewest of those.
+    That is the best-scoring proposal of its class that contains it and no point of a negative
+    class, or else the one that contains the fewest of those.
     """
 
     def one(

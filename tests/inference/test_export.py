@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 import toy
+import typecheck
 
 from tal_jax import methods
 from tal_jax.config import DEFAULTS
@@ -20,6 +21,13 @@ from tal_jax.inference.predict import predict_mean
 from tal_jax.inference.predict_file import predict_file
 from tal_jax.runs.workdir import export_run, open_run
 from tal_jax.training import update
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _symbolic_sizes():
+    """Exports trace with sizes that are symbols, which annotations do not know."""
+    with typecheck.unchecked():
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ def _sequence(rng, size, length=None):
 
 
 def _scores(rng, sizes):
-    """The last reading is on a lengthened timeline, and does not count."""
+    """The last predictions are on a lengthened timeline, and do not count."""
     return {
         name: RecordingPredictions(
             GRID, float(size), _sequence(rng, size), _sequence(rng, size + 3, size)
@@ -34,7 +34,7 @@ def test_the_mean_is_on_the_original_timeline():
     for name, one in found.items():
         assert one.last is one.original and one.duration_s == rounds[0][name].duration_s
         np.testing.assert_array_equal(one.original.cumulative, np.arange(int(one.duration_s) + 1))
-        for part in ("scores", "foreground", "video"):
+        for part in ("cas", "actionness", "video_scores"):
             parts = [getattr(scores[name].original, part) for scores in rounds]
             want = np.mean(np.array(parts, np.float64), axis=0)
             got = getattr(one.original, part)
@@ -45,13 +45,13 @@ def test_the_mean_is_on_the_original_timeline():
 def test_one_round_is_its_own_mean():
     scores = _scores(np.random.default_rng(1), {"a": 4})
     found = mean_predictions([scores])["a"].original
-    np.testing.assert_array_equal(found.scores, scores["a"].original.scores)
+    np.testing.assert_array_equal(found.cas, scores["a"].original.cas)
 
 
 def test_rounds_that_differ_are_refused():
     rng = np.random.default_rng(2)
     first = _scores(rng, {"a": 4, "b": 6})
-    with pytest.raises(ValueError, match="scores of 'b' in some rounds, expected them in all"):
+    with pytest.raises(ValueError, match="predictions for 'b' in some rounds, expected"):
         mean_predictions([first, _scores(rng, {"a": 4})])
-    with pytest.raises(ValueError, match=r"scores of 'b' have shapes \(6, 3\) and \(7, 3\)"):
+    with pytest.raises(ValueError, match=r"predictions for 'b' have shapes \(6, 3\) and \(7, 3\)"):
         mean_predictions([first, _scores(rng, {"a": 4, "b": 7})])

@@ -216,7 +216,7 @@ def test_only_attention_finds_the_whole_action(tmp_path):
 def test_stopped_run_ends_the_same(tmp_path):
     """With the random masks of the document's hard attention, which must go on where they were."""
 
-    def fit(workdir, report=lambda line: None):
+    def train(workdir, report=lambda line: None):
         return fit(_dataset(), config, workdir=workdir, report=report).params
 
     def stop(line):
@@ -227,10 +227,10 @@ def test_stopped_run_ends_the_same(tmp_path):
     config.data = data_config("folder")
     config.train.update(steps=60, batch_size=6, length=64, search_every=10, jitter=False)
     config.train.update(log_every=10, checkpoint_every=30, learning_rate=3e-3)
-    whole = fit(tmp_path / "whole")
+    whole = train(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        fit(tmp_path / "stopped", stop)
-    jax.tree.map(np.testing.assert_array_equal, fit(tmp_path / "stopped"), whole)
+        train(tmp_path / "stopped", stop)
+    jax.tree.map(np.testing.assert_array_equal, train(tmp_path / "stopped"), whole)
 
 
 @pytest.mark.parametrize("variant", ["document", "published"])

@@ -123,7 +123,7 @@ def test_saved_scores_give_the_saved_detections(toy_run, number):
         found = localize_predictions(scores, toy_run.fitted.config.localization, toy.CLASSES)
     assert activitynet_json(found) == _read(folder / "detections_test.json")
     assert list(found) == [recording.name for recording in toy.dataset(toy_run.data).test]
-    assert not {"jit(read)", "jit(locate)"} & set(compiled)
+    assert not {"jit(forward)", "jit(localize_compiled)"} & set(compiled)
 
 
 def test_all_rounds_are_the_mean_of_each(toy_run):
@@ -146,7 +146,7 @@ def test_every_program_is_compiled_once(toy_run):
     counts = collections.Counter(toy_run.compiled)
     assert counts["jit(run)"] == 1  # for both rounds, none inside the loop over steps
     # One for the shape of the training recordings, one for that of the test recordings.
-    assert counts["jit(read)"] == counts["jit(locate)"] == 2
+    assert counts["jit(forward)"] == counts["jit(localize_compiled)"] == 2
     assert counts["jit(compensate)"] == 1
     assert counts["jit(assign_instances)"] == 1
 
