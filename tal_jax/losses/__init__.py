@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """Losses: masked ones of single recordings, and the assembled loss of each method."""
 
 from tal_jax._deprecation import renamed

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """The assembled loss of HAM-Net, from video-level labels alone.
 
     loss = sum over branches of lambda_branch (multiple-instance learning loss of the branch)

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """Masked losses of one recording; the last three belong to HAM-Net.
 
 Batch them with `jax.vmap`; `feature_contrast_loss` alone compares segments across a batch. All of

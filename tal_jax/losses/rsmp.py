@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """The assembled loss of the point-supervised system (RSMP).
 
     loss = lambda_vid vid + lambda_point (action_weight point_action + point_background)

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """The methods by name. A further one takes a network, a module like `hamnet`, and a config."""
 
 from tal_jax.methods import hamnet, rsmp

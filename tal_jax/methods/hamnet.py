@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """HAM-Net as a method: hybrid attention, learned from video-level labels alone."""
 
 import functools
@@ -99,7 +101,9 @@ def sliding_logits(
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config"))
-def _window_logits(model, config, params, window):
+def _window_logits(
+    model: hamnet.HAMNet, config: Config, params: Any, window: sliding_window.Window
+) -> tuple[dict[str, jax.Array], jax.Array]:
     found = logits(model, config, params, window.features[None], window.where[None])
     return jax.tree.map(lambda values: values[0], found), window.core
 
@@ -111,7 +115,7 @@ def predictions(config: Config, logits: dict[str, jax.Array], where: jax.Array) 
     """
     published = config.model.variant == "published"
 
-    def one_video(logits, where):
+    def one_video(logits: jax.Array, where: jax.Array) -> jax.Array:
         pooled = losses.topk_pool(logits, topk_ratio=config.loss.topk_ratio, where=where)
         return jax.nn.softmax(pooled)[:-1]
 

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """RSMP as a method: representative-segment modelling from points.
 
 Its pseudo labels are background seeds, optimal sequences and best segments, mined from the class
@@ -5,6 +7,7 @@ activation sequence and the points.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -111,10 +114,12 @@ def sliding_logits(
     )
 
 
-def _sliding_prototypes(model, params, windows):
+def _sliding_prototypes(
+    model: rsmp.RSMP, params: Any, windows: sliding_window.Windows
+) -> tuple[jax.Array, jax.Array]:
     """Prototypes of the whole recording: to assign to, and to mix with."""
 
-    def whole(prototypes):
+    def whole(prototypes: jax.Array) -> Any:
         sums = (_window_sums(model, params, prototypes, window) for window in windows)
         return functools.reduce(functools.partial(jax.tree.map, jnp.add), sums)
 
@@ -129,14 +134,18 @@ def _sliding_prototypes(model, params, windows):
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _window_sums(model, params, prototypes, window):
+def _window_sums(
+    model: rsmp.RSMP, params: Any, prototypes: jax.Array, window: sliding_window.Window
+) -> Any:
     return rsmp.window_prototype_sums(
         model, params, prototypes, window.features, where=window.where, core=window.core
     )
 
 
 @functools.partial(jax.jit, static_argnames=("model", "branch"))
-def _window_logits(model, branch, params, prototypes, window):
+def _window_logits(
+    model: rsmp.RSMP, branch: str, params: Any, prototypes: Any, window: sliding_window.Window
+) -> tuple[jax.Array, jax.Array]:
     logits = rsmp.window_logits(model, params, prototypes, window.features, where=window.where)
     return rsmp.select_logits(logits, branch), window.core
 
@@ -154,7 +163,7 @@ def search(model: rsmp.RSMP, config: Config, params: Any, batch: Batch) -> Pseud
     )
 
 
-def _of_each(function, *arrays):
+def _of_each(function: Callable[..., Any], *arrays: Any) -> Any:
     """`vmap` on accelerators, `lax.map` on a CPU.
 
     Under `vmap` a loop of data-dependent length runs as long as the longest needs, and a CPU gains
@@ -197,7 +206,9 @@ def search_recording(
         where=batch.where,
     )
 
-    def one_class(scores, action, points, negative):
+    def one_class(
+        scores: jax.Array, action: jax.Array, points: jax.Array, negative: jax.Array
+    ) -> tuple[jax.Array, jax.Array, jax.Array]:
         others = (batch.points & negative).any(axis=1) & ~points
         known = seeds.background | others
         options = {"delta": config.loss.delta, "where": batch.where}

@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """What the networks compute in another way on CPUs, where XLA compiles the plain way slowly.
 
 Chosen by `jax.lax.platform_dependent`, so that an exported program contains the way of each

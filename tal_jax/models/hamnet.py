@@ -1,3 +1,5 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """HAM-Net: hybrid attention mechanism network for weakly supervised action localization."""
 
 import dataclasses
