@@ -9,18 +9,16 @@ import jax
 import jaxtyping
 import pytest
 
-# Every call of these rooms is checked against its annotations (tal_jax/_typing.py). This has to
-# come before the first import of tal_jax.
+# Every call of the ops is checked against its annotations (tal_jax/_typing.py). This has to come
+# before the first import of tal_jax.
 jaxtyping.install_import_hook(["tal_jax.ops"], "typecheck.checked")
+
+# Rooms in which mixed types and ranks are faults; elsewhere optax and orbax mix them.
+STRICT = ("ops", "losses", "models")
 
 # Compilation makes the first example of a test slow, and no test writes outside its own folder.
 hypothesis.settings.register_profile("tal_jax", deadline=None, database=None)
 hypothesis.settings.load_profile("tal_jax")
-
-
-# Rooms in which mixed types and ranks are faults, not something to be resolved silently; elsewhere
-# optax and orbax mix them. Tests and doctests alike.
-STRICT = ("ops",)
 
 
 @pytest.fixture(autouse=True)

@@ -28,6 +28,7 @@ SIZES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", ops.SECTIONS)
 def test_sections_check_what_they_time(section):
     rows = ops.SECTIONS[section](runs=1, **SIZES[section])
@@ -36,6 +37,7 @@ def test_sections_check_what_they_time(section):
     assert table.count("\n") == len(rows) + 1 and "nan" not in table
 
 
+@pytest.mark.slow
 def test_script(monkeypatch, tmp_path, capsys):
     path = tmp_path / "ops.json"
     monkeypatch.setitem(ops.SECTIONS, "resample", functools.partial(ops.resample, length=9, dim=4))
@@ -92,12 +94,14 @@ def _resampling(t):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("temporary", [_sequence, _segment, _reassignment, _resampling])
 def test_no_array_of_time_by_time(temporary):
     # One such array of single bytes would take 64 MB; all of these ops stay under 1 kB a snippet.
     assert temporary(8000) < 8000**2 / 8
 
 
+@pytest.mark.slow
 def test_localization_takes_the_memory_of_a_few_classes_at_once():
     videos, length, classes, max_runs = 4, 8000, 200, 512
     predictions = Predictions(

@@ -15,6 +15,7 @@ import ml_collections
 import numpy as np
 import pytest
 import toy
+import typecheck
 from absl import logging
 
 from tal_jax import cli, extraction, formats, studio
@@ -100,6 +101,7 @@ def test_train_goes_on(capsys, config, workdir):
     assert "updates/s" not in out and "round 1" in out.split("mAP in %")[-1]
 
 
+@pytest.mark.slow
 def test_train_seeds(capsys, config, toy_run, tmp_path):
     """One seed was trained alone before; the table is over both."""
     shutil.copytree(toy_run.workdir, tmp_path / "runs" / "seed_0")
@@ -300,7 +302,8 @@ def test_predict_replaces_no_file_that_was_not_named(capsys, toy_run, tmp_path, 
 
 
 def test_predict_from_an_export(capsys, toy_run, tmp_path):
-    out = _succeed(capsys, "export", "--workdir", toy_run.workdir, "--output", "exported")
+    with typecheck.unchecked():  # annotations do not know symbolic sizes
+        out = _succeed(capsys, "export", "--workdir", toy_run.workdir, "--output", "exported")
     assert "model.jax_export, params.npz and card.json; runs on cpu, cuda, tpu" in out
     file = toy_run.data / "test_0.npy"
     shown = [
@@ -344,6 +347,7 @@ def test_predict_refuses_a_broken_scaling(capsys, toy_run, workdir, arrays, mess
     assert message in _fail(capsys, "predict", toy_run.data / "test_0.npy", "--workdir", workdir)
 
 
+@pytest.mark.slow
 def test_info(capsys, config, toy_run):
     out = _succeed(capsys, "info", "--config", config, "--data", "/")
     assert re.search(r"training set: +6 recordings of up to 256 snippets, D 8, 2 classes", out)
@@ -353,6 +357,7 @@ def test_info(capsys, config, toy_run):
     assert re.search(r"peak memory: +[1-9]\d* MB", out)
 
 
+@pytest.mark.slow
 def test_info_without_data(capsys, config):
     sizes = "--recordings 4 --snippets 256 --dim 8 --classes 2 --points 32".split()
     out = _succeed(capsys, "info", "--config", config, *sizes)

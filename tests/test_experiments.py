@@ -10,6 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+# Processes that compile.
+pytestmark = pytest.mark.slow
+
 SCRIPTS = Path(__file__).parents[1] / "experiments"
 
 

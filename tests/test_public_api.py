@@ -93,6 +93,7 @@ def test_old_names_work_with_a_warning(module):
         assert module.Sequence is tal.Segmentation
 
 
+@pytest.mark.slow
 def test_old_unpacking_of_runs_works_with_a_warning():
     runs = tal.threshold_runs(jnp.array([0.0, 1.0, 0.0]), jnp.array([0.5]), max_runs=1)
     with pytest.warns(DeprecationWarning, match="unpacking"):
@@ -121,6 +122,7 @@ STATIC = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STATIC)
 def test_static_arguments_are_known_to_jit(name):
     op, (args, kwargs) = getattr(tal, name), STATIC[name]

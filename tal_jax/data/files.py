@@ -109,7 +109,7 @@ def convert(values: Any, kind: type[T] | Any, source: str, *, strict: bool = Tru
     >>> convert([[1.5, 2], [3, "x"]], list[list[Number]], "b.json")
     Traceback (most recent call last):
     ...
-    InputError: b.json: [1][1] is 'x', expected a finite number
+    tal_jax._errors.InputError: b.json: [1][1] is 'x', expected a finite number
     """
     try:
         return msgspec.convert(values, kind, strict=strict)

@@ -179,8 +179,9 @@ def optimal_sequence(
       where: True on the valid snippets, a prefix; default all.
 
     Returns:
-      `Segmentation`. The score is differentiable in `scores` at fixed labels. Without an action
-      seed everything is background and the score 0.
+      `Segmentation`. The score is differentiable in `scores` at fixed labels (batched over an axis
+      of a mesh with explicit axes, under `jax.sharding.auto_axes` only). Without an action seed
+      everything is background and the score 0.
 
     Raises:
       ValueError: if shapes or types do not fit, or a `delta` that is not traced is below 0.

@@ -81,6 +81,7 @@ _HAMNET = [
     *(("rsmp", settings) for settings in _RSMP),
     *(("hamnet", settings) for settings in _HAMNET),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_streamed_network_is_the_whole_one(method, settings):
     config = DEFAULTS[method]()
     config.model.update({"widths": (16,) if method == "rsmp" else (16, 16)} | settings)

@@ -95,6 +95,7 @@ def test_runs_without_this_library(toy_run, exported):
     ("hamnet", {"variant": "document"}),
     ("hamnet", {"variant": "published"}),
 ])  # fmt: skip
+@pytest.mark.slow
 def test_every_network_can_be_exported(method, settings):
     config = DEFAULTS[method]()
     config.model.update({"widths": (16,) if method == "rsmp" else (16, 16)} | settings)

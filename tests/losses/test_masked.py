@@ -12,13 +12,6 @@ import pytest
 from tal_jax import losses
 from tal_jax.losses import masked
 
-
-@pytest.fixture(autouse=True)
-def _strict():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
 # ---- references: loops in float64 without masks, the loss of each element
 
 
@@ -411,6 +404,7 @@ def test_recordings_on_several_devices(name, axis_type):
     np.testing.assert_allclose(gradient, np.stack([want[1]] * size), rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_second_derivatives(name):
     """Forward over reverse mode, forward mode twice, and linearized gradients."""

@@ -213,6 +213,7 @@ def test_only_attention_finds_the_whole_action(tmp_path):
     assert base.map[3] < 0.3
 
 
+@pytest.mark.slow
 def test_stopped_run_ends_the_same(tmp_path):
     """With the random masks of the document's hard attention, which must go on where they were."""
 

@@ -11,12 +11,6 @@ import pytest
 from tal_jax.models import layers, rsmp
 
 
-@pytest.fixture(autouse=True)
-def _strict():
-    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
-        yield
-
-
 def _random(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
 

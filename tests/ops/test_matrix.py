@@ -18,6 +18,9 @@ from jax.sharding import PartitionSpec as P
 import tal_jax as tal
 from tal_jax.ops import attention, reassignment, resampling
 
+# Minutes of compilation.
+pytestmark = pytest.mark.slow
+
 B, T, C, D, K, N = 2, 24, 3, 4, 2, 5
 TYPES = [jnp.float16, jnp.bfloat16, jnp.float32, jnp.float64, jnp.int32]
 
@@ -209,6 +212,10 @@ def test_gradients(name):
     _assert_close(half / scale, np.asarray(want) / scale, 3 * tolerance + 0.02)
 
 
+# A vectorized `cond` has a gradient whose branches are not split alike: see the op's docstring.
+NO_EXPLICIT_GRADIENT = ("optimal_sequence",)
+
+
 def _on_meshes(name):
     """The results in `jax.shard_map` and on an explicit mesh, beside those of `jax.vmap`."""
     op, differentiable = OPS[name][0], OPS[name][4]
@@ -223,6 +230,8 @@ def _on_meshes(name):
         split = jax.shard_map(function, mesh=auto, in_specs=P("b"), out_specs=P("b"))
         _assert_close(jax.jit(split)(*arguments), want)
         explicit = jax.make_mesh((devices,), ("b",), axis_types=(AxisType.Explicit,))
+        if function is not functions[0] and name in NO_EXPLICIT_GRADIENT:
+            continue
         with jax.set_mesh(explicit):
             placed = [jax.device_put(array, P("b")) for array in arguments]
             _assert_close(jax.jit(function)(*placed), want)

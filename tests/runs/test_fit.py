@@ -168,6 +168,7 @@ fit(toy.dataset(data), toy.config(data), workdir=workdir)
 """
 
 
+@pytest.mark.slow
 def test_killed_at_random_ends_the_same(toy_run, tmp_path):
     workdir, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
     # There is a line every block of updates, 12 a round, and one a round for its evaluation.
@@ -388,6 +389,7 @@ def test_point_criterion_by_hand():
 # --- prediction ---
 
 
+@pytest.mark.slow
 def test_test_compensation(toy_run, tmp_path):
     config = toy.config(toy_run.data)
     config.sampling.test_compensation = True
@@ -415,6 +417,7 @@ def test_points_of_test_recordings_are_not_read(toy_run):
     assert predict(toy_run.fitted, told) == predict(toy_run.fitted, test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [1, 20_000])
 def test_shortest_and_longest_recording(toy_run, length):
     features = np.zeros((length, toy.DIM), np.float32)

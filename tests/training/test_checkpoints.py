@@ -63,5 +63,5 @@ def test_full_disk(tmp_path):
     assert done.returncode == 0, done.stderr
     message, params = done.stdout.splitlines()
     assert message.startswith(f"cannot write checkpoint 2 in {tmp_path}: ")
-    assert "File too large" in message and "goes on from the checkpoint before" in message
+    assert "File too large" in message and "continues from the checkpoint before" in message
     assert params == "[0. 0. 0.]"

@@ -25,7 +25,7 @@ def test_shapes_are_those_of_a_data_set(toy_run):
         dim=toy.DIM,
         classes=2,
         points=max(len(recording.points) for recording in dataset.train),
-        class_index=2,
+        video_classes=2,
     )
     shapes = costs.timeline_shapes(sizes)
     # Of sizes alone it is not known that some recordings are shorter, or repeated.
@@ -39,6 +39,7 @@ def test_shapes_are_those_of_a_data_set(toy_run):
     assert _shapes(shown[0]) == _shapes(shown[1])
 
 
+@pytest.mark.slow
 def test_costs_by_hand(toy_run):
     config = check_config(toy.config())
     dataset = toy.dataset(toy_run.data)
@@ -55,6 +56,7 @@ def test_costs_by_hand(toy_run):
     assert found.bytes_accessed > 3 * features * 4 / 6
 
 
+@pytest.mark.slow
 def test_a_method_without_a_search_has_costs(toy_run):
     config = hamnet_config("document")
     config.model.widths, config.train.length = (16,), 224

@@ -122,6 +122,7 @@ def test_a_block_is_a_search_of_everything_and_its_updates(given):
         np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_blocks_follow_each_other(given):
     """Two in one dispatch are two dispatches of one; metrics are means over all updates."""
     _, _, run, state, packed, settings, key = given
@@ -134,6 +135,7 @@ def test_blocks_follow_each_other(given):
         np.testing.assert_allclose(value, mean, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_nothing_crosses_to_the_host_in_a_block(given):
     _, _, run, state, packed, settings, key = given
     state, num_blocks = _copy(state), jnp.int32(3)
