@@ -14,7 +14,7 @@ import pytest
 jaxtyping.install_import_hook(["tal_jax.ops"], "typecheck.checked")
 
 # Rooms in which mixed types and ranks are faults; elsewhere optax and orbax mix them.
-STRICT = ("ops", "losses", "models")
+STRICT = ("ops", "models")
 
 # Compilation makes the first example of a test slow, and no test writes outside its own folder.
 hypothesis.settings.register_profile("tal_jax", deadline=None, database=None)

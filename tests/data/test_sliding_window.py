@@ -105,6 +105,7 @@ def test_streamed_network_is_the_whole_one(method, settings):
     assert max(jax.tree.leaves(differences)) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lengthen", [False, True])
 def test_long_recording_is_read_as_a_short_one(toy_run, monkeypatch, lengthen):
     fitted, recordings = toy_run.fitted, [_toy_recording()]

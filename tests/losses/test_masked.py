@@ -12,6 +12,13 @@ import pytest
 from tal_jax import losses
 from tal_jax.losses import masked
 
+
+@pytest.fixture(autouse=True)
+def _strict():
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        yield
+
+
 # ---- references: loops in float64 without masks, the loss of each element
 
 
@@ -325,6 +332,7 @@ def test_extreme_values(name, scale, dtype):
 DTYPES = [np.float16, jnp.bfloat16, np.float32, np.int32]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES, ids=[np.dtype(dtype).name for dtype in DTYPES])
 @pytest.mark.parametrize("name", CASES)
 def test_every_type_under_every_transformation(name, dtype):
@@ -383,6 +391,7 @@ def test_float64(name):
     np.testing.assert_allclose(value, case.reference(case.values[WHERE], rows), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("axis_type", ["shard_map", "Explicit", "Auto"])
 @pytest.mark.parametrize("name", CASES)
 def test_recordings_on_several_devices(name, axis_type):
@@ -575,6 +584,7 @@ def test_feature_loss_by_hand():
     np.testing.assert_allclose(got, (first + second) / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
 def test_feature_loss_of_many_segments_some_at_a_time(monkeypatch, share):
     """Lists too long for one matrix, in part empty: the same value and gradient."""

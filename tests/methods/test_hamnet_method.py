@@ -66,6 +66,7 @@ def _reference_loss(logits, labels, background, topk_ratio):
     return -(target / target.sum() * log_softmax).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["document", "published"])
 def test_losses_against_numpy(variant):
     rng = np.random.default_rng(1)
@@ -110,6 +111,7 @@ def test_losses_against_numpy(variant):
         np.testing.assert_allclose(parts[name], value, rtol=1e-5, err_msg=name)
 
 
+@pytest.mark.slow
 def test_total_is_the_weighted_sum():
     """And each weight is traced: no other program for other weights."""
     config, batch = _config("published"), _batch()
@@ -234,6 +236,7 @@ def test_stopped_run_ends_the_same(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, train(tmp_path / "stopped"), whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", ["document", "published"])
 def test_base_branch_reads_no_attention(variant):
     config, batch = _config(variant), _batch()

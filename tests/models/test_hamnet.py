@@ -39,6 +39,7 @@ def test_shapes_and_range(built):
     assert (outputs.hard is None) == (model.variant == "document")  # drawn in training only
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("smoothing", [1, 5])
 def test_padding_changes_nothing(variant, smoothing):
@@ -93,6 +94,7 @@ def test_document_draws_another_mask_each_time():
     assert (hard(0) != hard(1)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_gradients_are_finite_and_reach_all_parameters(variant):
     model, (features, where) = _model(variant, low=0.1, high=0.9), _inputs()

@@ -222,6 +222,7 @@ def test_reassignment_is_that_of_the_formula(closed_form):
     np.testing.assert_allclose(reassigned, mixed, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_prototypes, closed_form", [(0, False), (4, False), (4, True)])
 def test_padding_changes_nothing(num_prototypes, closed_form):
     model, variables = _network_and_variables(

@@ -77,6 +77,7 @@ def test_against_numpy(delta):
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_by_hand_without_jit():
     scores = jnp.array([0.0, 0.2, 1.0, 1.0, 0.6, 0.0])
     segments = jnp.array([[2, 4], [0, 6], [0, 1], [1, 5], [5, 6], [2, 2], [4, 2], [9, 12]])

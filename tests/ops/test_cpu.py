@@ -23,6 +23,7 @@ def form(request, monkeypatch):
     return request.param
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", LENGTHS)
 def test_first_flags_are_those_of_nonzero(length, form):
     rng = np.random.default_rng(length)
@@ -71,6 +72,7 @@ def test_the_largest_values_are_those_of_a_sort(form):
         np.testing.assert_array_equal(np.flatnonzero(found), sorted(order[:5]))
 
 
+@pytest.mark.slow
 def test_searches_find_the_same_by_either_form(monkeypatch):
     rng = np.random.default_rng(3)
     scores = jnp.asarray(rng.random(200), jnp.float32)

@@ -17,6 +17,7 @@ def _reference(values, start, end):
     return sums[end] - sums[start]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "length, kind",
     [

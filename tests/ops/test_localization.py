@@ -222,6 +222,7 @@ def test_duplicates_below_a_hundredth_of_the_best_are_dropped():
     assert keep.tolist() == masked.tolist()
 
 
+@pytest.mark.slow
 def test_either_kind_of_threshold_alone():
     scores, foreground = np.stack([BUMP, LATE], axis=1), np.maximum(BUMP, LATE)
     none = np.zeros(0, np.float32)

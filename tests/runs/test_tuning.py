@@ -52,6 +52,7 @@ def problem(tmp_path):
     return recordings, read_predictions(tmp_path / "scores.npz")
 
 
+@pytest.mark.slow
 def test_the_only_levels_that_part_the_actions_are_chosen(problem):
     recordings, scores = problem
     options = _options(thresholds=(0.0, 0.9), foreground_thresholds=(0.95,))
