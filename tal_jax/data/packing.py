@@ -310,12 +310,14 @@ def _checked_proposals(results, recording, class_of):
 
 # Recordings that are processed, and held in memory, at once.
 CHUNK = 16
+# Lengths of recordings are rounded up to a multiple of this, to limit recompilation.
+LENGTH_STEP = 64
 
 
 def length_groups(
-    items: Sequence[_T], length_of: Callable[[_T], int], *, step: int
+    items: Sequence[_T], length_of: Callable[[_T], int]
 ) -> Iterator[tuple[int, Sequence[_T]]]:
-    """Groups of at most `CHUNK` items, and the length (a multiple of `step`) to pad each to.
+    """Groups of at most `CHUNK` items, and the length (a multiple of `LENGTH_STEP`) to pad each to.
 
     Lengths double from one kind of group to the next, so that padding stays small; below 1,024
     snippets another compilation would cost more than it saves.
@@ -325,7 +327,7 @@ def length_groups(
         size = max(length_of(item), 1023)
         kinds.setdefault(size.bit_length(), []).append(item)
     for alike in kinds.values():
-        length = bucket(max(map(length_of, alike)), step)
+        length = bucket(max(map(length_of, alike)), LENGTH_STEP)
         for group in equal_parts(alike):
             yield length, group
 

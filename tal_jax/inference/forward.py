@@ -93,7 +93,6 @@ def predict_recordings(
     groups = packing.length_groups(
         [one for one in bare if not _is_long(one)],
         lambda recording: len(recording.features),
-        step=localize.LENGTH_STEP,
     )
     for length, group in processes.host_shard(groups):
         found |= _predict_group(fitted, number, group, length, lengthen=lengthen)
@@ -278,7 +277,7 @@ def _predict_long(fitted, number, recording, *, lengthen) -> RecordingPrediction
 
 def _lengthened_positions(recording, found, fitted) -> resampling.Resampled:
     """Positions of a long recording's samples on its lengthened timeline, on the host."""
-    length = packing.bucket(len(recording.features), localize.LENGTH_STEP)
+    length = packing.bucket(len(recording.features), packing.LENGTH_STEP)
     timeline = jax.tree.map(jnp.asarray, packing.pack_timeline([recording], length=length))
     timeline, num_samples = _lengthen(timeline, [recording], {recording.name: found}, fitted)
     row = timelines.take(timeline, 0)

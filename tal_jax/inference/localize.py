@@ -18,8 +18,6 @@ from tal_jax.ops import resampling
 from tal_jax.ops.localization import Detections, localize_batch, present_classes
 from tal_jax.training import processes, sharding
 
-# Lengths are rounded up to a multiple of this, to limit recompilation.
-LENGTH_STEP = 64
 # Room for threshold runs of a class, at first.
 MAX_RUNS = 512
 
@@ -54,7 +52,7 @@ def localize_predictions(
         return len(predictions[name].last.cumulative) - 1
 
     results, max_runs = {}, MAX_RUNS
-    for length, names in packing.length_groups(list(predictions), length_of, step=LENGTH_STEP):
+    for length, names in packing.length_groups(list(predictions), length_of):
         longest = max(len(predictions[name].last.cas) for name in names)
         found, max_runs = localize_group(
             {name: predictions[name] for name in names},
@@ -80,7 +78,7 @@ def localize_in_processes(
 def lengthened_size(longest: int, length: int) -> int:
     """Padded length of lengthened timelines of recordings that are padded to `length`."""
     # Coarse, to limit recompilation.
-    return max(length, packing.bucket(longest, max(length // 4, LENGTH_STEP)))
+    return max(length, packing.bucket(longest, max(length // 4, packing.LENGTH_STEP)))
 
 
 def localize_group(

@@ -18,9 +18,6 @@ from tal_jax.data.recordings import Dataset, Recording, labels_of
 from tal_jax.data.timeline import Lengths, Proposals, Timeline
 from tal_jax.training import input_pipeline
 
-# Lengths are rounded up to a multiple of this, to limit recompilation.
-LENGTH_STEP = 64
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepared:
@@ -127,7 +124,7 @@ def common_sizes(datasets: Sequence[Dataset], config: Config) -> dict[str, Any]:
     """Arguments of `pack_timeline` that the training recordings of every data set fit in."""
     recordings = [recording for dataset in datasets for recording in dataset.train]
     return {
-        "length": packing.bucket(max(packing.snippet_counts(recordings)), LENGTH_STEP),
+        "length": packing.bucket(max(packing.snippet_counts(recordings)), packing.LENGTH_STEP),
         "num_points": max(len(recording.points) for recording in recordings),
         "num_video_classes": max(len(labels_of(recording)) for recording in recordings),
         "most_points": packing.most_points_of(recordings, config.train.length),
