@@ -87,7 +87,8 @@ def test_parts_are_those_of_the_whole():
     assignments = ops.assign_prototypes(features, prototypes, where=where)
     updated = ops.update_prototypes(features, assignments, prototypes, where=where)
     got = _reassign(features, prototypes, num_iters=1, where=where)
-    np.testing.assert_allclose(got.assignments, assignments, rtol=1e-6)
+    # A softmax of logits up to γ: programs that round them differently differ by a few γ·ε.
+    np.testing.assert_allclose(got.assignments, assignments, rtol=5e-6)
     np.testing.assert_allclose(got.prototypes, updated, rtol=1e-5, atol=1e-6)
 
 
