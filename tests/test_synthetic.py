@@ -412,7 +412,7 @@ def test_nothing_is_written_over(tmp_path):
     write(tmp_path / "empty", "own")
 
 
-@pytest.mark.skipif("TAL_JAX_DATA" not in os.environ, reason="needs the published annotations")
+@pytest.mark.skipif(not os.environ.get("TAL_JAX_DATA"), reason="needs the published annotations")
 def test_files_are_shaped_as_the_published_ones(tmp_path):
     published = Path(os.environ["TAL_JAX_DATA"]) / "annotations"
 

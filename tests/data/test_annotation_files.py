@@ -367,7 +367,7 @@ COUNTS = {
 CLASSES = {"THUMOS14": 20, "THUMOS14_wtalc": 20, "GTEA": 7, "BEOID": 34, "ActivityNet1.3": 200}
 
 
-@pytest.mark.skipif("TAL_JAX_DATA" not in os.environ, reason="TAL_JAX_DATA is not set")
+@pytest.mark.skipif(not os.environ.get("TAL_JAX_DATA"), reason="TAL_JAX_DATA is not set")
 @pytest.mark.parametrize("name", COUNTS)
 def test_real_files(name):
     folder = Path(os.environ["TAL_JAX_DATA"]) / "annotations"
@@ -380,7 +380,7 @@ def test_real_files(name):
     assert len(raw.classes) == CLASSES[name.split("/")[0]]
 
 
-@pytest.mark.skipif("TAL_JAX_DATA" not in os.environ, reason="TAL_JAX_DATA is not set")
+@pytest.mark.skipif(not os.environ.get("TAL_JAX_DATA"), reason="TAL_JAX_DATA is not set")
 def test_real_files_agree():
     """The same segments in three layouts, and the names of the splits."""
     folder = Path(os.environ["TAL_JAX_DATA"]) / "annotations"

@@ -128,6 +128,7 @@ def test_long_recording_is_read_as_a_short_one(toy_run, monkeypatch, lengthen):
                 )
 
 
+@pytest.mark.slow
 def test_detections_of_a_long_recording_are_those_of_its_scores(toy_run, monkeypatch):
     monkeypatch.setattr(forward, "_MOST_SNIPPETS", 64)
     found = predict(toy_run.fitted, [_toy_recording()])

@@ -179,7 +179,7 @@ def test_unknown_distribution(folder):
         hapt.load(folder, points="middle")
 
 
-@pytest.mark.skipif("TAL_JAX_DATA" not in os.environ, reason="TAL_JAX_DATA is not set")
+@pytest.mark.skipif(not os.environ.get("TAL_JAX_DATA"), reason="TAL_JAX_DATA is not set")
 def test_the_real_data_set():
     dataset = hapt.load(Path(os.environ["TAL_JAX_DATA"]) / "hapt")
     assert len(dataset.train) == 43 and len(dataset.test) == 18

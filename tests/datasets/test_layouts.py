@@ -23,7 +23,7 @@ from tal_jax.datasets.load import examine, load_dataset
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 LAYOUTS = ("streams", "joined", "object array", "activitynet")
-REAL = Path(os.environ.get("TAL_JAX_DATA", "/nowhere")) / "annotations"
+REAL = Path(os.environ.get("TAL_JAX_DATA") or "/nowhere") / "annotations"
 needs_real_files = pytest.mark.skipif(not REAL.is_dir(), reason="TAL_JAX_DATA is not set")
 
 
