@@ -1,0 +1,128 @@
+"""Fingerprints of a data set: whether a run, or a page of results, is of the data at hand.
+
+Labels count by their values, features by their bytes. A copied or moved folder has the same
+fingerprint.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tal_jax.data import files
+from tal_jax.data.recordings import Dataset, Recording, ScaledFeatures, count_names
+
+# Larger features are hashed in part: features that were computed anew differ everywhere.
+_MOST_BYTES, _NUM_PARTS = 2**26, 16
+
+
+class RecordingFingerprint(msgspec.Struct, frozen=True):
+    """Hashes of one recording."""
+
+    features: str
+    labels: str  # duration, points and video classes; of a test recording its ground truth
+
+
+class Fingerprint(msgspec.Struct, frozen=True):
+    """Hashes of a data set's recordings by name."""
+
+    classes: list[str]
+    train: dict[str, RecordingFingerprint]
+    test: dict[str, RecordingFingerprint]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return msgspec.to_builtins(self)
+
+    @classmethod
+    def from_dict(cls, values: Any) -> "Fingerprint":
+        """Parses what `to_dict` returned; raises InputError if it is no such dictionary."""
+        return files.convert(values, cls, "fingerprint")
+
+
+def fingerprint(dataset: Dataset) -> Fingerprint:
+    """Hashes a data set; reads all features, or parts of those beyond 64 MiB a recording."""
+    truth = dataset.ground_truth["database"]
+    return Fingerprint(
+        list(dataset.classes),
+        {
+            recording.name: RecordingFingerprint(
+                _of_features(recording.features), _of_labels(recording, dataset.classes)
+            )
+            for recording in dataset.train
+        },
+        {
+            recording.name: RecordingFingerprint(
+                _of_features(recording.features), _hash_json(truth.get(recording.name))
+            )
+            for recording in dataset.test
+        },
+    )
+
+
+def differences(before: Fingerprint, after: Fingerprint) -> list[str]:
+    """What changed, a phrase for each kind of change; empty where nothing did.
+
+    >>> one = Fingerprint(["jump"], {"a": RecordingFingerprint("1", "2")}, {})
+    >>> other = Fingerprint(["jump"], {"a": RecordingFingerprint("1", "3")}, {})
+    >>> differences(one, other)
+    ['other labels in training: 1 recording (a)']
+    """
+    found = []
+    if before.classes != after.classes:
+        found.append(f"classes were {', '.join(before.classes)}, now {', '.join(after.classes)}")
+    for subset in ("train", "test"):
+        found += _differences(getattr(before, subset), getattr(after, subset), subset)
+    return found
+
+
+def _differences(
+    before: Mapping[str, RecordingFingerprint],
+    after: Mapping[str, RecordingFingerprint],
+    subset: str,
+) -> list[str]:
+    kind = "training" if subset == "train" else "test"
+
+    def changed(part: Callable[[RecordingFingerprint], str]) -> list[str]:
+        both = (name for name in before if name in after)
+        return [name for name in both if part(before[name]) != part(after[name])]
+
+    kinds = {
+        f"added to {kind}": [name for name in after if name not in before],
+        f"left out of {kind}": [name for name in before if name not in after],
+        f"other labels in {kind}": changed(lambda one: one.labels),
+        f"other features in {kind}": changed(lambda one: one.features),
+    }
+    return [f"{what}: {count_names(names)}" for what, names in kinds.items() if names]
+
+
+def _of_labels(recording: Recording, classes: tuple[str, ...]) -> str:
+    labels = recording.labels
+    return _hash_json({
+        "duration_s": recording.duration_s,
+        "grid": recording.grid.to_dict(),
+        "points": [[classes[point.label], point.time_s] for point in recording.points],
+        "labels": None if labels is None else [classes[label] for label in labels],
+    })  # fmt: skip
+
+
+def _hash_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _of_features(features: Any) -> str:
+    if isinstance(features, ScaledFeatures):
+        features = features.features
+    num_rows, width = features.shape
+    row_bytes = max(width * features.dtype.itemsize, 1)
+    digest = hashlib.sha256(f"{num_rows} {width} {features.dtype}".encode())
+    whole = num_rows * row_bytes <= _MOST_BYTES
+    size = max((2**22 if whole else _MOST_BYTES // _NUM_PARTS) // row_bytes, 1)
+    last = max(num_rows - size, 0)
+    starts = range(0, num_rows, size) if whole else np.linspace(0, last, _NUM_PARTS).astype(int)
+    for start in starts:
+        digest.update(np.ascontiguousarray(features[start : start + size]).tobytes())
+    return digest.hexdigest()[:16]

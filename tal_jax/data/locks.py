@@ -1,0 +1,109 @@
+"""One writer at a time: a lock on a work directory, a folder of features or an annotation file.
+
+The lock is `flock` on a small file that names its holder. The operating system releases it when the
+holder ends, however that happens, so a lock never outlives its process; a file left behind by a
+killed one is taken over.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tal_jax._errors import InputError
+
+_NAME = ".tal_jax.lock"
+_UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+@contextlib.contextmanager
+def one_writer(path: str | os.PathLike, what: str) -> Iterator[None]:
+    """Holds the lock of a folder, which is created if missing, or of a file in its folder.
+
+    Args:
+      path: a folder; or a file, whether it exists or not, by its suffix.
+      what: what the holder does, such as "training", for the message that others get.
+
+    Raises:
+      InputError: if another process holds the lock, naming it.
+      OSError: if the lock's file cannot be written.
+    """
+    path = Path(path)
+    lock = path.with_name(f".{path.name}.lock") if path.suffix else path / _NAME
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = _acquire(lock, path)
+    try:
+        holder = {
+            "what": what,
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "since": time.strftime("%Y-%m-%d %H:%M:%S"),
+        }
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+    finally:
+        # Before the lock is released: who opens the name from here on makes another file.
+        with contextlib.suppress(OSError):
+            lock.unlink()
+        os.close(descriptor)
+
+
+def _acquire(lock: Path, path: Path) -> int:
+    """Opens the lock's file and locks it; one that was unlinked meanwhile does not count."""
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _flock(descriptor, path)
+            if _is_at(descriptor, lock):
+                return descriptor
+        except BlockingIOError:
+            holder = _describe(os.pread(descriptor, 4096, 0))
+            os.close(descriptor)
+            raise InputError(
+                f"{path} is in use by {holder}; wait for that process to end, or stop it"
+            ) from None
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, path: Path) -> None:
+    import fcntl
+
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        if error.errno not in _UNSUPPORTED:
+            raise
+        print(
+            f"tal-jax: note: the file system of {path} has no locks; make sure that no other "
+            "process writes there",
+            file=sys.stderr,
+        )
+
+
+def _is_at(descriptor: int, lock: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), lock.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _describe(content: bytes) -> str:
+    try:
+        holder: dict[str, Any] = json.loads(content)
+        return (
+            f"{holder['what']}, process {holder['pid']} on {holder['host']} since {holder['since']}"
+        )
+    except (ValueError, KeyError, TypeError):
+        return "another process"
