@@ -32,10 +32,13 @@ def _strict(request):
 
 @pytest.fixture(scope="session", autouse=True)
 def _compiled_programs(tmp_path_factory):
-    """Keeps compiled programs for the workers and the processes that tests start."""
+    """Keeps compiled programs for the workers and the processes that tests start.
+
+    In a folder of this call, unless the environment names one that outlives it.
+    """
     own = tmp_path_factory.getbasetemp()
-    folder = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled")
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    shared = str((own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "compiled")
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", shared)
     jax.config.update("jax_compilation_cache_dir", folder)
 
 
