@@ -129,7 +129,10 @@ def _convert(arguments: argparse.Namespace) -> None:
         return
     config = common.load_config(arguments)
     layout = open_layout(config, arguments.source[0])
-    for note in convert.to_own_layout(layout, config.data, arguments.output, report=common.echo):
+    notes = convert.to_own_layout(
+        layout, arguments.output, overlapping=config.data.overlapping, report=common.echo
+    )
+    for note in notes:
         common.echo(f"note: {note}")
     common.echo(f"{arguments.output}: features, grid.json and annotations.json")
 

@@ -7,8 +7,7 @@ contain the segments of their instances, so that training code cannot use them b
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -138,7 +137,25 @@ def check_recording(
         infinity, its length does not fit its clock, or a point is outside the recording or of no
         class.
     """
-    name, features = recording.name, recording.features
+    name, features, duration_s = recording.name, recording.features, recording.duration_s
+    check_features(name, features, dim=dim)
+    if isinstance(features, np.ndarray):  # files are checked as they are read
+        check_finite(name, features)
+    if not (math.isfinite(duration_s) and duration_s > 0):
+        raise InputError(f"{name}: duration_s is {duration_s!r}, expected a finite number above 0")
+    if not fits_clock(len(features), duration_s, recording.grid):
+        raise InputError(
+            f"{name}: {len(features)} snippets of {recording.grid.stride_s:g} s for a duration of "
+            f"{duration_s:g} s, expected {recording.grid.num_snippets(duration_s)}: a wrong clock, "
+            "or features of another recording"
+        )
+    for point in recording.points:
+        _check_point(recording, point, num_classes)
+    _check_labels(recording, num_classes)
+
+
+def check_features(name: str, features: Any, *, dim: int | None = None) -> None:
+    """Checks the shape and the type of features, without reading them; see `check_recording`."""
     if features.ndim != 2:
         raise InputError(f"{name}: features have shape {list(features.shape)}, expected [T, D]")
     if 0 in features.shape:
@@ -150,16 +167,6 @@ def check_recording(
         raise InputError(f"{name}: features are {features.dtype}, expected float32 or float16")
     if dim is not None and features.shape[1] != dim:
         raise InputError(f"{name}: features have D = {features.shape[1]}, expected {dim}")
-    if isinstance(features, np.ndarray):  # files are checked as they are read
-        check_finite(name, features)
-    if not (math.isfinite(recording.duration_s) and recording.duration_s > 0):
-        raise InputError(
-            f"{name}: duration_s is {recording.duration_s!r}, expected a finite number above 0"
-        )
-    _check_clock(recording)
-    for point in recording.points:
-        _check_point(recording, point, num_classes)
-    _check_labels(recording, num_classes)
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -258,49 +265,6 @@ def assemble(
     return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
 
 
-def select_recordings(
-    folder: Path,
-    names: Mapping[str, Sequence[str]],
-    *,
-    annotated: Container[str],
-    features: Iterable[str],
-    required: Container[str] = ("train",),
-) -> tuple[dict[str, list[str]], list[str]]:
-    """Selects the recordings that have both features and annotations.
-
-    Args:
-      folder: of the data set, for messages.
-      names: of the recordings to "train" and to "test" on.
-      annotated: names of recordings with annotations.
-      features: names of recordings with features.
-      required: parts that must not be empty.
-
-    Returns:
-      The selected names, and notes on the others.
-
-    Raises:
-      InputError: if a required part is empty.
-    """
-    selected, notes, features = {}, [], set(features)
-    for part, listed in names.items():
-        selected[part] = [name for name in listed if name in features and name in annotated]
-        for what, having in (("features", features), ("annotations", annotated)):
-            missing = [name for name in listed if name not in having]
-            if missing:
-                notes.append(f"{part}: left out {count_names(missing, most=3)}: without {what}")
-        if part in required and not selected[part]:
-            raise InputError(
-                f"{folder}: none of the {len(listed)} recordings to {part} on has both features "
-                "and annotations"
-            )
-    unused = sorted(features - {name for listed in names.values() for name in listed})
-    if unused:
-        notes.append(
-            f"left out {count_names(unused, most=3)}: features of no recording to train or test on"
-        )
-    return selected, notes
-
-
 def class_notes(dataset: Dataset) -> tuple[str, ...]:
     """Returns a line for every class without a training point, or without a test instance."""
     trained = {dataset.classes[one] for recording in dataset.train for one in labels_of(recording)}
@@ -316,13 +280,6 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
         if dataset.test and label not in tested:
             notes.append(f"class {label!r} has no test instance: it is left out of the mAP")
     return tuple(notes)
-
-
-def count_names(names: Sequence[str], most: int = 5) -> str:
-    """Formats a number of recordings and the first few names, for notes and messages."""
-    plural = "recording" if len(names) == 1 else "recordings"
-    more = ", ..." if len(names) > most else ""
-    return f"{len(names)} {plural} ({', '.join(names[:most])}{more})"
 
 
 def standardize(dataset: Dataset) -> Dataset:
@@ -383,15 +340,9 @@ def check_finite(name: str, features: np.ndarray, *, first: int = 0) -> None:
         )
 
 
-def _check_clock(recording: Recording) -> None:
-    expected = recording.grid.num_snippets(recording.duration_s)
-    length = len(recording.features)
-    if abs(length - expected) > MAX_DRIFT_SNIPPETS:
-        raise InputError(
-            f"{recording.name}: {length} snippets of {recording.grid.stride_s:g} s for a duration "
-            f"of {recording.duration_s:g} s, expected {expected}: a wrong clock, or features of "
-            "another recording"
-        )
+def fits_clock(length: int, duration_s: float, grid: Grid) -> bool:
+    """Whether `length` snippets match a duration up to `MAX_DRIFT_SNIPPETS`."""
+    return abs(length - grid.num_snippets(duration_s)) <= MAX_DRIFT_SNIPPETS
 
 
 def _check_point(recording: Recording, point: Point, num_classes: int | None) -> None:

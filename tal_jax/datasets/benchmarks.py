@@ -1,7 +1,7 @@
 """Loads THUMOS14, GTEA, BEOID and ActivityNet from the layouts of public codebases.
 
-Feature files are read unchanged; the clock is that of the folder or of the config, and annotations
-are checked against both. The data set's notes list whatever is left out or corrected.
+Feature files are read unchanged, and annotations are checked against the clock. The data set's
+notes list whatever is left out or corrected.
 """
 
 import dataclasses
@@ -18,19 +18,12 @@ from tal_jax.data.annotations import (
     annotations_to_dict,
     cut_instance,
 )
-from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles, open_features
 from tal_jax.data.point_distributions import generate_points
 from tal_jax.data.point_files import read_points
-from tal_jax.data.recordings import (
-    MAX_DRIFT_SNIPPETS,
-    Dataset,
-    Recording,
-    assemble,
-    count_names,
-    select_recordings,
-)
+from tal_jax.data.recordings import Dataset, Recording, assemble, fits_clock
 from tal_jax.datasets import layouts
+from tal_jax.datasets.findings import Finding, notes_of, select_recordings
 from tal_jax.datasets.layouts import Layout
 
 # Values of `data.points`: points of a file, and no points.
@@ -40,19 +33,11 @@ NO_POINTS = "none"
 MAX_ODD_SHARE = 0.1
 
 Features = FeatureFiles | np.ndarray
+Clicks = dict[str, tuple[Instance, ...]]  # the points of each recording
 
 
 def load_benchmark(
-    layout: Layout,
-    *,
-    points: str,
-    seed: int,
-    grid: Grid,
-    train_subset: str = "",
-    test_subset: str = "",
-    split: str = "files",
-    point_file: str = "",
-    overlapping: Sequence[str] = (),
+    layout: Layout, *, points: str, seed: int, overlapping: Sequence[str] = ()
 ) -> Dataset:
     """Loads a benchmark data set.
 
@@ -61,11 +46,6 @@ def load_benchmark(
       points: "file" for point labels in the annotations or in a point file, one of
         `POINT_DISTRIBUTIONS` to draw them in the annotated segments, "none" for video-level labels.
       seed: of drawn points.
-      grid: the clock of the features, where the folder has none.
-      train_subset: see `layouts.choose_subsets`.
-      test_subset: see `layouts.choose_subsets`.
-      split: see `layouts.split_names`.
-      point_file: the point file, relative to the folder; "" for the only one.
       overlapping: pairs of classes that occur at once, "CliffDiving/Diving"; pairs of other data
         sets' classes are ignored.
 
@@ -73,47 +53,33 @@ def load_benchmark(
       The data set. Training recordings hold points or labels, no segments.
 
     Raises:
-      InputError: if recordings cannot be assigned, a file is unreadable, the clock is wrong for
-        more than a tenth of the recordings, or a tenth of the points is outside of theirs.
+      InputError: if a file is unreadable, the clock is wrong for more than a tenth of the
+        recordings, or a tenth of the points is outside of theirs.
     """
-    grid = layout.grid or grid
-    origin = f"of {layouts.GRID_FILE}" if layout.grid else "of the config"
+    grid = layout.grid
+    origin = f"of {layouts.GRID_FILE}" if layout.has_grid else "of the config"
     notes = [
-        f"read as {layout.describe()}; the clock {origin}, {grid.fps:g} fps and "
+        f"read as {layout.description}; the clock {origin}, {grid.fps:g} fps and "
         f"{grid.stride_frames:g} frames a snippet"
     ]
-    train, test, found = open_recordings(
-        layout, grid=grid, train_subset=train_subset, test_subset=test_subset, split=split
-    )
-    notes += found
-    annotations, more = _training_annotations(layout, train, points, seed, point_file)
-    annotations = dataclasses.replace(
-        annotations, overlapping=overlapping_classes(overlapping, annotations.classes)
-    )
-    notes += more
-    ground_truth, unusual = _ground_truth(layout, test, annotations.overlapping)
-    notes += unusual
+    train, test, found = open_recordings(layout)
+    annotations, more = _training_annotations(layout, train, points, seed)
+    pairs = overlapping_classes(overlapping, annotations.classes)
+    ground_truth, unusual = _ground_truth(layout, test, pairs)
     return assemble(
-        annotations,
+        dataclasses.replace(annotations, overlapping=pairs),
         train.values(),
         test.values(),
         ground_truth,
         labels_only=points == NO_POINTS,
-        notes=notes,
+        notes=[*notes, *found, *more, *unusual],
     )
 
 
 def open_recordings(
-    layout: Layout, *, grid: Grid, train_subset: str = "", test_subset: str = "", split: str
+    layout: Layout,
 ) -> tuple[dict[str, Recording], dict[str, Recording], list[str]]:
     """Opens the training and the test recordings, without points.
-
-    Args:
-      layout: of the folder.
-      grid: the clock.
-      train_subset: see `layouts.choose_subsets`.
-      test_subset: see `layouts.choose_subsets`.
-      split: see `layouts.split_names`.
 
     Returns:
       Both by name, and notes on what was left out or corrected.
@@ -121,19 +87,17 @@ def open_recordings(
     Raises:
       InputError: as `load_benchmark`.
     """
-    names = layouts.split_names(
-        layout, train_subset=train_subset, test_subset=test_subset, split=split
-    )
-    features = open_all(layout, [*names["train"], *names["test"]])
-    names, left_out = select_recordings(
-        layout.folder,
-        names,
+    features = open_all(layout, [*layout.names["train"], *layout.names["test"]])
+    names, found = select_recordings(
+        layout.names,
         annotated=layout.annotations.recordings,
         features={*features, *layout.features},
+        required=("train",),
     )
-    recordings, odd = _recordings(layout, names, features, grid)
+    notes = notes_of(layout.folder, found)
+    recordings, odd = _recordings(layout, [*names["train"], *names["test"]], features)
     train, test = ({name: recordings[name] for name in names[part]} for part in ("train", "test"))
-    return train, test, [*left_out, *odd]
+    return train, test, [*notes, *odd]
 
 
 def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
@@ -149,31 +113,26 @@ def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
     return {name: open_features(found) for name, found in paths.items() if found}
 
 
-def is_on_clock(length: int, duration_s: float, grid: Grid) -> bool:
-    """Whether `length` snippets match a duration up to `MAX_DRIFT_SNIPPETS`."""
-    return abs(length - grid.num_snippets(duration_s)) <= MAX_DRIFT_SNIPPETS
-
-
 # --- recordings ---
 
 
 def _recordings(
-    layout: Layout, names: Mapping[str, Sequence[str]], features: Mapping[str, Features], grid: Grid
+    layout: Layout, names: Sequence[str], features: Mapping[str, Features]
 ) -> tuple[dict[str, Recording], list[str]]:
     """Makes recordings without points; those off the clock get the duration of their features."""
-    recordings, odd, unknown = {}, [], 0
-    for name in (*names["train"], *names["test"]):
+    grid, recordings, odd, unknown = layout.grid, {}, [], 0
+    for name in names:
         length = len(features[name])
         annotated_s = layout.annotations.recordings[name].duration_s
         duration_s = grid.to_seconds(float(length))
         if annotated_s is None:
             unknown += 1
-        elif annotated_s > 0 and is_on_clock(length, annotated_s, grid):
+        elif annotated_s > 0 and fits_clock(length, annotated_s, grid):
             duration_s = annotated_s
         else:
             odd.append(name)
         recordings[name] = Recording(name, features[name], grid, duration_s)
-    notes = []
+    findings = []
     if len(odd) > MAX_ODD_SHARE * len(recordings):
         first = odd[0]
         raise InputError(
@@ -184,42 +143,48 @@ def _recordings(
             "the clock that fits; grid.json, or data.fps and data.stride_frames, set it"
         )
     if odd:
-        notes.append(f"duration taken from the features, not the annotations: {count(odd)}")
+        text = "duration taken from the features, not the annotations"
+        findings.append(str(Finding("warning", text, tuple(odd))))
     if unknown:
-        notes.append(
+        findings.append(
             f"duration taken from the features of {unknown} recordings: "
             f"{layout.annotations.source} has none"
         )
-    return recordings, notes
+    return recordings, findings
 
 
 # --- training: points and labels ---
 
 
 def _training_annotations(
-    layout: Layout, train: Mapping[str, Recording], points: str, seed: int, point_file: str
+    layout: Layout, train: Mapping[str, Recording], points: str, seed: int
 ) -> tuple[Annotations, list[str]]:
     """Returns the annotations to train on: classes, and points or labels."""
-    recordings = {
+    classes, notes = layout.annotations.classes, []
+    entries = {
         name: RecordingAnnotation(
             "train", recording.duration_s, layout.annotations.recordings[name].instances
         )
         for name, recording in train.items()
     }
-    annotations, notes = Annotations(layout.annotations.classes, recordings), []
     if points == POINTS_OF_FILE:
-        annotations, notes = _points_of_files(layout, annotations, point_file)
+        clicks, found = read_clicks(layout, list(train))
+        notes = notes_of(layout.folder, found)
+        entries = {
+            name: dataclasses.replace(one, instances=clicks.get(name, ()))
+            for name, one in entries.items()
+        }
     elif points != NO_POINTS:
-        annotations = generate_points(annotations, distribution=points, seed=seed, strict=False)
-    total = len(annotations.instances)
-    annotations = _with_instances(
-        annotations,
-        {
-            name: fit_instances(annotations.recordings[name].instances, recording.duration_s)
-            for name, recording in train.items()
-        },
-    )
-    beyond = total - len(annotations.instances)
+        drawn = Annotations(classes, entries)
+        entries = generate_points(drawn, distribution=points, seed=seed, strict=False).recordings
+    fitted = {
+        name: dataclasses.replace(
+            one, instances=fit_instances(one.instances, train[name].duration_s)
+        )
+        for name, one in entries.items()
+    }
+    total, kept = (sum(len(one.instances) for one in r.values()) for r in (entries, fitted))
+    beyond = total - kept
     if beyond:
         notes.append(
             f"train: left out {beyond} of {total} instances: empty, or outside of their recording"
@@ -229,7 +194,7 @@ def _training_annotations(
             f"{layout.folder}: {beyond} of {total} points are outside their recordings; "
             "a frame rate is wrong, or the points are of other recordings"
         )
-    return annotations, notes
+    return Annotations(classes, fitted), notes
 
 
 def fit_instances(instances: Iterable[Instance], duration_s: float) -> tuple[Instance, ...]:
@@ -242,68 +207,52 @@ def fit_instances(instances: Iterable[Instance], duration_s: float) -> tuple[Ins
     return tuple(kept)
 
 
-def _with_instances(
-    annotations: Annotations, instances: Mapping[str, tuple[Instance, ...]]
-) -> Annotations:
-    recordings = {
-        name: dataclasses.replace(recording, instances=instances.get(name, ()))
-        for name, recording in annotations.recordings.items()
-    }
-    return dataclasses.replace(annotations, recordings=recordings)
-
-
-def _points_of_files(
-    layout: Layout, train: Annotations, point_file: str
-) -> tuple[Annotations, list[str]]:
-    """Returns the point labels that come with the data set, without segments."""
-    if not point_file and any(one.point_s is not None for one in train.instances):
-        bare = {name: tuple(map(_bare, r.instances)) for name, r in train.recordings.items()}
-        return _with_instances(train, bare), []
-    clicks, strangers = read_clicks(layout, point_file)
-    unknown = {one.label for listed in clicks.values() for one in listed} - set(train.classes)
-    if unknown:
-        raise InputError(
-            f"{layout.folder}: points of class {min(unknown)!r}, which is none of the annotations' "
-            f"{len(train.classes)} classes"
-        )
-    notes = [
-        f"{text}: {count(names)}"
-        for text, names in (
-            ("points without annotations, not used", strangers),
-            ("points of no training recording, not used", sorted({*clicks} - {*train.recordings})),
-            ("train: no point", [name for name in train.recordings if name not in clicks]),
-        )
-        if names
-    ]
-    return _with_instances(train, clicks), notes
-
-
-def read_clicks(
-    layout: Layout, point_file: str = ""
-) -> tuple[dict[str, tuple[Instance, ...]], list[str]]:
-    """Reads the point file of a folder.
+def read_clicks(layout: Layout, names: Sequence[str]) -> tuple[Clicks, list[Finding]]:
+    """Reads the points of training recordings: those of the annotations, or of a point file.
 
     Args:
       layout: of the folder.
-      point_file: relative to the folder; "" for the only one.
+      names: of annotated training recordings.
 
     Returns:
-      The points of each recording, in seconds, and the recordings with points but no annotations.
+      Instances with a point in seconds and without a segment. Annotations may also hold instances
+      without a point, which cannot be trained on.
 
     Raises:
-      InputError: if there is none, there are several, or it cannot be read.
+      InputError: if there are no points, several point files, or one cannot be read.
     """
-    found = [layout.folder / point_file] if point_file else layout.point_files
-    if len(found) != 1:
-        listed = ", ".join(str(path.relative_to(layout.folder)) for path in found)
+    known = layout.annotations.recordings
+    own = {name: tuple(map(_bare, known[name].instances)) for name in names}
+    if not layout.point_file and any(one.point_s is not None for r in own.values() for one in r):
+        return own, []
+    if len(layout.point_files) != 1:
+        listed = ", ".join(str(path.relative_to(layout.folder)) for path in layout.point_files)
         raise InputError(
-            f"{layout.folder}: {f'points in {listed}' if found else 'no point file'}; name one by "
-            "data.point_file, or draw points by data.points=uniform"
+            f"{layout.folder}: {f'points in {listed}' if listed else 'no point file'}; name one by "
+            "data.point_file, draw points by data.points=uniform, or use labels alone by "
+            "data.points=none"
         )
     points, strangers = read_points(
-        found[0], frame_rates=layout.frame_rates, annotations=layout.annotations
+        layout.point_files[0], frame_rates=layout.frame_rates, annotations=layout.annotations
     )
-    return {name: one.instances for name, one in points.recordings.items()}, sorted(strangers)
+    clicks = {name: one.instances for name, one in points.recordings.items()}
+    findings = [
+        Finding(level, text, tuple(found))
+        for level, text, found in (
+            ("warning", "points without annotations, not used", sorted(strangers)),
+            ("note", "points of no training recording, not used", sorted({*clicks} - {*names})),
+            ("warning", "train: no point", [name for name in names if name not in clicks]),
+        )
+        if found
+    ]
+    unknown = {one.label for r in clicks.values() for one in r} - {*layout.annotations.classes}
+    if unknown:
+        text = (
+            f"points of class {min(unknown)!r}, which is none of the annotations' "
+            f"{len(layout.annotations.classes)} classes"
+        )
+        findings.append(Finding("error", text))
+    return {name: clicks[name] for name in names if name in clicks}, findings
 
 
 def _bare(instance: Instance) -> Instance:
@@ -366,8 +315,3 @@ def _ground_truth(
             "detected; they count as missed"
         )
     return truth, notes
-
-
-def count(names: Sequence[str]) -> str:
-    """Formats names as `count_names` does, shorter, since a folder has many notes."""
-    return count_names(names, most=3)

@@ -8,23 +8,22 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
-    Instance,
     RecordingAnnotation,
     annotations_to_dict,
 )
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.data.recordings import Recording, read_features
 from tal_jax.datasets import benchmarks
+from tal_jax.datasets.findings import notes_of
 from tal_jax.datasets.layouts import Layout
-from tal_jax.datasets.load import clock_of
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, feature_path
 
 
 def to_own_layout(
     layout: Layout,
-    settings: Any,
     output: str | Path,
     *,
+    overlapping: Sequence[str],
     report: Callable[[str], None] = print,
 ) -> list[str]:
     """Writes a data set in the layout of `tal_jax.datasets.own_layout`.
@@ -34,8 +33,8 @@ def to_own_layout(
 
     Args:
       layout: of the folder to read.
-      settings: the section `data` of a config.
       output: the folder to write, empty or new.
+      overlapping: pairs of classes that occur at once, see `load_benchmark`.
       report: prints a line.
 
     Returns:
@@ -48,15 +47,11 @@ def to_own_layout(
     output = Path(output)
     if output.exists() and any(output.iterdir()):
         raise InputError(f"{output}: not empty, expected a new folder to write into")
-    grid = layout.grid or clock_of(settings)
-    train, test, notes = benchmarks.open_recordings(
-        layout,
-        grid=grid,
-        train_subset=settings.train_subset,
-        test_subset=settings.test_subset,
-        split=settings.split,
-    )
-    clicks, more = _clicks(layout, settings.point_file)
+    train, test, notes = benchmarks.open_recordings(layout)
+    clicks = {}
+    if layout.point_files:
+        clicks, found = benchmarks.read_clicks(layout, list(train))
+        notes += notes_of(layout.folder, found)
     recordings, beyond = {}, 0
     for subset, part in (("train", train), ("test", test)):
         for name, recording in part.items():
@@ -67,21 +62,19 @@ def to_own_layout(
             beyond += len(known) - len(kept)
             recordings[name] = RecordingAnnotation(subset, recording.duration_s, kept)
     if beyond:
-        more.append(
+        notes.append(
             f"{beyond} segments are left out: empty, or outside of their recording. Among test "
             "recordings these would have counted as missed"
         )
     _write_features(output, {**train, **test}, report)
-    files.write_json(output / GRID_FILE, grid.to_dict())
+    files.write_json(output / GRID_FILE, layout.grid.to_dict())
     annotations = Annotations(
         classes=layout.annotations.classes,
         recordings=recordings,
-        overlapping=benchmarks.overlapping_classes(
-            settings.overlapping, layout.annotations.classes
-        ),
+        overlapping=benchmarks.overlapping_classes(overlapping, layout.annotations.classes),
     )
     files.write_json(output / ANNOTATION_FILE, annotations_to_dict(annotations))
-    return [*notes, *more]
+    return notes
 
 
 def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, Any]:
@@ -102,14 +95,6 @@ def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
         twice = next(name for name in results if f"v_{name}" in results)
         raise InputError(f"detections of {twice!r} and 'v_{twice}', expected one of them")
     return {"version": "VERSION 1.3", "results": named, "external_data": {"used": False}}
-
-
-def _clicks(layout: Layout, point_file: str) -> tuple[dict[str, tuple[Instance, ...]], list[str]]:
-    if not point_file and not layout.point_files:
-        return {}, []
-    clicks, strangers = benchmarks.read_clicks(layout, point_file)
-    lost = f"points of {benchmarks.count(strangers)} are left out: without annotations"
-    return clicks, [lost] if strangers else []
 
 
 def _write_features(output: Path, recordings: Mapping[str, Recording], report) -> None:

@@ -1,9 +1,4 @@
-"""Validates a data set on disk before training.
-
-Every feature file is read once. A finding is an "error" where training or its evaluation would be
-wrong, a "warning" where scores would not be comparable with published ones, and a "note" where
-there is a choice.
-"""
+"""Validates a data set on disk before training; every feature file is read once."""
 
 import dataclasses
 from collections import Counter
@@ -13,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles
-from tal_jax.datasets import benchmarks, layouts
+from tal_jax.data.recordings import check_features, check_finite, fits_clock
+from tal_jax.datasets import benchmarks
+from tal_jax.datasets.findings import Finding, select_recordings
 from tal_jax.datasets.layouts import Layout
 
 # Clocks of published features: frames per second, frames from snippet to snippet.
@@ -25,21 +21,6 @@ _STRIDES = (4.0, 8.0, 16.0, 32.0)
 # Test recordings of THUMOS14 that some codebases leave out for broken labels or files.
 _LEFT_OUT_BY_SOME = ("video_test_0000270", "video_test_0001292", "video_test_0001496")
 _SEVERAL = 3
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """One finding.
-
-    Attributes:
-      level: "error", "warning" or "note".
-      text: the problem, and what to do about it.
-      names: the recordings concerned.
-    """
-
-    level: str
-    text: str
-    names: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,56 +51,38 @@ class Diagnosis:
         return dataclasses.asdict(self) | {"wrong": self.wrong}
 
 
-def diagnose(
-    layout: Layout,
-    *,
-    grid: Grid,
-    train_subset: str = "",
-    test_subset: str = "",
-    split: str = "files",
-    points: str = benchmarks.POINTS_OF_FILE,
-    point_file: str = "",
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Diagnosis:
+def diagnose(layout: Layout, *, points: str, progress: Callable[[int, int], None]) -> Diagnosis:
     """Validates a data set.
 
     Args:
       layout: of its folder, from `layouts.find_layout`.
-      grid: the clock, where the folder has none.
-      train_subset: see `layouts.choose_subsets`.
-      test_subset: see `layouts.choose_subsets`.
-      split: see `layouts.split_names`.
       points: as `data.points` of a config: only "file" requires points.
-      point_file: see `benchmarks.read_clicks`.
       progress: called with the number of recordings read, and of all.
     """
-    grid = layout.grid or grid
-    findings: list[Finding] = []
-    try:
-        names = layouts.split_names(
-            layout, train_subset=train_subset, test_subset=test_subset, split=split
-        )
-    except InputError as error:
-        return Diagnosis(layout.describe(), {}, "", "", (Finding("error", str(error)),))
-    known = layout.annotations.recordings
-    listed = [*names["train"], *names["test"]]
-    opened, unreadable = _open(layout, listed)
-    findings += unreadable
-    findings += _check_presence(layout, names, opened)
-    clicks, about_points = _clicks(layout, names, points, point_file)
+    known, names = layout.annotations.recordings, layout.names
+    opened, findings = _open(layout, [*names["train"], *names["test"]])
+    _, about_names = select_recordings(
+        names,
+        annotated=known,
+        features={*opened, *layout.features},
+        required=("train", *(["test"] if names["test"] else ())),
+    )
+    findings += about_names
+    findings += _check_parts(layout)
+    clicks, about_points = _clicks(layout, points)
     findings += about_points
     findings += _check_values(opened, progress)
     lengths = {name: len(array) for name, array in opened.items() if name in known}
-    clock, about_clock = _check_clock(layout, lengths, grid)
+    clock, about_clock = _check_clock(layout, lengths)
     findings += about_clock
-    ends_s = {name: float(grid.to_seconds(float(size))) for name, size in lengths.items()}
+    ends_s = {name: float(layout.grid.to_seconds(float(size))) for name, size in lengths.items()}
     findings += _check_clicks(layout, clicks, ends_s)
-    findings += _check_instances(known, names, ends_s)
-    findings += _check_classes(layout.annotations, names, clicks, points)
-    findings += _choices(layout, names)
+    findings += _check_instances(layout, ends_s)
+    findings += _check_classes(layout, clicks, points)
+    findings += _choices(layout)
     order = {"error": 0, "warning": 1, "note": 2}
     return Diagnosis(
-        layout=layout.describe(),
+        layout=layout.description,
         counts={part: _counts(names[part], known, clicks, ends_s) for part in ("train", "test")},
         features=_describe(opened),
         clock=clock,
@@ -141,8 +104,7 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
         cells = (f"{counts[c]:.1f}" if c == "hours" else f"{counts[c]:,}" for c in columns)
         lines.append(f"{part:10}" + "".join(f"{cell:>12}" for cell in cells))
     for finding in diagnosis.findings:
-        about = f": {benchmarks.count(finding.names)}" if finding.names else ""
-        lines.append(f"{finding.level:10}{finding.text}{about}")
+        lines.append(f"{finding.level:10}{finding}")
     lines.append("training on this would be wrong" if diagnosis.wrong else "ready to train")
     return "\n".join(lines)
 
@@ -165,7 +127,7 @@ def fit_clock(
         for stride in _STRIDES:
             grid = Grid(fps, stride, stride)
             off = [lengths[n] - grid.to_snippets(durations_s[n]) for n in names]
-            fits = [benchmarks.is_on_clock(lengths[n], durations_s[n], grid) for n in names]
+            fits = [fits_clock(lengths[n], durations_s[n], grid) for n in names]
             found.append((grid, float(np.mean(fits)), float(np.std(off))))
     found.sort(key=lambda one: (-one[1], one[2]))
     return [(grid, share) for grid, share, _ in found]
@@ -197,70 +159,41 @@ def _shortened(findings: list[Finding]) -> list[Finding]:
     return [*findings[:_SEVERAL], Finding("error", "and as many others", rest)]
 
 
-def _check_presence(layout: Layout, names: Mapping[str, Sequence[str]], opened) -> Iterator:
-    known = layout.annotations.recordings
-    for part, listed in names.items():
-        has_file = {name for name in listed if name in layout.features} | set(opened)
-        missing = tuple(name for name in listed if name not in has_file)
+def _check_parts(layout: Layout) -> Iterator[Finding]:
+    for part, listed in layout.names.items():
         if part == "test" and not listed:
             yield Finding("note", "test: no recordings, so there is no evaluation")
-        elif len(missing) == len(listed):
-            yield Finding("error", f"{part}: nothing has features, of {len(listed)} recordings")
-        elif missing:
-            text = f"{part}: without features, left out; scores will not be those of all"
-            yield Finding("warning", text, missing)
-        unknown = tuple(name for name in listed if name not in known)
-        if unknown:
-            yield Finding("warning", f"{part}: listed, but without annotations", unknown)
         misplaced = [n for n in listed if layout.parts.get(n) in {"train", "test"} - {part}]
         if misplaced:
             text = f"used to {part}, but the features are in another part's folder"
             yield Finding("warning", text, tuple(misplaced))
-    unused = tuple(sorted(set(layout.features) - {*names["train"], *names["test"]}))
-    if unused:
-        yield Finding("note", "features of no recording to train or test on", unused)
 
 
 def _check_values(opened: Mapping[str, Any], progress) -> Iterator[Finding]:
-    """Reads every recording: NaN, infinity, empty features, and types unlike the others."""
-    bad, constant, empty, unreadable = [], [], [], []
+    """Reads every recording, and compares its features with those of the others."""
+    dims = Counter(array.shape[1] for array in opened.values() if array.ndim == 2)
+    usual = dims.most_common(1)[0][0] if dims else None
+    refused, constant = [], []
     for done, (name, array) in enumerate(opened.items()):
         progress(done, len(opened))
         try:
+            check_features(name, array, dim=usual)
             values = np.asarray(array)
+            check_finite(name, values)
         except ValueError as error:
-            unreadable.append(Finding("error", str(error), (name,)))
+            refused.append(Finding("error", str(error), (name,)))
             continue
-        if not values.size:
-            empty.append(name)
-        # A float64 sum is finite if all values are, and needs no array.
-        elif not np.isfinite(values.sum(dtype=np.float64)):
-            bad.append(name)
-        elif len(values) > 1 and (values == values[0]).all():
+        if len(values) > 1 and (values == values[0]).all():
             constant.append(name)
     progress(len(opened), len(opened))
-    yield from _shortened(unreadable)
-    for names, text in (
-        (bad, "NaN or infinity among the features"),
-        (empty, "no snippets"),
-        (constant, "the same features in every snippet: extraction failed"),
-    ):
-        if names:
-            yield Finding("error", text, tuple(names))
-    dims = Counter(array.shape[1] for array in opened.values() if array.ndim == 2)
-    usual = dims.most_common(1)[0][0] if dims else 0
-    odd = tuple(n for n, array in opened.items() if array.ndim != 2 or array.shape[1] != usual)
-    if odd:
-        yield Finding("error", f"features are not [T, {usual}] as the others are", odd)
-    types = tuple(n for n, a in opened.items() if a.dtype not in (np.float32, np.float16))
-    if types:
-        yield Finding("error", "features are neither float32 nor float16", types)
+    yield from _shortened(refused)
+    if constant:
+        text = "the same features in every snippet: extraction failed"
+        yield Finding("error", text, tuple(constant))
 
 
-def _check_clock(
-    layout: Layout, lengths: Mapping[str, int], grid: Grid
-) -> tuple[str, list[Finding]]:
-    known = layout.annotations.recordings
+def _check_clock(layout: Layout, lengths: Mapping[str, int]) -> tuple[str, list[Finding]]:
+    known, grid = layout.annotations.recordings, layout.grid
     durations_s = {n: known[n].duration_s or 0.0 for n in lengths}
     durations_s = {name: duration_s for name, duration_s in durations_s.items() if duration_s > 0}
     clock = f"{grid.fps:g} fps, {grid.stride_frames:g} frames a snippet"
@@ -268,7 +201,7 @@ def _check_clock(
         line = f"{clock}; the annotations have no durations to check it"
         return line, [Finding("warning", "no durations: the clock cannot be checked")]
     odd = tuple(
-        n for n in durations_s if not benchmarks.is_on_clock(lengths[n], durations_s[n], grid)
+        n for n, duration_s in durations_s.items() if not fits_clock(lengths[n], duration_s, grid)
     )
     line = f"{clock}: explains {len(durations_s) - len(odd)} of {len(durations_s)} recordings"
     if not odd:
@@ -282,51 +215,28 @@ def _check_clock(
         )
         return line, [Finding("error", text)]
     if len(odd) > benchmarks.MAX_ODD_SHARE * len(durations_s):
-        text = f"lengths do not fit the clock; {_fitting(best, share)}"
+        text = (
+            f"lengths do not fit the clock; best of those tried: data.fps={best.fps:g} and "
+            f"data.stride_frames={best.stride_frames:g}, which explain {100 * share:.0f} %"
+        )
         return line, [Finding("error", text, odd)]
     text = "lengths do not fit the durations; durations are taken from the features"
     return line, [Finding("warning", text, odd)]
 
 
-def _fitting(best: Grid, share: float) -> str:
-    return (
-        f"best of those tried: data.fps={best.fps:g} and data.stride_frames="
-        f"{best.stride_frames:g}, which explain {100 * share:.0f} %"
-    )
-
-
-def _clicks(
-    layout: Layout, names: Mapping[str, Sequence[str]], points: str, point_file: str
-) -> tuple[dict[str, tuple[Instance, ...]], list[Finding]]:
+def _clicks(layout: Layout, points: str) -> tuple[benchmarks.Clicks, list[Finding]]:
     """Returns the points of the training recordings, from the annotations or a point file."""
-    known = layout.annotations.recordings
-    own = {
-        name: tuple(one for one in known[name].instances if one.point_s is not None)
-        for name in names["train"]
-        if name in known
-    }
-    if not point_file and any(own.values()):
-        return own, []
-    if not layout.point_files and not point_file:
-        level = "error" if points == benchmarks.POINTS_OF_FILE else "note"
-        text = (
-            "no points; draw them by data.points=uniform, or use labels alone by data.points=none"
-        )
-        return {}, [Finding(level, text)]
+    names = [name for name in layout.names["train"] if name in layout.annotations.recordings]
     try:
-        clicks, strangers = benchmarks.read_clicks(layout, point_file)
+        clicks, findings = benchmarks.read_clicks(layout, names)
     except InputError as error:
-        return {}, [Finding("error" if points == benchmarks.POINTS_OF_FILE else "note", str(error))]
-    findings = []
-    if strangers:
-        findings.append(Finding("warning", "points without annotations", tuple(strangers)))
-    elsewhere = tuple(sorted(set(clicks) - set(names["train"])))
-    if elsewhere:
-        findings.append(Finding("note", "points of no training recording", elsewhere))
-    clicks = {name: clicks[name] for name in names["train"] if name in clicks}
-    without = tuple(name for name in names["train"] if name in known and name not in clicks)
-    if without:
-        findings.append(Finding("warning", "train: recordings without a point", without))
+        clicks, findings = {}, [Finding("error", str(error))]
+    pointless = tuple(n for n, r in clicks.items() if any(one.point_s is None for one in r))
+    if pointless:
+        findings.append(Finding("error", "train: instances without a point", pointless))
+    if points != benchmarks.POINTS_OF_FILE:
+        findings = [dataclasses.replace(finding, level="note") for finding in findings]
+    clicks = {n: tuple(one for one in r if one.point_s is not None) for n, r in clicks.items()}
     return clicks, findings
 
 
@@ -354,10 +264,9 @@ def _check_clicks(layout: Layout, clicks, ends_s: Mapping[str, float]) -> Iterat
         yield Finding(level, text, tuple(sorted(set(astray))))
 
 
-def _check_instances(
-    known: Mapping[str, RecordingAnnotation], names: Mapping[str, Sequence[str]], ends_s
-) -> Iterator[Finding]:
-    for part, listed in names.items():
+def _check_instances(layout: Layout, ends_s: Mapping[str, float]) -> Iterator[Finding]:
+    known = layout.annotations.recordings
+    for part, listed in layout.names.items():
         found = {"beyond": [], "reversed": [], "empty": [], "twice": [], "none": []}
         for name in listed:
             if name not in known:
@@ -383,19 +292,13 @@ def _check_instances(
                 yield Finding(level, f"{part}: {len(found[key])} {text}", unique)
 
 
-def _check_classes(
-    annotations: Annotations, names: Mapping[str, Sequence[str]], clicks, points: str
-) -> Iterator[Finding]:
-    known = annotations.recordings
+def _check_classes(layout: Layout, clicks: benchmarks.Clicks, points: str) -> Iterator[Finding]:
+    known = layout.annotations.recordings
 
     def labels(part):
-        return {o.label for n in names[part] if n in known for o in known[n].instances}
+        return {o.label for n in layout.names[part] if n in known for o in known[n].instances}
 
     pointed = {one.label for instances in clicks.values() for one in instances}
-    unknown = sorted(pointed - set(annotations.classes))
-    if unknown:
-        text = f"points of classes that the annotations do not have: {', '.join(unknown)}"
-        yield Finding("error", text)
     trained = pointed if clicks and points == benchmarks.POINTS_OF_FILE else labels("train")
     untaught = sorted(labels("test") - trained)
     if untaught:
@@ -406,9 +309,9 @@ def _check_classes(
         yield Finding("note", f"classes without a test instance: {', '.join(untested)}")
 
 
-def _choices(layout: Layout, names: Mapping[str, Sequence[str]]) -> Iterator[Finding]:
+def _choices(layout: Layout) -> Iterator[Finding]:
     """Notes what codebases treat differently."""
-    known = layout.annotations.recordings
+    known, names = layout.annotations.recordings, layout.names
     some = tuple(name for name in _LEFT_OUT_BY_SOME if name in known)
     if some:
         kept = [name for name in some if name in names["test"]]

@@ -52,55 +52,69 @@ class Layout:
     Attributes:
       folder: the folder.
       kind: a key of `KINDS`.
+      description: what was found, in one line.
       features: the files of each recording, by stream; "" without separate streams. Two files of
         one name are two entries of a list.
       parts: "train", "test" or "validation" for recordings in a folder of that name.
       array: W-TALC's single file of features.
       annotations: with the names of the features.
-      splits: recordings of "train" and "test" in split files.
-      point_files: the point files.
+      names: of the recordings to "train" and to "test" on, with or without features.
+      point_files: the point files, or the chosen one.
+      point_file: the chosen one, relative to the folder; "" if none is chosen.
       frame_rates: frames per second of the original videos, the unit of point files.
       ambiguous: segments of ambiguous class in seconds, by recording.
-      grid: the clock in the folder.
+      grid: the clock, of the folder or else of the config.
+      has_grid: whether the clock is that of the folder.
     """
 
     folder: Path
     kind: str
+    description: str
     features: dict[str, dict[str, list[Path]]]
     parts: dict[str, str]
     array: Path | None
     annotations: Annotations
-    splits: dict[str, tuple[str, ...]]
+    names: dict[str, tuple[str, ...]]
     point_files: tuple[Path, ...]
+    point_file: str
     frame_rates: dict[str, float]
     ambiguous: dict[str, tuple[tuple[float, float], ...]]
-    grid: Grid | None
-
-    def describe(self) -> str:
-        """Describes the layout in one line."""
-        found = [f"{len(self.features) or len(self.annotations.recordings)} recordings"]
-        found.append(Path(self.annotations.source).name)
-        found += [f"split_{name}.txt" for name in self.splits]
-        found += [str(path.relative_to(self.folder)) for path in self.point_files]
-        return f"{KINDS[self.kind]}: {', '.join(found)}"
+    grid: Grid
+    has_grid: bool
 
 
 def find_layout(
-    folder: str | os.PathLike, *, annotations: str = "", allow_pickle: bool = False
+    folder: str | os.PathLike,
+    *,
+    grid: Grid,
+    annotations: str = "",
+    point_file: str = "",
+    train_subset: str = "",
+    test_subset: str = "",
+    split: str = "files",
+    allow_pickle: bool = False,
 ) -> Layout:
     """Detects the layout of a folder, without reading any features.
 
     Args:
       folder: the folder of a data set.
+      grid: the clock of the features, where the folder has none.
       annotations: the annotation file (or W-TALC's folder), relative to `folder`; "" searches one.
+      point_file: the point file, relative to `folder`; "" for the only one.
+      train_subset: see `choose_subsets`.
+      test_subset: see `choose_subsets`.
+      split: "files" uses split files where there are any, "subsets" does not.
       allow_pickle: see `annotation_files.read_annotations`.
 
     Raises:
-      InputError: if there are no features or no annotations, or a file cannot be read.
+      InputError: if there are no features or no annotations, a file cannot be read, or recordings
+        cannot be assigned to training or testing.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected features and annotations in it")
+    if split not in ("files", "subsets"):
+        raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
     files = list(_walk(folder))
     arrays = [path for path in files if path.suffix == ".npy"]
     wtalc = sorted({path.parent for path in arrays if path.name == "videoname.npy"})
@@ -118,29 +132,37 @@ def find_layout(
         raise InputError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
     streams = any(stream in STREAMS for paths in features.values() for stream in paths)
     own = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
-    names = {path.name: path for path in files}
+    kind = "object array" if one else "streams" if streams else "own" if own else "joined"
+    present = {path.name: path for path in files}
     read, ambiguous = _without_ambiguous(_named_as(read, features))
-    if "Ambiguous_test.txt" in names:
-        ambiguous |= annotation_files.read_ambiguous(names["Ambiguous_test.txt"])
+    if "Ambiguous_test.txt" in present:
+        ambiguous |= annotation_files.read_ambiguous(present["Ambiguous_test.txt"])
     rates = {name: one.frame_rate for name, one in read.recordings.items() if one.frame_rate}
-    if "fps_dict.json" in names:
-        rates |= annotation_files.read_frame_rates(names["fps_dict.json"])
+    if "fps_dict.json" in present:
+        rates |= annotation_files.read_frame_rates(present["fps_dict.json"])
+    splits = {part: f"split_{part}.txt" for part in ("train", "test")}
+    splits = {part: present[name] for part, name in splits.items() if name in present}
+    points = tuple(path for path in files if _is_point_file(path, folder))
+    found = [f"{len(features) or len(read.recordings)} recordings", source.name]
+    found += [path.name for path in splits.values()]
+    found += [str(path.relative_to(folder)) for path in points]
     return Layout(
         folder=folder,
-        kind="object array" if one else "streams" if streams else "own" if own else "joined",
+        kind=kind,
+        description=f"{KINDS[kind]}: {', '.join(found)}",
         features=features,
         parts=parts,
         array=one,
         annotations=read,
-        splits={
-            part: annotation_files.read_split(names[f"split_{part}.txt"])
-            for part in ("train", "test")
-            if f"split_{part}.txt" in names
-        },
-        point_files=tuple(path for path in files if _is_point_file(path, folder)),
+        names=_split(
+            folder, read, parts, splits if split == "files" else {}, train_subset, test_subset
+        ),
+        point_files=(folder / point_file,) if point_file else points,
+        point_file=point_file,
         frame_rates=rates,
         ambiguous=ambiguous,
-        grid=load_grid(names[GRID_FILE]) if GRID_FILE in names else None,
+        grid=load_grid(present[GRID_FILE]) if GRID_FILE in present else grid,
+        has_grid=GRID_FILE in present,
     )
 
 
@@ -179,43 +201,6 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
     if train == test:
         raise InputError(f"subset {train!r} is both trained and tested on, expected two")
     return train, test
-
-
-def split_names(
-    layout: Layout, *, train_subset: str = "", test_subset: str = "", split: str = "files"
-) -> dict[str, tuple[str, ...]]:
-    """Returns the names of the recordings to train on and to test on.
-
-    Args:
-      layout: of the folder.
-      train_subset: see `choose_subsets`.
-      test_subset: see `choose_subsets`.
-      split: "files" uses split files where there are any, "subsets" does not.
-
-    Returns:
-      Names of "train" and "test", with or without features.
-
-    Raises:
-      InputError: as `choose_subsets`, or if `split` is neither.
-    """
-    if split not in ("files", "subsets"):
-        raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
-    recordings = layout.annotations.recordings
-    chosen = {part: names for part, names in layout.splits.items() if split == "files"}
-    if len(chosen) < 2:
-        subset_of = {
-            name: recording.subset or layout.parts.get(name, "")
-            for name, recording in recordings.items()
-        }
-        present = sorted({subset_of[n] for n, one in recordings.items() if one.instances} - {""})
-        subsets = choose_subsets(present, train_subset, test_subset)
-        for part, subset in zip(("train", "test"), subsets, strict=True):
-            names = tuple(name for name in recordings if subset_of[name] == subset and subset)
-            chosen.setdefault(part, names)
-    both = set(chosen["train"]) & set(chosen["test"])
-    if both:
-        raise InputError(f"{layout.folder}: {min(both)!r} is both trained and tested on")
-    return chosen
 
 
 def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
@@ -292,6 +277,30 @@ def _find_annotations(folder: Path, files: Sequence[Path], wtalc: Sequence[Path]
             "activity_net*.json or a folder with videoname.npy; name a file by data.annotations"
         )
     return known[0]
+
+
+def _split(
+    folder: Path,
+    annotations: Annotations,
+    parts: Mapping[str, str],
+    splits: Mapping[str, Path],
+    train_subset: str,
+    test_subset: str,
+) -> dict[str, tuple[str, ...]]:
+    """Returns the names to train and to test on, from split files, else from subsets or folders."""
+    chosen = {part: annotation_files.read_split(path) for part, path in splits.items()}
+    if len(chosen) < 2:
+        recordings = annotations.recordings
+        subset_of = {name: r.subset or parts.get(name, "") for name, r in recordings.items()}
+        present = sorted({subset_of[n] for n, one in recordings.items() if one.instances} - {""})
+        subsets = choose_subsets(present, train_subset, test_subset)
+        for part, subset in zip(("train", "test"), subsets, strict=True):
+            names = tuple(name for name in recordings if subset_of[name] == subset and subset)
+            chosen.setdefault(part, names)
+    both = set(chosen["train"]) & set(chosen["test"])
+    if both:
+        raise InputError(f"{folder}: {min(both)!r} is both trained and tested on")
+    return chosen
 
 
 def _by_recording(

@@ -19,6 +19,7 @@ from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS, generate_point
 from tal_jax.data.recordings import Dataset
 from tal_jax.datasets import doctor, hapt, layouts, own_layout, watch
 from tal_jax.datasets.benchmarks import NO_POINTS, POINTS_OF_FILE, load_benchmark
+from tal_jax.datasets.findings import Finding
 
 DATA_VARIABLE = "TAL_JAX_DATA"
 
@@ -109,14 +110,18 @@ def _load_folder(
         raise InputError(_unknown_points(points))
     else:
         dataset = load_benchmark(
-            layouts.find_layout(path, annotations=annotations, allow_pickle=allow_pickle),
+            layouts.find_layout(
+                path,
+                grid=Grid(fps, stride_frames, window_frames),
+                annotations=annotations,
+                point_file=point_file,
+                train_subset=train_subset,
+                test_subset=test_subset,
+                split=split,
+                allow_pickle=allow_pickle,
+            ),
             points=points,
             seed=seed,
-            grid=Grid(fps, stride_frames, window_frames),
-            train_subset=train_subset,
-            test_subset=test_subset,
-            split=split,
-            point_file=point_file,
             overlapping=overlapping,
         )
     return recordings.standardize(dataset) if standardize else dataset
@@ -154,17 +159,15 @@ def examine(
         # An existing folder without a known layout is a finding, not an error of the call.
         if settings.name != "folder" or not _folder_of(config, data).is_dir():
             raise
-        return doctor.Diagnosis("", {}, "", "", (doctor.Finding("error", str(error)),))
-    return doctor.diagnose(
-        layout,
-        grid=clock_of(settings),
-        train_subset=settings.train_subset,
-        test_subset=settings.test_subset,
-        split=settings.split,
-        points=settings.points,
-        point_file=settings.point_file,
-        progress=progress,
-    )
+        return doctor.Diagnosis("", {}, "", "", (Finding("error", str(error)),))
+    diagnosis = doctor.diagnose(layout, points=settings.points, progress=progress)
+    if not diagnosis.wrong:
+        try:
+            load_dataset(config, data)
+        except InputError as error:  # such as what only this project's layout is refused for
+            refused = Finding("error", str(error))
+            return dataclasses.replace(diagnosis, findings=(refused, *diagnosis.findings))
+    return diagnosis
 
 
 def open_layout(
@@ -181,18 +184,18 @@ def open_layout(
         raise InputError(f"config: data.name={settings.name!r}; expected 'folder'")
     return layouts.find_layout(
         _folder_of(config, data),
+        grid=Grid(settings.fps, settings.stride_frames, settings.window_frames),
         annotations=settings.annotations,
+        point_file=settings.point_file,
+        train_subset=settings.train_subset,
+        test_subset=settings.test_subset,
+        split=settings.split,
         allow_pickle=settings.allow_pickle,
     )
 
 
 def _folder_of(config: Any, data: str | os.PathLike | None) -> Path:
     return folder_path(data or os.environ.get(DATA_VARIABLE), config.data.folder)
-
-
-def clock_of(settings: Any) -> Grid:
-    """Returns the clock of features without a `grid.json`."""
-    return Grid(settings.fps, settings.stride_frames, settings.window_frames)
 
 
 def is_own(path: Path) -> bool:

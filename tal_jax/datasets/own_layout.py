@@ -26,12 +26,8 @@ from tal_jax.data.annotations import (
 )
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
-from tal_jax.data.recordings import (
-    Dataset,
-    Recording,
-    assemble,
-    select_recordings,
-)
+from tal_jax.data.recordings import Dataset, Recording, assemble
+from tal_jax.datasets.findings import notes_of, select_recordings
 
 GRID_FILE = "grid.json"
 ANNOTATION_FILE = "annotations.json"
@@ -91,13 +87,13 @@ def load_folder(
             f"{folder}: no recording of subset {train_subset!r} to train on, the annotations have "
             f"{subsets or 'none'}"
         )
-    selected, notes = select_recordings(
-        folder,
+    selected, findings = select_recordings(
         names,
         annotated=annotations.recordings,
         features=(path.stem for path in folder.glob("*.npy")),
         required=[part for part, listed in names.items() if listed],
     )
+    notes = notes_of(folder, findings)
     if not names["test"]:
         of_subset = f" of subset {test_subset!r}" if test_subset else ""
         notes.append(f"no recording{of_subset} to test on, the annotations have {subsets}")

@@ -33,7 +33,10 @@ def _convert(source, output):
     config = _config(source, allow_pickle=True)
     lines = []
     layout = open_layout(config)
-    return convert.to_own_layout(layout, config.data, output, report=lines.append), lines
+    notes = convert.to_own_layout(
+        layout, output, overlapping=config.data.overlapping, report=lines.append
+    )
+    return notes, lines
 
 
 @pytest.mark.parametrize("layout", ["streams", "joined", "activitynet"])

@@ -18,7 +18,7 @@ from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles
 from tal_jax.datasets.doctor import fit_clock, format_diagnosis
-from tal_jax.datasets.layouts import KINDS, choose_subsets, find_layout, split_names
+from tal_jax.datasets.layouts import KINDS, choose_subsets, find_layout
 from tal_jax.datasets.load import examine, load_dataset
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
@@ -114,7 +114,7 @@ def test_every_layout_is_the_same_data_set(written, layout):
     truth = dataset.ground_truth["database"]
     assert {one["label"] for one in truth["video_4"]["annotations"]} == {"Diving", "CliffDiving"}
     assert truth["video_5"]["annotations"] == [{"label": "GolfSwing", "segment": [20.0, 30.0]}]
-    assert KINDS[find_layout(folder, allow_pickle=True).kind] in dataset.notes[0]
+    assert KINDS[find_layout(folder, grid=GRID, allow_pickle=True).kind] in dataset.notes[0]
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "object array"])
@@ -178,10 +178,9 @@ def test_split_files_choose_and_subsets_can(joined):
     (joined / "split_test.txt").write_text("video_5\n")
     assert [r.name for r in _load(joined).test] == ["video_5"]
     assert [r.name for r in _load(joined, split="subsets").test] == ["video_4", "video_5"]
-    layout = find_layout(joined)
-    assert split_names(layout)["test"] == ("video_5",)
+    assert find_layout(joined, grid=GRID).names["test"] == ("video_5",)
     with pytest.raises(ValueError, match="data.split='names'; expected 'files' or 'subsets'"):
-        split_names(layout, split="names")
+        find_layout(joined, grid=GRID, split="names")
 
 
 def test_names_with_and_without_v(written, tmp_path):
@@ -230,8 +229,8 @@ def test_missing_features_are_noted(joined):
     dataset = _load(joined)
     assert (len(dataset.train), len(dataset.test)) == (2, 1)
     assert list(dataset.ground_truth["database"]) == ["video_5"]
-    assert "train: left out 1 recording (video_3): without features" in _notes(dataset)
-    assert "test: left out 1 recording (video_4): without features" in _notes(dataset)
+    assert "train: left out, without features: 1 recording (video_3)" in _notes(dataset)
+    assert "test: left out, without features: 1 recording (video_4)" in _notes(dataset)
 
 
 def test_a_recording_off_the_clock_keeps_its_features(joined):
@@ -307,12 +306,12 @@ def test_one_stream_alone_is_refused(written, tmp_path):
 
 def test_folders_without_anything(tmp_path):
     with pytest.raises(ValueError, match="no annotations, expected gt_full.json"):
-        find_layout(tmp_path)
+        find_layout(tmp_path, grid=GRID)
     (tmp_path / "gt.json").write_text('{"database": {}}')
     with pytest.raises(ValueError, match="no features, expected .* rgb and flow apart"):
-        find_layout(tmp_path)
+        find_layout(tmp_path, grid=GRID)
     with pytest.raises(ValueError, match="no such folder"):
-        find_layout(tmp_path / "nowhere")
+        find_layout(tmp_path / "nowhere", grid=GRID)
 
 
 # ---- the doctor
@@ -353,32 +352,34 @@ def _with_nan(values):
 
 
 PLANTED = {
-    "NaN or infinity among the features": lambda folder: _spoil(
+    "video_5: feature 2 of snippet 3 is nan": lambda folder: _spoil(
         folder / "features/test/video_5.npy", _with_nan
     ),
     "the same features in every snippet": lambda folder: _spoil(
         folder / "features/train/video_1.npy", np.zeros_like
     ),
-    "features are not [T, 8] as the others are": lambda folder: _spoil(
+    "video_1: features have D = 4, expected 8": lambda folder: _spoil(
         folder / "features/train/video_1.npy", lambda values: values[:, :4]
     ),
-    "features are neither float32 nor float16": lambda folder: _spoil(
+    "video_1: features are float64, expected float32 or float16": lambda folder: _spoil(
         folder / "features/train/video_1.npy", lambda values: values.astype(np.float64)
     ),
-    "no snippets": lambda folder: _spoil(
+    "video_1: features are empty": lambda folder: _spoil(
         folder / "features/train/video_1.npy", lambda values: values[:0]
     ),
     "expected an .npy file of numbers": lambda folder: (
         folder / "features/train/video_2.npy"
     ).write_bytes(b"no array"),
-    "train: nothing has features": lambda folder: shutil.rmtree(folder / "features/train"),
+    "none of the 3 recordings to train on has both features": lambda folder: shutil.rmtree(
+        folder / "features/train"
+    ),
     "are outside their recording": lambda folder: _set(folder, "video_2", fps=10.0),
     "are in no segment of their class": lambda folder: _set(
         folder,
         "video_1",
         annotations=[{"label": name, "segment": [40, 41]} for name in ("Diving", "CliffDiving")],
     ),
-    "points of classes that the annotations do not have: Golf": lambda folder: _replace(
+    "points of class 'Golf', which is none of the annotations' 3 classes": lambda folder: _replace(
         folder / "point_labels/point_gaussian.csv", "GolfSwing", "Golf"
     ),
     "test: 1 segments end before they start": lambda folder: _set(
@@ -401,7 +402,7 @@ PLANTED = {
     "unknown class 'Diving', expected one of Golf": lambda folder: _replace(
         folder / "gt_full.json", '"database"', '"classes": ["Golf"], "database"'
     ),
-    "no points": lambda folder: shutil.rmtree(folder / "point_labels"),
+    "no point file": lambda folder: shutil.rmtree(folder / "point_labels"),
 }
 
 
@@ -419,14 +420,16 @@ def test_errors_are_found(joined, text):
 
 
 PLANTED_WARNINGS = {
-    "test: without features": lambda folder: (folder / "features/test/video_4.npy").unlink(),
-    "train: listed, but without annotations": lambda folder: _append(
+    "test: left out, without features": lambda folder: (
+        folder / "features/test/video_4.npy"
+    ).unlink(),
+    "train: left out, without annotations": lambda folder: _append(
         folder / "split_train.txt", "video_8"
     ),
     "in another part's folder": lambda folder: (folder / "features/train/video_3.npy").rename(
         folder / "features/test/video_3.npy"
     ),
-    "train: recordings without a point": lambda folder: _drop_points(folder, "video_2"),
+    "train: no point": lambda folder: _drop_points(folder, "video_2"),
     "points without annotations": lambda folder: _append(
         folder / "point_labels/point_gaussian.csv", "Diving,1,2,video_77,1"
     ),

@@ -8,11 +8,13 @@ import pickle
 import numpy as np
 import pytest
 
+from tal_jax.config import folder_config, rsmp_config
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles, load_npy
 from tal_jax.data.point_distributions import generate_points
 from tal_jax.data.recordings import Point
+from tal_jax.datasets.load import examine, load_dataset
 from tal_jax.datasets.own_layout import load_folder, load_grid, write_folder
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
@@ -136,9 +138,9 @@ def test_nothing_is_left_out_silently(folder):
     assert [r.name for r in dataset.train + dataset.test] == ["a", "b"]
     assert list(dataset.ground_truth["database"]) == ["b"]
     assert [note.replace(str(folder), "F") for note in dataset.notes] == [
-        "train: left out 1 recording (c): without features",
-        "test: left out 2 recordings (d, e): without features",
-        "left out 8 recordings (f, x0, x1, ...): features of no recording to train or test on",
+        "train: left out, without features: 1 recording (c)",
+        "test: left out, without features: 2 recordings (d, e)",
+        "left out, features of no recording to train or test on: 8 recordings (f, x0, x1, ...)",
     ]
 
 
@@ -236,3 +238,19 @@ def test_missing_files(folder, tmp_path):
         load_grid(folder / "grid.json")
     with pytest.raises(ValueError, match="no such folder"):
         load_folder(tmp_path / "nowhere")
+
+
+def test_the_doctor_reports_what_loading_refuses(folder):
+    """A segment beyond the recording: refused in this layout, left out in those of codebases."""
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), points="file")
+    instances = (Instance("run", 1.0, 2.0, 1.5), Instance("jump", 0.0, 1.0, 0.5))
+    train = dataclasses.replace(TRAIN, instances=instances)
+    change_annotations(folder, {"a": train, "b": TEST})
+    assert not examine(config).wrong
+    late = dataclasses.replace(TEST, instances=(Instance("jump", 9.0, 9.5),))
+    change_annotations(folder, {"a": train, "b": late})
+    with pytest.raises(ValueError, match="expected it within the recording's 3.2 s") as refused:
+        load_dataset(config)
+    assert examine(config).wrong
+    assert examine(config).findings[0].text == str(refused.value)

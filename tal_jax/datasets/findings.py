@@ -1,0 +1,78 @@
+"""Findings on a folder of recordings: loading notes or refuses them, the doctor lists them."""
+
+import dataclasses
+from collections.abc import Container, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tal_jax._errors import InputError
+
+
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """One finding; as text, with the number and the first few of its recordings.
+
+    Attributes:
+      level: "error" where training or its evaluation would be wrong, "warning" where scores would
+        not be comparable with published ones, "note" where there is a choice.
+      text: the problem, and what to do about it.
+      names: the recordings concerned.
+    """
+
+    level: str
+    text: str
+    names: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.names:
+            return self.text
+        plural = "recording" if len(self.names) == 1 else "recordings"
+        more = ", ..." if len(self.names) > 3 else ""
+        return f"{self.text}: {len(self.names)} {plural} ({', '.join(self.names[:3])}{more})"
+
+
+def notes_of(folder: Path, findings: Iterable[Finding]) -> list[str]:
+    """Returns findings as notes of a data set; raises an InputError for the first error."""
+    notes = []
+    for finding in findings:
+        if finding.level == "error":
+            raise InputError(f"{folder}: {finding}")
+        notes.append(str(finding))
+    return notes
+
+
+def select_recordings(
+    names: Mapping[str, Sequence[str]],
+    *,
+    annotated: Container[str],
+    features: Iterable[str],
+    required: Container[str],
+) -> tuple[dict[str, list[str]], list[Finding]]:
+    """Selects the recordings that have both features and annotations.
+
+    Args:
+      names: of the recordings to "train" and to "test" on.
+      annotated: names of recordings with annotations.
+      features: names of recordings with features.
+      required: parts that must not be empty.
+
+    Returns:
+      The selected names, and findings on the others.
+    """
+    selected, findings, features = {}, [], set(features)
+    for part, listed in names.items():
+        selected[part] = [name for name in listed if name in features and name in annotated]
+        for what, having in (("features", features), ("annotations", annotated)):
+            missing = tuple(name for name in listed if name not in having)
+            if missing:
+                findings.append(Finding("warning", f"{part}: left out, without {what}", missing))
+        if part in required and not selected[part]:
+            text = (
+                f"none of the {len(listed)} recordings to {part} on has both features and "
+                "annotations"
+            )
+            findings.append(Finding("error", text))
+    unused = tuple(sorted(features - {name for listed in names.values() for name in listed}))
+    if unused:
+        text = "left out, features of no recording to train or test on"
+        findings.append(Finding("note", text, unused))
+    return selected, findings
