@@ -17,14 +17,7 @@ from tal_jax._errors import InputError
 from tal_jax.data import signals
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
 from tal_jax.data.point_distributions import generate_points
-from tal_jax.data.recordings import (
-    Dataset,
-    Recording,
-    check_dataset,
-    class_notes,
-    points_of,
-    standardize,
-)
+from tal_jax.data.recordings import Dataset, Recording, assemble, standardize
 from tal_jax.datasets import windows
 
 FPS = 50.0
@@ -90,21 +83,15 @@ def load(
     annotations = generate_points(
         _read_labels(raw / "labels.txt", users, durations), distribution=points, seed=seed
     )
-    train = {name for name, user in users.items() if user in TRAIN_USERS}
+    train = [name for name, user in users.items() if user in TRAIN_USERS]
     test = [name for name in users if name not in train]
 
     def recording(name: str) -> Recording:
-        features, grid = described[name]
-        clicks = points_of(name, annotations.recordings[name], CLASSES) if name in train else ()
-        return Recording(name, features, grid, durations[name], clicks)
+        return Recording(name, *described[name], durations[name])
 
-    dataset = Dataset(
-        classes=CLASSES,
-        train=tuple(recording(name) for name in users if name in train),
-        test=tuple(recording(name) for name in test),
-        ground_truth=ground_truth_of(annotations, test),
+    dataset = assemble(
+        annotations, map(recording, train), map(recording, test), ground_truth_of(annotations, test)
     )
-    check_dataset(dataset)
     dataset = signals.with_manifest(standardize(dataset))
     if cut_s:
         cut = [
@@ -115,7 +102,7 @@ def load(
             )
         ]
         dataset = dataclasses.replace(dataset, train=tuple(cut))
-    return dataclasses.replace(dataset, notes=class_notes(dataset))
+    return dataset
 
 
 def _read_signal(path: Path) -> np.ndarray:

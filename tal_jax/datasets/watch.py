@@ -26,14 +26,7 @@ from tal_jax._errors import InputError
 from tal_jax.data import signals
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, ground_truth_of
 from tal_jax.data.point_distributions import generate_points
-from tal_jax.data.recordings import (
-    Dataset,
-    Point,
-    Recording,
-    check_dataset,
-    class_notes,
-    standardize,
-)
+from tal_jax.data.recordings import Dataset, Recording, assemble, standardize
 
 FPS = 50.0
 SHA256 = "eb122f23cdf06ef6bd6c6c5312958ec5cf9d038e2e6d457b8081662c75a42537"
@@ -116,18 +109,13 @@ def load(
         )
         return Recording(name, features, grid, duration_s=len(signal) / FPS)
 
-    dataset = Dataset(
-        classes=CLASSES,
-        train=tuple(
-            dataclasses.replace(describe(name, stream), points=_points(stream))
-            for name, stream in train.items()
-        ),
-        test=tuple(describe(name, stream) for name, stream in test.items()),
-        ground_truth=ground_truth_of(annotate(test, subset="test"), test),
+    dataset = assemble(
+        annotate(train, subset="train"),
+        (describe(name, stream) for name, stream in train.items()),
+        (describe(name, stream) for name, stream in test.items()),
+        ground_truth_of(annotate(test, subset="test"), test),
     )
-    check_dataset(dataset)
-    dataset = signals.with_manifest(standardize(dataset))
-    return dataclasses.replace(dataset, notes=class_notes(dataset))
+    return signals.with_manifest(standardize(dataset))
 
 
 def read_recordings() -> Recorded:
@@ -166,16 +154,9 @@ def compose(
 ) -> dict[str, Stream]:
     """Joins the bouts of each person and arm into streams; neighbours differ in exercise.
 
-    Args:
-      recorded: from `read_recordings`.
-      people: numbers of the people.
-      seed: of all random draws.
-      distribution: the point distribution.
-      shuffles: streams of each person and arm.
-
-    Returns:
-      The streams by name. All contain the background exercises; of the classes, one arm's stream
-      contains one to four, and the other arm's stream of the same shuffle the others.
+    Returns the streams by name, `shuffles` of each person and arm. All contain the background
+    exercises; of the classes, one arm's stream contains one to four, and the other arm's stream of
+    the same shuffle the others.
     """
     streams = {}
     for person in people:
@@ -200,27 +181,23 @@ def compose(
 
 
 def annotate(streams: Mapping[str, Stream], *, subset: str) -> Annotations:
-    """Returns the segments of the bouts of the classes in each stream."""
+    """Returns the segments and the points of the bouts of the classes in each stream."""
     recordings = {}
     for name, stream in streams.items():
-        starts = _starts(stream)
+        starts = np.cumsum([0, *(len(bout.signal) for bout in stream)]).tolist()
         instances = tuple(
-            Instance(bout.exercise, start / FPS, (start + len(bout.signal)) / FPS)
-            for bout, start in zip(stream, starts, strict=True)
+            Instance(bout.exercise, start / FPS, end / FPS, start / FPS + bout.point_s)
+            for bout, start, end in zip(stream, starts[:-1], starts[1:], strict=True)
             if bout.exercise in CLASSES
         )
-        duration_s = sum(len(bout.signal) for bout in stream) / FPS
-        recordings[name] = RecordingAnnotation(subset, duration_s, instances)
+        recordings[name] = RecordingAnnotation(subset, starts[-1] / FPS, instances)
     return Annotations(CLASSES, recordings)
 
 
 def cut(num_samples: int, rng: np.random.Generator) -> list[tuple[int, int]]:
-    """Cuts a recording into bouts of log-uniform 1.5 to 20 s.
+    """Cuts a recording into bouts of log-uniform 1.5 to 20 s, half-open ranges of samples.
 
     The last bout is the remainder; less than 1.5 s is joined to the previous bout.
-
-    Returns:
-      Consecutive half-open ranges of samples from 0 to `num_samples`.
     """
     edges = [0]
     while edges[-1] < num_samples:
@@ -232,16 +209,9 @@ def cut(num_samples: int, rng: np.random.Generator) -> list[tuple[int, int]]:
 
 
 def arrange(labels: Sequence[str], rng: np.random.Generator) -> list[int]:
-    """Draws a random order in which neighbours have different labels.
+    """Draws a random order, as indices, in which neighbours have different labels.
 
     Of a label with more than half of the elements, the surplus, chosen at random, is left out.
-
-    Args:
-      labels: label of each element.
-      rng: generator of random numbers.
-
-    Returns:
-      Indices of the elements in their order.
 
     >>> order = arrange(["a", "a", "b", "c"], np.random.default_rng(0))
     >>> [i for i in sorted(order)]
@@ -297,19 +267,6 @@ def _choose_classes(person: int, arm: str, shuffle: int, *, seed: int) -> list[s
     deck = [CLASSES[i] for i in rng.permutation(len(CLASSES))]
     count = int(rng.integers(1, len(CLASSES)))
     return deck[:count] if (ARMS.index(arm) + shuffle) % 2 == 0 else deck[count:]
-
-
-def _points(stream: Stream) -> tuple[Point, ...]:
-    return tuple(
-        Point(start / FPS + bout.point_s, CLASSES.index(bout.exercise))
-        for bout, start in zip(stream, _starts(stream), strict=True)
-        if bout.exercise in CLASSES
-    )
-
-
-def _starts(stream: Stream) -> list[int]:
-    """Returns the sample at which each bout of a stream starts."""
-    return np.cumsum([0, *(len(bout.signal) for bout in stream[:-1])]).tolist()
 
 
 def _rng(purpose: int, seed: int, person: int, arm: str, number: int) -> np.random.Generator:
