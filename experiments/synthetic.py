@@ -415,10 +415,11 @@ def _write_object_array(
         "segments": _object_array(segments),
     }
     joined = _object_array([array for _, array in features])
-    files.write_npy(folder / "Thumos14reduced-I3D-JOINTFeatures.npy", joined, allow_pickle=True)
+    (folder / "Thumos14reduced-Annotations").mkdir(parents=True)
+    np.save(folder / "Thumos14reduced-I3D-JOINTFeatures.npy", joined, allow_pickle=True)
     for key, array in arrays.items():
         path = folder / "Thumos14reduced-Annotations" / f"{key}.npy"
-        files.write_npy(path, array, allow_pickle=array.dtype == object)
+        np.save(path, array, allow_pickle=array.dtype == object)
 
 
 def _write_activitynet(

@@ -158,14 +158,14 @@ def _read_wtalc(folder: Path, allow_pickle: bool) -> Annotations:
     _check_unique(names, f"{folder}: videoname.npy")
     columns = {
         "subset.npy": _read_texts(folder / "subset.npy"),
-        "duration.npy": _load(folder / "duration.npy").reshape(-1).tolist(),
+        "duration.npy": load_array(folder / "duration.npy").reshape(-1).tolist(),
         "labels.npy": _read_lists(folder / "labels.npy", allow_pickle),
         "segments.npy": _read_lists(folder / "segments.npy", allow_pickle),
         "original_fps.npy": [None] * len(names),
     }
     rates = folder / "original_fps.npy"
     if rates.is_file():
-        columns[rates.name] = _load(rates).reshape(-1).tolist()
+        columns[rates.name] = load_array(rates).reshape(-1).tolist()
     for file, column in columns.items():
         if len(column) != len(names):
             raise InputError(
@@ -205,11 +205,11 @@ def _recording(
 
 
 def _read_texts(path: Path) -> list[str]:
-    return files.convert(_plain(_load(path).reshape(-1)), list[str], str(path))
+    return files.convert(_plain(load_array(path).reshape(-1)), list[str], str(path))
 
 
 def _read_lists(path: Path, allow_pickle: bool) -> list[Any]:
-    return _plain(np.atleast_1d(_load(path, allow_pickle=allow_pickle)))
+    return _plain(np.atleast_1d(load_array(path, allow_pickle=allow_pickle)))
 
 
 def _plain(value: Any) -> Any:
@@ -224,7 +224,8 @@ def _plain(value: Any) -> Any:
         return value  # refused where text is expected
 
 
-def _load(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
+def load_array(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
+    """Reads one of W-TALC's arrays; `allow_pickle` also those of Python objects."""
     try:
         # Python 2 wrote these; its strings need an encoding.
         array = np.load(path, allow_pickle=allow_pickle, encoding="latin1")
@@ -235,7 +236,7 @@ def _load(path: Path, *, allow_pickle: bool = False) -> np.ndarray:
                 "run code of whoever made them; where you trust the source, allow it by "
                 "--set data.allow_pickle=True (or --allow-pickle, where a command has it)"
             ) from error
-        reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
+        reason = files.reason_of(error)
         raise InputError(f"cannot read {path}: {reason}; expected an .npy file") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"cannot read {path}: it holds no array; expected an .npy file")

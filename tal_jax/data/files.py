@@ -10,7 +10,7 @@ import re
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Annotated, Any, TypeVar
 
@@ -43,7 +43,7 @@ def read_text(path: str | os.PathLike) -> str:
         # Editors on Windows write a byte order mark, which is no part of the text.
         return Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
 
 
 def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -60,24 +60,35 @@ def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, 
       InputError: if the file cannot be read, a column is missing, or a line has more or fewer
         fields than there are columns.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path)), strict=True)
+    lines = read_csv_lines(path)
+    _, header = next(lines, (0, []))
+    missing = [column for column in columns if column not in header]
+    if missing:
+        raise InputError(
+            f"{path}: no column {missing[0]!r}, expected the columns {', '.join(columns)}"
+        )
     rows = []
-    try:
-        missing = [column for column in columns if column not in (reader.fieldnames or ())]
-        if missing:
+    for number, fields in lines:
+        if len(fields) != len(header):
             raise InputError(
-                f"{path}: no column {missing[0]!r}, expected the columns {', '.join(columns)}"
+                f"{path}: line {number} does not have {len(header)} fields, as the first line does"
             )
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(
-                    f"{path}: line {reader.line_num} does not have {len(reader.fieldnames or ())} "
-                    "fields, as the first line does"
-                )
-            rows.append(row)
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.reader.line_num}: {error}") from error
+        rows.append(dict(zip(header, fields, strict=True)))
     return rows
+
+
+def read_csv_lines(
+    path: str | os.PathLike, *, skipinitialspace: bool = False
+) -> Iterator[tuple[int, list[str]]]:
+    """Yields the number and the fields of each line that is not empty; raises as `read_csv`."""
+    text = io.StringIO(read_text(path))
+    reader = csv.reader(text, skipinitialspace=skipinitialspace, strict=True)
+    try:
+        for fields in reader:
+            if fields:
+                yield reader.line_num, fields
+    except csv.Error as error:
+        raise InputError(f"{path}: line {reader.line_num}: {error}") from error
 
 
 def read_json(path: str | os.PathLike) -> Any:
@@ -203,30 +214,17 @@ def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
     write_bytes(path, text.getvalue().encode())
 
 
-def write_npy(path: str | os.PathLike, array: np.ndarray, *, allow_pickle: bool = False) -> None:
-    """Writes an array as `.npy`; raises OSError as `write_json` does.
-
-    Args:
-      path: the file; its folder is created if missing.
-      array: an array of numbers, or of Python objects with `allow_pickle`.
-      allow_pickle: for formats that require arrays of objects; this library reads them only with
-        explicit permission.
-    """
-    _write(path, lambda file: np.save(file, array, allow_pickle=allow_pickle))
+def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
+    """Writes an array of numbers as `.npy`; raises OSError as `write_json` does."""
+    _write(path, lambda file: np.save(file, array, allow_pickle=False))
 
 
 def write_npy_rows(
     path: str | os.PathLike, parts: Iterable[np.ndarray], shape: tuple[int, int]
 ) -> None:
-    """Writes a float32 matrix as `.npy` in parts; raises OSError as `write_json` does.
+    """Writes a float32 matrix of a known shape as `.npy`, in parts `[n, D]`, in order.
 
-    Args:
-      path: the file; its folder is created if missing.
-      parts: rows of the matrix `[n, D]`, in order. An error in computing them leaves no file.
-      shape: of the whole matrix.
-
-    Raises:
-      InputError: if the parts do not add up to that shape.
+    An error in computing the parts leaves no file; raises OSError as `write_json` does.
     """
 
     def fill(file: IO[bytes]) -> None:
@@ -261,7 +259,7 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
     except (OSError, ValueError, EOFError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(f"cannot read {path}: {_reason(error)}; expected an .npz") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}; expected an .npz") from error
 
 
 def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> None:
@@ -307,7 +305,7 @@ def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
             os.fsync(file.fileno())  # a full disk may be reported only here
         os.replace(temporary, path)
     except OSError as error:
-        message = f"cannot write {path}: {_reason(error)}; nothing was changed"
+        message = f"cannot write {path}: {reason_of(error)}; nothing was changed"
         raise OSError(error.errno or errno.EIO, message) from error
     finally:
         # Missing after the replacement; left over if filling failed.
@@ -332,5 +330,6 @@ def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values
 
 
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)
+def reason_of(error: Exception) -> str:
+    """Returns the reason of an error in one line, without the file's name."""
+    return getattr(error, "strerror", None) or str(error).partition("\n")[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data.files import reason_of
 
 # The header that NumPy writes for a matrix of floats, padded with spaces to 128 bytes.
 _USUAL_HEADER = re.compile(
@@ -20,12 +21,30 @@ _USUAL_HEADER = re.compile(
 _MAX_STREAM_DRIFT = 2
 
 
+class LazyFeatures:
+    """Features `[T, D]` that are read, or computed, by slices and by `np.asarray`, every time."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+    ndim = 2
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        raise NotImplementedError
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # an array that was just read is always a copy
+        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
+
+
 @dataclasses.dataclass(frozen=True)
-class FeatureFiles:
+class FeatureFiles(LazyFeatures):
     """The features `[T, D]` of one recording in files: one `.npy`, or one per stream, concatenated.
 
-    Every `np.asarray` and every slice reads the files again. An object holds neither the array nor
-    an open file, so that a data set of any size can be listed.
+    An object holds neither the array nor an open file, so that a data set of any size can be
+    listed.
 
     Attributes:
       paths: the files, in the order of their columns.
@@ -37,20 +56,8 @@ class FeatureFiles:
     shape: tuple[int, int]
     dtype: np.dtype
 
-    @property
-    def ndim(self) -> int:
-        """The number of dimensions, 2."""
-        return len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
     def __getitem__(self, rows: slice) -> np.ndarray:
         return np.concatenate([load_npy(path)[: len(self)][rows] for path in self.paths], axis=1)
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # an array read from a file is always a copy
-        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
 def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:
@@ -99,8 +106,7 @@ def load_npy(path: str | os.PathLike) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise InputError(f"cannot read {path}: {reason}; {expected}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}; {expected}") from error
     if not isinstance(array, np.ndarray):  # a renamed .npz
         array.close()
         raise InputError(f"cannot read {path}: it holds several arrays; {expected}")

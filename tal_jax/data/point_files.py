@@ -13,9 +13,7 @@ and not used. Times in the list of points are seconds, with or without a first l
 `video,seconds,label`.
 """
 
-import csv
 import dataclasses
-import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -266,8 +264,7 @@ def _positions(annotations: Annotations) -> list[float]:
 
 def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
     """Yields the recording, the instance without its point, the point, and its unit."""
-    text = files.read_text(source)
-    if set(text.partition("\n")[0].split(",")) & set(_NEEDED):
+    if set(files.read_text(source).partition("\n")[0].split(",")) & set(_NEEDED):
         for row in files.read_csv(source, _NEEDED):
             name, label, index = row["video_id"], row["class"], row.get("class_index")
             if index and not index.isdecimal():
@@ -277,18 +274,14 @@ def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
             time = files.to_number(row["point"], f"{source}: {name}: point of {label!r}")
             yield name, Instance(label), time, "frames"
         return
-    reader = csv.reader(io.StringIO(text), skipinitialspace=True, strict=True)
-    try:
-        for row in reader:
-            fields, line = [field.strip() for field in row], f"{source}: line {reader.line_num}"
-            if not any(fields) or (reader.line_num == 1 and fields == _HEADER):
-                continue
-            if len(fields) != 3 or not all(fields):
-                raise InputError(f"{line} is {','.join(row)!r}, expected video,seconds,label")
-            name, time, label = fields
-            yield name, Instance(label), files.to_number(time, f"{line}: time"), "seconds"
-    except csv.Error as error:
-        raise InputError(f"{source}: line {reader.line_num}: {error}") from error
+    for number, row in files.read_csv_lines(source, skipinitialspace=True):
+        fields, line = [field.strip() for field in row], f"{source}: line {number}"
+        if not any(fields) or (number == 1 and fields == _HEADER):
+            continue
+        if len(fields) != 3 or not all(fields):
+            raise InputError(f"{line} is {','.join(row)!r}, expected video,seconds,label")
+        name, time, label = fields
+        yield name, Instance(label), files.to_number(time, f"{line}: time"), "seconds"
 
 
 def _table(

@@ -15,6 +15,7 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.data.clock import Grid
+from tal_jax.data.lazy_features import LazyFeatures
 from tal_jax.data.manifest import Manifest
 
 # Feature extractors drop or pad the end of a recording; a larger difference means a wrong clock.
@@ -35,8 +36,8 @@ class Recording:
 
     Attributes:
       name: its name in annotations and detections.
-      features: `[T, D]`, float32 or float16; an array, a memory map, or `FeatureFiles` or
-        `ScaledFeatures`, which are read when needed.
+      features: `[T, D]`, float32 or float16; an array, a memory map, or `LazyFeatures`, which
+        are read when needed.
       grid: the clock of the features.
       duration_s: duration of the recording in seconds; `T` differs from
         `grid.num_snippets(duration_s)` by at most `MAX_DRIFT_SNIPPETS`.
@@ -75,25 +76,17 @@ class Scaling:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ScaledFeatures:
-    """Features in files, standardised on every `np.asarray` and every slice."""
+class ScaledFeatures(LazyFeatures):
+    """Features in files, standardised when they are read."""
 
-    features: Any  # [T, D], see `FeatureFiles`
+    features: LazyFeatures
     scaling: Scaling
 
     dtype = np.dtype(np.float32)
-    ndim = 2
     shape = property(lambda self: self.features.shape)
-
-    def __len__(self) -> int:
-        return len(self.features)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         return self.scaling.apply(self.features[rows])
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # a computed array is always a copy
-        return self[:].astype(self.dtype if dtype is None else dtype, copy=False)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,7 +143,10 @@ def check_recording(
             "or features of another recording"
         )
     for point in recording.points:
-        _check_point(recording, point, num_classes)
+        if not 0 <= point.time_s < duration_s:
+            raise InputError(
+                f"{name}: point at {point.time_s!r} s, expected a time within [0, {duration_s:g}) s"
+            )
     _check_labels(recording, num_classes)
 
 
@@ -343,19 +339,6 @@ def check_finite(name: str, features: np.ndarray, *, first: int = 0) -> None:
 def fits_clock(length: int, duration_s: float, grid: Grid) -> bool:
     """Whether `length` snippets match a duration up to `MAX_DRIFT_SNIPPETS`."""
     return abs(length - grid.num_snippets(duration_s)) <= MAX_DRIFT_SNIPPETS
-
-
-def _check_point(recording: Recording, point: Point, num_classes: int | None) -> None:
-    if not 0 <= point.time_s < recording.duration_s:
-        raise InputError(
-            f"{recording.name}: point at {point.time_s!r} s, expected a time within "
-            f"[0, {recording.duration_s:g}) s"
-        )
-    if point.label < 0 or (num_classes is not None and point.label >= num_classes):
-        count = "" if num_classes is None else f" below {num_classes}"
-        raise InputError(
-            f"{recording.name}: point of class {point.label}, expected an index from 0{count}"
-        )
 
 
 def _check_labels(recording: Recording, num_classes: int | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from tal_jax.data.lazy_features import LazyFeatures
 from tal_jax.data.recordings import check_finite
 
 
@@ -79,10 +80,10 @@ def join(pieces: Iterable[tuple[Any, jax.Array]]) -> Any:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Interpolated:
-    """Features interpolated at positions, `[N, D]`, computed on demand.
+class Interpolated(LazyFeatures):
+    """Features interpolated at positions, `[N, D]`: `ops.interpolate` on the host.
 
-    The counterpart of `ops.interpolate` on the host, for recordings that do not fit on a device.
+    For recordings that do not fit on a device.
 
     Attributes:
       features: `[T, D]`, an array, or an object whose slices are read on demand.
@@ -92,13 +93,8 @@ class Interpolated:
     features: Any
     positions: np.ndarray
 
-    @property
-    def shape(self) -> tuple[int, int]:
-        """N and D."""
-        return len(self.positions), self.features.shape[1]
-
-    def __len__(self) -> int:
-        return len(self.positions)
+    dtype = np.dtype(np.float32)
+    shape = property(lambda self: (len(self.positions), self.features.shape[1]))
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         last = len(self.features) - 1

@@ -28,6 +28,7 @@ from tal_jax._errors import InputError
 from tal_jax.data import annotation_files
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.clock import Grid
+from tal_jax.data.point_sets import known_frame_rates
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid
 
 STREAMS = ("rgb", "flow")
@@ -137,9 +138,6 @@ def find_layout(
     read, ambiguous = _without_ambiguous(_named_as(read, features))
     if "Ambiguous_test.txt" in present:
         ambiguous |= annotation_files.read_ambiguous(present["Ambiguous_test.txt"])
-    rates = {name: one.frame_rate for name, one in read.recordings.items() if one.frame_rate}
-    if "fps_dict.json" in present:
-        rates |= annotation_files.read_frame_rates(present["fps_dict.json"])
     splits = {part: f"split_{part}.txt" for part in ("train", "test")}
     splits = {part: present[name] for part, name in splits.items() if name in present}
     points = tuple(path for path in files if _is_point_file(path, folder))
@@ -159,7 +157,7 @@ def find_layout(
         ),
         point_files=(folder / point_file,) if point_file else points,
         point_file=point_file,
-        frame_rates=rates,
+        frame_rates=known_frame_rates(read, present.get("fps_dict.json")),
         ambiguous=ambiguous,
         grid=load_grid(present[GRID_FILE]) if GRID_FILE in present else grid,
         has_grid=GRID_FILE in present,
@@ -230,12 +228,9 @@ def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]
     Raises:
       InputError: if it does not hold one array for each name.
     """
-    try:
-        array = np.load(path, allow_pickle=True, encoding="latin1")
-    except Exception as error:  # unpickling may raise anything
-        raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
-    if not isinstance(array, np.ndarray) or len(array) != len(names):
-        size = len(array) if isinstance(array, np.ndarray) and array.ndim else "no"
+    array = annotation_files.load_array(path, allow_pickle=True)
+    if not array.ndim or len(array) != len(names):
+        size = len(array) if array.ndim else "no"
         raise InputError(f"{path}: {size} arrays, expected one for each of {len(names)} names")
     # Float64 comes from joining streams; networks use float32.
     arrays = (np.asarray(one) for one in array)

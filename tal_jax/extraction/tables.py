@@ -8,7 +8,6 @@ times, an unknown unit) is an error.
 import csv
 import dataclasses
 import datetime
-import io
 import os
 import re
 import warnings
@@ -142,11 +141,7 @@ def _read_numbers(path: str | os.PathLike) -> dict[str, np.ndarray] | None:
 
 
 def _read_fields(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    reader = csv.reader(io.StringIO(files.read_text(path)), strict=True)
-    try:
-        rows = [row for row in reader if row]
-    except csv.Error as error:
-        raise InputError(f"{path}: line {reader.line_num}: {error}") from error
+    rows = [row for _, row in files.read_csv_lines(path)]
     if not rows:
         raise InputError(f"{path}: empty, expected a line of column names and samples")
     header = [name.strip() for name in rows[0]]
@@ -186,7 +181,7 @@ def _read_parquet(path: str | os.PathLike) -> dict[str, np.ndarray]:
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
     except (OSError, pyarrow.ArrowException) as error:
-        raise InputError(f"cannot read {path}: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot read {path}: {files.reason_of(error)}") from error
     _check_unique(path, table.column_names)
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):

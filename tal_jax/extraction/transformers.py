@@ -104,8 +104,9 @@ class Transformers:
                 self.path, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{self.path}: no readable model ({reason})") from error
+            raise InputError(
+                f"{self.path}: no readable model ({files.reason_of(error)})"
+            ) from error
         if not hasattr(config, "hidden_size"):
             raise InputError(
                 f"{self.path}: a {config.model_type} model; expected one of videos alone"

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data.files import reason_of
 
 if TYPE_CHECKING:
     import av.container
@@ -75,7 +76,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
         try:
             frame = next(container.decode(stream), None)
         except _av().FFmpegError as error:
-            raise InputError(f"{path}: its first frame is broken ({_reason(error)})") from error
+            raise InputError(f"{path}: its first frame is broken ({reason_of(error)})") from error
         if frame is None:
             raise InputError(f"{path}: a video without frames")
         turns = _quarter_turns(frame)
@@ -136,7 +137,7 @@ def _shown_frames(
             frame = next(decoded, None)
         except _av().FFmpegError as error:
             raise InputError(
-                f"{path}: broken{place or ' from the start'} ({_reason(error)})"
+                f"{path}: broken{place or ' from the start'} ({reason_of(error)})"
             ) from error
         if frame is None:
             break
@@ -206,7 +207,7 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
         except _av().FFmpegError as error:
             reached_s = float((extent.end - extent.first) * tick)
             raise InputError(
-                f"{path}: broken after {reached_s:.3f} s ({_reason(error)})"
+                f"{path}: broken after {reached_s:.3f} s ({reason_of(error)})"
             ) from error
         if not extent.count:
             what = "presentation times, such as a raw stream" if untimed else "frames"
@@ -263,7 +264,7 @@ def _open(
         container = av.open(os.path.abspath(path))
     except (av.FFmpegError, OSError) as error:
         expected = "expected a whole video file"
-        raise InputError(f"cannot read {path}: {_reason(error)}; {expected}") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}; {expected}") from error
     with container:
         # For FFmpeg, the cover picture in a music file is a video stream.
         cover = av.stream.Disposition.attached_pic
@@ -282,7 +283,3 @@ def _av() -> types.ModuleType:
     except ImportError as error:
         raise InputError('reading videos needs PyAV; run pip install "tal_jax[video]"') from error
     return av
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error).splitlines()[0]

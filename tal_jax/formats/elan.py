@@ -21,7 +21,7 @@ from xml.etree import ElementTree
 
 from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
-from tal_jax.data.files import to_number
+from tal_jax.data.files import reason_of, to_number
 from tal_jax.extraction.video import has_video_suffix
 from tal_jax.formats.labels import Span, collect, instances_of, recording_name, spans_of
 
@@ -285,8 +285,7 @@ def _parse(path: str | os.PathLike) -> ElementTree.Element:
     try:
         return _parse_bytes(Path(path).read_bytes())
     except (OSError, ElementTree.ParseError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise InputError(f"cannot read {path}: {reason}; expected ELAN's XML") from error
+        raise InputError(f"cannot read {path}: {reason_of(error)}; expected ELAN's XML") from error
     except _Doctype:
         raise InputError(
             f"{path}: has a DOCTYPE, which ELAN's files do not have and which can be harmful"

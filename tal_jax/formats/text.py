@@ -14,8 +14,6 @@ Tables of other origin need the columns of the recording and of the label, and t
 `_COLUMNS` lists the accepted names.
 """
 
-import csv
-import io
 import os
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -142,7 +140,7 @@ def is_label_track(text: str) -> bool:
 
 
 def _find_columns(path: str | os.PathLike) -> dict[str, str]:
-    header = next(csv.reader(io.StringIO(files.read_text(path))), [])
+    _, header = next(files.read_csv_lines(path), (0, []))
     if {"class", "video_id", "point"} <= set(header):
         raise InputError(
             f"{path}: a table of points in frames, which `tal-jax points convert` reads; expected "

@@ -89,11 +89,6 @@ def test_object_arrays_are_refused(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_object_arrays_where_a_format_demands_them(tmp_path):
-    files.write_npy(tmp_path / "a.npy", np.array([{}, [1]], dtype=object), allow_pickle=True)
-    assert np.load(tmp_path / "a.npy", allow_pickle=True).tolist() == [{}, [1]]
-
-
 def test_full_disk_keeps_what_was_there(tmp_path, monkeypatch):
     path = tmp_path / "a.json"
     files.write_json(path, 1)

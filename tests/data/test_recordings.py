@@ -69,8 +69,11 @@ BAD = {
     "point before": (make(points=(Point(-0.1, 0),)), r"point at -0.1 s, .* within \[0, 4\) s"),
     "point after": (make(points=(Point(4.0, 0),)), r"point at 4.0 s, .* within \[0, 4\) s"),
     "point NaN": (make(points=(Point(np.nan, 0),)), "point at nan s"),
-    "class": (make(points=(Point(1.0, 2),)), "point of class 2, expected an index from 0 below 2"),
-    "negative class": (make(points=(Point(1.0, -1),)), "point of class -1"),
+    "class": (
+        make(points=(Point(1.0, 2),)),
+        r"labels \(2,\), expected increasing indices from 0 below 2",
+    ),
+    "negative class": (make(points=(Point(1.0, -1),)), r"labels \(-1,\)"),
 }
 
 
@@ -97,7 +100,7 @@ def test_good_dataset():
         ({"train": ()}, "no training recording"),
         ({"train": (make("t"),)}, "recording 't' occurs 2 times"),
         ({"train": (make("r", dim=4),)}, "t: features have D = 3, expected 4"),
-        ({"classes": ("a",)}, "r: point of class 1"),
+        ({"classes": ("a",)}, r"r: labels \(0, 1\), expected increasing indices from 0 below 1"),
         ({"test": ()}, "'t' is only one of test recording and ground truth"),
     ],
 )
