@@ -41,7 +41,7 @@ from tal_jax.data.annotations import (
 )
 from tal_jax.data.clock import Grid
 from tal_jax.data.point_distributions import generate_points
-from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, feature_path
+from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, recording_path
 
 Drawn = Iterable[tuple[str, np.ndarray]]  # each recording's name and features
 
@@ -155,7 +155,7 @@ def write_stand_in(
     annotations = generate_points(annotations, distribution="gaussian", seed=seed)
     split = split_subsets(annotations)
     for name in split:
-        feature_path(folder, name)  # refuses what cannot be a file's name
+        recording_path(folder, name)  # refuses what cannot be a file's name
 
     features = _reported(drawn, len(split), dtype, report)
     files.write_bytes(folder / NOTICE_FILE, _NOTICE.encode())
@@ -329,7 +329,7 @@ def _write_own(
     features: Drawn,
 ) -> None:
     for name, array in features:
-        files.write_npy(feature_path(folder, name), array)
+        files.write_npy(recording_path(folder, name), array)
     files.write_json(folder / GRID_FILE, grid.to_dict())
     files.write_json(folder / ANNOTATION_FILE, annotations_to_dict(annotations))
 
@@ -342,7 +342,7 @@ def _write_streams(
 ) -> None:
     for name, array in features:
         for stream, half in zip(("rgb", "flow"), np.split(array, 2, axis=1), strict=True):
-            files.write_npy(feature_path(folder / "features" / split[name] / stream, name), half)
+            files.write_npy(recording_path(folder / "features" / split[name] / stream, name), half)
     database = {
         name: {
             "subset": split[name],
@@ -378,7 +378,7 @@ def _write_joined(
     features: Drawn,
 ) -> None:
     for name, array in features:
-        files.write_npy(feature_path(folder / "features" / split[name], name), array)
+        files.write_npy(recording_path(folder / "features" / split[name], name), array)
     database = {
         name: {
             "subset": recording.subset,
@@ -429,7 +429,7 @@ def _write_activitynet(
     features: Drawn,
 ) -> None:
     for name, array in features:
-        files.write_npy(feature_path(folder / split[name], name), array)
+        files.write_npy(recording_path(folder / split[name], name), array)
     values, rows = {}, []
     for name, recording in annotations.recordings.items():
         frames = round(_FRAMES.to_snippets(recording.duration_s))

@@ -16,7 +16,7 @@ from tal_jax.data.recordings import Recording, read_features
 from tal_jax.datasets import benchmarks
 from tal_jax.datasets.findings import notes_of
 from tal_jax.datasets.layouts import Layout
-from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, feature_path
+from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, recording_path
 
 
 def to_own_layout(
@@ -98,7 +98,7 @@ def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
 
 
 def _write_features(output: Path, recordings: Mapping[str, Recording], report) -> None:
-    paths = {name: feature_path(output, name) for name in recordings}
+    paths = {name: recording_path(output, name) for name in recordings}
     for done, (name, recording) in enumerate(recordings.items(), start=1):
         files.write_npy(paths[name], read_features(recording))
         if done % 100 == 0 or done == len(recordings):

@@ -80,7 +80,7 @@ def load_folder(
         part: [name for name, r in annotations.recordings.items() if r.subset == subset]
         for part, subset in (("train", train_subset), ("test", test_subset))
     }
-    paths = {name: feature_path(folder, name) for listed in names.values() for name in listed}
+    paths = {name: recording_path(folder, name) for listed in names.values() for name in listed}
     subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
     if not names["train"]:
         raise InputError(
@@ -121,7 +121,7 @@ def load_grid(path: str | os.PathLike) -> Grid:
         raise InputError(error if str(path) in str(error) else f"{path}: {error}") from error
 
 
-def feature_path(folder: str | os.PathLike, name: str) -> Path:
+def recording_path(folder: str | os.PathLike, name: str, suffix: str = ".npy") -> Path:
     """Returns a recording's file in a folder.
 
     Raises:
@@ -129,7 +129,7 @@ def feature_path(folder: str | os.PathLike, name: str) -> Path:
     """
     if not name or name in (".", "..") or set(name) & set("/\\\0:"):
         raise InputError(f"recording name {name!r}: expected a file's name without a folder")
-    return Path(folder) / f"{name}.npy"
+    return Path(folder) / f"{name}{suffix}"
 
 
 def write_folder(
@@ -152,7 +152,7 @@ def write_folder(
       OSError: if a file cannot be written.
     """
     folder = Path(folder)
-    paths = {name: feature_path(folder, name) for name in features}
+    paths = {name: recording_path(folder, name) for name in features}
     for name, path in paths.items():
         files.write_npy(path, features[name])
     files.write_json(folder / GRID_FILE, grid.to_dict())

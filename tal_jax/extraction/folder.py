@@ -39,7 +39,7 @@ from tal_jax.data.manifest import (
     write_manifest,
 )
 from tal_jax.data.signals import cut_windows
-from tal_jax.datasets.own_layout import GRID_FILE, feature_path
+from tal_jax.datasets.own_layout import GRID_FILE, recording_path
 from tal_jax.extraction import tables, video
 from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
 
@@ -354,7 +354,7 @@ def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[
     for path in sources:
         try:
             str(path).encode()
-            target = feature_path(output, path.stem)
+            target = recording_path(output, path.stem)
         except ValueError as error:  # no valid Unicode, or a colon in it
             shown = ascii(str(path))
             failed.append((shown, f"{shown}: {error}"))
@@ -410,7 +410,7 @@ def _exists(output: Path, name: str, path: Path, manifest: Manifest) -> bool:
     if entry is None:
         return False
     try:
-        shape = load_npy(feature_path(output, name)).shape
+        shape = load_npy(recording_path(output, name)).shape
         status = path.stat()
         same = (status.st_size, status.st_mtime_ns) == (entry.bytes, entry.modified_ns)
         return shape == (entry.snippets, entry.dim) and (same or _identify(path)[1] == entry.sha256)
@@ -451,7 +451,7 @@ def _extract_all(
     )
     try:
         futures: dict[concurrent.futures.Future[Entry | str], str] = {
-            pool.schedule(_extract_job, args=(i, jobs[name], feature_path(output, name))): name
+            pool.schedule(_extract_job, args=(i, jobs[name], recording_path(output, name))): name
             for i, name in enumerate(jobs)
         }
         while futures:

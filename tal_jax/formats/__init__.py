@@ -35,6 +35,7 @@ from tal_jax.data.annotations import (
     with_durations,
 )
 from tal_jax.data.point_files import read_points
+from tal_jax.datasets.own_layout import recording_path
 from tal_jax.extraction.video import has_video_suffix, probe
 from tal_jax.formats import elan, label_studio, text, via
 from tal_jax.formats.labels import collect, find_media, losses
@@ -269,7 +270,7 @@ def _read_text(path: Path, subset: str) -> Annotations:
     content = files.read_text(path)
     # A track without labels is an empty file.
     if text.is_label_track(content) or not content.strip():
-        return text.read_audacity(path, recording=path.stem, subset=subset)
+        return text.read_audacity(path, subset=subset)
     points, _ = read_points(path, frame_rates={})
     recordings = {
         name: dataclasses.replace(one, subset=subset) for name, one in points.recordings.items()
@@ -282,7 +283,7 @@ def _write_each(
 ) -> list[str]:
     into_folder = not path.suffix or path.is_dir()
     if into_folder:
-        paths = {name: path / _file_name(name, _SUFFIXES[kind]) for name in labels.recordings}
+        paths = {name: recording_path(path, name, _SUFFIXES[kind]) for name in labels.recordings}
     elif len(labels.recordings) == 1:
         paths = dict.fromkeys(labels.recordings, path)
     else:
@@ -319,12 +320,6 @@ def _content(path: Path, labels: Annotations, name: str, kind: str, folder: Path
 def _check_rate(frame_rate: float | None) -> None:
     if frame_rate is not None and not 0 < frame_rate < math.inf:
         raise InputError(f"frame rate {frame_rate}, expected frames per second above 0")
-
-
-def _file_name(name: str, suffix: str) -> str:
-    if not name or set(name) & set("/\\\0:"):
-        raise InputError(f"recording name {name!r}: expected a file's name without a folder")
-    return name + suffix
 
 
 def _with_media(labels: Annotations, folder: Path) -> Annotations:

@@ -23,7 +23,7 @@ from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.data.files import reason_of, to_number
 from tal_jax.extraction.video import has_video_suffix
-from tal_jax.formats.labels import Span, collect, instances_of, recording_name, spans_of
+from tal_jax.formats.labels import Span, collect, recording_name, spans_of
 
 _PROPERTY = "tal_jax:"
 _MILLISECONDS = 1000  # in a second
@@ -32,20 +32,8 @@ _MARK = b"<!-- tal_jax: sha256 of the above: "
 _POINT, _SEGMENT, _CLASSES = "point", "segment", "classes"
 
 
-def read_elan(
-    path: str | os.PathLike, *, tiers: Sequence[str] = (), subset: str = "train"
-) -> Annotations:
-    """Reads an `.eaf` file.
-
-    Args:
-      path: the file.
-      tiers: names of the tiers to read; all time-aligned ones by default.
-      subset: of the recording, where the file has none.
-
-    Raises:
-      InputError: if the file cannot be read, is not ELAN's, has a DOCTYPE, lacks one of the tiers,
-        or a time in it is no number.
-    """
+def read_elan(path: str | os.PathLike, *, tiers: Sequence[str], subset: str) -> Annotations:
+    """Reads the named tiers of an `.eaf` file, or all; `subset` is for a file without one."""
     root = _parse(path)
     if root.tag != "ANNOTATION_DOCUMENT":
         raise InputError(f"{path}: <{root.tag}>, expected ELAN's <ANNOTATION_DOCUMENT>")
@@ -64,21 +52,24 @@ def read_elan(
         spans += found
         unaligned += without
         used += [tier.get("TIER_ID", "")] if found else []
-    instances, joined = instances_of(spans, str(path))
     properties = _properties(root)
     duration = properties.get("duration_s")
     recording = RecordingAnnotation(
         subset=properties.get("subset", subset),
         duration_s=None if duration is None else to_number(duration, f"{path}: duration"),
-        instances=instances,
     )
     notes = []
-    if unaligned:
-        notes.append(f"annotations without a time, left out: {unaligned}")
     if len(used) > 1 and not set(map(_stem, used)) <= {"actions", "points"}:
         notes.append(f"labels of several tiers, merged: {', '.join(used)}")
     name = properties.get("recording") or _media_name(root) or Path(path).stem
-    return collect(str(path), {name: recording}, classes=_classes(root), joined=joined, notes=notes)
+    return collect(
+        str(path),
+        {name: recording},
+        spans={name: spans},
+        classes=_classes(root),
+        left_out={"annotations without a time": unaligned},
+        notes=notes,
+    )
 
 
 def to_elan(
@@ -87,19 +78,12 @@ def to_elan(
     recording: RecordingAnnotation,
     *,
     classes: Sequence[str],
-    media: Path | None = None,
+    media: Path | None,
 ) -> bytes:
     """Returns the content of the `.eaf` of one recording.
 
-    Args:
-      path: of the file, which the path of the media is relative to.
-      name: of the recording.
-      recording: its annotation.
-      classes: all classes, which become the controlled vocabulary.
-      media: its video or sound, which ELAN opens.
-
-    Raises:
-      InputError: if a label contains a character that XML does not allow.
+    The classes become the controlled vocabulary. ELAN opens the media, the recording's video or
+    sound, by its path relative to that of the file.
     """
     root = ElementTree.Element(
         "ANNOTATION_DOCUMENT",

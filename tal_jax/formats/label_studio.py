@@ -25,7 +25,6 @@ from tal_jax.formats.labels import (
     Span,
     collect,
     find_media,
-    instances_of,
     losses,
     recording_name,
     spans_of,
@@ -35,7 +34,7 @@ _MICROSECONDS = 10**6
 _TYPES = ("timelinelabels", "timeserieslabels", "labels")
 _LONGEST_S = 1e8  # three years; larger values are dates
 
-FrameRate = Callable[[str], float | None]
+FrameRate = Callable[[str], float | None]  # of a recording, None where unknown
 _Spans = list[tuple[str, float, float]]
 
 
@@ -90,18 +89,8 @@ def is_tasks(values: Any) -> bool:
 def read_label_studio(
     values: Any, path: str | os.PathLike, *, frame_rate: FrameRate, subset: str
 ) -> Annotations:
-    """Parses an export.
-
-    Args:
-      values: the export's JSON, a list of tasks or one task.
-      path: of the file, for messages.
-      frame_rate: returns the frames per second of a recording, None where unknown.
-      subset: of recordings whose task has none.
-
-    Raises:
-      InputError: if a part is missing, a time is no number, or a required frame rate is unknown.
-    """
-    source, recordings, joined = str(path), {}, 0
+    """Parses the JSON of an export; `subset` is for recordings whose task has none."""
+    source, recordings, spans = str(path), {}, {}
     several = predictions = others = 0
     for index, content in enumerate(values if isinstance(values, list) else [values]):
         where = f"{source}: task {content.get('id', index + 1)}"
@@ -121,7 +110,7 @@ def read_label_studio(
         ]
         several += max(len(done) - 1, 0)
         predictions += len(task.predictions or ())
-        spans, rate, duration_s = [], data.frame_rate, data.duration_s
+        spans[name], rate, duration_s = [], data.frame_rate, data.duration_s
         for one in files.convert(done[0], _Done, where).result if done else ():
             kind = one.get("type")
             if kind not in _TYPES:
@@ -130,20 +119,17 @@ def read_label_studio(
             if kind == "timelinelabels":
                 rate = rate or frame_rate(name)
             result = files.convert(one, _Result, f"{where}: {name}", strict=False)
-            spans += _spans(result.value, kind, rate, f"{where}: {name}")
+            spans[name] += _spans(result.value, kind, rate, f"{where}: {name}")
             if duration_s is None:
                 duration_s = result.original_length
-        instances, count = instances_of(spans, f"{where}: {name}")
-        joined += count
         subset_of = subset if data.subset is None else str(data.subset)
-        recordings[name] = RecordingAnnotation(subset_of, duration_s, instances, rate)
-    counts = {
-        "annotations beside the first one of a task, left out": several,
-        "predictions, left out": predictions,
-        "results that are no labels of time, left out": others,
+        recordings[name] = RecordingAnnotation(subset_of, duration_s, frame_rate=rate)
+    left_out = {
+        "annotations beside the first one of a task": several,
+        "predictions": predictions,
+        "results that are no labels of time": others,
     }
-    notes = [f"{words}: {count}" for words, count in counts.items() if count]
-    return collect(source, recordings, joined=joined, notes=notes)
+    return collect(source, recordings, spans=spans, left_out=left_out)
 
 
 def write_label_studio(
@@ -151,11 +137,7 @@ def write_label_studio(
 ) -> list[str]:
     """Writes labels as tasks to import; returns what the format cannot hold, a line each.
 
-    Args:
-      path: the file.
-      labels: the labels; detections become predictions.
-      folder: the folder of the recordings, whose files the tasks refer to.
-      frame_rate: returns the frames per second of a recording, None where unknown.
+    The tasks refer to the files of the recordings in `folder`.
     """
     tasks = []
     for index, (name, recording) in enumerate(labels.recordings.items()):

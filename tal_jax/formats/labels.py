@@ -53,13 +53,7 @@ Span(label='jump', start=1250, end=1250, score=None)]
 def instances_of(
     spans: Iterable[tuple[str, float, float]], source: str
 ) -> tuple[tuple[Instance, ...], int]:
-    """Makes instances of `(label, start_s, end_s)`; points go into segments of their class.
-
-    Returns:
-      The instances, and the number of points that went into segments.
-
-    Raises:
-      InputError: if a span begins before 0 or ends before it begins, or a label is empty.
+    """Makes instances of `(label, start_s, end_s)`, and counts the points put into segments.
 
     >>> instances, joined = instances_of(
     ...     [("jump", 1.0, 2.5), ("jump", 1.25, 1.25), ("jump", 9.0, 9.0)], "a.txt"
@@ -88,8 +82,9 @@ def collect(
     source: str,
     recordings: Mapping[str, RecordingAnnotation],
     *,
+    spans: Mapping[str, Iterable[tuple[str, float, float]]] | None = None,
     classes: Iterable[str] = (),
-    joined: int = 0,
+    left_out: Mapping[str, int] | None = None,
     notes: Iterable[str] = (),
     detections: bool = False,
 ) -> Annotations:
@@ -98,22 +93,32 @@ def collect(
     Args:
       source: the path.
       recordings: by name.
+      spans: `(label, start_s, end_s)` of recordings without instances, by name.
       classes: classes listed in the file; others that occur follow, sorted.
-      joined: number of points that went into segments.
+      left_out: what was left out, and how often.
       notes: one line each.
       detections: whether the instances are detections, with scores.
+
+    Raises:
+      InputError: if a span begins before 0 or ends before it begins, or a label is empty.
     """
-    listed = tuple(dict.fromkeys(classes))
-    occurring = classes_of(recordings)
-    lines = [f"{source}: {note}" for note in notes]
+    recordings, joined = dict(recordings), 0
+    for name, found in (spans or {}).items():
+        instances, count = instances_of(found, f"{source}: {name}")
+        recordings[name] = dataclasses.replace(recordings[name], instances=instances)
+        joined += count
+    lines = [f"{what}, left out: {count}" for what, count in (left_out or {}).items() if count]
+    lines += notes
     if joined:
-        lines.append(f"{source}: points put into the segment of their class around them: {joined}")
+        lines.append(f"points put into the segment of their class around them: {joined}")
+    listed = tuple(dict.fromkeys(classes))
+    others = (label for label in classes_of(recordings) if label not in listed)
     return Annotations(
-        classes=(*listed, *(label for label in occurring if label not in listed)),
-        recordings=dict(recordings),
+        classes=(*listed, *others),
+        recordings=recordings,
         detections=detections,
         source=source,
-        notes=tuple(lines),
+        notes=tuple(f"{source}: {line}" for line in lines),
     )
 
 

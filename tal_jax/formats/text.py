@@ -16,12 +16,13 @@ Tables of other origin need the columns of the recording and of the label, and t
 
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
-from tal_jax.formats.labels import collect, instances_of, losses, spans_of
+from tal_jax.formats.labels import collect, losses, spans_of
 
 _COLUMNS = {
     "recording": ("recording", "video", "video_id", "file", "filename", "name"),
@@ -37,16 +38,7 @@ _MICROSECONDS = 10**6  # in a second: Audacity writes six digits
 
 
 def read_csv_labels(path: str | os.PathLike, *, subset: str) -> Annotations:
-    """Reads a table of labels, or of detections where it has a column of scores.
-
-    Args:
-      path: a `.csv` file.
-      subset: of recordings where the table has none.
-
-    Raises:
-      InputError: if the file cannot be read, a column is missing, it counts in frames, a time is no
-        number, or lines of one recording contradict each other.
-    """
+    """Reads a table of labels, or of detections where it has a column of scores."""
     rows, columns = files.read_csv(path, ()), _find_columns(path)
     details: dict[str, tuple[str, float | None]] = {}
     instances: dict[str, list[Instance]] = {}
@@ -83,17 +75,8 @@ def write_csv_labels(path: str | os.PathLike, labels: Annotations) -> list[str]:
     return losses(labels, "subsets", "durations", "empty", "labels", "both", "scores")
 
 
-def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> Annotations:
-    """Reads Audacity's label track.
-
-    Args:
-      path: a `.txt` file of lines start, end and label, separated by tabs.
-      recording: name of the recording, which the file does not contain.
-      subset: of the recording.
-
-    Raises:
-      InputError: if the file cannot be read, or a line has another form.
-    """
+def read_audacity(path: Path, *, subset: str) -> Annotations:
+    """Reads Audacity's label track, lines of start, end and label between tabs."""
     spans = []
     for line, text in enumerate(files.read_text(path).splitlines(), start=1):
         source = f"{path}: line {line}"
@@ -105,21 +88,12 @@ def read_audacity(path: str | os.PathLike, *, recording: str, subset: str) -> An
             raise InputError(f"{source} is {text!r}, expected start, end and label between tabs")
         start_s, end_s = (files.to_number(field, f"{source}: time") for field in fields[:2])
         spans.append((fields[2].strip(), start_s, end_s))
-    instances, joined = instances_of(spans, str(path))
-    found = {recording: RecordingAnnotation(subset, instances=instances)}
-    return collect(str(path), found, joined=joined)
+    recording = {path.stem: RecordingAnnotation(subset)}
+    return collect(str(path), recording, spans={path.stem: spans})
 
 
 def to_audacity(path: str | os.PathLike, recording: RecordingAnnotation) -> bytes:
-    """Returns the content of the label track of one recording.
-
-    Args:
-      path: of the file, for messages.
-      recording: its annotation.
-
-    Raises:
-      InputError: if a label has a line break in it.
-    """
+    """Returns the content of the label track of one recording."""
     lines = []
     for span in spans_of(recording.instances, per_second=_MICROSECONDS):
         if len(span.label.splitlines()) != 1:

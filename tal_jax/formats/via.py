@@ -18,7 +18,6 @@ from tal_jax.extraction.video import has_video_suffix
 from tal_jax.formats.labels import (
     collect,
     find_media,
-    instances_of,
     losses,
     recording_name,
     spans_of,
@@ -60,16 +59,7 @@ class _View(msgspec.Struct):
 
 
 def read_via(values: Any, path: str | os.PathLike, *, subset: str) -> Annotations:
-    """Parses a project.
-
-    Args:
-      values: the project's JSON.
-      path: of the file, for messages.
-      subset: of the recordings.
-
-    Raises:
-      InputError: if a part is missing or a time is no number.
-    """
+    """Parses the JSON of a project; `subset` is that of its recordings."""
     source = str(path)
     project = files.convert(values, _Project, source)
     attributes = files.convert_each(project.attribute, _Attribute, f"{source}: attribute")
@@ -91,29 +81,24 @@ def read_via(values: Any, path: str | os.PathLike, *, subset: str) -> Annotation
         if name is None:
             raise InputError(f"{where}: {key}: no view {one.vid!r}, expected one of its file")
         spans[name] += [(label, one.z[0], one.z[-1]) for label in labels]
-    recordings, joined = {}, 0
-    for name, found in spans.items():
-        instances, count = instances_of(found, f"{source}: {name}")
-        recordings[name] = RecordingAnnotation(subset, instances=instances)
-        joined += count
     others = [str(attributes[key].aname or key) for key in temporal[1:]]
-    counted = {
-        "labels of regions or of whole files, left out": spatial,
-        "temporal segments without a label, left out": unlabelled,
-    }
-    notes = [f"{words}: {count}" for words, count in counted.items() if count]
-    notes += [f"attributes beside the first one, left out: {', '.join(others)}"] if others else []
-    classes = map(str, attribute.options.values())
-    return collect(source, recordings, classes=classes, joined=joined, notes=notes)
+    return collect(
+        source,
+        {name: RecordingAnnotation(subset) for name in spans},
+        spans=spans,
+        classes=map(str, attribute.options.values()),
+        left_out={
+            "labels of regions or of whole files": spatial,
+            "temporal segments without a label": unlabelled,
+        },
+        notes=[f"attributes beside the first one, left out: {', '.join(others)}"] if others else [],
+    )
 
 
 def write_via(path: str | os.PathLike, labels: Annotations, *, folder: Path) -> list[str]:
     """Writes labels as a VIA 3 project; returns what the format cannot hold, a line each.
 
-    Args:
-      path: the file.
-      labels: the labels.
-      folder: the folder of the recordings, whose files the project refers to.
+    The project refers to the files of the recordings in `folder`.
     """
     options = {str(index): label for index, label in enumerate(labels.classes)}
     option_of = {label: option for option, label in options.items()}
