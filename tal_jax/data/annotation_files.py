@@ -54,8 +54,7 @@ def read_annotations(path: str | os.PathLike, *, allow_pickle: bool = False) -> 
         Such a file can run code while it is read.
 
     Raises:
-      InputError: if a file cannot be read, has none of the layouts, or a value in it does not have
-        the type that its layout requires.
+      InputError: if a file cannot be read, or a value in it is not what its layout requires.
     """
     path = Path(path)
     if path.is_dir():
@@ -74,20 +73,12 @@ def read_annotations(path: str | os.PathLike, *, allow_pickle: bool = False) -> 
 
 
 def read_frame_rates(path: str | os.PathLike) -> dict[str, float]:
-    """Reads frames per second of each video, `{video: rate}` (LACP's `fps_dict.json`).
-
-    Raises:
-      InputError: if the file cannot be read, or a rate is not a finite number above 0.
-    """
+    """Reads frames per second of each video, `{video: rate}` (LACP's `fps_dict.json`)."""
     return files.convert_each(files.read_json(path), files.Positive, str(path), strict=False)
 
 
 def read_split(path: str | os.PathLike) -> tuple[str, ...]:
-    """Reads the names of recordings, one per line (`split_train.txt`).
-
-    Raises:
-      InputError: if the file cannot be read, or has a name twice.
-    """
+    """Reads the names of recordings, one per line (`split_train.txt`), none of them twice."""
     names = [name for _, name in _lines(path)]
     _check_unique(names, str(path))
     return tuple(names)
@@ -96,14 +87,7 @@ def read_split(path: str | os.PathLike) -> tuple[str, ...]:
 def read_ambiguous(path: str | os.PathLike) -> dict[str, tuple[tuple[float, float], ...]]:
     """Reads the segments that THUMOS14 calls ambiguous (`Ambiguous_test.txt`).
 
-    Args:
-      path: a file of lines `video start end`, in seconds.
-
-    Returns:
-      The segments `(start_s, end_s)` of each video that has any, in the file's order.
-
-    Raises:
-      InputError: if the file cannot be read, or a line has another form.
+    The lines are `video start end`, in seconds. Returns `(start_s, end_s)` of each such video.
     """
     segments = {}
     for number, line in _lines(path):

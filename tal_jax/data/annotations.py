@@ -112,12 +112,7 @@ class Annotations:
 
 
 def load_annotations(path: str | os.PathLike) -> Annotations:
-    """Reads an annotation file for training.
-
-    Raises:
-      InputError: if the file cannot be read, has a recording twice, or is refused by
-        `parse_annotations`.
-    """
+    """Reads an annotation file for training, see `parse_annotations`."""
     return parse_annotations(files.read_json(path), source=str(path))
 
 

@@ -47,18 +47,11 @@ def read_text(path: str | os.PathLike) -> str:
 
 
 def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
-    """Reads a table of comma-separated values whose first line names the columns.
-
-    Args:
-      path: the file.
-      columns: names of required columns.
-
-    Returns:
-      One dictionary of all columns per line.
+    """Reads comma-separated values whose first line names the columns; a dictionary per line.
 
     Raises:
-      InputError: if the file cannot be read, a column is missing, or a line has more or fewer
-        fields than there are columns.
+      InputError: if the file cannot be read, one of the required columns is missing, or a line has
+        more or fewer fields than there are columns.
     """
     lines = read_csv_lines(path)
     _, header = next(lines, (0, []))
@@ -140,11 +133,7 @@ def convert_each(
 
 
 def to_number(value: Any, what: str) -> float:
-    """Converts a number, or text that spells one.
-
-    Args:
-      value: a number or text.
-      what: name of the value, for messages.
+    """Converts a number, or text that spells one; `what` names it in messages.
 
     Raises:
       InputError: if it is not a finite number.
@@ -183,15 +172,11 @@ def _explain(values: Any, text: str) -> str:
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
-    """Writes a value as JSON.
-
-    Args:
-      path: the file; its folder is created if missing.
-      value: dictionaries, lists, strings, finite numbers (NumPy's included), booleans and None.
+    """Writes a value as JSON; NumPy's numbers and arrays are converted.
 
     Raises:
       ValueError: if the value holds NaN or infinity, which are no JSON.
-      TypeError: if the value holds anything else.
+      TypeError: if the value holds anything else that is no JSON.
       OSError: if the file cannot be written, in one line; an existing file is not changed.
     """
     write_bytes(path, json_bytes(value))
@@ -250,11 +235,7 @@ def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads the named arrays of an `.npz`.
-
-    Raises:
-      InputError: if the file is missing, broken, or holds Python objects.
-    """
+    """Reads the named arrays of an `.npz`; Python objects in it are refused."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in arrays.files}
@@ -263,15 +244,10 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> None:
-    """Refuses to replace existing files that this library did not write.
+    """Raises an InputError with the existing files that this library did not write.
 
-    Args:
-      paths: of the files to write.
-      ours: whether an existing file was written by this library and not changed since; an
-        unreadable one (OSError) counts as not.
-
-    Raises:
-      InputError: with the files.
+    `ours` returns whether it wrote an existing file, which was not changed since; a file that
+    cannot be read (OSError) counts as another's.
     """
 
     def is_ours(path: Path) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -24,7 +25,7 @@ _MAX_STREAM_DRIFT = 2
 class LazyFeatures:
     """Features `[T, D]` that are read, or computed, by slices and by `np.asarray`, every time."""
 
-    shape: tuple[int, int]
+    shape: Any  # (T, D)
     dtype: np.dtype
     ndim = 2
 
@@ -45,15 +46,10 @@ class FeatureFiles(LazyFeatures):
 
     An object holds neither the array nor an open file, so that a data set of any size can be
     listed.
-
-    Attributes:
-      paths: the files, in the order of their columns.
-      shape: T and D; T is that of the shortest stream.
-      dtype: of the features.
     """
 
-    paths: tuple[Path, ...]
-    shape: tuple[int, int]
+    paths: tuple[Path, ...]  # in the order of their columns
+    shape: tuple[int, int]  # T of the shortest stream, and D
     dtype: np.dtype
 
     def __getitem__(self, rows: slice) -> np.ndarray:
@@ -61,10 +57,7 @@ class FeatureFiles(LazyFeatures):
 
 
 def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:
-    """Opens feature files, reading only their headers.
-
-    Args:
-      paths: files of `[T, D_i]`, to concatenate along D.
+    """Opens the feature files of a recording, `[T, D_i]` each, reading only their headers.
 
     Raises:
       InputError: if a file cannot be read, does not hold `[T, D]`, or the streams differ in length
@@ -97,11 +90,7 @@ def _read_header(path: str | os.PathLike) -> tuple[tuple[int, ...], np.dtype]:
 
 
 def load_npy(path: str | os.PathLike) -> np.ndarray:
-    """Memory-maps the array of an `.npy` file.
-
-    Raises:
-      InputError: if the file is missing, truncated, no `.npy` file, or holds Python objects.
-    """
+    """Memory-maps the array of an `.npy` file; Python objects in it are refused."""
     expected = "expected an .npy file of numbers [T, D]"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

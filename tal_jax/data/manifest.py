@@ -23,47 +23,27 @@ _PLACES = ("path",)
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One recording in the manifest.
+    """One recording in the manifest."""
 
-    Attributes:
-      source: absolute path of its file.
-      sha256: of that file.
-      bytes: size of that file.
-      modified_ns: time of its last change, in the file system's nanoseconds.
-      duration_s: duration of the recording in seconds.
-      snippets: T.
-      dim: D.
-      notes: what of the recording was left out.
-    """
-
-    source: str
-    sha256: str
-    bytes: int
-    modified_ns: int
+    source: str  # absolute path of its file
+    sha256: str  # of that file
+    bytes: int  # size of that file
+    modified_ns: int  # time of its last change, in the file system's nanoseconds
     duration_s: float
-    snippets: int
-    dim: int
-    notes: tuple[str, ...] = ()
+    snippets: int  # T
+    dim: int  # D
+    notes: tuple[str, ...] = ()  # what of the recording was left out
 
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """How a folder of features was made; `open_backbone(backbone, **options)` makes more of them.
+    """How a folder of features was made; `open_backbone(backbone, **options)` makes more."""
 
-    Attributes:
-      backbone: name of the backbone.
-      version: version of the backbone.
-      options: options of the backbone.
-      dim: number of features D; None where it depends on the channels of a table.
-      grid: the clock of the features.
-      recordings: entries by name.
-    """
-
-    backbone: str
+    backbone: str  # its name
     version: str
     options: Mapping[str, Any]
-    dim: int | None
-    grid: Grid
+    dim: int | None  # D; None where it depends on the channels of a table
+    grid: Grid  # the clock of the features
     recordings: Mapping[str, Entry] = dataclasses.field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,11 +94,7 @@ class _Content(msgspec.Struct):
 
 
 def read_manifest(folder: str | os.PathLike) -> Manifest | None:
-    """Reads the manifest that `extract_folder` wrote; None for a folder without one.
-
-    Raises:
-      InputError: if the file cannot be read or is not such a manifest.
-    """
+    """Reads the manifest that `extract_folder` wrote; None for a folder without one."""
     path = Path(folder) / MANIFEST_FILE
     if not path.exists():
         return None
@@ -130,7 +106,7 @@ def read_manifest(folder: str | os.PathLike) -> Manifest | None:
 
 
 def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
-    """Raises a ValueError with the differences of two backbones, if there are any.
+    """Raises an InputError with the differences of two backbones, if there are any.
 
     The location of weights is not compared: the version identifies them.
 

@@ -45,10 +45,10 @@ def feature_dtype(recordings: Sequence[Recording], precision: str = "float32") -
 def pack_features(
     recordings: Sequence[Recording], *, num_rows: int = 0, precision: str = "float32"
 ) -> np.ndarray:
-    """Features of recordings, one after another: `[S, D]`.
+    """Features of recordings, one after another: `[S, D]`; each recording is read once.
 
     Args:
-      recordings: each is read once.
+      recordings: not empty.
       num_rows: S at least; grows to all snippets.
       precision: of the network's products, see `feature_dtype`.
 
@@ -77,7 +77,7 @@ def pack_timeline(
     overlapping: Sequence[tuple[int, int]] = (),
     most_points: MostPoints = NO_POINTS,
 ) -> Timeline:
-    """The uncompensated timeline of recordings, without features.
+    """The uncompensated timeline of R recordings, in host arrays without features.
 
     Every snippet weighs 1, and there are no pseudo instances.
 
@@ -88,12 +88,6 @@ def pack_timeline(
       num_video_classes: L at least; grows to the largest number of labelled classes.
       overlapping: pairs of classes whose actions may overlap: no negatives of each other.
       most_points: from `most_points_of`, where the timeline is to be trained on.
-
-    Returns:
-      Host arrays.
-
-    Raises:
-      ValueError: if a recording is longer than `length`.
     """
     sizes, labels = snippet_counts(recordings), [labels_of(recording) for recording in recordings]
     for recording, size in zip(recordings, sizes, strict=True):
@@ -213,17 +207,10 @@ def lengths_of(counts: np.ndarray, window: int) -> Lengths:
 
 
 def rows_to_draw(timeline: Timeline, lengths: Lengths) -> np.ndarray:
-    """The rows that updates draw from, each as often as it holds windows.
+    """The rows that updates draw from, each as often as it holds windows: `[S]` int32.
 
     So a long recording is visited in proportion to its length, and a single one fills a batch. The
     lengths are those of the recordings on their original timeline, the same in all rounds.
-
-    Args:
-      timeline: R recordings.
-      lengths: to train with.
-
-    Returns:
-      `[S]` int32, each row at least once; the rows alone where none is long.
     """
     rows = np.arange(len(timeline.counts), dtype=np.int32)
     if not lengths.windowed:

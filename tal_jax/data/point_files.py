@@ -54,8 +54,7 @@ def read_points(
       Instances with a label and a point, and the number of points of each recording left out.
 
     Raises:
-      InputError: if the file cannot be read, a column is missing, a line has another number of
-        fields, a time is not a finite number, or a frame rate is needed and missing.
+      InputError: if the file is malformed, or a frame rate is needed and missing.
     """
     source, distribution = str(path), None
     recordings: dict[str, list[Instance]] = {}
@@ -91,18 +90,14 @@ def write_points(
 ) -> None:
     """Writes annotations with points, in the layout of the suffix.
 
-    A table gives the same seconds when read again, or their neighbours where no number of frames
-    gives them; a list gives the same floats.
+    A `.json` holds everything. The table (`.csv`) and the list (`.txt`) hold neither recordings nor
+    instances without points, nor how the points were drawn. A table gives the same seconds when
+    read again, or their neighbours where no number of frames gives them; a list the same floats.
 
     Args:
-      path: a `.json` holds everything; a `.csv` the table and a `.txt` the list of points, neither
-        of which holds recordings or instances without points, or how the points were drawn.
+      path: the file.
       annotations: annotations with points.
       frame_rates: frames per second of the original videos, for a table.
-
-    Raises:
-      InputError: if the suffix is another, or a frame rate is needed and missing.
-      OSError: if the file cannot be written.
     """
     suffix = Path(path).suffix
     if suffix == ".json":
@@ -122,37 +117,23 @@ def write_points(
 
 @dataclasses.dataclass(frozen=True)
 class PointComparison:
-    """Differences of two sets of points; tuples hold the value of the first set and of the second.
+    """Differences of two sets of points; tuples hold a value of the first set and of the second."""
 
-    Attributes:
-      counts: number of points of each class.
-      num_matched: pairs of points of one recording and one class.
-      num_unmatched: points without a counterpart in the other set.
-      median_s: median time between the points of a pair; NaN without pairs.
-      percentile_90_s: its 90th percentile.
-      largest_s: its maximum.
-      num_positions: points in instances whose segment is known.
-      mean_position: mean of their relative position, 0 at the start, 1 at the end; NaN without any.
-      position_deviation: standard deviation of it.
-    """
-
-    counts: dict[str, tuple[int, int]]
-    num_matched: int
+    counts: dict[str, tuple[int, int]]  # points of each class
+    num_matched: int  # pairs of points of one recording and one class
     num_unmatched: tuple[int, int]
-    median_s: float
+    median_s: float  # time between the points of a pair; NaN without pairs
     percentile_90_s: float
     largest_s: float
-    num_positions: tuple[int, int]
-    mean_position: tuple[float, float]
+    num_positions: tuple[int, int]  # points in instances whose segment is known
+    mean_position: tuple[float, float]  # in the segment, 0 at the start, 1 at the end; NaN if none
     position_deviation: tuple[float, float]
 
 
 def compare_points(first: Annotations, second: Annotations) -> PointComparison:
     """Compares two sets of points, paired by `paired_differences` in each recording and class.
 
-    Args:
-      first: annotations; instances without a point do not count.
-      second: the other set.
+    Instances without a point do not count.
 
     >>> def annotations(*instances):
     ...     return Annotations(("jump",), {"r": RecordingAnnotation(instances=instances)})
@@ -189,9 +170,7 @@ def compare_points(first: Annotations, second: Annotations) -> PointComparison:
 
 
 def paired_differences(first: Sequence[float], second: Sequence[float]) -> list[float]:
-    """Pairs as many times as possible, one to one, with the least sum of differences.
-
-    Returns the differences of the pairs.
+    """Differences of as many times as can be paired one to one, with the least sum.
 
     >>> paired_differences([1.0, 5.0], [5.5, 9.0, 2.0])
     [1.0, 0.5]

@@ -18,12 +18,7 @@ def known_frame_rates(
 ) -> dict[str, float]:
     """Collects frames per second of the original videos.
 
-    Args:
-      annotations: annotations with some frame rates.
-      path: a file like LACP's `fps_dict.json`, which takes precedence over the annotations.
-
-    Raises:
-      InputError: if the file is refused by `read_frame_rates`.
+    A file like LACP's `fps_dict.json` takes precedence over the annotations.
     """
     recordings = {} if annotations is None else annotations.recordings
     rates = {name: r.frame_rate for name, r in recordings.items() if r.frame_rate is not None}
@@ -33,12 +28,8 @@ def known_frame_rates(
 def place_points(points: Annotations, annotations: Annotations) -> Annotations:
     """Puts each point into the instance of its recording and class that contains it.
 
-    Args:
-      points: points of recordings that the annotations have.
-      annotations: annotations with segments; points in them do not count.
-
-    Returns:
-      All recordings of the annotations, with instances as `join_clicks` makes them, and notes.
+    Both have the same recordings; points in the annotations do not count. Returns all recordings of
+    the annotations, with instances as `join_clicks` makes them, and notes.
     """
     recordings, loose = {}, 0
     for name, recording in annotations.recordings.items():
@@ -61,15 +52,7 @@ def place_points(points: Annotations, annotations: Annotations) -> Annotations:
 
 
 def convert_points(points: Annotations, annotations: Annotations) -> Annotations:
-    """Makes annotations of points and of the instances that contain them.
-
-    Args:
-      points: points of recordings that the annotations have.
-      annotations: annotations with segments; points in them do not count.
-
-    Returns:
-      The annotations, all with durations, and notes.
-    """
+    """Places points as `place_points`, and adds their classes, and durations, if missing."""
     placed = place_points(points, annotations)
     new = tuple(sorted({one.label for one in placed.instances} - set(placed.classes)))
     notes = placed.notes
@@ -81,13 +64,8 @@ def convert_points(points: Annotations, annotations: Annotations) -> Annotations
 def join_clicks(clicks: Iterable[Instance], instances: Sequence[Instance]) -> tuple[Instance, ...]:
     """Puts the points of a recording into its instances, at most one into each.
 
-    Args:
-      clicks: instances, whose label and point are used.
-      instances: instances, whose label and segment are used.
-
-    Returns:
-      The instances with as many of the points as can be placed, then the other points, without a
-      segment.
+    Uses label and point of the clicks, label and segment of the instances. Returns the instances
+    with as many of the points as can be placed, then the other points, without a segment.
 
     >>> jumps = [Instance("jump", 1.0, 4.0), Instance("jump", 2.0, 3.0)]
     >>> clicks = [Instance("jump", point_s=time_s) for time_s in (2.5, 3.5, 9.0)]

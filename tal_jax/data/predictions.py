@@ -51,19 +51,13 @@ class Predictions:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordingPredictions:
-    """Predictions for one recording, with its clock; host arrays without padding.
-
-    Attributes:
-      grid: the clock of the recording's features.
-      duration_s: duration of the recording in seconds.
-      original: on the original timeline, N = T.
-      last: those that detections are made from; others than `original` where a second forward pass
-        covered a lengthened timeline.
-    """
+    """Predictions for one recording, with its clock; host arrays without padding."""
 
     grid: Grid
     duration_s: float
-    original: Predictions
+    original: Predictions  # on the original timeline, N = T
+    # Those that detections are made from: other ones where a second forward pass covered a
+    # lengthened timeline.
     last: Predictions
 
 
@@ -75,11 +69,7 @@ def activitynet_json(results: Results) -> dict[str, Any]:
 def write_predictions(
     path: str | os.PathLike, recordings: Mapping[str, RecordingPredictions]
 ) -> None:
-    """Writes predictions; see the module for the layout.
-
-    Raises:
-      OSError: as `files.write_npz` does.
-    """
+    """Writes predictions; see the module for the layout."""
     arrays = {}
     for name, one in recordings.items():
         clock = [*dataclasses.astuple(one.grid), one.duration_s]

@@ -196,11 +196,6 @@ def points_of(
 ) -> tuple[Point, ...]:
     """Returns the point labels of a training recording's annotation, in order of time.
 
-    Args:
-      name: the recording's name, for messages.
-      annotation: its annotation, with a point in every instance.
-      classes: names of the classes.
-
     Raises:
       InputError: if an instance has no point.
     """
@@ -235,9 +230,6 @@ def assemble(
       ground_truth: ActivityNet dictionary of the test recordings.
       labels_only: give training recordings video classes, without points.
       notes: of the data set; those of `class_notes` follow.
-
-    Raises:
-      InputError: if an instance has no point, or the data set is refused by `check_dataset`.
     """
     classes = annotations.classes
     index = {name: label for label, name in enumerate(classes)}
@@ -282,14 +274,8 @@ def standardize(dataset: Dataset) -> Dataset:
     """Standardises every feature by its mean and standard deviation over the training snippets.
 
     A feature that is constant over the training set is only shifted. Test recordings do not enter
-    the statistics.
-
-    Args:
-      dataset: a data set with at least one training recording.
-
-    Returns:
-      The data set with float32 features, and with the `Scaling`. Features in files stay in them;
-      those of training recordings are read twice.
+    the statistics. Features become float32; those in files stay there, and those of training
+    recordings are read twice.
     """
 
     def mean_of(function: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -314,11 +300,7 @@ def standardize(dataset: Dataset) -> Dataset:
 
 
 def read_features(recording: Recording) -> np.ndarray:
-    """Returns a recording's features as an array.
-
-    Raises:
-      InputError: if they contain NaN or infinity, or their files can no longer be read.
-    """
+    """Returns a recording's features as an array; raises an InputError for NaN or infinity."""
     features = np.asarray(recording.features)
     check_finite(recording.name, features)
     return features

@@ -74,16 +74,13 @@ def with_manifest(dataset: Dataset) -> Dataset:
 
 
 def cut_windows(signal: np.ndarray, grid: Grid, start: int, end: int) -> np.ndarray:
-    """Cuts out the windows of the snippets from `start` to `end` (excluded).
+    """Cuts out the windows `[end - start, window, channels]` of the snippets from `start` to `end`.
 
     Args:
       signal: `[samples, channels]` at the grid's rate, extended by its first and last sample.
       grid: clock of the snippets, with a whole number of frames in a window.
       start: first snippet.
       end: snippet after the last one.
-
-    Returns:
-      `[end - start, window, channels]`.
     """
     first = grid.first_frames(end)[start:]
     samples = first[:, None] + np.arange(int(grid.window_frames))
@@ -96,15 +93,7 @@ def num_features(num_channels: int) -> int:
 
 
 def describe_windows(windows: np.ndarray, fps: float) -> np.ndarray:
-    """Computes the features of windows of a signal, see `window_features`.
-
-    Args:
-      windows: `[N, window, channels]`, channels in triples.
-      fps: samples per second.
-
-    Returns:
-      `[N, D]` float32, `D = num_features(channels)`.
-    """
+    """Features `[N, D]` float32 of windows `[N, window, channels]`, see `window_features`."""
     windows = np.asarray(windows, np.float64)
     count, window, channels = windows.shape
     magnitudes = np.linalg.norm(windows.reshape(count, window, channels // 3, 3), axis=-1)

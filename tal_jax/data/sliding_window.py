@@ -27,21 +27,13 @@ class Window:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Windows:
-    """The windows of a recording, in order; can be iterated over any number of times.
+    """The windows of a recording, in order; can be iterated over any number of times."""
 
-    Attributes:
-      name: of the recording, for messages.
-      features: `[T, D]`, an array, or an object whose slices are read on demand.
-      size: snippets of a core.
-      reach: snippets on each side that an output depends on.
-      dtype: of the windows' features.
-    """
-
-    name: str
-    features: Any
-    size: int
-    reach: int
-    dtype: np.dtype
+    name: str  # of the recording, for messages
+    features: Any  # [T, D], an array or `LazyFeatures`
+    size: int  # snippets of a core
+    reach: int  # snippets on each side that an output depends on
+    dtype: np.dtype  # of the windows' features
 
     def __iter__(self) -> Iterator[Window]:
         total, reach = len(self.features), self.reach
@@ -63,14 +55,7 @@ class Windows:
 
 
 def join(pieces: Iterable[tuple[Any, jax.Array]]) -> Any:
-    """Concatenates the cores of windows.
-
-    Args:
-      pieces: for each window, arrays `[L, …]` and its `core`.
-
-    Returns:
-      Host arrays `[T, …]`.
-    """
+    """Concatenates the cores of windows, of arrays `[L, …]` and `core`, to host arrays `[T, …]`."""
 
     def core_of(values, core):
         return jax.tree.map(lambda array: np.asarray(array)[np.asarray(core)], values)
@@ -84,14 +69,10 @@ class Interpolated(LazyFeatures):
     """Features interpolated at positions, `[N, D]`: `ops.interpolate` on the host.
 
     For recordings that do not fit on a device.
-
-    Attributes:
-      features: `[T, D]`, an array, or an object whose slices are read on demand.
-      positions: `[N]` increasing, in snippets; a snippet's centre is a whole number.
     """
 
-    features: Any
-    positions: np.ndarray
+    features: Any  # [T, D], an array or `LazyFeatures`
+    positions: np.ndarray  # [N] increasing, in snippets; a snippet's centre is a whole number
 
     dtype = np.dtype(np.float32)
     shape = property(lambda self: (len(self.positions), self.features.shape[1]))

@@ -98,7 +98,7 @@ class Batch:
 
 
 def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:
-    """Where the windows of an update begin, in new snippets.
+    """Where the windows of an update begin, in new snippets: `[B]` int32, 0 for those that fit.
 
     A window's middle is uniform over its timeline, and windows that would reach beyond an end are
     moved inside. So snippets at the ends are read at least half as often as others.
@@ -107,9 +107,6 @@ def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:
       counts: `[B]` snippets of the timelines.
       window: N (static).
       keys: `[B]`.
-
-    Returns:
-      `[B]` int32; 0 for timelines that fit.
     """
 
     def one(count, key):

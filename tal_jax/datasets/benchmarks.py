@@ -79,14 +79,7 @@ def load_benchmark(
 def open_recordings(
     layout: Layout,
 ) -> tuple[dict[str, Recording], dict[str, Recording], list[str]]:
-    """Opens the training and the test recordings, without points.
-
-    Returns:
-      Both by name, and notes on what was left out or corrected.
-
-    Raises:
-      InputError: as `load_benchmark`.
-    """
+    """Opens the training and the test recordings by name, without points, with notes."""
     features = open_all(layout, [*layout.names["train"], *layout.names["test"]])
     names, found = select_recordings(
         layout.names,
@@ -101,11 +94,7 @@ def open_recordings(
 
 
 def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
-    """Opens the features of those recordings that have any.
-
-    Raises:
-      InputError: if a file is no feature file.
-    """
+    """Opens the features of those recordings that have any."""
     if layout.array is not None:
         arrays = layouts.load_object_array(layout.array, list(layout.annotations.recordings))
         return {name: arrays[name] for name in names if name in arrays}
@@ -210,13 +199,8 @@ def fit_instances(instances: Iterable[Instance], duration_s: float) -> tuple[Ins
 def read_clicks(layout: Layout, names: Sequence[str]) -> tuple[Clicks, list[Finding]]:
     """Reads the points of training recordings: those of the annotations, or of a point file.
 
-    Args:
-      layout: of the folder.
-      names: of annotated training recordings.
-
-    Returns:
-      Instances with a point in seconds and without a segment. Annotations may also hold instances
-      without a point, which cannot be trained on.
+    Returns instances with a point in seconds and without a segment. Annotations may also hold
+    instances without a point, which cannot be trained on.
 
     Raises:
       InputError: if there are no points, several point files, or one cannot be read.
@@ -264,11 +248,7 @@ def _bare(instance: Instance) -> Instance:
 def overlapping_classes(
     pairs: Iterable[str], classes: Sequence[str]
 ) -> tuple[tuple[str, str], ...]:
-    """Splits pairs "class/class"; pairs with unknown classes are left out.
-
-    Raises:
-      InputError: if one is no pair.
-    """
+    """Splits pairs "class/class"; pairs with unknown classes are left out."""
     split = []
     for pair in pairs:
         names = tuple(pair.split("/"))

@@ -26,7 +26,7 @@ def to_own_layout(
     overlapping: Sequence[str],
     report: Callable[[str], None] = print,
 ) -> list[str]:
-    """Writes a data set in the layout of `tal_jax.datasets.own_layout`.
+    """Writes a data set in the layout of `tal_jax.datasets.own_layout`; returns notes.
 
     Training recordings keep their segments and get the point labels of the data set. The subsets
     are "train" and "test".
@@ -36,13 +36,6 @@ def to_own_layout(
       output: the folder to write, empty or new.
       overlapping: pairs of classes that occur at once, see `load_benchmark`.
       report: prints a line.
-
-    Returns:
-      Notes on what was left out or corrected.
-
-    Raises:
-      InputError: if the folder is not empty, or the data set is refused by `load_benchmark`.
-      OSError: if a file cannot be written.
     """
     output = Path(output)
     if output.exists() and any(output.iterdir()):
@@ -83,9 +76,6 @@ def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
     >>> found = {"v_abc": [{"label": "Surfing", "score": 0.9, "segment": [1.0, 2.0]}]}
     >>> to_submission(found)["results"]
     {'abc': [{'label': 'Surfing', 'score': 0.9, 'segment': [1.0, 2.0]}]}
-
-    Args:
-      results: `{recording: [{label, score, segment in seconds}]}`.
 
     Raises:
       InputError: if two names differ only in that prefix.

@@ -25,21 +25,13 @@ _SEVERAL = 3
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """All findings.
+    """All findings."""
 
-    Attributes:
-      layout: the detected layout, in a line; "" if there is none.
-      counts: for "train" and "test": recordings with features, hours, segments, points, classes.
-      features: a line on the features.
-      clock: a line on the clock.
-      findings: errors first.
-    """
-
-    layout: str
-    counts: dict[str, dict[str, float]]
+    layout: str  # in a line; "" if none is known
+    counts: dict[str, dict[str, float]]  # recordings, hours, ... of "train" and "test"
     features: str
     clock: str
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...]  # errors first
 
     @property
     def wrong(self) -> bool:
@@ -52,12 +44,10 @@ class Diagnosis:
 
 
 def diagnose(layout: Layout, *, points: str, progress: Callable[[int, int], None]) -> Diagnosis:
-    """Validates a data set.
+    """Validates the data set of a layout.
 
-    Args:
-      layout: of its folder, from `layouts.find_layout`.
-      points: as `data.points` of a config: only "file" requires points.
-      progress: called with the number of recordings read, and of all.
+    Of `points`, `data.points` of a config, only "file" requires points. `progress` is called with
+    the number of recordings read, and of all.
     """
     known, names = layout.annotations.recordings, layout.names
     opened, findings = _open(layout, [*names["train"], *names["test"]])

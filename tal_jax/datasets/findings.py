@@ -9,18 +9,13 @@ from tal_jax._errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One finding; as text, with the number and the first few of its recordings.
+    """One finding; as text, with the number and the first few of its recordings."""
 
-    Attributes:
-      level: "error" where training or its evaluation would be wrong, "warning" where scores would
-        not be comparable with published ones, "note" where there is a choice.
-      text: the problem, and what to do about it.
-      names: the recordings concerned.
-    """
-
+    # "error" where training or its evaluation would be wrong, "warning" where scores would not be
+    # comparable with published ones, "note" where there is a choice
     level: str
-    text: str
-    names: tuple[str, ...] = ()
+    text: str  # the problem, and what to do about it
+    names: tuple[str, ...] = ()  # the recordings concerned
 
     def __str__(self) -> str:
         if not self.names:
@@ -47,16 +42,13 @@ def select_recordings(
     features: Iterable[str],
     required: Container[str],
 ) -> tuple[dict[str, list[str]], list[Finding]]:
-    """Selects the recordings that have both features and annotations.
+    """Selects the recordings that have both features and annotations, with findings on the others.
 
     Args:
       names: of the recordings to "train" and to "test" on.
       annotated: names of recordings with annotations.
       features: names of recordings with features.
       required: parts that must not be empty.
-
-    Returns:
-      The selected names, and findings on the others.
     """
     selected, findings, features = {}, [], set(features)
     for part, listed in names.items():

@@ -87,7 +87,8 @@ def load(
     test = [name for name in users if name not in train]
 
     def recording(name: str) -> Recording:
-        return Recording(name, *described[name], durations[name])
+        features, grid = described[name]
+        return Recording(name, features, grid, durations[name])
 
     dataset = assemble(
         annotations, map(recording, train), map(recording, test), ground_truth_of(annotations, test)

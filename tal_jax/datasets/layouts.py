@@ -48,40 +48,23 @@ AMBIGUOUS = "Ambiguous"
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """The files of a data set's folder; their content is not checked yet.
-
-    Attributes:
-      folder: the folder.
-      kind: a key of `KINDS`.
-      description: what was found, in one line.
-      features: the files of each recording, by stream; "" without separate streams. Two files of
-        one name are two entries of a list.
-      parts: "train", "test" or "validation" for recordings in a folder of that name.
-      array: W-TALC's single file of features.
-      annotations: with the names of the features.
-      names: of the recordings to "train" and to "test" on, with or without features.
-      point_files: the point files, or the chosen one.
-      point_file: the chosen one, relative to the folder; "" if none is chosen.
-      frame_rates: frames per second of the original videos, the unit of point files.
-      ambiguous: segments of ambiguous class in seconds, by recording.
-      grid: the clock, of the folder or else of the config.
-      has_grid: whether the clock is that of the folder.
-    """
+    """The files of a data set's folder; their content is not checked yet."""
 
     folder: Path
-    kind: str
-    description: str
+    kind: str  # a key of `KINDS`
+    description: str  # of what was found, in one line
+    # By recording and stream; "" without separate streams. Two files of one name are two entries.
     features: dict[str, dict[str, list[Path]]]
-    parts: dict[str, str]
-    array: Path | None
-    annotations: Annotations
-    names: dict[str, tuple[str, ...]]
-    point_files: tuple[Path, ...]
-    point_file: str
-    frame_rates: dict[str, float]
-    ambiguous: dict[str, tuple[tuple[float, float], ...]]
-    grid: Grid
-    has_grid: bool
+    parts: dict[str, str]  # "train", "test" or "validation", of recordings in such a folder
+    array: Path | None  # W-TALC's single file of features
+    annotations: Annotations  # with the names of the features
+    names: dict[str, tuple[str, ...]]  # to "train" and to "test" on, with or without features
+    point_files: tuple[Path, ...]  # all, or the chosen one
+    point_file: str  # the chosen one, relative to the folder; "" if none is chosen
+    frame_rates: dict[str, float]  # of the original videos, the unit of point files
+    ambiguous: dict[str, tuple[tuple[float, float], ...]]  # segments in seconds, by recording
+    grid: Grid  # the clock, of the folder or else of the config
+    has_grid: bool  # whether the clock is that of the folder
 
 
 def find_layout(
@@ -165,7 +148,7 @@ def find_layout(
 
 
 def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> tuple[str, str]:
-    """Chooses the subsets to train on and to test on.
+    """Chooses the subsets to train on and to test on; "" chooses.
 
     With a "train" or "training", the test subset is "test" or "validation", as for ActivityNet,
     whose test labels are secret. Without one, as for THUMOS14, the training subset is "validation"
@@ -178,8 +161,8 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
 
     Args:
       present: the subsets with an instance, as the file spells them.
-      train: the training subset; "" chooses.
-      test: the test subset; "" chooses.
+      train: the training subset.
+      test: the test subset.
 
     Raises:
       InputError: if there is none to train on, or both are the same.
@@ -224,9 +207,6 @@ def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]
     """Reads W-TALC's single file of features into memory: an array of objects cannot be mapped.
 
     Reading can run code in the file, so the caller needs `allow_pickle` for the annotations first.
-
-    Raises:
-      InputError: if it does not hold one array for each name.
     """
     array = annotation_files.load_array(path, allow_pickle=True)
     if not array.ndim or len(array) != len(names):

@@ -128,11 +128,7 @@ def _load_folder(
 
 
 def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
-    """Returns the path of a folder of features: `folder`, relative to `data` if given.
-
-    Raises:
-      InputError: if neither is given.
-    """
+    """Returns the path of a folder of features: `folder`, relative to `data` if given."""
     if not data and not folder:
         raise InputError(
             f"folder: none given, expected the folder of features as --data, {DATA_VARIABLE} or "
@@ -149,8 +145,7 @@ def examine(
 ) -> doctor.Diagnosis:
     """Validates the folder of features of a config, see `doctor.diagnose`.
 
-    Raises:
-      InputError: if the config's data set is no folder, or the folder does not exist.
+    What `load_dataset` refuses is an error in the diagnosis.
     """
     settings: Any = config.data
     try:
@@ -174,11 +169,7 @@ def open_layout(
     config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
     data: str | os.PathLike | None = None,
 ) -> layouts.Layout:
-    """Detects the layout of a config's folder, see `layouts.find_layout`.
-
-    Raises:
-      InputError: if the config's data set is no folder, or it cannot be read.
-    """
+    """Detects the layout of a config's folder, see `layouts.find_layout`."""
     settings: Any = config.data
     if settings.name != "folder":
         raise InputError(f"config: data.name={settings.name!r}; expected 'folder'")

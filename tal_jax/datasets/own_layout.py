@@ -59,9 +59,8 @@ def load_folder(
       subset without recordings are left out and named in the notes.
 
     Raises:
-      InputError: if the folder, the grid or the annotations cannot be read, the two subsets are
-        one, there is nothing to train on, none of the test recordings has features, an instance
-        lacks what its subset needs, or the features are refused by `check_dataset`.
+      InputError: if a file cannot be read, a subset that has recordings has none with features, an
+        instance lacks what its subset needs, or the features are refused by `check_dataset`.
     """
     if train_subset == test_subset:
         raise InputError(f"subset {test_subset!r} is both trained and tested on, expected two")
@@ -114,7 +113,7 @@ def load_folder(
 
 
 def load_grid(path: str | os.PathLike) -> Grid:
-    """Reads a `grid.json`; raises a ValueError with the file if it is missing or no grid."""
+    """Reads a `grid.json`; an InputError names the file."""
     try:
         return Grid.from_dict(files.read_json(path))
     except ValueError as error:
@@ -139,18 +138,7 @@ def write_folder(
     grid: Grid,
     annotations: Annotations,
 ) -> None:
-    """Writes a folder that `load_folder` reads.
-
-    Args:
-      folder: the folder, which is created if missing.
-      features: `[T, D]` features of each recording, by name.
-      grid: the clock of the features.
-      annotations: of the recordings.
-
-    Raises:
-      InputError: if a name cannot be a file's name.
-      OSError: if a file cannot be written.
-    """
+    """Writes a folder that `load_folder` reads: features `[T, D]` by name, clock, annotations."""
     folder = Path(folder)
     paths = {name: recording_path(folder, name) for name in features}
     for name, path in paths.items():

@@ -25,7 +25,7 @@ def cut_recording(
     cut_s: Sequence[float],
     seed: int,
 ) -> list[Recording]:
-    """Cuts a training recording into consecutive windows.
+    """Cuts a training recording into consecutive windows, named after their first second.
 
     A window is labelled with a class if it contains at least `MIN_VISIBLE_S` of one of its
     instances, or all of a shorter one.
@@ -37,12 +37,6 @@ def cut_recording(
       cut_s: shortest and longest window in seconds; lengths are uniform between. A shorter
         remainder is joined to the previous window.
       seed: of the cuts, which also depend on the recording's name.
-
-    Returns:
-      The windows as recordings, named after the second at which they start.
-
-    Raises:
-      InputError: if `cut_s` is no range of positive seconds.
     """
     low_s, high_s = cut_s
     if not 0 < low_s <= high_s:

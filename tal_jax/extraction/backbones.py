@@ -53,15 +53,12 @@ class Backbone(Protocol):
 
 
 def open_backbone(name: str, **options: Any) -> Backbone:
-    """Opens a backbone by its name.
+    """Opens a backbone by its name; weights are checked, and loaded with the first window.
 
     Args:
       name: "signal", "motion", "transformers" or "videoprism".
       **options: `fps`, `window` (frames) and `stride` (frames), and the other attributes of the
         backbone's class. Values may be text from a command line.
-
-    Returns:
-      The backbone. Weights are checked, and loaded with the first window.
 
     Raises:
       InputError: if there is no such backbone or option, a value is invalid, or a package or

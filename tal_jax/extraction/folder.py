@@ -53,19 +53,12 @@ Progress = Callable[[str, int, int], None]  # a recording's name, snippets done,
 
 @dataclasses.dataclass(frozen=True)
 class Summary:
-    """Result of `extract_folder`.
+    """Result of `extract_folder`."""
 
-    Attributes:
-      done: names of the extracted recordings.
-      skipped: names of those whose features existed.
-      failed: files that could not be extracted, and a line with the file and the reason.
-      notes: what was ignored.
-    """
-
-    done: tuple[str, ...]
-    skipped: tuple[str, ...]
-    failed: tuple[tuple[str, str], ...]
-    notes: tuple[str, ...] = ()
+    done: tuple[str, ...]  # names of the extracted recordings
+    skipped: tuple[str, ...]  # names of those whose features existed
+    failed: tuple[tuple[str, str], ...]  # files, and a line with the file and the reason
+    notes: tuple[str, ...] = ()  # what was ignored
 
 
 # --- one recording ---
@@ -110,21 +103,17 @@ def extract_file(
     batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Entry:
-    """Extracts the features of one recording into a file, in bounded memory.
+    """Extracts the features of one recording into an `.npy`, in bounded memory.
 
     Args:
       path: the recording.
-      output: the `.npy` to write, atomically.
+      output: the file to write, atomically.
       backbone: from `open_backbone`, or any other `Backbone`.
       batch: windows per call of the backbone.
       progress: called with the number of snippets done, and of all.
 
     Returns:
       The recording's entry in the manifest.
-
-    Raises:
-      InputError: as `stream_features` does.
-      OSError: if the features cannot be written.
     """
     source = _open_source(path, backbone, batch)
     identity = _identify(path)  # before reading: a later change makes it another file

@@ -42,19 +42,12 @@ _GAP_S = 0.5
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Table:
-    """The samples of one recording.
+    """The samples of one recording."""
 
-    Attributes:
-      times_s: `[n]`, increasing, in seconds from the first sample.
-      values: `[n, channels]` float64, finite.
-      names: of the channels.
-      start: the time of the first sample as in the file, for messages.
-    """
-
-    times_s: np.ndarray
-    values: np.ndarray
-    names: tuple[str, ...]
-    start: str
+    times_s: np.ndarray  # [n], increasing, in seconds from the first sample
+    values: np.ndarray  # [n, channels] float64, finite
+    names: tuple[str, ...]  # of the channels
+    start: str  # the time of the first sample as in the file, for messages
 
 
 def read_table(path: str | os.PathLike) -> Table:
@@ -97,16 +90,7 @@ def regular(table: Table, fps: float) -> np.ndarray:
     """Resamples the channels linearly at the times `k / fps` from the first sample on.
 
     There is no low-pass filter: far below the rate of the recording, the signal is aliased.
-
-    Args:
-      table: the samples.
-      fps: samples per second of the result.
-
-    Returns:
-      `[n, channels]` with all times within the recording; its duration is `n / fps` seconds.
-
-    Raises:
-      InputError: if `fps` is not a finite number above 0.
+    Returns `[n, channels]` with all times within the recording; its duration is `n / fps` seconds.
 
     >>> table = Table(np.array([0.0, 1.0]), np.array([[0.0], [4.0]]), ("x",), "0.0")
     >>> regular(table, 4.0).ravel().tolist()

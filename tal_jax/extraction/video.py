@@ -39,25 +39,15 @@ _TOLERATED_S = 0.25
 
 @dataclasses.dataclass(frozen=True)
 class VideoInfo:
-    """Properties of a video.
+    """Properties of a video."""
 
-    Attributes:
-      duration_s: from the first frame to the end of the last one.
-      width: in pixels, as displayed, after the rotation.
-      height: in pixels, as displayed.
-      frame_rate: frames per second, on average.
-      num_frames: number of frames.
-      codec: its name in FFmpeg.
-      rotation_degrees: rotation of frames for display, 0, 90, 180 or 270, counterclockwise.
-    """
-
-    duration_s: float
-    width: int
+    duration_s: float  # from the first frame to the end of the last one
+    width: int  # in pixels, as displayed, after the rotation
     height: int
-    frame_rate: float
+    frame_rate: float  # frames per second, on average
     num_frames: int
-    codec: str
-    rotation_degrees: int
+    codec: str  # its name in FFmpeg
+    rotation_degrees: int  # of frames for display, 0, 90, 180 or 270, counterclockwise
 
 
 def has_video_suffix(path: str | os.PathLike) -> bool:

@@ -95,11 +95,10 @@ def read_labels(
 
 
 def merge_labels(parts: Sequence[Annotations]) -> Annotations:
-    """Merges the recordings of several files.
+    """Merges the recordings of several files, all of them detections or none.
 
     Raises:
-      InputError: if two of them have a recording of the same name, or some but not all are
-        detections.
+      InputError: if two of them have a recording of the same name.
     """
     first = parts[0]
     if len(parts) == 1:
@@ -193,9 +192,6 @@ def refuse_videos(path: str | os.PathLike) -> None:
 def kind_of(path: str | os.PathLike) -> str:
     """Returns the kind of a file's suffix.
 
-    Raises:
-      InputError: if there is none.
-
     >>> kind_of("clip.eaf")
     'elan'
     """
@@ -208,11 +204,7 @@ def kind_of(path: str | os.PathLike) -> str:
 
 
 def labels_to_results(labels: Annotations) -> dict[str, Any]:
-    """Returns detections as `{recording: [{label, score, segment}]}`.
-
-    Raises:
-      InputError: if an instance has no segment.
-    """
+    """Returns detections as `{recording: [{label, score, segment}]}`."""
     results = {}
     for name, recording in labels.recordings.items():
         results[name] = []

@@ -123,15 +123,10 @@ def collect(
 
 
 def losses(labels: Annotations, *keeps: str) -> list[str]:
-    """Lists what a format cannot hold.
+    """Lists what a format cannot hold, a line each.
 
-    Args:
-      labels: the labels to write.
-      keeps: what the format can hold of "subsets", "durations", "classes", "empty", "labels",
-        "both" and "scores".
-
-    Returns:
-      One line each for what is lost on reading the file again.
+    `keeps` is what it can hold of "subsets", "durations", "classes", "empty", "labels", "both" and
+    "scores".
     """
     every, recordings = labels.instances, labels.recordings.values()
     found = {
