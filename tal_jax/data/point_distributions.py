@@ -10,6 +10,9 @@ from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, Instance, cut_instance, with_durations
 
 POINT_DISTRIBUTIONS = ("uniform", "gaussian", "center")
+# Other values of `data.points`: points of a file, and no points.
+POINTS_OF_FILE = "file"
+NO_POINTS = "none"
 
 # People click near the middle: mean and deviation of the relative position.
 _GAUSSIAN_MEAN = 0.48
@@ -94,7 +97,8 @@ def _draw(name: str, index: int, instance: Instance, *, distribution: str, seed:
     """Draws the point of one instance, the `index`-th of the recording `name`."""
     if instance.start_s is None or instance.end_s is None:
         raise InputError(
-            f"{name}: instance of {instance.label!r} has no segment to draw a point in"
+            f"{name}: instance of {instance.label!r} has no segment to draw a point in, expected "
+            f"one, or data.points={POINTS_OF_FILE!r} for the points in the annotations"
         )
     digest = hashlib.sha256(f"{index}/{name}".encode()).digest()
     rng = np.random.default_rng([seed, *np.frombuffer(digest, dtype="<u4").tolist()])

@@ -15,20 +15,17 @@ from tal_jax.data.annotations import (
     Annotations,
     Instance,
     RecordingAnnotation,
-    annotations_to_dict,
     cut_instance,
+    ground_truth_of,
 )
 from tal_jax.data.lazy_features import FeatureFiles, open_features
-from tal_jax.data.point_distributions import generate_points
+from tal_jax.data.point_distributions import NO_POINTS, POINTS_OF_FILE, generate_points
 from tal_jax.data.point_files import read_points
 from tal_jax.data.recordings import Dataset, Recording, assemble, fits_clock
 from tal_jax.datasets import layouts
-from tal_jax.datasets.findings import Finding, notes_of, select_recordings
 from tal_jax.datasets.layouts import Layout
+from tal_jax.datasets.selection import Finding, notes_of, select_recordings
 
-# Values of `data.points`: points of a file, and no points.
-POINTS_OF_FILE = "file"
-NO_POINTS = "none"
 # A larger share of recordings off their clock, or of points outside recordings, is an error.
 MAX_ODD_SHARE = 0.1
 
@@ -279,10 +276,10 @@ def _ground_truth(
                 reversed_ += 1
                 continue
             unreachable += start_s >= duration_s
-            kept.append(dataclasses.replace(one, point_s=None))
+            kept.append(one)
         database[name] = RecordingAnnotation("test", duration_s, tuple(kept))
     classes = layout.annotations.classes
-    truth = annotations_to_dict(Annotations(classes, database, overlapping))
+    truth = ground_truth_of(Annotations(classes, database, overlapping), database)
     ambiguous = {name: layout.ambiguous[name] for name in recordings if name in layout.ambiguous}
     if ambiguous:
         truth["ambiguous"] = {name: [list(one) for one in ambiguous[name]] for name in ambiguous}

@@ -14,9 +14,9 @@ from tal_jax.data.annotations import (
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.data.recordings import Recording, read_features
 from tal_jax.datasets import benchmarks
-from tal_jax.datasets.findings import notes_of
 from tal_jax.datasets.layouts import Layout
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, recording_path
+from tal_jax.datasets.selection import notes_of
 
 
 def to_own_layout(

@@ -10,10 +10,11 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles
+from tal_jax.data.point_distributions import POINTS_OF_FILE
 from tal_jax.data.recordings import check_features, check_finite, fits_clock
 from tal_jax.datasets import benchmarks
-from tal_jax.datasets.findings import Finding, select_recordings
 from tal_jax.datasets.layouts import Layout
+from tal_jax.datasets.selection import Finding, select_recordings
 
 # Clocks of published features: frames per second, frames from snippet to snippet.
 _RATES = (10.0, 15.0, 24.0, 25.0, 29.97, 30.0)
@@ -224,7 +225,7 @@ def _clicks(layout: Layout, points: str) -> tuple[benchmarks.Clicks, list[Findin
     pointless = tuple(n for n, r in clicks.items() if any(one.point_s is None for one in r))
     if pointless:
         findings.append(Finding("error", "train: instances without a point", pointless))
-    if points != benchmarks.POINTS_OF_FILE:
+    if points != POINTS_OF_FILE:
         findings = [dataclasses.replace(finding, level="note") for finding in findings]
     clicks = {n: tuple(one for one in r if one.point_s is not None) for n, r in clicks.items()}
     return clicks, findings
@@ -289,7 +290,7 @@ def _check_classes(layout: Layout, clicks: benchmarks.Clicks, points: str) -> It
         return {o.label for n in layout.names[part] if n in known for o in known[n].instances}
 
     pointed = {one.label for instances in clicks.values() for one in instances}
-    trained = pointed if clicks and points == benchmarks.POINTS_OF_FILE else labels("train")
+    trained = pointed if clicks and points == POINTS_OF_FILE else labels("train")
     untaught = sorted(labels("test") - trained)
     if untaught:
         text = f"classes of test recordings without a training instance: {', '.join(untaught)}"

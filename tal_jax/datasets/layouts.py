@@ -30,6 +30,7 @@ from tal_jax.data.annotations import Annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.point_sets import known_frame_rates
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid
+from tal_jax.datasets.selection import PARTS, choose_subsets
 
 STREAMS = ("rgb", "flow")
 KINDS = {
@@ -40,8 +41,6 @@ KINDS = {
 }
 # Names of annotation files, in order of preference.
 _ANNOTATION_NAMES = ("gt_full.json", "gt.json", "anet_anno_action.json", ANNOTATION_FILE)
-_PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
-_PARTS |= {"val": "validation", "validation": "validation"}
 _DEPTH = 5
 AMBIGUOUS = "Ambiguous"
 
@@ -147,43 +146,6 @@ def find_layout(
     )
 
 
-def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> tuple[str, str]:
-    """Chooses the subsets to train on and to test on; "" chooses.
-
-    With a "train" or "training", the test subset is "test" or "validation", as for ActivityNet,
-    whose test labels are secret. Without one, as for THUMOS14, the training subset is "validation"
-    and the test subset "test".
-
-    >>> choose_subsets(["training", "validation"])
-    ('training', 'validation')
-    >>> choose_subsets(["Test", "Validation"])
-    ('Validation', 'Test')
-
-    Args:
-      present: the subsets with an instance, as the file spells them.
-      train: the training subset.
-      test: the test subset.
-
-    Raises:
-      InputError: if there is none to train on, or both are the same.
-    """
-    known = {_PARTS.get(name.casefold(), name.casefold()): name for name in present}
-    order = ("train", "validation")
-    if not train:
-        train = next((known[name] for name in order if name in known), "")
-    if not test:
-        others = [known[name] for name in ("test", "validation") if name in known]
-        test = next((name for name in others if name != train), "")
-    if not train:
-        raise InputError(
-            f"subsets {', '.join(map(repr, present)) or 'none'}: none to train on, expected "
-            "'train', 'training' or 'validation'; name it by data.train_subset"
-        )
-    if train == test:
-        raise InputError(f"subset {train!r} is both trained and tested on, expected two")
-    return train, test
-
-
 def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
     """Returns the files of a recording in the order of their columns, possibly none.
 
@@ -287,7 +249,7 @@ def _by_recording(
         above = [part.casefold() for part in path.relative_to(folder).parts[:-1]]
         stream = next((part for part in above if part in STREAMS), "")
         features.setdefault(path.stem, {}).setdefault(stream, []).append(path)
-        part = next((_PARTS[part] for part in above if part in _PARTS), "")
+        part = next((PARTS[part] for part in above if part in PARTS), "")
         if part:
             parts[path.stem] = part
     return features, parts

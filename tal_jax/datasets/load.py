@@ -12,14 +12,12 @@ import ml_collections
 from tal_jax._errors import InputError
 from tal_jax.config import nearest
 from tal_jax.data import recordings
-from tal_jax.data.annotations import Annotations, load_annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.manifest import read_manifest
-from tal_jax.data.point_distributions import POINT_DISTRIBUTIONS, generate_points
+from tal_jax.data.point_distributions import NO_POINTS, POINT_DISTRIBUTIONS, POINTS_OF_FILE
 from tal_jax.data.recordings import Dataset
 from tal_jax.datasets import doctor, hapt, layouts, own_layout, watch
-from tal_jax.datasets.benchmarks import NO_POINTS, POINTS_OF_FILE, load_benchmark
-from tal_jax.datasets.findings import Finding
+from tal_jax.datasets.benchmarks import load_benchmark
+from tal_jax.datasets.selection import Finding
 
 DATA_VARIABLE = "TAL_JAX_DATA"
 
@@ -104,10 +102,17 @@ def _load_folder(
 ) -> Dataset:
     """A folder of features with annotations; `folder` is read from `data` on."""
     path = folder_path(data, folder)
-    if is_own(path) and not annotations:
-        dataset = _load_own(path, points, seed, train_subset, test_subset)
-    elif points not in (*POINT_DISTRIBUTIONS, POINTS_OF_FILE, NO_POINTS):
-        raise InputError(_unknown_points(points))
+    if points not in (*POINT_DISTRIBUTIONS, POINTS_OF_FILE, NO_POINTS):
+        raise InputError(
+            f"config: data.points={points!r}; expected one of {', '.join(POINT_DISTRIBUTIONS)}, "
+            f"{POINTS_OF_FILE!r} for the points in the annotations or a point file, or "
+            f"{NO_POINTS!r} for video-level labels alone"
+        )
+    own = (own_layout.GRID_FILE, own_layout.ANNOTATION_FILE)
+    if not annotations and all((path / name).is_file() for name in own):
+        dataset = own_layout.load_folder(
+            path, points=points, seed=seed, train_subset=train_subset, test_subset=test_subset
+        )
     else:
         dataset = load_benchmark(
             layouts.find_layout(
@@ -189,32 +194,6 @@ def _folder_of(config: Any, data: str | os.PathLike | None) -> Path:
     return folder_path(data or os.environ.get(DATA_VARIABLE), config.data.folder)
 
 
-def is_own(path: Path) -> bool:
-    """Whether a folder has this project's layout."""
-    return all(
-        (path / name).is_file() for name in (own_layout.GRID_FILE, own_layout.ANNOTATION_FILE)
-    )
-
-
-def _load_own(path: Path, points: str, seed: int, train_subset: str, test_subset: str) -> Dataset:
-    annotations, notes = load_annotations(path / own_layout.ANNOTATION_FILE), ()
-    present = {r.subset for r in annotations.recordings.values() if r.instances}
-    train_subset, test_subset = layouts.choose_subsets(sorted(present), train_subset, test_subset)
-    if points not in (POINTS_OF_FILE, NO_POINTS):
-        annotations, notes = _draw_points(annotations, train_subset, distribution=points, seed=seed)
-    dataset = own_layout.load_folder(
-        path,
-        annotations=annotations,
-        train_subset=train_subset,
-        test_subset=test_subset,
-        labels_only=points == NO_POINTS,
-    )
-    manifest = read_manifest(path)
-    if manifest is not None:
-        manifest = dataclasses.replace(manifest, recordings={})
-    return dataclasses.replace(dataset, notes=(*notes, *dataset.notes), manifest=manifest)
-
-
 LOADERS: dict[str, Callable[..., Dataset]] = {
     "watch": _load_watch,
     "hapt": _load_hapt,
@@ -234,33 +213,3 @@ def _check_settings(
     for key in sorted(expected - given):
         if parameters[key].default is inspect.Parameter.empty:
             raise InputError(f"config: data.{key} is missing; the data set {name!r} needs it")
-
-
-def _unknown_points(points: str) -> str:
-    return (
-        f"config: data.points={points!r}; expected one of {', '.join(POINT_DISTRIBUTIONS)}, "
-        f"{POINTS_OF_FILE!r} for the points in the annotations or a point file, or {NO_POINTS!r} "
-        "for video-level labels alone"
-    )
-
-
-def _draw_points(
-    annotations: Annotations, train_subset: str, *, distribution: str, seed: int
-) -> tuple[Annotations, tuple[str, ...]]:
-    """Draws the points of the training recordings, with a note if that replaces others."""
-    if distribution not in POINT_DISTRIBUTIONS:
-        raise InputError(_unknown_points(distribution))
-    train = [r for r in annotations.recordings.values() if r.subset == train_subset]
-    instances = [instance for recording in train for instance in recording.instances]
-    if any(instance.start_s is None for instance in instances):
-        raise InputError(
-            f"config: data.points={distribution!r}, but training instances have no segment to draw "
-            f"a point in; expected {POINTS_OF_FILE!r}, for the points in the annotations"
-        )
-    drawn = generate_points(annotations, distribution=distribution, seed=seed, subset=train_subset)
-    replaced = sum(instance.point_s is not None for instance in instances)
-    note = (
-        f"{replaced} points of the annotations were replaced by drawn ones; train on them with "
-        f"data.points={POINTS_OF_FILE!r}"
-    )
-    return drawn, (note,) if replaced else ()

@@ -10,6 +10,7 @@ The files of the folder::
 Features are read when needed.
 """
 
+import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -26,8 +27,10 @@ from tal_jax.data.annotations import (
 )
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
+from tal_jax.data.manifest import read_manifest
+from tal_jax.data.point_distributions import NO_POINTS, POINTS_OF_FILE, generate_points
 from tal_jax.data.recordings import Dataset, Recording, assemble
-from tal_jax.datasets.findings import notes_of, select_recordings
+from tal_jax.datasets.selection import choose_subsets, notes_of, select_recordings
 
 GRID_FILE = "grid.json"
 ANNOTATION_FILE = "annotations.json"
@@ -36,23 +39,20 @@ ANNOTATION_FILE = "annotations.json"
 def load_folder(
     folder: str | os.PathLike,
     *,
-    annotations: Annotations | str | os.PathLike | None = None,
-    train_subset: str = "train",
-    test_subset: str = "test",
-    labels_only: bool = False,
+    points: str = POINTS_OF_FILE,
+    seed: int = 0,
+    train_subset: str = "",
+    test_subset: str = "",
 ) -> Dataset:
     """Loads a folder of features and the annotations of its recordings.
 
     Args:
-      folder: the folder of the features and their `grid.json`.
-      annotations: an annotation file, or annotations, such as those with points of
-        `generate_points`; `annotations.json` in the folder by default.
-      train_subset: subset of the training recordings. Each of their instances needs a point.
-      test_subset: subset of the test recordings. Each of their instances needs a segment. Published
-        files differ: GTEA, BEOID and ActivityNet test on "validation", THUMOS14 trains on
-        "Validation" and tests on "Test".
-      labels_only: training recordings get their video classes and no points; their instances need
-        neither a point nor a segment.
+      folder: the folder.
+      points: "file" for the points of the annotations, one of `POINT_DISTRIBUTIONS` to draw them,
+        "none" for video classes alone, which need neither points nor segments.
+      seed: of drawn points.
+      train_subset: see `choose_subsets`.
+      test_subset: see `choose_subsets`. Each instance of a test recording needs a segment.
 
     Returns:
       The data set. Annotated recordings without features, features without annotations, and a test
@@ -62,19 +62,26 @@ def load_folder(
       InputError: if a file cannot be read, a subset that has recordings has none with features, an
         instance lacks what its subset needs, or the features are refused by `check_dataset`.
     """
-    if train_subset == test_subset:
-        raise InputError(f"subset {test_subset!r} is both trained and tested on, expected two")
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(
             f"{folder}: no such folder, expected <recording>.npy files and {GRID_FILE}"
         )
     grid = load_grid(folder / GRID_FILE)
-    if annotations is None:
-        annotations = folder / ANNOTATION_FILE
-    if not isinstance(annotations, Annotations):
-        annotations = load_annotations(annotations)
-
+    annotations, notes = load_annotations(folder / ANNOTATION_FILE), []
+    present = {r.subset for r in annotations.recordings.values() if r.instances}
+    train_subset, test_subset = choose_subsets(sorted(present), train_subset, test_subset)
+    if points not in (POINTS_OF_FILE, NO_POINTS):
+        train = [r for r in annotations.recordings.values() if r.subset == train_subset]
+        replaced = sum(one.point_s is not None for r in train for one in r.instances)
+        if replaced:
+            notes.append(
+                f"{replaced} points of the annotations were replaced by drawn ones; train on them "
+                f"with data.points={POINTS_OF_FILE!r}"
+            )
+        annotations = generate_points(
+            annotations, distribution=points, seed=seed, subset=train_subset
+        )
     names = {
         part: [name for name, r in annotations.recordings.items() if r.subset == subset]
         for part, subset in (("train", train_subset), ("test", test_subset))
@@ -92,7 +99,7 @@ def load_folder(
         features=(path.stem for path in folder.glob("*.npy")),
         required=[part for part, listed in names.items() if listed],
     )
-    notes = notes_of(folder, findings)
+    notes += notes_of(folder, findings)
     if not names["test"]:
         of_subset = f" of subset {test_subset!r}" if test_subset else ""
         notes.append(f"no recording{of_subset} to test on, the annotations have {subsets}")
@@ -102,14 +109,18 @@ def load_folder(
         assert duration_s is not None  # `parse_annotations` requires it
         return Recording(name, open_features([paths[name]]), grid, duration_s)
 
-    return assemble(
+    dataset = assemble(
         annotations,
         map(load, selected["train"]),
         map(load, selected["test"]),
         ground_truth_of(annotations, selected["test"]),
-        labels_only=labels_only,
+        labels_only=points == NO_POINTS,
         notes=notes,
     )
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        manifest = dataclasses.replace(manifest, recordings={})
+    return dataclasses.replace(dataset, manifest=manifest)
 
 
 def load_grid(path: str | os.PathLike) -> Grid:

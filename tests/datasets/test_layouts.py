@@ -18,8 +18,9 @@ from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles
 from tal_jax.datasets.doctor import fit_clock, format_diagnosis
-from tal_jax.datasets.layouts import KINDS, choose_subsets, find_layout
+from tal_jax.datasets.layouts import KINDS, find_layout
 from tal_jax.datasets.load import examine, load_dataset
+from tal_jax.datasets.selection import choose_subsets
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 LAYOUTS = ("streams", "joined", "object array", "activitynet")

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from tal_jax.config import folder_config, rsmp_config
-from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, load_annotations
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles, load_npy
-from tal_jax.data.point_distributions import generate_points
 from tal_jax.data.recordings import Point
 from tal_jax.datasets.load import examine, load_dataset
 from tal_jax.datasets.own_layout import load_folder, load_grid, write_folder
@@ -74,10 +73,8 @@ def test_training_segments_cannot_be_reached(folder):
     assert repr(load_folder(folder)) == before
 
 
-def test_annotations_from_elsewhere(folder, tmp_path):
-    (folder / "annotations.json").rename(tmp_path / "other.json")
-    assert load_folder(folder, annotations=tmp_path / "other.json").train[0].name == "a"
-    assert load_folder(folder, annotations=ANNOTATIONS).train[0].name == "a"
+def test_annotations_are_needed(folder):
+    (folder / "annotations.json").unlink()
     with pytest.raises(ValueError, match="cannot read .*annotations.json: No such file"):
         load_folder(folder)
 
@@ -87,10 +84,7 @@ def test_points_can_be_generated(folder):
     change_annotations(folder, {"a": segments, "b": TEST})
     with pytest.raises(ValueError, match="a: instance of 'run' .*generate_points"):
         load_folder(folder)
-    annotations = load_annotations(folder / "annotations.json")
-    dataset = load_folder(
-        folder, annotations=generate_points(annotations, distribution="center", seed=0)
-    )
+    dataset = load_folder(folder, points="center")
     assert dataset.train[0].points == (Point(1.5, 1),)
 
 
@@ -106,7 +100,7 @@ def test_names_of_subsets(folder):
     assert [r.name for r in dataset.train + dataset.test] == ["a", "b"]
     assert dataset.ground_truth["database"]["b"]["subset"] == "test"
     with pytest.raises(ValueError, match="no recording of subset 'train' .* have Test, Validation"):
-        load_folder(folder)
+        load_folder(folder, train_subset="train")
     with pytest.raises(ValueError, match="'Validation' is both trained and tested on"):
         load_folder(folder, train_subset="Validation", test_subset="Validation")
 
@@ -116,9 +110,7 @@ def test_nothing_to_test_on(folder):
     (folder / "b.npy").unlink()
     dataset = load_folder(folder)
     assert dataset.test == ()
-    assert dataset.notes == (
-        "no recording of subset 'test' to test on, the annotations have train",
-    )
+    assert dataset.notes == ("no recording to test on, the annotations have train",)
 
 
 def test_nothing_is_left_out_silently(folder):

@@ -1,4 +1,4 @@
-"""Findings on a folder of recordings: loading notes or refuses them, the doctor lists them."""
+"""Selects the recordings of a folder to train and to test on, and reports on the others."""
 
 import dataclasses
 from collections.abc import Container, Iterable, Mapping, Sequence
@@ -6,10 +6,17 @@ from pathlib import Path
 
 from tal_jax._errors import InputError
 
+# Parts of a data set by the names of subsets and folders.
+PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
+PARTS |= {"val": "validation", "validation": "validation"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """One finding; as text, with the number and the first few of its recordings."""
+    """A problem of a folder: loading notes or refuses it, the doctor lists it.
+
+    As text, with the number and the first few of its recordings.
+    """
 
     # "error" where training or its evaluation would be wrong, "warning" where scores would not be
     # comparable with published ones, "note" where there is a choice
@@ -68,3 +75,40 @@ def select_recordings(
         text = "left out, features of no recording to train or test on"
         findings.append(Finding("note", text, unused))
     return selected, findings
+
+
+def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> tuple[str, str]:
+    """Chooses the subsets to train on and to test on; "" chooses.
+
+    With a "train" or "training", the test subset is "test" or "validation", as for ActivityNet,
+    whose test labels are secret. Without one, as for THUMOS14, the training subset is "validation"
+    and the test subset "test".
+
+    >>> choose_subsets(["training", "validation"])
+    ('training', 'validation')
+    >>> choose_subsets(["Test", "Validation"])
+    ('Validation', 'Test')
+
+    Args:
+      present: the subsets with an instance, as the file spells them.
+      train: the training subset.
+      test: the test subset.
+
+    Raises:
+      InputError: if there is none to train on, or both are the same.
+    """
+    known = {PARTS.get(name.casefold(), name.casefold()): name for name in present}
+    order = ("train", "validation")
+    if not train:
+        train = next((known[name] for name in order if name in known), "")
+    if not test:
+        others = [known[name] for name in ("test", "validation") if name in known]
+        test = next((name for name in others if name != train), "")
+    if not train:
+        raise InputError(
+            f"subsets {', '.join(map(repr, present)) or 'none'}: none to train on, expected "
+            "'train', 'training' or 'validation'; name it by data.train_subset"
+        )
+    if train == test:
+        raise InputError(f"subset {train!r} is both trained and tested on, expected two")
+    return train, test
