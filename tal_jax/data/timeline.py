@@ -138,23 +138,20 @@ def compensate(
     num_video_classes = timeline.video_classes.shape[1]
     length = timeline.weights.shape[1]
 
-    def one(segments, scores, class_index, where, tau, valid):
+    def one(mine: Proposals, tau, valid):
         trusted = trusted_proposals(
-            scores, class_index, num_video_classes=num_video_classes, alpha=alpha, where=where
+            mine.scores,
+            mine.class_index,
+            num_video_classes=num_video_classes,
+            alpha=alpha,
+            where=mine.where,
         )
-        reach = delta * (segments[:, 1:] - segments[:, :1])
-        widened = segments + jnp.concatenate([-reach, reach], axis=1)
+        reach = delta * (mine.segments[:, 1:] - mine.segments[:, :1])
+        widened = mine.segments + jnp.concatenate([-reach, reach], axis=1)
         weights = resampling.compensation_weights(widened, length, tau=tau, where=trusted)
         return jnp.where(valid, weights, 0)
 
-    weights = jax.vmap(one)(
-        proposals.segments,
-        proposals.scores,
-        proposals.class_index,
-        proposals.where,
-        tau,
-        timeline.where,
-    )
+    weights = jax.vmap(one)(proposals, tau, timeline.where)
     counts = jnp.round(weights.sum(axis=1)).astype(jnp.int32)
     return dataclasses.replace(timeline, weights=weights, counts=counts)
 
@@ -166,20 +163,13 @@ def with_own_point(proposals: Proposals, timeline: Timeline) -> Proposals:
     make the trusted share meaningless and stretch the background.
     """
 
-    def one(segments, class_index, where, times, point_class_index, point_where):
-        inside = (segments[:, :1] <= times) & (times < segments[:, 1:])
-        return where & (inside & point_where & (class_index[:, None] == point_class_index)).any(
-            axis=1
-        )
+    def one(mine: Proposals, row: Timeline):
+        inside = mine.segments[:, :1] <= row.point_times
+        inside &= row.point_times < mine.segments[:, 1:]
+        of_class = mine.class_index[:, None] == row.point_class_index
+        return mine.where & (inside & row.point_where & of_class).any(axis=1)
 
-    where = jax.vmap(one)(
-        proposals.segments,
-        proposals.class_index,
-        proposals.where,
-        timeline.point_times,
-        timeline.point_class_index,
-        timeline.point_where,
-    )
+    where = jax.vmap(one)(proposals, with_features(timeline, None))
     return dataclasses.replace(proposals, where=where)
 
 
@@ -233,37 +223,20 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     class, or else the one that contains the fewest of those.
     """
 
-    def one(
-        times,
-        point_class_index,
-        point_where,
-        negative_classes,
-        segments,
-        scores,
-        class_index,
-        where,
-    ):
-        inside = (segments[None, :, 0] <= times[:, None]) & (times[:, None] < segments[None, :, 1])
-        inside = inside & point_where[:, None]
-        foreign = (inside & negative_classes[class_index][:, point_class_index].T).sum(
-            axis=0, dtype=jnp.int32
-        )
-        candidate = inside & where[None, :] & (class_index[None, :] == point_class_index[:, None])
+    def one(row: Timeline, mine: Proposals):
+        times, segments = row.point_times[:, None], mine.segments[None]
+        inside = (segments[..., 0] <= times) & (times < segments[..., 1])
+        inside = inside & row.point_where[:, None]
+        negative = row.negative_classes[mine.class_index][:, row.point_class_index].T
+        foreign = (inside & negative).sum(axis=0, dtype=jnp.int32)
+        of_class = mine.class_index[None, :] == row.point_class_index[:, None]
+        candidate = inside & mine.where[None, :] & of_class
         fewest = jnp.where(candidate, foreign[None, :], jnp.iinfo(jnp.int32).max)
         candidate = candidate & (foreign[None, :] == fewest.min(axis=1, keepdims=True))
-        chosen = jnp.where(candidate, scores[None, :], -jnp.inf).argmax(axis=1)
-        return segments[chosen], candidate.any(axis=1)
+        chosen = jnp.where(candidate, mine.scores[None, :], -jnp.inf).argmax(axis=1)
+        return mine.segments[chosen], candidate.any(axis=1)
 
-    instances, where = jax.vmap(one)(
-        timeline.point_times,
-        timeline.point_class_index,
-        timeline.point_where,
-        timeline.negative_classes,
-        proposals.segments,
-        proposals.scores,
-        proposals.class_index,
-        proposals.where,
-    )
+    instances, where = jax.vmap(one)(with_features(timeline, None), proposals)
     return dataclasses.replace(timeline, instances=instances, instance_where=where)
 
 

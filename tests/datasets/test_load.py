@@ -97,9 +97,7 @@ def test_points_of_the_file(tmp_path):
     path.write_text(json.dumps(annotations))
     assert _points(load_dataset(config)) == _points(clicked)
     config.data.points = "uniform"
-    with pytest.raises(
-        ValueError, match="no segment to draw .* or data.points='file'"
-    ):
+    with pytest.raises(ValueError, match="no segment to draw .* or data.points='file'"):
         load_dataset(config)
 
 
