@@ -57,7 +57,13 @@ def generate_points(
     >>> annotations.recordings["r"].instances[0].point_s
     3.5
     """
-    _check(distribution, seed)
+    if distribution not in POINT_DISTRIBUTIONS:
+        expected = ", ".join(POINT_DISTRIBUTIONS)
+        raise InputError(
+            f"points: unknown distribution {distribution!r}, expected one of {expected}"
+        )
+    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"points: seed is {seed!r}, expected a whole number, 0 or more")
     subsets = {recording.subset for recording in annotations.recordings.values()}
     if subset is not None and subset not in subsets:
         raise InputError(
@@ -111,13 +117,3 @@ def _draw(name: str, index: int, instance: Instance, *, distribution: str, seed:
     time_s = instance.start_s + float(position) * (instance.end_s - instance.start_s)
     # Half-open: the end itself belongs to no instance, and rounding may reach it.
     return min(max(time_s, instance.start_s), math.nextafter(instance.end_s, -math.inf))
-
-
-def _check(distribution: str, seed: int) -> None:
-    if distribution not in POINT_DISTRIBUTIONS:
-        expected = ", ".join(POINT_DISTRIBUTIONS)
-        raise InputError(
-            f"points: unknown distribution {distribution!r}, expected one of {expected}"
-        )
-    if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or seed < 0:
-        raise InputError(f"points: seed is {seed!r}, expected a whole number, 0 or more")

@@ -270,6 +270,13 @@ def class_notes(dataset: Dataset) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def count_names(names: Sequence[str]) -> str:
+    """Formats a number of recordings and the first few names, for notes and messages."""
+    plural = "recording" if len(names) == 1 else "recordings"
+    more = ", ..." if len(names) > 3 else ""
+    return f"{len(names)} {plural} ({', '.join(names[:3])}{more})"
+
+
 def standardize(dataset: Dataset) -> Dataset:
     """Standardises every feature by its mean and standard deviation over the training snippets.
 

@@ -6,16 +6,12 @@ from typing import Any
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
-from tal_jax.data.annotations import (
-    Annotations,
-    RecordingAnnotation,
-    annotations_to_dict,
-)
+from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.data.recordings import Recording, read_features
 from tal_jax.datasets import benchmarks
 from tal_jax.datasets.layouts import Layout
-from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, recording_path
+from tal_jax.datasets.own_layout import recording_path, write_folder
 from tal_jax.datasets.selection import notes_of
 
 
@@ -60,13 +56,12 @@ def to_own_layout(
             "recordings these would have counted as missed"
         )
     _write_features(output, {**train, **test}, report)
-    files.write_json(output / GRID_FILE, layout.grid.to_dict())
     annotations = Annotations(
         classes=layout.annotations.classes,
         recordings=recordings,
         overlapping=benchmarks.overlapping_classes(overlapping, layout.annotations.classes),
     )
-    files.write_json(output / ANNOTATION_FILE, annotations_to_dict(annotations))
+    write_folder(output, {}, grid=layout.grid, annotations=annotations)
     return notes
 
 

@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tal_jax._errors import InputError
+from tal_jax.data.recordings import count_names
 
 # Parts of a data set by the names of subsets and folders.
 PARTS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
@@ -25,11 +26,7 @@ class Finding:
     names: tuple[str, ...] = ()  # the recordings concerned
 
     def __str__(self) -> str:
-        if not self.names:
-            return self.text
-        plural = "recording" if len(self.names) == 1 else "recordings"
-        more = ", ..." if len(self.names) > 3 else ""
-        return f"{self.text}: {len(self.names)} {plural} ({', '.join(self.names[:3])}{more})"
+        return f"{self.text}: {count_names(self.names)}" if self.names else self.text
 
 
 def notes_of(folder: Path, findings: Iterable[Finding]) -> list[str]:

@@ -75,11 +75,7 @@ def read_labels(
     """
     path = Path(path)
     folder = path.parent if recordings is None else Path(recordings)
-    _check_rate(frame_rate)
-
-    def rate(name: str) -> float | None:
-        return frame_rate or _look(folder, name)[1]
-
+    rate = _rates(folder, frame_rate)
     suffix = path.suffix.lower()
     if suffix == ".eaf":
         labels = elan.read_elan(path, tiers=tiers, subset=subset)
@@ -164,7 +160,7 @@ def write_labels(
         raise InputError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
     refuse_videos(path)
     folder = path.parent if recordings is None else Path(recordings)
-    _check_rate(frame_rate)
+    rate = _rates(folder, frame_rate)
     if kind in _ONE_A_FILE:
         return _write_each(path, labels, kind, folder, overwrite)
     if kind == "csv":
@@ -172,12 +168,7 @@ def write_labels(
     if kind == "via":
         return via.write_via(path, labels, folder=folder)
     if kind == "label-studio":
-        return label_studio.write_label_studio(
-            path,
-            labels,
-            folder=folder,
-            frame_rate=lambda name: frame_rate or _look(folder, name)[1],
-        )
+        return label_studio.write_label_studio(path, labels, folder=folder, frame_rate=rate)
     annotations = with_durations(dataclasses.replace(labels, notes=()))
     files.write_json(path, annotations_to_dict(annotations))
     return [*annotations.notes, *(["left out: scores"] if labels.detections else [])]
@@ -309,9 +300,10 @@ def _content(path: Path, labels: Annotations, name: str, kind: str, folder: Path
     return elan.to_elan(path, name, recording, classes=labels.classes, media=media)
 
 
-def _check_rate(frame_rate: float | None) -> None:
+def _rates(folder: Path, frame_rate: float | None) -> label_studio.FrameRate:
     if frame_rate is not None and not 0 < frame_rate < math.inf:
         raise InputError(f"frame rate {frame_rate}, expected frames per second above 0")
+    return lambda name: frame_rate or _look(folder, name)[1]
 
 
 def _with_media(labels: Annotations, folder: Path) -> Annotations:

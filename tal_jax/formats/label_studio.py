@@ -66,9 +66,7 @@ class _Frames(msgspec.Struct):
     timelinelabels: list[Any]
 
 
-class _Seconds(msgspec.Struct):
-    start: files.Number
-    end: files.Number
+class _Seconds(_Range):
     timeserieslabels: list[Any] | None = None
     labels: list[Any] | None = None
 
