@@ -101,14 +101,8 @@ def read_json(path: str | os.PathLike) -> Any:
 def convert(values: Any, kind: type[T] | Any, source: str, *, strict: bool = True) -> T:
     """Converts what was read from JSON to a type, such as a `msgspec.Struct`.
 
-    Args:
-      values: dictionaries, lists, strings, numbers, booleans and None.
-      kind: the type.
-      source: origin of the values, for messages.
-      strict: if False, strings that spell numbers are accepted as numbers.
-
-    Raises:
-      InputError: with the source, the field, its value and what was expected.
+    With `strict=False`, strings that spell numbers are numbers. An InputError contains the source,
+    the field, its value and what was expected.
 
     >>> convert([[1.5, 2], [3, "x"]], list[list[Number]], "b.json")
     Traceback (most recent call last):

@@ -106,14 +106,9 @@ def read_manifest(folder: str | os.PathLike) -> Manifest | None:
 
 
 def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
-    """Raises an InputError with the differences of two backbones, if there are any.
+    """Raises an InputError with the differences between the backbone at `where` and another.
 
     The location of weights is not compared: the version identifies them.
-
-    Args:
-      one: the manifest that exists.
-      other: the manifest that is needed.
-      where: location of the former, for the message.
     """
     settings = [_settings(manifest) for manifest in (one, other)]
     differ = [

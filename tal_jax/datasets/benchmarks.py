@@ -46,9 +46,6 @@ def load_benchmark(
       overlapping: pairs of classes that occur at once, "CliffDiving/Diving"; pairs of other data
         sets' classes are ignored.
 
-    Returns:
-      The data set. Training recordings hold points or labels, no segments.
-
     Raises:
       InputError: if a file is unreadable, the clock is wrong for more than a tenth of the
         recordings, or a tenth of the points is outside of theirs.

@@ -22,16 +22,11 @@ def to_own_layout(
     overlapping: Sequence[str],
     report: Callable[[str], None] = print,
 ) -> list[str]:
-    """Writes a data set in the layout of `tal_jax.datasets.own_layout`; returns notes.
+    """Writes a data set into a new folder, in the layout of `own_layout`; returns notes.
 
     Training recordings keep their segments and get the point labels of the data set. The subsets
-    are "train" and "test".
-
-    Args:
-      layout: of the folder to read.
-      output: the folder to write, empty or new.
-      overlapping: pairs of classes that occur at once, see `load_benchmark`.
-      report: prints a line.
+    are "train" and "test". Pairs of overlapping classes are those of `load_benchmark`; `report`
+    prints a line.
     """
     output = Path(output)
     if output.exists() and any(output.iterdir()):

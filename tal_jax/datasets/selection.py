@@ -75,7 +75,7 @@ def select_recordings(
 
 
 def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> tuple[str, str]:
-    """Chooses the subsets to train on and to test on; "" chooses.
+    """Chooses, where they are "", the subsets to train on and to test on from those present.
 
     With a "train" or "training", the test subset is "test" or "validation", as for ActivityNet,
     whose test labels are secret. Without one, as for THUMOS14, the training subset is "validation"
@@ -85,11 +85,6 @@ def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> t
     ('training', 'validation')
     >>> choose_subsets(["Test", "Validation"])
     ('Validation', 'Test')
-
-    Args:
-      present: the subsets with an instance, as the file spells them.
-      train: the training subset.
-      test: the test subset.
 
     Raises:
       InputError: if there is none to train on, or both are the same.

@@ -23,29 +23,17 @@ VIDEO, TABLE = "video", "table"
 
 
 class Backbone(Protocol):
-    """The interface that `extract_folder` requires.
+    """The interface that `extract_folder` requires."""
 
-    Attributes:
-      name: of the method.
-      version: changes whenever the features of the same recording change.
-      kind: "video" or "table", its input.
-      fps: frames or samples per second that recordings are resampled to.
-      window: frames of the window of a snippet's features.
-      stride: frames from one snippet's start to the next one's.
-      dim: number of features D; None where it depends on the channels of a table.
-      size: height and width that frames are scaled to, or None.
-      options: the options of `open_backbone(name, **options)` that give the same backbone.
-    """
-
-    name: str
-    version: str
-    kind: str
-    fps: float
-    window: int
-    stride: float
-    dim: int | None
-    size: tuple[int, int] | None
-    options: Mapping[str, Any]
+    name: str  # of the method
+    version: str  # changes whenever the features of the same recording change
+    kind: str  # "video" or "table", its input
+    fps: float  # frames or samples per second that recordings are resampled to
+    window: int  # frames of the window of a snippet's features
+    stride: float  # frames from one snippet's start to the next one's
+    dim: int | None  # number of features D; None where it depends on the channels of a table
+    size: tuple[int, int] | None  # height and width that frames are scaled to
+    options: Mapping[str, Any]  # of `open_backbone(name, **options)`, for the same backbone
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """Maps windows, uint8 `[N, window, H, W, 3]` or `[N, window, channels]`, to `[N, D]`."""

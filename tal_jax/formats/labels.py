@@ -25,16 +25,14 @@ class Span:
 
 
 def spans_of(instances: Sequence[Instance], *, per_second: float, shortest: int = 1) -> list[Span]:
-    """Rounds instances to integer units, in order of time.
+    """Rounds instances to integer units, in order of time; a segment has `shortest` at least.
 
-    Args:
-      instances: one with a segment and a point becomes two spans, one without any time none.
-      per_second: units per second.
-      shortest: least units of a segment.
+    An instance with a segment and a point becomes two spans, one without any time none.
 
-    >>> spans_of([Instance("jump", 1.0, 2.5, 1.25)], per_second=1000)
-    [Span(label='jump', start=1000, end=2500, score=None), \
-Span(label='jump', start=1250, end=1250, score=None)]
+    >>> for span in spans_of([Instance("jump", 1.0, 2.5, 1.25)], per_second=1000):
+    ...     print(span.label, span.start, span.end)
+    jump 1000 2500
+    jump 1250 1250
     """
     spans = []
     for instance in instances:
