@@ -56,7 +56,8 @@ class Grid:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if not _is_positive(value):
+            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+            if not (real and 0 < value < math.inf):
                 raise InputError(
                     f"grid: {field.name} is {value!r}, expected a finite number above 0"
                 )
@@ -135,9 +136,3 @@ class _Keys(msgspec.Struct, forbid_unknown_fields=True):
     fps: Any
     stride_frames: Any
     window_frames: Any
-
-
-def _is_positive(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return False
-    return math.isfinite(value) and float(value) > 0

@@ -115,7 +115,7 @@ def _recordings(
         else:
             odd.append(name)
         recordings[name] = Recording(name, features[name], grid, duration_s)
-    findings = []
+    notes = []
     if len(odd) > MAX_ODD_SHARE * len(recordings):
         first = odd[0]
         raise InputError(
@@ -127,13 +127,13 @@ def _recordings(
         )
     if odd:
         text = "duration taken from the features, not the annotations"
-        findings.append(str(Finding("warning", text, tuple(odd))))
+        notes.append(str(Finding("warning", text, tuple(odd))))
     if unknown:
-        findings.append(
+        notes.append(
             f"duration taken from the features of {unknown} recordings: "
             f"{layout.annotations.source} has none"
         )
-    return recordings, findings
+    return recordings, notes
 
 
 # --- training: points and labels ---

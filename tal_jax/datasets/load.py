@@ -101,7 +101,7 @@ def _load_folder(
     allow_pickle: bool,
 ) -> Dataset:
     """A folder of features with annotations; `folder` is read from `data` on."""
-    path = folder_path(data, folder)
+    path = _folder_path(data, folder)
     if points not in (*POINT_DISTRIBUTIONS, POINTS_OF_FILE, NO_POINTS):
         raise InputError(
             f"config: data.points={points!r}; expected one of {', '.join(POINT_DISTRIBUTIONS)}, "
@@ -132,8 +132,9 @@ def _load_folder(
     return recordings.standardize(dataset) if standardize else dataset
 
 
-def folder_path(data: str | os.PathLike | None, folder: str) -> Path:
+def _folder_path(data: str | os.PathLike | None, folder: str) -> Path:
     """Returns the path of a folder of features: `folder`, relative to `data` if given."""
+    data = data or os.environ.get(DATA_VARIABLE)
     if not data and not folder:
         raise InputError(
             f"folder: none given, expected the folder of features as --data, {DATA_VARIABLE} or "
@@ -157,7 +158,7 @@ def examine(
         layout = open_layout(config, data)
     except InputError as error:
         # An existing folder without a known layout is a finding, not an error of the call.
-        if settings.name != "folder" or not _folder_of(config, data).is_dir():
+        if settings.name != "folder" or not _folder_path(data, settings.folder).is_dir():
             raise
         return doctor.Diagnosis("", {}, "", "", (Finding("error", str(error)),))
     diagnosis = doctor.diagnose(layout, points=settings.points, progress=progress)
@@ -179,7 +180,7 @@ def open_layout(
     if settings.name != "folder":
         raise InputError(f"config: data.name={settings.name!r}; expected 'folder'")
     return layouts.find_layout(
-        _folder_of(config, data),
+        _folder_path(data, settings.folder),
         grid=Grid(settings.fps, settings.stride_frames, settings.window_frames),
         annotations=settings.annotations,
         point_file=settings.point_file,
@@ -188,10 +189,6 @@ def open_layout(
         split=settings.split,
         allow_pickle=settings.allow_pickle,
     )
-
-
-def _folder_of(config: Any, data: str | os.PathLike | None) -> Path:
-    return folder_path(data or os.environ.get(DATA_VARIABLE), config.data.folder)
 
 
 LOADERS: dict[str, Callable[..., Dataset]] = {

@@ -274,9 +274,16 @@ def _write_each(
             f"{path}: {len(labels.recordings)} recordings, but {kind} holds one per file; expected "
             "a folder to write into"
         )
-    contents = {
-        target: _content(target, labels, name, kind, folder) for name, target in paths.items()
-    }
+    contents = {}
+    for name, target in paths.items():
+        recording = labels.recordings[name]
+        if kind == "audacity":
+            contents[target] = text.to_audacity(target, recording)
+        else:
+            media = find_media(folder, name)
+            contents[target] = elan.to_elan(
+                target, name, recording, classes=labels.classes, media=media
+            )
 
     def is_ours(target: Path) -> bool:
         present = target.read_bytes()
@@ -290,14 +297,6 @@ def _write_each(
     if kind == "elan":
         return losses(labels, "subsets", "durations", "classes", "empty")
     return losses(labels, "empty")
-
-
-def _content(path: Path, labels: Annotations, name: str, kind: str, folder: Path) -> bytes:
-    recording = labels.recordings[name]
-    if kind == "audacity":
-        return text.to_audacity(path, recording)
-    media = find_media(folder, name)
-    return elan.to_elan(path, name, recording, classes=labels.classes, media=media)
 
 
 def _rates(folder: Path, frame_rate: float | None) -> label_studio.FrameRate:

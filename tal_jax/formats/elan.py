@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
+from xml.etree.ElementTree import SubElement
 
 from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
@@ -98,27 +99,27 @@ def to_elan(
     )
     _add_header(root, name, recording, media, path)
     tiers = _tiers(spans_of(recording.instances, per_second=_MILLISECONDS))
-    order = _add(root, "TIME_ORDER")
-    slots = count = 0
+    order = SubElement(root, "TIME_ORDER")
+    count = 0
     for tier_name, type_name, spans in tiers:
-        tier = _add(root, "TIER", LINGUISTIC_TYPE_REF=type_name, TIER_ID=tier_name)
+        tier = SubElement(root, "TIER", LINGUISTIC_TYPE_REF=type_name, TIER_ID=tier_name)
         for span in spans:
-            ids = [f"ts{slots + 1}", f"ts{slots + 2}"]
-            slots, count = slots + 2, count + 1
-            for slot, time in zip(ids, (span.start, max(span.end, span.start + 1)), strict=True):
-                _add(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(time))
-            annotation = _add(
-                _add(tier, "ANNOTATION"),
+            count += 1
+            ids = [f"ts{2 * count - 1}", f"ts{2 * count}"]
+            for slot, time in zip(ids, (span.start, _end(span)), strict=True):
+                SubElement(order, "TIME_SLOT", TIME_SLOT_ID=slot, TIME_VALUE=str(time))
+            annotation = SubElement(
+                SubElement(tier, "ANNOTATION"),
                 "ALIGNABLE_ANNOTATION",
                 ANNOTATION_ID=f"a{count}",
                 TIME_SLOT_REF1=ids[0],
                 TIME_SLOT_REF2=ids[1],
             )
-            _add(annotation, "ANNOTATION_VALUE").text = span.label
+            SubElement(annotation, "ANNOTATION_VALUE").text = span.label
     # ELAN expects slots in order of time.
     order[:] = sorted(order, key=lambda slot: int(slot.get("TIME_VALUE", 0)))
     for type_name in (_SEGMENT, _POINT):
-        _add(
+        SubElement(
             root,
             "LINGUISTIC_TYPE",
             CONTROLLED_VOCABULARY_REF=_CLASSES,
@@ -202,10 +203,10 @@ def _add_header(
     media: Path | None,
     path: str | os.PathLike,
 ) -> None:
-    header = _add(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
+    header = SubElement(root, "HEADER", MEDIA_FILE="", TIME_UNITS="milliseconds")
     if media is not None:
         relative = Path(os.path.relpath(media, Path(path).parent)).as_posix()
-        _add(
+        SubElement(
             header,
             "MEDIA_DESCRIPTOR",
             MEDIA_URL=media.resolve().as_uri(),
@@ -215,27 +216,23 @@ def _add_header(
     properties = {"recording": name, "subset": recording.subset, "duration_s": recording.duration_s}
     for key, value in properties.items():
         if value is not None:
-            _add(header, "PROPERTY", NAME=f"{_PROPERTY}{key}").text = str(value)
+            SubElement(header, "PROPERTY", NAME=f"{_PROPERTY}{key}").text = str(value)
 
 
 def _add_vocabulary(root: ElementTree.Element, classes: Sequence[str]) -> None:
     language = "und"
-    _add(
+    SubElement(
         root,
         "LANGUAGE",
         LANG_DEF="http://cdb.iso.org/lg/CDB-00130975-001",
         LANG_ID=language,
         LANG_LABEL="undetermined (und)",
     )
-    vocabulary = _add(root, "CONTROLLED_VOCABULARY", CV_ID=_CLASSES)
-    _add(vocabulary, "DESCRIPTION", LANG_REF=language)
+    vocabulary = SubElement(root, "CONTROLLED_VOCABULARY", CV_ID=_CLASSES)
+    SubElement(vocabulary, "DESCRIPTION", LANG_REF=language)
     for index, label in enumerate(classes):
-        entry = _add(vocabulary, "CV_ENTRY_ML", CVE_ID=f"cveid{index}")
-        _add(entry, "CVE_VALUE", DESCRIPTION="", LANG_REF=language).text = label
-
-
-def _add(parent: ElementTree.Element, tag: str, **attributes: str) -> ElementTree.Element:
-    return ElementTree.SubElement(parent, tag, attributes)
+        entry = SubElement(vocabulary, "CV_ENTRY_ML", CVE_ID=f"cveid{index}")
+        SubElement(entry, "CVE_VALUE", DESCRIPTION="", LANG_REF=language).text = label
 
 
 def _classes(root: ElementTree.Element) -> list[str]:
