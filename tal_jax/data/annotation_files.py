@@ -169,14 +169,11 @@ def _read_wtalc(folder: Path, allow_pickle: bool) -> Annotations:
 def _recording(
     source: str, subset: str, duration_s: Any, labels: Any, segments: Any, rate: Any
 ) -> RecordingAnnotation:
-    if not isinstance(labels, list) or not isinstance(segments, list):
+    lists = isinstance(labels, list) and isinstance(segments, list)
+    if not lists or len(labels) != len(segments):
         raise InputError(
-            f"{source}: labels are {labels!r} and segments {segments!r}, expected two lists"
-        )
-    if len(labels) != len(segments):
-        raise InputError(
-            f"{source}: {len(labels)} labels and {len(segments)} segments, expected one of each "
-            "per instance"
+            f"{source}: labels are {labels!r:.200} and segments {segments!r:.200}, expected two "
+            "lists of one length"
         )
     pairs = zip(labels, segments, strict=True)
     entry = {

@@ -82,11 +82,7 @@ class Grid:
     def num_snippets(self, duration_s: float) -> int:
         """Counts the snippets that cover a recording, the last of which may reach beyond its end.
 
-        Args:
-          duration_s: duration in seconds, 0 or more.
-
-        Returns:
-          The least count whose snippets cover the duration; `num_snippets(to_seconds(n)) == n`.
+        The least count whose snippets cover the duration; `num_snippets(to_seconds(n)) == n`.
 
         Raises:
           InputError: if the duration is negative, infinite or not a number.
@@ -99,14 +95,10 @@ class Grid:
         return max(count, 1) if duration_s > 0 else 0
 
     def first_frames(self, count: int) -> np.ndarray:
-        """Returns the first frame of the window of each of the first `count` snippets.
+        """Returns the first frame of the window of the first snippets: `[count]` whole numbers.
 
-        Args:
-          count: number of snippets.
-
-        Returns:
-          `[count]` numbers of frames (int): the `window_frames` frames from there on are centred on
-          the snippet. Negative where the window starts before the recording.
+        The `window_frames` frames from there on are centred on the snippet. Negative where the
+        window starts before the recording.
 
         >>> Grid(fps=25, stride_frames=16, window_frames=32).first_frames(3).tolist()
         [-8, 8, 24]

@@ -126,9 +126,7 @@ def check_recording(
       num_classes: the number of classes, of which its labels are indices, if known.
 
     Raises:
-      InputError: if it is empty, its features are not `[T, D]` float32 or float16 or contain NaN or
-        infinity, its length does not fit its clock, or a point is outside the recording or of no
-        class.
+      InputError: if its features, its clock, or its points and labels cannot be used.
     """
     name, features, duration_s = recording.name, recording.features, recording.duration_s
     check_features(name, features, dim=dim)

@@ -100,16 +100,13 @@ def format_diagnosis(diagnosis: Diagnosis) -> str:
     return "\n".join(lines)
 
 
-def fit_clock(
-    lengths: Mapping[str, int], durations_s: Mapping[str, float]
-) -> list[tuple[Grid, float]]:
-    """Fits common clocks to the lengths of features.
+def fit_clock(lengths: Mapping[str, int], durations_s: Mapping[str, float]) -> tuple[Grid, float]:
+    """Returns the common clock that explains the most lengths of features, and their share.
 
-    Returns the clocks and the share of recordings whose length each explains, best first. Of equal
-    shares, the clock whose differences vary least comes first: an extractor may drop an incomplete
-    last window, but always in the same way.
+    Of equal shares, the clock whose differences vary least comes first: an extractor may drop an
+    incomplete last window, but always in the same way.
 
-    >>> fit_clock({"a": 94, "b": 157}, {"a": 60.0, "b": 100.0})[0]
+    >>> fit_clock({"a": 94, "b": 157}, {"a": 60.0, "b": 100.0})
     (Grid(fps=25.0, stride_frames=16.0, window_frames=16.0), 1.0)
     """
     names = [name for name in lengths if name in durations_s]
@@ -120,25 +117,21 @@ def fit_clock(
             off = [lengths[n] - grid.to_snippets(durations_s[n]) for n in names]
             fits = [fits_clock(lengths[n], durations_s[n], grid) for n in names]
             found.append((grid, float(np.mean(fits)), float(np.std(off))))
-    found.sort(key=lambda one: (-one[1], one[2]))
-    return [(grid, share) for grid, share, _ in found]
+    grid, share, _ = min(found, key=lambda one: (-one[1], one[2]))
+    return grid, share
 
 
 # --- checks ---
 
 
 def _open(layout: Layout, names: Sequence[str]) -> tuple[dict[str, Any], list[Finding]]:
-    if layout.array is not None:
-        try:
-            return benchmarks.open_all(layout, names), []
-        except InputError as error:
-            return {}, [Finding("error", str(error))]
     opened, findings = {}, []
-    for name in names:
+    # W-TALC's single array is read as a whole.
+    for group in [names] if layout.array is not None else [[name] for name in names]:
         try:
-            opened |= benchmarks.open_all(layout, [name])
+            opened |= benchmarks.open_all(layout, group)
         except InputError as error:
-            findings.append(Finding("error", str(error), (name,)))
+            findings.append(Finding("error", str(error), tuple(group)))
     return opened, _shortened(findings)
 
 
@@ -197,7 +190,7 @@ def _check_clock(layout: Layout, lengths: Mapping[str, int]) -> tuple[str, list[
     line = f"{clock}: explains {len(durations_s) - len(odd)} of {len(durations_s)} recordings"
     if not odd:
         return line, []
-    best, share = fit_clock(lengths, durations_s)[0]
+    best, share = fit_clock(lengths, durations_s)
     vary = max(durations_s.values()) > 1.1 * min(durations_s.values())
     if vary and len(set(lengths.values())) == 1:
         text = (

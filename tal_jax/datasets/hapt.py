@@ -51,15 +51,12 @@ def load(
 
     Args:
       folder: the data set's folder, which holds `RawData`.
-      seed: of the points.
-      points: the point distribution, see `generate_points`.
+      seed: see `watch.load`, as for the other settings.
+      points: the point distribution.
       stride_s: seconds between snippets.
       window_s: seconds of the window of a snippet's features.
       cut_s: shortest and longest window that training recordings are cut into, for video-level
         labels, see `windows.cut_recording`; empty for whole recordings.
-
-    Returns:
-      The data set, with features standardised on the training recordings.
 
     Raises:
       InputError: if files are missing or malformed, or the distribution is unknown.

@@ -486,7 +486,7 @@ def test_the_clock_that_made_the_lengths_is_found(fps, stride):
     durations_s = {str(i): float(rng.uniform(30, 400)) for i in range(60)}
     # Extractors drop the snippet that is not whole.
     lengths = {name: int(grid.to_snippets(s)) for name, s in durations_s.items()}
-    best, share = fit_clock(lengths, durations_s)[0]
+    best, share = fit_clock(lengths, durations_s)
     assert best.stride_s == pytest.approx(grid.stride_s, rel=1e-6)
     assert share == 1.0
 
