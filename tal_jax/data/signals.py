@@ -12,7 +12,6 @@ from tal_jax.data.recordings import Dataset
 # Edges of the octave bands (Hz) whose log energies are features: human motion at a wrist or a waist
 # is below about 15 Hz.
 BANDS_HZ = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-_NUM_STATISTICS = 6
 # Changes whenever the features of the same signal change.
 VERSION = "1"
 
@@ -85,11 +84,6 @@ def cut_windows(signal: np.ndarray, grid: Grid, start: int, end: int) -> np.ndar
     first = grid.first_frames(end)[start:]
     samples = first[:, None] + np.arange(int(grid.window_frames))
     return signal[np.clip(samples, 0, len(signal) - 1)]
-
-
-def num_features(num_channels: int) -> int:
-    """Returns D of `describe_windows` for a number of channels, a multiple of 3."""
-    return num_channels * 4 // 3 * (_NUM_STATISTICS + len(BANDS_HZ) - 1)
 
 
 def describe_windows(windows: np.ndarray, fps: float) -> np.ndarray:

@@ -94,18 +94,12 @@ def hash_files(paths: Iterable[Path]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Signal:
-    """Statistics and spectra of sensor signals, see `tal_jax.data.signals.window_features`.
+    """Statistics and spectra of sensor signals, see `tal_jax.data.signals.window_features`."""
 
-    Attributes:
-      fps: rate that the table is resampled to.
-      window: samples of the window of a snippet's features.
-      stride: samples between snippets.
-      channels: names of the columns, in triples (x, y, z of one sensor); all by default.
-    """
-
-    fps: float = 50.0
-    window: int = 75
-    stride: float = 25.0
+    fps: float = 50.0  # rate that the table is resampled to
+    window: int = 75  # samples of the window of a snippet's features
+    stride: float = 25.0  # samples between snippets
+    # Names of the columns, in triples (x, y, z of one sensor); all by default.
     channels: tuple[str, ...] = ()
 
     name: ClassVar[str] = "signal"
@@ -129,7 +123,9 @@ class Signal:
     @property
     def dim(self) -> int | None:
         """The number of features D; None if the channels are unknown."""
-        return signals.num_features(len(self.channels)) if self.channels else None
+        if not self.channels:
+            return None
+        return self(np.zeros((1, self.window, len(self.channels)))).shape[1]
 
     def __call__(self, windows: np.ndarray) -> np.ndarray:
         """Computes the features `[N, D]` of windows `[N, window, channels]`."""
@@ -147,16 +143,11 @@ class Motion:
     of edges, the mean and standard deviation of the difference of successive frames, and the
     optical flow (pixels per frame, mean and mean magnitude, to the right and downwards) of one step
     of Lucas and Kanade.
-
-    Attributes:
-      fps: frames per second.
-      window: frames of the window of a snippet's features.
-      stride: frames between snippets.
     """
 
     fps: float = 25.0
-    window: int = 16
-    stride: float = 8.0
+    window: int = 16  # frames of the window of a snippet's features
+    stride: float = 8.0  # frames between snippets
 
     name: ClassVar[str] = "motion"
     version: ClassVar[str] = "1"

@@ -24,19 +24,14 @@ class Transformers:
 
     The whole picture is scaled to the model's size without cropping, so that actions at its sides
     are visible. Nothing is downloaded, and no code of a model's folder is run.
-
-    Attributes:
-      path: folder with `config.json`, weights (`*.safetensors`), and `preprocessor_config.json` or
-        `video_preprocessor_config.json`, as written by `save_pretrained`.
-      fps: frames per second; best that of the model's training.
-      window: frames of the window of a snippet's features; by default that of the model.
-      stride: frames between snippets.
     """
 
+    # Folder with `config.json`, weights (`*.safetensors`), and `preprocessor_config.json` or
+    # `video_preprocessor_config.json`, as written by `save_pretrained`.
     path: str
-    fps: float = 8.0
-    window: int | None = None
-    stride: float = 4.0
+    fps: float = 8.0  # best that of the model's training
+    window: int | None = None  # frames of a snippet's window; by default those of the model
+    stride: float = 4.0  # frames between snippets
 
     name: ClassVar[str] = "transformers"
     kind: ClassVar[str] = VIDEO

@@ -25,20 +25,13 @@ class VideoPrism:
     """The mean of VideoPrism's tokens, or the single embedding of its models with text (`lvt`).
 
     The whole picture is scaled to the model's size without cropping.
-
-    Attributes:
-      path: the weights, an `.npz` of the project.
-      model: the model's name, such as `videoprism_public_v1_large`.
-      fps: frames per second.
-      window: frames of the window of a snippet's features; by default that of the model's training.
-      stride: frames between snippets.
     """
 
-    path: str
+    path: str  # the weights, an `.npz` of the project
     model: str = "videoprism_public_v1_base"
     fps: float = 8.0
-    window: int | None = None
-    stride: float = 4.0
+    window: int | None = None  # frames of a snippet's window; by default those of the model
+    stride: float = 4.0  # frames between snippets
 
     name: ClassVar[str] = "videoprism"
     kind: ClassVar[str] = VIDEO
