@@ -8,7 +8,7 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
 from tal_jax.data.point_sets import join_clicks
-from tal_jax.data.recordings import Recording, read_features
+from tal_jax.data.recordings import read_features
 from tal_jax.datasets import benchmarks
 from tal_jax.datasets.layouts import Layout
 from tal_jax.datasets.own_layout import recording_path, write_folder
@@ -50,7 +50,12 @@ def to_own_layout(
             f"{beyond} segments are left out: empty, or outside of their recording. Among test "
             "recordings these would have counted as missed"
         )
-    _write_features(output, {**train, **test}, report)
+    opened = {**train, **test}
+    paths = {name: recording_path(output, name) for name in opened}
+    for done, (name, path) in enumerate(paths.items(), start=1):
+        files.write_npy(path, read_features(opened[name]))
+        if done % 100 == 0 or done == len(paths):
+            report(f"{done} of {len(paths)} recordings written")
     annotations = Annotations(
         classes=layout.annotations.classes,
         recordings=recordings,
@@ -75,11 +80,3 @@ def to_submission(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[st
         twice = next(name for name in results if f"v_{name}" in results)
         raise InputError(f"detections of {twice!r} and 'v_{twice}', expected one of them")
     return {"version": "VERSION 1.3", "results": named, "external_data": {"used": False}}
-
-
-def _write_features(output: Path, recordings: Mapping[str, Recording], report) -> None:
-    paths = {name: recording_path(output, name) for name in recordings}
-    for done, (name, recording) in enumerate(recordings.items(), start=1):
-        files.write_npy(paths[name], read_features(recording))
-        if done % 100 == 0 or done == len(recordings):
-            report(f"{done} of {len(recordings)} recordings written")

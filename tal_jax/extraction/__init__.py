@@ -1,6 +1,5 @@
 """Extracts snippet features from raw recordings: videos, and tables of sensor samples."""
 
-from tal_jax.data.manifest import Entry, Manifest, check_same_backbone, read_manifest
 from tal_jax.extraction.backbones import BACKBONES, Backbone, grid_of, open_backbone
 from tal_jax.extraction.folder import (
     Summary,
@@ -15,12 +14,9 @@ from tal_jax.extraction.video import VideoInfo, probe, read_frames
 __all__ = [
     "BACKBONES",
     "Backbone",
-    "Entry",
-    "Manifest",
     "Summary",
     "Table",
     "VideoInfo",
-    "check_same_backbone",
     "extract_file",
     "extract_folder",
     "grid_of",
@@ -28,7 +24,6 @@ __all__ = [
     "open_backbone",
     "probe",
     "read_frames",
-    "read_manifest",
     "read_table",
     "regular",
     "stream_features",

@@ -47,7 +47,6 @@ class Table:
     times_s: np.ndarray  # [n], increasing, in seconds from the first sample
     values: np.ndarray  # [n, channels] float64, finite
     names: tuple[str, ...]  # of the channels
-    start: str  # the time of the first sample as in the file, for messages
 
 
 def read_table(path: str | os.PathLike) -> Table:
@@ -80,10 +79,10 @@ def read_table(path: str | os.PathLike) -> Table:
         raise InputError(f"{path}: no columns beside {time!r}, expected at least one channel")
     if len(columns[time]) < 2:
         raise InputError(f"{path}: {len(columns[time])} samples, expected at least 2")
-    times_s, start = _seconds(path, time, columns[time])
+    times_s = _seconds(path, time, columns[time])
     values = np.stack([_numbers(path, name, columns[name]) for name in names], axis=1)
     _check_times(path, times_s)
-    return Table(times_s, values, names, start)
+    return Table(times_s, values, names)
 
 
 def regular(table: Table, fps: float) -> np.ndarray:
@@ -92,7 +91,7 @@ def regular(table: Table, fps: float) -> np.ndarray:
     There is no low-pass filter: far below the rate of the recording, the signal is aliased.
     Returns `[n, channels]` with all times within the recording; its duration is `n / fps` seconds.
 
-    >>> table = Table(np.array([0.0, 1.0]), np.array([[0.0], [4.0]]), ("x",), "0.0")
+    >>> table = Table(np.array([0.0, 1.0]), np.array([[0.0], [4.0]]), ("x",))
     >>> regular(table, 4.0).ravel().tolist()
     [0.0, 1.0, 2.0, 3.0, 4.0]
     """
@@ -213,19 +212,18 @@ def _unit_of(name: str) -> float | str | None:
     return _SECONDS_OF[units[0]] if units else ""
 
 
-def _seconds(path: str | os.PathLike, name: str, column: np.ndarray) -> tuple[np.ndarray, str]:
-    """Returns the times in seconds from the first one, and the first one as in the file."""
-    start = str(column[0])
+def _seconds(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray:
+    """Returns the times in seconds from the first one."""
     dates = _dates(path, name, column)
     if dates is not None:
-        return (dates - dates[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9, start
+        return (dates - dates[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9
     numbers, unit = _numbers(path, name, column), _unit_of(name)
     if unit == "" and abs(numbers[0]) > _LONGEST_SECONDS:
         raise InputError(
-            f"{path}: column {name!r} begins with {start}, too much for seconds; expected its "
+            f"{path}: column {name!r} begins with {column[0]}, too much for seconds; expected its "
             f"unit in its name: {name}_ms, {name}_us or {name}_ns"
         )
-    return (numbers - numbers[0]) * (unit or 1.0), start
+    return (numbers - numbers[0]) * (unit or 1.0)
 
 
 def _dates(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray | None:

@@ -42,12 +42,8 @@ class VideoInfo:
     """Properties of a video."""
 
     duration_s: float  # from the first frame to the end of the last one
-    width: int  # in pixels, as displayed, after the rotation
-    height: int
     frame_rate: float  # frames per second, on average
     num_frames: int
-    codec: str  # its name in FFmpeg
-    rotation_degrees: int  # of frames for display, 0, 90, 180 or 270, counterclockwise
 
 
 def has_video_suffix(path: str | os.PathLike) -> bool:
@@ -56,7 +52,7 @@ def has_video_suffix(path: str | os.PathLike) -> bool:
 
 
 def probe(path: str | os.PathLike) -> VideoInfo:
-    """Reads the properties of a video from the times of all frames, decoding only the first one.
+    """Measures a video by the times of all frames, decoding only the first one.
 
     Raises:
       InputError: if PyAV is not installed, or the file is missing, not a video, has only sound or
@@ -69,12 +65,8 @@ def probe(path: str | os.PathLike) -> VideoInfo:
             raise InputError(f"{path}: its first frame is broken ({reason_of(error)})") from error
         if frame is None:
             raise InputError(f"{path}: a video without frames")
-        turns = _quarter_turns(frame)
-        height, width = (frame.width, frame.height)[:: 1 if turns % 2 else -1]
-        codec = stream.codec_context.name
     num_frames, duration_s = _scan(path)
-    rate = num_frames / duration_s
-    return VideoInfo(duration_s, width, height, rate, num_frames, codec, 90 * turns)
+    return VideoInfo(duration_s, num_frames / duration_s, num_frames)
 
 
 def read_frames(
@@ -143,18 +135,13 @@ def _shown_frames(
 
 
 def _pixels(frame: "av.VideoFrame", size: tuple[int, int] | None) -> np.ndarray:
-    turns = _quarter_turns(frame)
+    turns = round(frame.rotation / 90) % 4  # counterclockwise, for display
     scaled = {}
     if size is not None:
         height, width = size[::-1] if turns % 2 else size
         scaled = {"height": height, "width": width, "interpolation": "AREA"}
     pixels = frame.to_ndarray(format="rgb24", **scaled)
     return np.ascontiguousarray(np.rot90(pixels, turns))
-
-
-def _quarter_turns(frame: "av.VideoFrame") -> int:
-    """Returns the counterclockwise quarter turns of a frame for display, 0 to 3."""
-    return round(frame.rotation / 90) % 4
 
 
 # --- packets, without decoding ---

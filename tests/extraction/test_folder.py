@@ -17,17 +17,15 @@ import pytest
 from tal_jax import cli
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, annotations_to_dict
 from tal_jax.data.clock import Grid
+from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.signals import window_features
 from tal_jax.datasets.own_layout import load_folder
 from tal_jax.extraction import (
-    Manifest,
-    check_same_backbone,
     extract_file,
     extract_folder,
     grid_of,
     is_video,
     open_backbone,
-    read_manifest,
     stream_features,
 )
 

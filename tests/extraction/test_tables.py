@@ -45,7 +45,6 @@ def test_csv_by_the_name_of_its_time(tmp_path, name, factor):
     table = read_table(path)
     check(table)
     assert table.names == ("x", "y")
-    assert float(table.start) == 5 * factor
 
 
 def test_nanoseconds_since_1970(tmp_path):
@@ -58,9 +57,7 @@ def test_nanoseconds_since_1970(tmp_path):
 def test_dates(tmp_path, zone):
     first = datetime.datetime(2024, 2, 29, 23, 59, 59, 970000)
     times = [(first + datetime.timedelta(seconds=t)).isoformat() + zone for t in TIMES_S]
-    table = read_table(write_csv(tmp_path / "a.csv", lines_of(times, "time")))
-    check(table)
-    assert table.start == "2024-02-29T23:59:59.970000" + zone
+    check(read_table(write_csv(tmp_path / "a.csv", lines_of(times, "time"))))
 
 
 def test_quotes_blank_lines_and_a_byte_order_mark(tmp_path):
@@ -188,7 +185,7 @@ def test_jitter_and_slow_loggers_are_no_gaps(tmp_path):
 def test_regular_is_exact_on_lines():
     times_s = np.cumsum([0, *np.random.default_rng(0).uniform(0.001, 0.04, 500)])
     values = np.stack([3 * times_s - 1, -times_s], axis=1)
-    table = Table(times_s, values, ("a", "b"), "0")
+    table = Table(times_s, values, ("a", "b"))
     for fps in (7.3, 50.0, 400.0):
         samples = regular(table, fps)
         clock_s = np.arange(len(samples)) / fps
@@ -198,12 +195,12 @@ def test_regular_is_exact_on_lines():
 
 def test_regular_keeps_a_regular_clock():
     values = np.random.default_rng(0).normal(size=(301, 3))
-    table = Table(np.arange(301) / 30, values, ("a", "b", "c"), "0")
+    table = Table(np.arange(301) / 30, values, ("a", "b", "c"))
     np.testing.assert_allclose(regular(table, 30), values, atol=1e-9)
 
 
 @pytest.mark.parametrize("fps", [0, -1, float("nan"), float("inf")])
 def test_regular_wants_a_rate(fps):
-    table = Table(np.array([0.0, 1.0]), np.zeros((2, 1)), ("x",), "0")
+    table = Table(np.array([0.0, 1.0]), np.zeros((2, 1)), ("x",))
     with pytest.raises(ValueError, match="fps is"):
         regular(table, fps)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tal_jax.extraction import extract_folder, grid_of, open_backbone, read_manifest
+from tal_jax.data.manifest import read_manifest
+from tal_jax.extraction import extract_folder, grid_of, open_backbone
 
 MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 SIDE = 32

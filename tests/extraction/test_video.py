@@ -52,8 +52,7 @@ def test_frames_at_their_times(tmp_path, name, tick, settings):
     assert info.num_frames == 40
     assert info.duration_s == pytest.approx(40 * float(tick), abs=1e-3)
     assert info.frame_rate == pytest.approx(1 / float(tick), rel=1e-3)
-    assert (info.height, info.width) == settings.get("size", (48, 64))
-    assert info.rotation_degrees == 0
+    assert next(read_frames(path, [0])).shape[:2] == settings.get("size", (48, 64))
 
     rng = np.random.default_rng(0)
     times_s = np.sort(rng.uniform(-0.1, 40 * float(tick) + 0.3, 60))
@@ -105,11 +104,9 @@ def test_an_edit_list_cuts_the_beginning(tmp_path):
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270, -90])
 def test_rotation(tmp_path, degrees):
     path = filming.film(tmp_path / "a.mp4", range(5), rotation=degrees)
-    info, turns = probe(path), degrees % 360 // 90
-    assert info.rotation_degrees == degrees % 360
-    assert (info.height, info.width) == ((64, 48) if turns % 2 else (48, 64))
+    turns = degrees % 360 // 90
     for number, pixels in enumerate(read_frames(path, np.arange(5) / 25)):
-        assert pixels.shape == (info.height, info.width, 3)
+        assert pixels.shape == ((64, 48, 3) if turns % 2 else (48, 64, 3))
         # Turned counterclockwise for display; clockwise gives back what was taken.
         assert filming.number_of(np.rot90(pixels, -turns)) == number
     small = next(read_frames(path, [0], size=(32, 16)))

@@ -48,7 +48,7 @@ def _bytes(packed, *shape):
 def _table(count, channels, rate=100.0):
     times_s = np.arange(count) / rate
     values = np.random.default_rng(0).normal(size=(count, channels))
-    return Table(times_s, values, tuple(f"c{i}" for i in range(channels)), "0")
+    return Table(times_s, values, tuple(f"c{i}" for i in range(channels)))
 
 
 # ---------------------------------------------------------------- the file

@@ -34,7 +34,7 @@ def table(tmp_path):
 
 def test_files_of_a_prediction(table, tmp_path):
     film = tmp_path / "film.mp4"
-    signals = Table(np.arange(2.0), np.ones((2, 1)), ("ax",), "0")
+    signals = Table(np.arange(2.0), np.ones((2, 1)), ("ax",))
     for file, source in ((film, {"media": film}), (table, {"signals": signals})):
         found = _prediction(file, **source)
         written = write_prediction(found, tmp_path / "out" / f"{file.stem}.json")

@@ -219,9 +219,7 @@ def test_requests_on_one_connection_and_one_that_is_dropped(folder):
 
 def _envelope(values, rate=50.0):
     values = np.asarray(values, np.float32)
-    return Envelope(
-        Table(np.arange(len(values)) / rate, values, tuple("ab")[: values.shape[1]], "0")
-    )
+    return Envelope(Table(np.arange(len(values)) / rate, values, tuple("ab")[: values.shape[1]]))
 
 
 def test_envelopes_hold_every_sample():
