@@ -57,7 +57,7 @@ class Grid:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not (real and 0 < value < math.inf):
+            if not (real and math.isfinite(value) and float(value) > 0):
                 raise InputError(
                     f"grid: {field.name} is {value!r}, expected a finite number above 0"
                 )

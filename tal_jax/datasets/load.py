@@ -163,8 +163,10 @@ def examine(
         return doctor.Diagnosis("", {}, "", "", (Finding("error", str(error)),))
     diagnosis = doctor.diagnose(layout, points=settings.points, progress=progress)
     if not diagnosis.wrong:
+        unread = ml_collections.ConfigDict(config.to_dict())
+        unread.update(data={"standardize": False})  # which would read all features again
         try:
-            load_dataset(config, data)
+            load_dataset(unread, data)
         except InputError as error:  # such as what only this project's layout is refused for
             refused = Finding("error", str(error))
             return dataclasses.replace(diagnosis, findings=(refused, *diagnosis.findings))

@@ -39,7 +39,6 @@ _Spans = list[tuple[str, float, float]]
 
 
 class _Data(msgspec.Struct):
-    recording: Any = None
     subset: Any = None
     duration_s: files.Number | None = None
     frame_rate: files.Number | None = None
