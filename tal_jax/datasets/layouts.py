@@ -263,9 +263,7 @@ def _is_point_file(path: Path, folder: Path) -> bool:
 def _named_as(annotations: Annotations, features: Mapping[str, object]) -> Annotations:
     """Adds the prefix "v_" of ActivityNet's video files, which its annotation file lacks."""
     names = annotations.recordings
-    if not features or any(name in features for name in names):
-        return annotations
-    if not any(f"v_{name}" in features for name in names):
+    if any(n in features for n in names) or not any(f"v_{n}" in features for n in names):
         return annotations
     recordings = {f"v_{name}": one for name, one in names.items()}
     return dataclasses.replace(annotations, recordings=recordings)

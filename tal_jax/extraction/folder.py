@@ -45,6 +45,7 @@ from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_c
 
 # With thousands of short recordings, writing the manifest after each would take most of the time.
 _WRITE_EVERY_S = 1.0
+_BATCH = 16  # windows per call of a backbone
 _POLL_S = 0.2  # between two queries of the progress
 _SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
 
@@ -76,7 +77,7 @@ def is_video(path: str | os.PathLike) -> bool:
 
 
 def stream_features(
-    path: str | os.PathLike, backbone: Backbone, *, batch: int = 16
+    path: str | os.PathLike, backbone: Backbone, *, batch: int = _BATCH
 ) -> Iterator[np.ndarray]:
     """Extracts the features of a recording in parts, in bounded memory.
 
@@ -100,7 +101,6 @@ def extract_file(
     output: str | os.PathLike,
     backbone: Backbone,
     *,
-    batch: int = 16,
     progress: Callable[[int, int], None] | None = None,
 ) -> Entry:
     """Extracts the features of one recording into an `.npy`, in bounded memory.
@@ -109,13 +109,12 @@ def extract_file(
       path: the recording.
       output: the file to write, atomically.
       backbone: from `open_backbone`, or any other `Backbone`.
-      batch: windows per call of the backbone.
       progress: called with the number of snippets done, and of all.
 
     Returns:
       The recording's entry in the manifest.
     """
-    source = _open_source(path, backbone, batch)
+    source = _open_source(path, backbone, _BATCH)
     identity = _identify(path)  # before reading: a later change makes it another file
 
     def parts() -> Iterator[np.ndarray]:

@@ -158,12 +158,11 @@ def _tiers(spans: Sequence[Span]) -> list[tuple[str, str, list[Span]]]:
         rows: list[list[Span]] = [[]]
         of_type = [span for span in spans if (span.start < span.end) == (type_name == _SEGMENT)]
         for span in of_type:
-            free = (row for row in rows if not row or _end(row[-1]) <= span.start)
-            row = next(free, None)
-            if row is None:
-                row = []
-                rows.append(row)
-            row.append(span)
+            free = [row for row in rows if not row or _end(row[-1]) <= span.start]
+            if free:
+                free[0].append(span)
+            else:
+                rows.append([span])
         tiers += [
             (f"{name} {index}" if index > 1 else name, type_name, row)
             for index, row in enumerate(rows, start=1)

@@ -157,10 +157,8 @@ def test_progress_and_entry(film, tmp_path):
     import hashlib
 
     path, told = film("a.mp4", 43, 25), []
-    entry = extract_file(
-        path, tmp_path / "a.npy", Numbers(), batch=8, progress=lambda *n: told.append(n)
-    )
-    assert told == [(8, 22), (16, 22), (22, 22)]
+    entry = extract_file(path, tmp_path / "a.npy", Numbers(), progress=lambda *n: told.append(n))
+    assert told == [(16, 22), (22, 22)]
     assert entry.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert entry.bytes == path.stat().st_size and entry.source == str(path)
     array = np.load(tmp_path / "a.npy")
