@@ -1,6 +1,4 @@
-// The code that all pages share; it stands at the beginning of their scripts, after the data.
-
-const DATA = JSON.parse(document.getElementById("data").textContent);
+// The code that all pages share; it stands at the beginning of their scripts. Pages with classes define DATA.
 
 /** Makes an element. Strings become text nodes, so that no name can become markup. */
 function h(tag, attributes = {}, ...children) {
@@ -12,6 +10,7 @@ function h(tag, attributes = {}, ...children) {
 function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (name === "style") element.style.cssText = value; // the attribute is refused where styles need a nonce
     else if (value !== null && value !== undefined && value !== false) element.setAttribute(name, value === true ? "" : value);
   }
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
@@ -36,9 +35,11 @@ function clock(seconds, digits = 0) {
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
-function css(name) {
-  return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-}
+const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+
+/** The colours of the page, light or dark, that canvases use. */
+const readColours = () =>
+  Object.fromEntries(["ink", "muted", "faint", "grid", "line", "sunken", "accent", "card", "missed"].map((name) => [name, css(`--${name}`)]));
 
 const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
 const className = (label) => DATA.classes[label] ?? `class ${label}`;
@@ -73,9 +74,32 @@ function cut(context, text, room) {
   return low > 4 ? text.slice(0, low) + "…" : "";
 }
 
-function tickStep(span, width) {
-  const steps = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
-  return steps.find((step) => (step / span) * width >= 70) ?? 28800;
+/** Calls `draw` with the place and the time of each tick of an axis that is `width` pixels long. */
+function timeTicks({ start, end }, width, toX, draw) {
+  const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
+  const step = steps.find((one) => (one / (end - start)) * width >= 70) ?? 28800;
+  const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
+  for (let i = Math.ceil(start / step - 1e-9); i * step <= end; i++) draw(toX(i * step), clock(i * step, digits));
+}
+
+/** Writes the time of a tick at `x`, or as near to it as it fits between `left` and `right`. */
+function writeTick(context, text, x, y, left, right) {
+  const half = context.measureText(text).width / 2;
+  context.textAlign = "center";
+  context.fillText(text, clamp(x, left + half, right - half), y);
+  context.textAlign = "left";
+}
+
+/** The window from `start` to `end`, made to lie within the recording and to last `least` seconds. */
+function fitWindow(start, end, least, duration) {
+  const span = clamp(end - start, least, duration), from = clamp(start, 0, duration - span);
+  return { start: from, end: from + span };
+}
+
+/** A window zoomed about a time, which keeps its place. */
+function zoomWindow({ start, end }, factor, time, least, duration) {
+  const span = clamp((end - start) * factor, least, duration), from = time - ((time - start) / (end - start)) * span;
+  return fitWindow(from, from + span, least, duration);
 }
 
 const tip = document.getElementById("tip");
@@ -95,7 +119,7 @@ const tipTitle = (label, what) => h("div", {}, swatch(classColour(label)), h("b"
 const tipTime = (span) => `${clock(span.start, 1)} – ${clock(span.end, 1)} (${(span.end - span.start).toFixed(1)} s)`;
 const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))));
 
-// ---------------------------------------------------------------- classes, curves and timelines
+// ---------------------------------------------------------------- controls
 
 const hiddenClasses = new Set();
 
@@ -116,18 +140,3 @@ function legendButtons(labels, changed) {
 
 const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
   h("button", { type: "button", "aria-label": label, onclick: () => zoom(factor) }, text));
-
-/** Base64 of bytes, as many for each key, as a map of arrays. */
-function unpackBytes(keys, text) {
-  const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0)), length = bytes.length / keys.length;
-  return new Map(keys.map((key, i) => [key, bytes.subarray(i * length, (i + 1) * length)]));
-}
-
-/** A wheel event zooms with Ctrl, and pans by a part of the window if it is sideways or with Shift. */
-function turnWheel(event, width, zoom, pan) {
-  const sideways = event.shiftKey ? event.deltaY || event.deltaX : Math.abs(event.deltaX) > Math.abs(event.deltaY) ? event.deltaX : 0;
-  if (event.ctrlKey || event.metaKey) zoom(Math.exp(clamp(event.deltaY, -60, 60) * 0.008));
-  else if (sideways) pan(sideways / width);
-  else return; // a plain wheel scrolls
-  event.preventDefault();
-}

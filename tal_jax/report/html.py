@@ -196,6 +196,7 @@ def _pack_curves(
         predictions = scores[name].original
         columns = [predictions.cas[:, labels[name]], 1 - predictions.actionness]
         packed[name] = {
+            "start": scores[name].grid.stride_s * pool / 2,
             "stride": scores[name].grid.stride_s * pool,
             "classes": [*labels[name], -1],
             "data": pack_curves(np.column_stack(columns), pool),

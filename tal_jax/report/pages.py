@@ -11,10 +11,10 @@ import numpy as np
 
 
 def fill_template(name: str, data: Mapping[str, Any]) -> str:
-    """Fills a template of this package with data and with the shared style and script.
+    """Fills a template of this package with data, and with the style and scripts that pages share.
 
     Args:
-      name: the file, which contains `{{data}}`, `{{common.css}}` and `{{common.js}}`.
+      name: the file, which contains `{{data}}`, and `{{NAME}}` for each shared file of this name.
       data: JSON values; NaN and infinity become null.
 
     Returns:
@@ -23,10 +23,16 @@ def fill_template(name: str, data: Mapping[str, Any]) -> str:
     text = json.dumps(_plain(data), allow_nan=False, separators=(",", ":"))  # ASCII only
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    page = _read(name)
-    for shared in ("common.css", "common.js"):
-        page = page.replace(f"{{{{{shared}}}}}", _read(shared).rstrip())
-    return page.replace("{{data}}", text)
+    return read_template("tal_jax.report", name).replace("{{data}}", text)
+
+
+def read_template(package: str, name: str) -> str:
+    """Returns a template of a package with the style and scripts that pages share."""
+    page = (resources.files(package) / name).read_text(encoding="utf-8")
+    for shared in ("common.css", "common.js", "timeline.js"):
+        text = (resources.files("tal_jax.report") / shared).read_text(encoding="utf-8")
+        page = page.replace(f"{{{{{shared}}}}}", text.rstrip())
+    return page
 
 
 def pack_curves(columns: np.ndarray, pool: int = 1) -> str:
@@ -42,10 +48,6 @@ def pack_curves(columns: np.ndarray, pool: int = 1) -> str:
     columns = np.maximum.reduceat(columns, np.arange(0, len(columns), pool))
     rounded = np.round(np.nan_to_num(columns).clip(0, 1) * 255).astype(np.uint8)
     return base64.b64encode(rounded.T.tobytes()).decode()
-
-
-def _read(name: str) -> str:
-    return (resources.files("tal_jax.report") / name).read_text(encoding="utf-8")
 
 
 def _plain(value: Any) -> Any:

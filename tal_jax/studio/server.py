@@ -20,13 +20,13 @@ import threading
 import time
 from collections.abc import Iterable, Sequence
 from http import HTTPStatus
-from importlib import resources
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 
+from tal_jax.report.pages import read_template
 from tal_jax.report.palette import class_colours
 from tal_jax.studio.recordings import Details, find_sources, read_details
 from tal_jax.studio.store import Conflict, Store
@@ -182,14 +182,13 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def _page(self, *_: Any) -> None:
         nonce = base64.b64encode(secrets.token_bytes(16)).decode()
-        page = resources.files("tal_jax.studio") / "page.html"
-        content = page.read_text(encoding="utf-8").replace("{{nonce}}", nonce).encode()
+        page = read_template("tal_jax.studio", "page.html").replace("{{nonce}}", nonce)
         policy = (
             f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
             "connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; "
             "form-action 'none'; frame-ancestors 'none'"
         )
-        self._send(content, "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+        self._send(page.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
 
     def _state(self, *_: Any) -> None:
         names = [source.name for source in self.server.sources]
