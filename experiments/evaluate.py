@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tal_jax import report
 from tal_jax.data import files
-from tal_jax.evaluation import detection
+from tal_jax.evaluation import errors
 from tal_jax.runs import evaluate
 
 
@@ -29,10 +29,8 @@ def main() -> None:
     ground_truth = files.read_json(workdir / "ground_truth.json")
     detections = files.read_json(workdir / "detections.json")
     short_s = files.read_json(workdir / "evaluation.json")["short_s"]
-    errors = detection.explain_errors(
-        ground_truth, detections, tiou=arguments.tiou, short_s=short_s
-    )
-    for kind, count in errors.items():
+    counts = errors.explain_errors(ground_truth, detections, tiou=arguments.tiou, short_s=short_s)
+    for kind, count in counts.items():
         print(f"{kind:16}{count:6}")
 
     # --- report ---

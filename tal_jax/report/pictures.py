@@ -13,7 +13,7 @@ from tal_jax._errors import InputError
 from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.files import write_bytes
 from tal_jax.data.predictions import RecordingPredictions
-from tal_jax.evaluation.detection import found_instances
+from tal_jax.evaluation.matching import found_instances
 from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import (
     FLAT_CURVE,
