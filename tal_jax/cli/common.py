@@ -12,43 +12,48 @@ from typing import Any
 echo = functools.partial(print, flush=True)
 
 
-def add_parser(commands: Any, name: str, title: str, epilog: str) -> argparse.ArgumentParser:
-    """Adds a command: its title, for the list of commands, and the text below its options."""
-    return commands.add_parser(
+_SHARED: dict[str, dict[str, Any]] = {
+    "--workdir": {
+        "metavar": "W",
+        "type": Path,
+        "required": True,
+        "help": "the work directory of the run",
+    },
+    "--config": {
+        "metavar": "C",
+        "required": True,
+        "help": "name of a config, or path of a .py file",
+    },
+    "--data": {"metavar": "DIR", "help": "folder of data sets; default $TAL_JAX_DATA"},
+    "--set": {
+        "metavar": "KEY=VALUE",
+        "action": "append",
+        "default": [],
+        "help": "change a setting of the config; repeatable",
+    },
+    "--overwrite": {"action": "store_true", "help": "replace existing files"},
+}
+
+
+def add_parser(
+    commands: Any, name: str, title: str, epilog: str, run: Callable | None = None
+) -> argparse.ArgumentParser:
+    """Adds a command: its title, the text below its options, and the function that runs it."""
+    parser = commands.add_parser(
         name,
         help=title,
         description=title[0].upper() + title[1:] + ".",
         epilog=epilog,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(run=run)
+    return parser
 
 
-def add_workdir(parser: argparse.ArgumentParser) -> None:
-    """Adds `--workdir`."""
-    parser.add_argument(
-        "--workdir", metavar="W", type=Path, required=True, help="the work directory of the run"
-    )
-
-
-def add_config(parser: argparse.ArgumentParser) -> None:
-    """Adds `--config`, `--data` and `--set`."""
-    parser.add_argument(
-        "--config", metavar="C", required=True, help="name of a config, or path of a .py file"
-    )
-    add_data(parser)
-    add_set(parser)
-
-
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Adds `--data`."""
-    parser.add_argument("--data", metavar="DIR", help="folder of data sets; default $TAL_JAX_DATA")
-
-
-def add_set(
-    parser: argparse.ArgumentParser, title: str = "change a setting of the config; repeatable"
-) -> None:
-    """Adds `--set`."""
-    parser.add_argument("--set", metavar="KEY=VALUE", action="append", default=[], help=title)
+def add_shared(parser: Any, *flags: str, **changes: Any) -> None:
+    """Adds arguments that several commands share, with changes to their usual settings."""
+    for flag in flags:
+        parser.add_argument(flag, **_SHARED[flag] | changes)
 
 
 def load_config(arguments: argparse.Namespace) -> Any:

@@ -58,19 +58,19 @@ _SIZES = {
 def add_commands(commands: Any) -> None:
     """Adds `doctor`, `convert` and `info`."""
     title = "validate a data set before training"
-    doctor = common.add_parser(commands, "doctor", title, _DOCTOR)
+    doctor = common.add_parser(commands, "doctor", title, _DOCTOR, _doctor)
     doctor.add_argument("folder", metavar="DIR", help="folder of features and annotations")
     doctor.add_argument("--json", action="store_true", help="print JSON instead of text")
 
     title = "convert a data set, labels or detections"
-    convert = common.add_parser(commands, "convert", title, _CONVERT)
+    convert = common.add_parser(commands, "convert", title, _CONVERT, _convert)
     convert.add_argument(
         "source", metavar="SOURCE", type=Path, nargs="+", help="a folder, or label files"
     )
     convert.add_argument(
         "--output", metavar="OUT", type=Path, required=True, help="a file or a folder"
     )
-    convert.add_argument("--overwrite", action="store_true", help="replace existing label files")
+    common.add_shared(convert, "--overwrite", help="replace existing label files")
     convert.add_argument("--to", choices=LABEL_KINDS, help="kind of the output")
     convert.add_argument(
         "--recordings", metavar="DIR", help="folder of the videos; default: beside the file"
@@ -87,14 +87,13 @@ def add_commands(commands: Any) -> None:
     convert.add_argument(
         "--tier", metavar="NAME", action="append", default=[], help="of ELAN; default: all"
     )
-    for sub, run in ((doctor, _doctor), (convert, _convert)):
-        sub.set_defaults(run=run)
-        sub.add_argument("--config", metavar="C", help="config with the settings of the data")
-        common.add_set(sub)
+    for sub in (doctor, convert):
+        title = "config with the settings of the data"
+        common.add_shared(sub, "--config", required=False, help=title)
+        common.add_shared(sub, "--set")
 
-    info = common.add_parser(commands, "info", "print the cost of training a config", _INFO)
-    info.set_defaults(run=_info)
-    common.add_config(info)
+    info = common.add_parser(commands, "info", "print the cost of training a config", _INFO, _info)
+    common.add_shared(info, "--config", "--data", "--set")
     for name, title in _SIZES.items():
         # The older name stays valid.
         flags = ["--video-classes", "--slots"] if name == "video_classes" else [f"--{name}"]

@@ -35,26 +35,22 @@ twice its standard error. Prints every candidate and writes tuned.json.
 def add_commands(commands: Any) -> None:
     """Adds `evaluate` and `tune`."""
     title = "compute the detection mAP of a run again"
-    evaluate = common.add_parser(commands, "evaluate", title, _EVALUATE)
-    evaluate.set_defaults(run=_evaluate)
+    evaluate = common.add_parser(commands, "evaluate", title, _EVALUATE, _evaluate)
     source = evaluate.add_mutually_exclusive_group(required=True)
-    source.add_argument("--workdir", metavar="W", type=Path, help="the work directory of the run")
+    common.add_shared(source, "--workdir", required=False)
     source.add_argument("--scores", metavar="NPZ", type=Path, help="a scores_test.npz of a run")
     for name in ("thresholds", "foreground-thresholds"):
         evaluate.add_argument(
             f"--{name}", metavar="A,B,...", help=f"short for --set localization.{name}"
         )
-    common.add_set(evaluate)
+    common.add_shared(evaluate, "--set")
     evaluate.add_argument(
         "--output", metavar="JSON", type=Path, help="file for the detections of --scores"
     )
 
     title = "choose localization thresholds by held-out point labels"
-    tune = common.add_parser(commands, "tune", title, _TUNE)
-    tune.set_defaults(run=_tune)
-    common.add_workdir(tune)
-    common.add_data(tune)
-    common.add_set(tune)
+    tune = common.add_parser(commands, "tune", title, _TUNE, _tune)
+    common.add_shared(tune, "--workdir", "--data", "--set")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -30,16 +30,14 @@ files, repeat the command. Exits with 1 if a file failed; the others are extract
 def add_commands(commands: Any) -> None:
     """Adds `extract`."""
     title = "compute features of videos and sensor tables"
-    extract = common.add_parser(commands, "extract", title, _EXTRACT)
-    extract.set_defaults(run=_extract)
+    extract = common.add_parser(commands, "extract", title, _EXTRACT, _extract)
     extract.add_argument(
         "files", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="recordings, or folders"
     )
     extract.add_argument("--output", metavar="DIR", type=Path, required=True, help="a folder")
     extract.add_argument("--backbone", choices=BACKBONES, required=True, help="see below")
-    common.add_set(
-        extract, "set an option of the backbone: fps, window and stride (frames), path, ..."
-    )
+    options = "set an option of the backbone: fps, window and stride (frames), path, ..."
+    common.add_shared(extract, "--set", help=options)
     extract.add_argument(
         "--workers",
         metavar="N",

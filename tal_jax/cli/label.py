@@ -21,8 +21,7 @@ leave the machine.
 def add_commands(commands: Any) -> None:
     """Adds `label`."""
     title = "click one point label for each action, in the browser"
-    label = common.add_parser(commands, "label", title, _LABEL)
-    label.set_defaults(run=_label)
+    label = common.add_parser(commands, "label", title, _LABEL, _label)
     label.add_argument(
         "recordings", metavar="FILE", type=Path, nargs="+", help="videos, tables, or folders"
     )

@@ -56,17 +56,19 @@ def add_commands(commands: Any) -> None:
     points = common.add_parser(commands, "points", title, _POINTS)
     commands = points.add_subparsers(metavar="COMMAND", required=True)
 
-    make = common.add_parser(commands, "make", "draw a point in each instance", _MAKE)
+    make = common.add_parser(commands, "make", "draw a point in each instance", _MAKE, _make)
     make.add_argument("annotations", metavar="ANNOTATIONS", type=Path, help="a file or a folder")
     make.add_argument("--law", choices=DISTRIBUTIONS, required=True, help="point distribution")
     make.add_argument("--seed", metavar="N", type=int, required=True, help="0 or more")
     make.add_argument("--subset", metavar="S", help="only recordings of this subset")
 
     title = "assign points to the instances that contain them"
-    convert = common.add_parser(commands, "convert", title, _CONVERT)
+    convert = common.add_parser(commands, "convert", title, _CONVERT, _convert)
     convert.add_argument("points", metavar="POINTS", type=Path, help="a .json, .csv or .txt")
 
-    compare = common.add_parser(commands, "compare", "compare two files of points", _COMPARE)
+    compare = common.add_parser(
+        commands, "compare", "compare two files of points", _COMPARE, _compare
+    )
     compare.add_argument("first", metavar="A", type=Path, help="a .json, .csv or .txt")
     compare.add_argument("second", metavar="B", type=Path, help="another")
 
@@ -82,8 +84,7 @@ def add_commands(commands: Any) -> None:
         sub.add_argument(
             "--output", metavar="FILE", type=Path, required=True, help="a .json, .csv or .txt"
         )
-    for sub, run in ((make, _make), (convert, _convert), (compare, _compare)):
-        sub.set_defaults(run=run)
+    for sub in (make, convert, compare):
         sub.add_argument(
             "--fps-file",
             metavar="JSON",

@@ -34,22 +34,19 @@ describes the run. `tal-jax predict` accepts the folder as --workdir.
 def add_commands(commands: Any) -> None:
     """Adds `predict` and `export`."""
     title = "localize actions in a recording"
-    predict = common.add_parser(commands, "predict", title, _PREDICT)
-    predict.set_defaults(run=_predict)
+    predict = common.add_parser(commands, "predict", title, _PREDICT, _predict)
     predict.add_argument(
         "file", metavar="FILE", type=Path, help="a video, a table, or an .npy of features"
     )
-    predict.add_argument(
-        "--workdir", metavar="W", type=Path, required=True, help="folder of a run or an export"
-    )
+    common.add_shared(predict, "--workdir", help="folder of a run or an export")
     predict.add_argument("--output", metavar="JSON", type=Path, help="default NAME.detections.json")
-    predict.add_argument("--overwrite", action="store_true", help="replace existing files")
-    common.add_set(predict, "set an option of the backbone, such as a new path of its weights")
+    common.add_shared(predict, "--overwrite")
+    options = "set an option of the backbone, such as a new path of its weights"
+    common.add_shared(predict, "--set", help=options)
 
     title = "write the networks as files that run without this library"
-    export = common.add_parser(commands, "export", title, _EXPORT)
-    export.set_defaults(run=_export)
-    common.add_workdir(export)
+    export = common.add_parser(commands, "export", title, _EXPORT, _export)
+    common.add_shared(export, "--workdir")
     export.add_argument("--output", metavar="DIR", type=Path, required=True, help="a folder")
 
 

@@ -46,23 +46,19 @@ To resume a stopped run, repeat the command.
 def add_commands(commands: Any) -> None:
     """Adds `quickstart` and `train`."""
     title = "train on the embedded smartwatch recordings"
-    quickstart = common.add_parser(commands, "quickstart", title, _QUICKSTART)
-    quickstart.set_defaults(run=_quickstart)
-    common.add_workdir(quickstart)
+    quickstart = common.add_parser(commands, "quickstart", title, _QUICKSTART, _quickstart)
+    common.add_shared(quickstart, "--workdir", "--set")
     quickstart.add_argument(
         "--method",
         choices=_QUICKSTARTS,
         default="rsmp",
         help="rsmp uses point labels, hamnet uses video-level class labels; default %(default)s",
     )
-    common.add_set(quickstart)
 
     known = textwrap.fill(_CONFIGS.format(configs=", ".join(config_names())), 100)
     title = "train all rounds of a config"
-    train = common.add_parser(commands, "train", title, f"{known}\n\n{_TRAIN}")
-    train.set_defaults(run=_train)
-    common.add_config(train)
-    common.add_workdir(train)
+    train = common.add_parser(commands, "train", title, f"{known}\n\n{_TRAIN}", _train)
+    common.add_shared(train, "--config", "--data", "--set", "--workdir")
     train.add_argument(
         "--processes",
         metavar="WHERE",
