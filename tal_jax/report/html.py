@@ -10,16 +10,10 @@ import numpy as np
 
 from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.files import write_bytes
-from tal_jax.data.predictions import RecordingPredictions, Results
-from tal_jax.report.pages import fill_template, pack_curves
+from tal_jax.data.predictions import Results
+from tal_jax.report.pages import Curves, fill_template, pack_curves
 from tal_jax.report.palette import class_colours
-from tal_jax.report.workdir import (
-    FLAT_CURVE,
-    Work,
-    default_threshold,
-    read_workdir,
-    truth_of,
-)
+from tal_jax.report.workdir import Work, default_threshold, read_workdir, truth_of
 
 # These keep the page under 5 MB. The page lists whatever they leave out.
 _MOST_RECORDINGS = 200
@@ -27,11 +21,6 @@ _MOST_SPANS = 80_000
 _MOST_SPANS_OF_A_RECORDING = 300
 _MOST_CURVE_BYTES = 2_000_000
 _MOST_LOSS_STEPS = 400
-
-_EVALUATION_KEYS = (
-    *("tious", "map", "average_map", "ap", "classes", "num_videos", "num_ground_truth"),
-    *("num_detections", "short_recall", "long_recall", "num_short", "num_long", "short_s", "notes"),
-)
 
 
 def write_report(workdir: str | os.PathLike) -> Path:
@@ -64,18 +53,23 @@ def _report_data(work: Work) -> dict[str, Any]:
     proposals = [one.proposals for one in work.rounds if one.proposals is not None]
     rows = len(work.rounds) * (len(test) + len(train))
     most = min(_MOST_SPANS_OF_A_RECORDING, _MOST_SPANS // max(rows, 1))
-    curves = _pack_curves(work.scores, test, index, notes)
+    curves = {}
+    for name in filter(work.scores.__contains__, test):
+        scores, stride_s = work.scores[name].original, work.scores[name].grid.stride_s
+        annotated = {index[one.label] for one in test[name].instances}
+        background = 1 - scores.actionness
+        curves[name] = Curves(scores.cas, background, stride_s / 2, stride_s, annotated)
+    kind = "classes that are not annotated in the recording"
+    packed = pack_curves(curves, _MOST_CURVE_BYTES, kind, notes)
     data = {
         "name": work.name,
         "classes": work.classes,
         "colours": class_colours(len(work.classes)),
         "card": work.card,
         "config": work.config,
-        "rounds": [
-            {"name": one.name, "evaluation": _evaluation(one.evaluation)} for one in work.rounds
-        ],
+        "rounds": [{"name": one.name, "evaluation": one.evaluation} for one in work.rounds],
         "test": [
-            _recording(name, one, detections, index, most) | {"curves": curves.get(name)}
+            _recording(name, one, detections, index, most) | {"curves": packed.get(name)}
             for name, one in test.items()
         ],
         "train": [_recording(name, one, proposals, index, most) for name, one in train.items()],
@@ -164,50 +158,6 @@ def _note_left_out(
             f"{left_out:,} of {sum(counts):,} {kind}, those with the lowest scores: "
             f"the {most} best of each round in each recording are kept"
         )
-
-
-def _pack_curves(
-    scores: Mapping[str, RecordingPredictions],
-    recordings: Mapping[str, RecordingAnnotation],
-    index: Mapping[str, int],
-    notes: list[str],
-) -> dict[str, dict[str, Any]]:
-    """Score curves as one byte a snippet, class after class; the background is class -1."""
-    labels = {}
-    for name in recordings.keys() & scores.keys():
-        rising = np.flatnonzero((scores[name].original.cas >= FLAT_CURVE).any(axis=0))
-        annotated = {index[one.label] for one in recordings[name].instances}
-        num_classes = scores[name].original.cas.shape[1]
-        kept = annotated.union(rising.tolist())
-        labels[name] = [label for label in range(num_classes) if label in kept]
-    num_flat = sum(scores[name].original.cas.shape[1] - len(labels[name]) for name in labels)
-    lengths = {name: len(scores[name].original.actionness) for name in labels}
-    num_bytes = sum(lengths[name] * (1 + len(labels[name])) for name in labels)
-    pool = max(1, math.ceil(num_bytes / _MOST_CURVE_BYTES))
-    if num_flat:
-        notes.append(
-            f"{num_flat:,} score curves of classes that are not annotated in the recording and "
-            f"stay below {FLAT_CURVE}; the other curves are rounded to 1/255"
-        )
-    if pool > 1:
-        notes.append(f"score curves, except the maximum of every {pool} snippets")
-    packed = {}
-    for name in labels:
-        predictions = scores[name].original
-        columns = [predictions.cas[:, labels[name]], 1 - predictions.actionness]
-        packed[name] = {
-            "start": scores[name].grid.stride_s * pool / 2,
-            "stride": scores[name].grid.stride_s * pool,
-            "classes": [*labels[name], -1],
-            "data": pack_curves(np.column_stack(columns), pool),
-        }
-    return packed
-
-
-def _evaluation(evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    if not evaluation:
-        return None
-    return {key: evaluation[key] for key in _EVALUATION_KEYS if key in evaluation}
 
 
 def _losses(metrics: Iterable[Mapping[str, Any]], notes: list[str]) -> list[dict[str, Any]]:

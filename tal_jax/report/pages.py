@@ -3,11 +3,13 @@
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+FLAT_CURVE = 0.05  # curves of classes whose scores stay below this are not drawn
 
 
 def fill_template(name: str, data: Mapping[str, Any]) -> str:
@@ -35,19 +37,54 @@ def read_template(package: str, name: str) -> str:
     return page
 
 
-def pack_curves(columns: np.ndarray, pool: int = 1) -> str:
-    """Encodes curves as base64 of one byte a value, curve after curve.
+class Curves(NamedTuple):
+    """Score curves of a recording, from 0 to 1, at equally spaced times."""
+
+    cas: np.ndarray  # [T, C]
+    other: np.ndarray  # [T], the actionness or the background, which pages call class -1
+    start_s: float
+    stride_s: float
+    always: Collection[int]  # the classes whose curve is drawn even if it is flat
+
+
+def pack_curves(
+    curves: Mapping[str, Curves], most_bytes: int, classes: str, left_out: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Encodes the curves of recordings as base64 of one byte a value, curve after curve.
 
     Args:
-      columns: `[T, curves]`, clipped to [0, 1]; NaN becomes 0.
-      pool: number of values that are replaced by their maximum.
+      curves: of each recording; NaN becomes 0.
+      most_bytes: above these, several values are replaced by their maximum.
+      classes: name of the classes that are not drawn if they are flat.
+      left_out: receives a line for what is left out.
 
-    >>> pack_curves(np.array([[0.0], [1.0]]))
-    'AP8='
+    >>> one = Curves(np.array([[0.0], [1.0]]), np.ones(2), 0.25, 0.5, always=())
+    >>> pack_curves({"a": one}, 4, "classes", [])["a"]
+    {'start': 0.25, 'stride': 0.5, 'classes': [0, -1], 'data': 'AP///w=='}
     """
-    columns = np.maximum.reduceat(columns, np.arange(0, len(columns), pool))
-    rounded = np.round(np.nan_to_num(columns).clip(0, 1) * 255).astype(np.uint8)
-    return base64.b64encode(rounded.T.tobytes()).decode()
+    labels = {}
+    for name, one in curves.items():
+        rising = (one.cas >= FLAT_CURVE).any(axis=0)
+        labels[name] = [i for i in range(len(rising)) if rising[i] or i in one.always]
+    num_flat = sum(one.cas.shape[1] - len(labels[name]) for name, one in curves.items())
+    num_bytes = sum(len(one.other) * (1 + len(labels[name])) for name, one in curves.items())
+    pool = max(1, math.ceil(num_bytes / most_bytes))
+    if num_flat:
+        left_out.append(f"{num_flat:,} score curves of {classes} that stay below {FLAT_CURVE}")
+    if pool > 1:
+        left_out.append(f"score curves, except the maximum of every {pool} snippets")
+    packed = {}
+    for name, one in curves.items():
+        columns = np.column_stack([one.cas[:, labels[name]], one.other])
+        columns = np.maximum.reduceat(columns, np.arange(0, len(columns), pool))
+        rounded = np.round(np.nan_to_num(columns).clip(0, 1) * 255).astype(np.uint8)
+        packed[name] = {
+            "start": one.start_s + one.stride_s * (pool - 1) / 2,
+            "stride": one.stride_s * pool,
+            "classes": [*labels[name], -1],
+            "data": base64.b64encode(rounded.T.tobytes()).decode(),
+        }
+    return packed
 
 
 def _plain(value: Any) -> Any:

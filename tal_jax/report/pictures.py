@@ -14,15 +14,9 @@ from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.files import write_bytes
 from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.evaluation.matching import found_instances
+from tal_jax.report.pages import FLAT_CURVE
 from tal_jax.report.palette import class_colours
-from tal_jax.report.workdir import (
-    FLAT_CURVE,
-    Round,
-    Work,
-    default_threshold,
-    read_workdir,
-    truth_of,
-)
+from tal_jax.report.workdir import Round, Work, default_threshold, read_workdir, truth_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

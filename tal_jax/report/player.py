@@ -1,7 +1,6 @@
 """Writes the page of a prediction: the video, or the signals, above its detections."""
 
 import base64
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,9 +11,8 @@ import numpy as np
 
 from tal_jax.data.files import write_bytes
 from tal_jax.extraction.tables import Table
-from tal_jax.report.pages import fill_template, pack_curves
+from tal_jax.report.pages import Curves, fill_template, pack_curves
 from tal_jax.report.palette import class_colours
-from tal_jax.report.workdir import FLAT_CURVE
 
 # These keep the page under 3 MB. The page lists whatever they leave out.
 _MOST_DETECTIONS = 10_000
@@ -70,7 +68,9 @@ def write_player(
         "media": None if media is None else _url(Path(media), Path(path).parent),
         "mediaName": None if media is None else Path(media).name,
         "signals": None if signals is None else _signals(signals, left_out),
-        "curves": None if curves is None else _curves(*curves, set(shown[::4]), classes, left_out),
+        "curves": None
+        if curves is None
+        else _curves(*curves, set(map(int, shown[::4])), classes, left_out),
         "leftOut": left_out,
         "notes": list(notes),
     }
@@ -135,11 +135,10 @@ def _curves(
     times_s: np.ndarray,
     scores: np.ndarray,
     foreground: np.ndarray,
-    detected: set[float],
+    detected: set[int],
     classes: Sequence[str],
     left_out: list[str],
 ) -> dict[str, Any] | None:
-    """Curves as one byte a snippet, class after class; the actionness is class -1."""
     if scores.shape != (len(times_s), len(classes)) or foreground.shape != times_s.shape:
         raise ValueError(
             f"curves of shapes {times_s.shape}, {scores.shape} and {foreground.shape}, expected "
@@ -147,20 +146,6 @@ def _curves(
         )
     if not len(times_s):
         return None
-    rising = set(np.flatnonzero((scores >= FLAT_CURVE).any(axis=0)).tolist())
-    kept = [label for label in range(len(classes)) if label in rising or label in detected]
-    pool = math.ceil(len(times_s) * (len(kept) + 1) / _MOST_CURVE_BYTES)
-    if len(kept) < len(classes):
-        left_out.append(
-            f"{len(classes) - len(kept):,} score curves of classes without a detection that stay "
-            f"below {FLAT_CURVE}"
-        )
-    if pool > 1:
-        left_out.append(f"score curves, except the maximum of every {pool} snippets")
     stride_s = float(times_s[-1] - times_s[0]) / max(1, len(times_s) - 1)
-    return {
-        "start": float(times_s[0]) + stride_s * (pool - 1) / 2,
-        "stride": stride_s * pool,
-        "classes": [*kept, -1],
-        "data": pack_curves(np.column_stack([scores[:, kept], foreground]), pool),
-    }
+    curves = Curves(scores, foreground, float(times_s[0]), stride_s, detected)
+    return pack_curves({"": curves}, _MOST_CURVE_BYTES, "classes without a detection", left_out)[""]

@@ -17,8 +17,6 @@ from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.predictions import RecordingPredictions, Results, read_predictions
 from tal_jax.runs.round_folders import ALL_ROUNDS, has_all_rounds, round_folders, round_title
 
-FLAT_CURVE = 0.05  # curves of classes whose scores stay below this are not drawn
-
 
 @dataclasses.dataclass(frozen=True)
 class Round:
