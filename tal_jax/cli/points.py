@@ -100,9 +100,8 @@ def add_commands(commands: Any) -> None:
 
 def _make(arguments: argparse.Namespace) -> None:
     from tal_jax.data.point_distributions import generate_points
-    from tal_jax.data.point_files import write_points
 
-    given = _read_annotations(arguments)
+    given, rates = _read_annotations(arguments)
     annotations = generate_points(
         given,
         distribution=arguments.law,
@@ -110,28 +109,24 @@ def _make(arguments: argparse.Namespace) -> None:
         subset=arguments.subset,
         strict=False,
     )
-    write_points(arguments.output, annotations, _frame_rates(arguments, given))
-    _print_points(arguments.output, annotations)
+    _write_points(arguments.output, annotations, rates)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
-    from tal_jax.data.point_files import read_points, write_points
+    from tal_jax.data.point_files import read_points
     from tal_jax.data.point_sets import convert_points
 
-    given = _read_annotations(arguments)
-    rates = _frame_rates(arguments, given)
+    given, rates = _read_annotations(arguments)
     points, _ = read_points(arguments.points, frame_rates=rates, annotations=given)
     annotations = convert_points(points, given)
-    write_points(arguments.output, annotations, rates)
-    _print_points(arguments.output, annotations)
+    _write_points(arguments.output, annotations, rates)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
     from tal_jax.data.point_files import compare_points, format_comparison, read_points
     from tal_jax.data.point_sets import place_points
 
-    given = _read_annotations(arguments) if arguments.annotations else None
-    rates = _frame_rates(arguments, given)
+    given, rates = _read_annotations(arguments)
     paths = (arguments.first, arguments.second)
     found = [read_points(path, frame_rates=rates, annotations=given)[0] for path in paths]
     if given is not None:
@@ -143,21 +138,21 @@ def _compare(arguments: argparse.Namespace) -> None:
     common.echo(format_comparison(comparison, (paths[0].name, paths[1].name)))
 
 
-def _read_annotations(arguments: argparse.Namespace) -> "Annotations":
+def _read_annotations(arguments: argparse.Namespace) -> tuple[Any, dict[str, float]]:
+    """The annotations, None where `compare` has none, and the frame rates."""
     from tal_jax.data.annotation_files import read_annotations
-
-    return read_annotations(arguments.annotations, allow_pickle=arguments.allow_pickle)
-
-
-def _frame_rates(
-    arguments: argparse.Namespace, annotations: "Annotations | None"
-) -> dict[str, float]:
     from tal_jax.data.point_sets import known_frame_rates
 
-    return known_frame_rates(annotations, arguments.fps_file)
+    given, path = None, arguments.annotations
+    if path is not None:
+        given = read_annotations(path, allow_pickle=arguments.allow_pickle)
+    return given, known_frame_rates(given, arguments.fps_file)
 
 
-def _print_points(output: Path, annotations: "Annotations") -> None:
+def _write_points(output: Path, annotations: "Annotations", rates: dict[str, float]) -> None:
+    from tal_jax.data.point_files import write_points
+
+    write_points(output, annotations, rates)
     for note in annotations.notes:
         common.echo(note)
     points = sum(instance.point_s is not None for instance in annotations.instances)

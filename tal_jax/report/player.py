@@ -32,7 +32,6 @@ def write_player(
     media: str | os.PathLike | None = None,
     signals: Table | None = None,
     curves: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
-    notes: Sequence[str] = (),
 ) -> None:
     """Writes a page that plays a recording above the timeline of its detections.
 
@@ -50,7 +49,6 @@ def write_player(
       signals: the samples of a sensor recording, drawn if there is no video.
       curves: `times_s` `[T]`, the equally spaced centres of the snippets, class activation sequence
         `[T, classes]` and actionness `[T]`, both from 0 to 1.
-      notes: lines for the end of the page.
 
     Raises:
       ValueError: if the class of a detection is unknown, or the shapes of the curves disagree.
@@ -72,7 +70,6 @@ def write_player(
         if curves is None
         else _curves(*curves, set(map(int, shown[::4])), classes, left_out),
         "leftOut": left_out,
-        "notes": list(notes),
     }
     write_bytes(path, fill_template("player.html", data).encode())
 

@@ -150,25 +150,26 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         _, token, *rest = (parts.path or "/").split("/")
         if not secrets.compare_digest(token.encode(), self.server.token.encode()):
             raise _Refused(HTTPStatus.FORBIDDEN, "no such page; open the printed address")
-        routes = {
-            ("GET", ""): self._page,
-            ("GET", "state"): self._state,
-            ("GET", "recording"): self._recording,
-            ("GET", "media"): self._media,
-            ("GET", "signal"): self._signal,
-            ("POST", "save"): self._save,
-        }
-        action = routes.get((method, rest[0] if rest else "/"))
-        if action is None or len(rest) > 2:
-            raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
-        if len(rest) < 2:
-            if rest[0] not in ("", "state"):
+        match [method, *rest]:
+            case ["GET", ""]:
+                self._page()
+            case ["GET", "state"]:
+                self._state()
+            case ["GET", "recording", index]:
+                self._recording(self._index(index))
+            case ["GET", "media", index]:
+                self._media(self._index(index))
+            case ["GET", "signal", index]:
+                self._signal(self._index(index), parse_qs(parts.query))
+            case ["POST", "save", index]:
+                self._save(self._index(index))
+            case _:
                 raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
-            action()
-            return
-        if not rest[1].isdecimal() or int(rest[1]) >= len(self.server.sources):
+
+    def _index(self, text: str) -> int:
+        if not text.isdecimal() or int(text) >= len(self.server.sources):
             raise _Refused(HTTPStatus.NOT_FOUND, "no such recording")
-        action(int(rest[1]), parse_qs(parts.query))
+        return int(text)
 
     def _check_sender(self) -> None:
         """Refuses requests of other pages in the same browser, and of other host names."""
@@ -180,7 +181,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     # --- answers ---
 
-    def _page(self, *_: Any) -> None:
+    def _page(self) -> None:
         nonce = base64.b64encode(secrets.token_bytes(16)).decode()
         page = read_template("tal_jax.studio", "page.html").replace("{{nonce}}", nonce)
         policy = (
@@ -190,7 +191,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         )
         self._send(page.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
 
-    def _state(self, *_: Any) -> None:
+    def _state(self) -> None:
         names = [source.name for source in self.server.sources]
         self._send_json(
             {
@@ -204,10 +205,11 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             }
         )
 
-    def _recording(self, index: int, _: Any) -> None:
+    def _recording(self, index: int) -> None:
         source, details = self.server.sources[index], self.server.details(index)
-        entry, revision = self.server.store.entry(source.name)
-        known_s = (entry or {}).get("duration", (entry or {}).get("duration_second"))
+        stored, revision = self.server.store.entry(source.name)
+        entry = {"annotations": [], **(stored or {})}
+        known_s = entry.get("duration", entry.get("duration_second"))
         notice = ""
         if known_s is not None and abs(known_s - details.duration_s) > 0.5:
             notice = (
@@ -224,7 +226,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "channels": [] if envelope is None else envelope.names,
                 "ranges": [] if envelope is None else envelope.ranges,
                 "revision": revision,
-                "annotations": [] if entry is None else entry["annotations"],
+                "annotations": entry["annotations"],
                 "notice": notice,
             }
         )
@@ -245,7 +247,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         content = np.concatenate(parts).astype("<f8").tobytes()
         self._send(content, "application/octet-stream")
 
-    def _save(self, index: int, _: Any) -> None:
+    def _save(self, index: int) -> None:
         values = self._body()
         source = self.server.sources[index]
         revision = self.server.store.save(
@@ -275,7 +277,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.BAD_REQUEST, "expected annotations, classes and a revision")
         return values
 
-    def _media(self, index: int, _: Any) -> None:
+    def _media(self, index: int) -> None:
         path = self.server.sources[index].path
         with open(path, "rb") as file:
             size = os.fstat(file.fileno()).st_size

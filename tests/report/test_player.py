@@ -55,9 +55,9 @@ def _table(count, channels, rate=100.0):
 
 
 def test_page_holds_the_prediction(tmp_path):
-    data = _data(_write(tmp_path / "new" / "report.html", notes=["one thing"]))
+    data = _data(_write(tmp_path / "new" / "report.html"))
     assert data["detections"][:8] == [0, 1.0, 2.0, 0.9, 1, 1.5, 3.25, 0.6]
-    assert data["duration"] == 4.0 and data["threshold"] == 0.5 and data["notes"] == ["one thing"]
+    assert data["duration"] == 4.0 and data["threshold"] == 0.5
     assert len(data["colours"]) == 3 and data["leftOut"] == []
     assert data["media"] is data["signals"] is data["curves"] is None
 
@@ -70,13 +70,12 @@ def test_page_needs_no_network_and_no_name_leaves_its_place(tmp_path):
         classes=[HOSTILE],
         detections=detections,
         media=tmp_path / "</script>.mp4",
-        notes=[HOSTILE],
     )
     text = path.read_text(encoding="utf-8")
     assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("{{", ""))
     assert text.count("</script>") == 2 and text.isascii() is False
     data = _data(path)
-    assert data["name"] == data["classes"][0] == data["notes"][0] == HOSTILE
+    assert data["name"] == data["classes"][0] == HOSTILE
     assert data["media"] == "%3C/script%3E.mp4"
 
 
