@@ -243,7 +243,4 @@ def _with_durations(
 
 def _read_object(path: Path) -> dict[str, Any]:
     """The object of a JSON file; empty if the file is missing."""
-    value = files.read_json(path) if path.exists() else {}
-    if not isinstance(value, dict):
-        raise InputError(f"{path} holds a {type(value).__name__}, expected an object")
-    return value
+    return files.convert(files.read_json(path), dict, str(path)) if path.exists() else {}

@@ -12,8 +12,6 @@ from tal_jax.extraction import tables
 from tal_jax.extraction.tables import Table, read_table
 from tal_jax.extraction.video import has_video_suffix, probe
 
-_BLOCK = 8  # blocks of a level that a block of the next level covers
-
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -92,7 +90,7 @@ def read_details(source: Source) -> Details:
 
 
 class Envelope:
-    """Minima and maxima of a signal over any window, from a pyramid of blocks.
+    """Minima and maxima of a signal over the bins of any window.
 
     Attributes:
       names: of the channels.
@@ -100,19 +98,11 @@ class Envelope:
     """
 
     def __init__(self, table: Table):
-        """Computes levels of blocks, each eight times as long as those of the previous level."""
+        """Stores the samples channel after channel, where reductions over time are fast."""
         self.names = table.names
         self._times_s = table.times_s
-        values = np.asarray(table.values, np.float32)
-        self._levels = [(values, values)]
-        while len(self._levels[-1][0]) > _BLOCK:
-            low, high = self._levels[-1]
-            starts = np.arange(0, len(low), _BLOCK)
-            self._levels.append(
-                (np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts))
-            )
-        low, high = self._levels[-1]
-        self.ranges = [(float(a), float(b)) for a, b in zip(low.min(0), high.max(0), strict=True)]
+        self._values = np.ascontiguousarray(table.values.T, np.float32)
+        self.ranges = [(float(one.min()), float(one.max())) for one in self._values]
 
     def window(
         self, start_s: float, end_s: float, bins: int
@@ -132,20 +122,12 @@ class Envelope:
         first = max(int(np.searchsorted(self._times_s, start_s, "right")) - 1, 0)
         last = min(int(np.searchsorted(self._times_s, end_s, "left")) + 1, count)
         last = max(last, first + 1)
+        times_s, values = self._times_s[first:last], self._values[:, first:last]
         if last - first <= 2 * bins:
-            values = self._levels[0][0][first:last]
-            return self._times_s[first:last], values, values
-        level, block = 0, 1
-        while (last - first) // (block * _BLOCK) >= bins:
-            level, block = level + 1, block * _BLOCK
-        low, high = self._levels[level]
-        begin, end = first // block, -(-last // block)
-        edges = np.unique(np.linspace(begin, end, bins + 1).astype(int))[:-1]
-        return (
-            self._times_s[edges * block],
-            np.minimum.reduceat(low[begin:end], edges - begin),
-            np.maximum.reduceat(high[begin:end], edges - begin),
-        )
+            return times_s, values.T, values.T
+        edges = np.linspace(0, last - first, bins + 1).astype(int)[:-1]
+        low, high = (of.reduceat(values, edges, axis=1).T for of in (np.minimum, np.maximum))
+        return times_s[edges], low, high
 
 
 def _is_recording(path: Path) -> bool:
