@@ -102,6 +102,23 @@ function zoomWindow({ start, end }, factor, time, least, duration) {
   return fitWindow(from, from + span, least, duration);
 }
 
+/** A clock with the interface of a video, for recordings without one. */
+class Clock {
+  paused = true;
+  #time = 0;
+  #since = 0;
+  #rate = 1;
+  constructor(duration) { this.duration = duration; }
+  get currentTime() { return Math.min(this.duration, this.#time + (this.paused ? 0 : ((performance.now() - this.#since) / 1000) * this.#rate)); }
+  set currentTime(time) { this.#time = time; this.#since = performance.now(); }
+  set playbackRate(rate) { this.currentTime = this.currentTime; this.#rate = rate; }
+  async play() {
+    this.currentTime = this.currentTime >= this.duration ? 0 : this.currentTime;
+    this.paused = false;
+  }
+  pause() { this.currentTime = this.currentTime; this.paused = true; }
+}
+
 const tip = document.getElementById("tip");
 
 function showTip(event, rows) {
