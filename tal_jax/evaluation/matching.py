@@ -167,7 +167,7 @@ def _parse(item: Any, *, scored: bool) -> tuple[str, float, float, float]:
     if not isinstance(label, str):
         raise InputError(f"label is {label!r}, expected a string")
     try:
-        start_s, end_s = () if isinstance(segment, str) else map(float, segment)
+        start_s, end_s = [] if isinstance(segment, str) else list(map(float, segment))
     except (TypeError, ValueError, OverflowError):
         start_s = end_s = math.nan
     if not -math.inf < start_s <= end_s < math.inf:

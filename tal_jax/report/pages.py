@@ -62,10 +62,14 @@ def pack_curves(
     >>> pack_curves({"a": one}, 4, "classes", [])["a"]
     {'start': 0.25, 'stride': 0.5, 'classes': [0, -1], 'data': 'AP///w=='}
     """
-    labels = {}
-    for name, one in curves.items():
-        rising = (one.cas >= FLAT_CURVE).any(axis=0)
-        labels[name] = [i for i in range(len(rising)) if rising[i] or i in one.always]
+    labels = {
+        name: [
+            label
+            for label in range(one.cas.shape[1])
+            if label in one.always or (one.cas[:, label] >= FLAT_CURVE).any()
+        ]
+        for name, one in curves.items()
+    }
     num_flat = sum(one.cas.shape[1] - len(labels[name]) for name, one in curves.items())
     num_bytes = sum(len(one.other) * (1 + len(labels[name])) for name, one in curves.items())
     pool = max(1, math.ceil(num_bytes / most_bytes))
