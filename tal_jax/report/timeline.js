@@ -21,6 +21,16 @@ function clipped(context, x, y, width, height, draw) {
   context.restore();
 }
 
+/** Draws spans as plain bars, the last on top. */
+function drawSpans(context, spans, toX, top, height, opacity = () => 1) {
+  for (const span of spans) {
+    context.globalAlpha = opacity(span.score);
+    context.fillStyle = classColour(span.label);
+    context.fillRect(toX(span.start), top, Math.max(1, toX(span.end) - toX(span.start)), height);
+  }
+  context.globalAlpha = 1;
+}
+
 /**
  * Draws values from 0 to 255, the extreme ones of every pixel.
  * `shade` is the opacity of the area below the curve; with `lows`, the area between these and the values is opaque.
