@@ -119,6 +119,17 @@ class Clock {
   pause() { this.currentTime = this.currentTime; this.paused = true; }
 }
 
+/** Where a press starts a drag, `press` returns what is called with each move of it. */
+function onDrag(canvas, press) {
+  let follow = null;
+  canvas.addEventListener("pointerdown", (event) => {
+    follow = event.button === 0 ? press(event) : null;
+    if (follow) canvas.setPointerCapture(event.pointerId);
+  });
+  canvas.addEventListener("pointermove", (event) => follow?.(event));
+  for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { follow = null; });
+}
+
 const tip = document.getElementById("tip");
 
 function showTip(event, rows) {
@@ -140,10 +151,10 @@ const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.
 
 const hiddenClasses = new Set();
 
-/** Buttons that hide and show classes, and one that shows all; `changed` is called after each click. */
-function legendButtons(labels, changed) {
+/** Fills `box` with buttons that hide and show classes, and calls `changed` after each click; returns them. */
+function fillLegend(box, labels, changed) {
   const hide = (hidden) => { hiddenClasses.clear(); hidden.forEach((label) => hiddenClasses.add(label)); changed(); };
-  const items = labels.map((label) => {
+  const buttons = labels.map((label) => {
     const button = h("button", {
       type: "button", title: `${className(label)} (click: show or hide; double click: this class alone)`,
       onclick: () => hide(hiddenClasses.has(label) ? [...hiddenClasses].filter((one) => one !== label) : [...hiddenClasses, label]),
@@ -152,7 +163,8 @@ function legendButtons(labels, changed) {
     button.label = label;
     return button;
   });
-  return { items, all: h("button", { type: "button", onclick: () => hide([]) }, "show all") };
+  if (labels.length) box.append(...buttons, h("button", { type: "button", onclick: () => hide([]) }, "show all"));
+  return buttons;
 }
 
 const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
