@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 
+import browsing
 import numpy as np
 import pytest
 
@@ -455,3 +456,45 @@ def test_picture_needs_recordings_and_matplotlib(workdir, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(ValueError, match=r"tal_jax\[demo\]"):
         write_picture(workdir)
+
+
+@browsing.needs_browser
+def test_timelines_in_a_browser(workdir):
+    """Pointing shows values; dragging pans, Ctrl + wheel and keys zoom, a click hides a class."""
+    errors = []
+    with browsing.open_browser() as browser:
+        page = browser.new_page(viewport={"width": 1300, "height": 900})
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(write_report(workdir).as_uri())
+        timeline, view = page.locator(".timeline").first, "explorers[0].view"
+        timeline.scroll_into_view_if_needed()
+        box = timeline.bounding_box()
+        left, width = box["x"] + 172, box["width"] - 172
+
+        def point(time_s, y):
+            page.mouse.move(left + time_s / 20 * width, box["y"] + y)
+
+        point(3.0, 24 + 8)  # the instance of "jump", in the lane below the axis
+        assert page.inner_text("#tip").startswith("jump · ground truth")
+        assert "tIoU 1.00, score .90" in page.inner_text("#tip")
+        point(10.0, 24 + 50)  # between the bars: the curves of all classes
+        assert page.inner_text("#tip").startswith("score at 0:10.0")
+        page.keyboard.down("Control")
+        page.mouse.wheel(0, -50)
+        page.keyboard.up("Control")
+        page.wait_for_function(f"{view}.end - {view}.start < 19")
+        start, end = page.evaluate(f"[{view}.start, {view}.end]")
+        assert start < 10 < end
+        page.mouse.down()
+        point(9.0, 24 + 50)
+        page.mouse.up()
+        shift = (end - start) / 20  # a second of the whole is less of the zoomed window
+        assert page.evaluate(f"{view}.start") == pytest.approx(start + shift, abs=0.02)
+        timeline.focus()
+        page.keyboard.press("0")
+        assert page.evaluate(view) == {"start": 0, "end": 20}
+        lanes = "explorers[0].timelines[0].lanes.map((lane) => lane.label)"
+        assert page.evaluate(lanes) == ["jump", "run", "background"]
+        page.click(".legend >> nth=0 >> text=jump")
+        page.wait_for_function(f"{lanes}.length === 2")
+    assert errors == []
