@@ -9,7 +9,7 @@ import difflib
 import importlib
 import pkgutil
 import runpy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -278,7 +278,7 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
     key, equals, text = assignment.partition("=")
     if not equals:
         raise InputError(f"setting {assignment!r}; expected key=value, such as train.steps=300")
-    keys = list(_flat_keys(config))
+    keys = flatten(config.to_dict())
     if key not in keys:
         raise InputError(f"config has no key {key!r}; did you mean {nearest(key, keys)!r}?")
     *sections, last = key.split(".")
@@ -313,12 +313,15 @@ def _load_file(path: Path) -> dict[str, Any]:
     return runpy.run_path(str(path), run_name=path.stem)
 
 
-def _flat_keys(config: ml_collections.ConfigDict, prefix: str = "") -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _flat_keys(value, f"{prefix}{key}.")
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Settings by their dotted keys."""
+    flat = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
         else:
-            yield prefix + key
+            flat[prefix + key] = value
+    return flat
 
 
 _KINDS = {

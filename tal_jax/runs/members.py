@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.config import Config
+from tal_jax.config import Config, flatten
 from tal_jax.data.packing import num_windows, snippet_counts
 from tal_jax.data.recordings import Dataset
-from tal_jax.runs.workdir import flatten
 from tal_jax.training import update
 
 # Settings that no compiled program depends on, but the loop around it or the number of its rows.

@@ -12,7 +12,7 @@ import ml_collections
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.config import DEFAULTS, Config, check_config
+from tal_jax.config import DEFAULTS, Config, check_config, flatten
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
@@ -31,17 +31,6 @@ _SCALING_FILE = "scaling.npz"
 
 # A run may continue with another value of these: its results do not depend on them.
 _FREE = {"train.features"}
-
-
-def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Settings by their dotted keys."""
-    flat = {}
-    for key, value in values.items():
-        if isinstance(value, dict):
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 # --- the card ---
