@@ -7,11 +7,13 @@ functions that run them, so that `--help` does not load JAX.
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from tal_jax._errors import InputError
-from tal_jax.cli import data, evaluate, extract, label, points, predict, train
+from tal_jax.cli import data, evaluate, extract, interrupts, label, points, predict, train
 
 _DESCRIPTION = "Weakly supervised temporal action localization."
 _EPILOG = """\
@@ -30,6 +32,25 @@ To resume a stopped run, repeat the command.
 """
 
 
+_BUG = """\
+tal-jax: this is a fault in tal_jax, not in the input. Please report it with the lines above, the
+command, and the output of `pip list`."""
+
+
+def run() -> NoReturn:
+    """The program `tal-jax`: `main` in a process of its own."""
+    interrupts.watch()
+    try:
+        code = main()
+    except Exception:
+        traceback.print_exc()
+        print(_BUG, file=sys.stderr)
+        sys.exit(1)
+    if code == interrupts.EXIT_CODE:
+        interrupts.end()
+    sys.exit(code)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line.
 
@@ -41,6 +62,10 @@ def main(argv: Sequence[str] | None = None) -> int:
       stderr, for invalid input and for files that cannot be read or written; 130 after Ctrl+C.
       Other exceptions are bugs and are not caught.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # A terminal that is not UTF-8 shows what it lacks as "?" instead of failing.
+            stream.reconfigure(errors="replace")
     arguments = _parser().parse_args(argv)
     _prepare_libraries()
     try:
@@ -49,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"tal-jax: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ntal-jax: stopped; the same command goes on from here", file=sys.stderr)
-        return 130
+        print(interrupts.STOPPED, file=sys.stderr)
+        return interrupts.EXIT_CODE
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -70,7 +95,11 @@ def _prepare_libraries() -> None:
     """Sets what JAX and Orbax read when they are imported or used."""
     from absl import logging
 
-    # Keeps compiled programs between runs.
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path.home() / ".cache" / "tal_jax"))
+    try:
+        # Keeps compiled programs between runs.
+        cache = str(Path.home() / ".cache" / "tal_jax")
+        os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+    except RuntimeError:
+        pass  # neither HOME nor an entry of the user: programs are compiled anew
     # Orbax logs the traceback of an error and then raises it.
     logging.set_verbosity(logging.FATAL)
