@@ -5,6 +5,7 @@ functions that run them, so that `--help` does not load JAX.
 """
 
 import argparse
+import io
 import os
 import sys
 import traceback
@@ -63,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       Other exceptions are bugs and are not caught.
     """
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             # A terminal that is not UTF-8 shows what it lacks as "?" instead of failing.
             stream.reconfigure(errors="replace")
     arguments = _parser().parse_args(argv)
