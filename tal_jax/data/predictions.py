@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import msgspec
 import numpy as np
 
 from tal_jax._errors import InputError
@@ -64,6 +65,40 @@ class RecordingPredictions:
 def activitynet_json(results: Results) -> dict[str, Any]:
     """Detections in the layout of ActivityNet's JSON."""
     return {"version": "tal_jax", "results": results, "external_data": {"used": False}}
+
+
+class _Detection(msgspec.Struct):
+    label: str
+    segment: tuple[files.Number, files.Number]
+    score: files.Number
+
+
+def parse_results(results: Any, source: str) -> Results:
+    """Checks detections or proposals, `{recording: [{label, score, segment}]}`.
+
+    Raises:
+      InputError: naming the source, the field and what was expected.
+    """
+    found = files.convert_each(results, list[_Detection], source, strict=False)
+    return {
+        name: [
+            {"label": one.label, "score": one.score, "segment": list(one.segment)}
+            for one in detections
+        ]
+        for name, detections in found.items()
+    }
+
+
+def read_results(path: str | os.PathLike) -> Results:
+    """Reads detections or proposals from an ActivityNet file.
+
+    Raises:
+      InputError: if the file cannot be read or is none, naming what is wrong.
+    """
+    values = files.read_json(path)
+    if not isinstance(values, dict) or not isinstance(values.get("results"), dict):
+        raise InputError(f"{path}: no ActivityNet detections, expected an object with 'results'")
+    return parse_results(values["results"], str(path))
 
 
 def write_predictions(

@@ -22,8 +22,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import (
@@ -35,6 +33,7 @@ from tal_jax.data.annotations import (
     with_durations,
 )
 from tal_jax.data.point_files import read_points
+from tal_jax.data.predictions import parse_results
 from tal_jax.datasets.own_layout import recording_path
 from tal_jax.extraction.video import has_video_suffix, probe
 from tal_jax.formats import elan, label_studio, text, via
@@ -209,18 +208,13 @@ def labels_to_results(labels: Annotations) -> dict[str, Any]:
     return results
 
 
-class _Detection(msgspec.Struct):
-    label: str
-    segment: tuple[files.Number, files.Number]
-    score: files.Number
-
-
 def _read_results(results: Any, source: str) -> Annotations:
     """Parses what `labels_to_results` returned."""
     recordings = {}
-    found = files.convert_each(results, list[_Detection], source, strict=False)
-    for name, detections in found.items():
-        instances = [Instance(one.label, *one.segment, score=one.score) for one in detections]
+    for name, detections in parse_results(results, source).items():
+        instances = [
+            Instance(one["label"], *one["segment"], score=one["score"]) for one in detections
+        ]
         recordings[name] = RecordingAnnotation(instances=tuple(instances))
     return collect(source, recordings, detections=True)
 

@@ -52,12 +52,7 @@ class Fitted:
         return methods.method_of(self.config).make_model(self.config, len(self.classes))
 
 
-def fitted_of(
-    params: Sequence[Any],
-    config: Config,
-    classes: Sequence[str],
-    dim: int,
-) -> Fitted:
+def fitted_of(params: Sequence[Any], config: Config, classes: Sequence[str], dim: int) -> Fitted:
     """Networks of rounds, with their parameters on every local device."""
     mesh = sharding.local_mesh()
     params = tuple(sharding.replicate(one, mesh) for one in params)
@@ -75,11 +70,7 @@ def predict_recordings(
 ) -> dict[str, RecordingPredictions]:
     """Predictions of one round's network; points of the recordings are ignored.
 
-    Args:
-      fitted: trained networks.
-      number: of the round.
-      recordings: features with their clocks.
-      lengthen: add a second pass over a timeline on which short detections are lengthened.
+    `lengthen` adds a second pass over timelines on which short detections are lengthened.
 
     Raises:
       InputError: if features are bad or of another D than the networks were trained on.
@@ -159,28 +150,23 @@ def predict_timeline(
     *,
     num_samples: int,
 ) -> dict[str, Predictions]:
-    """Predictions of one round's network on a timeline, chunk by chunk.
+    """Predictions of one round's network for this process's recordings, chunk by chunk.
 
-    Args:
-      fitted: trained networks.
-      number: of the round.
-      recordings: R recordings, of this process.
-      timeline: of the recordings; its features may stay in their files.
-      num_samples: padded length of the timeline.
-
-    Returns:
-      Host arrays without padding.
+    The features of their timeline, which is padded to `num_samples`, may stay in files. Host arrays
+    without padding.
     """
     config, total, mesh = fitted.config, len(recordings), sharding.local_mesh()
     chunk_of = input_pipeline.chunks(timeline, recordings, config.model.precision)
-    params = sharding.replicate(fitted.params[number], mesh)
-    size = _chunk_size(total, sharding.num_shards(mesh), num_samples)
+    # As many recordings on each device, no more than there are.
+    shards = sharding.num_shards(mesh)
+    fitting = min(packing.CHUNK, max(_CHUNK_SNIPPETS // num_samples, 1))
+    size = shards * min(fitting, -(-total // shards))
     found = {}
     for first in range(0, total, size):
         # The last chunk is filled up with repeats, so that one program serves all.
         rows = np.minimum(np.arange(first, first + size), total - 1)
         outputs = forward(
-            params,
+            fitted.params[number],
             chunk_of(rows),
             model=fitted.model,
             config=update.compiled_config(config),
@@ -190,7 +176,13 @@ def predict_timeline(
         outputs = jax.device_get(outputs)
         for row, recording in enumerate(recordings[first : first + size]):
             own = jax.tree.map(lambda array, row=row: array[row], outputs)
-            found[recording.name] = _without_padding(own, len(recording.features))
+            real, length = own.where.sum(), len(recording.features)
+            found[recording.name] = Predictions(
+                own.cas[:real],
+                own.actionness[:real],
+                own.video_scores,
+                own.cumulative[: length + 1],
+            )
     return found
 
 
@@ -204,15 +196,9 @@ def forward(
     num_samples: int,
     mesh: Mesh | None = None,
 ) -> Predictions:
-    """The network's predictions for B recordings, each device its share.
+    """The network's predictions for the B recordings of a timeline, each device its share.
 
-    Args:
-      params: of the network.
-      timeline: B recordings.
-      model: the network (static).
-      config: from `update.compiled_config` (static).
-      num_samples: N (static).
-      mesh: devices that share the recordings (static).
+    `config` is from `update.compiled_config`, `num_samples` the N of the predictions.
     """
 
     def one_shard(params, features, rows):
@@ -230,38 +216,28 @@ def forward(
     return run(params, timeline.features, timelines.with_features(timeline, None))
 
 
-def _chunk_size(total: int, shards: int, num_samples: int) -> int:
-    """Recordings of a compiled call: as many on each device, no more than there are."""
-    fitting = min(packing.CHUNK, max(_CHUNK_SNIPPETS // num_samples, 1))
-    return shards * min(fitting, -(-total // shards))
-
-
-def _without_padding(one: Predictions, length: int) -> Predictions:
-    size = one.where.sum()
-    return Predictions(
-        one.cas[:size], one.actionness[:size], one.video_scores, one.cumulative[: length + 1]
-    )
-
-
 # --- one long recording ---
 
 
 def _predict_long(fitted, number, recording, *, lengthen) -> RecordingPredictions:
     """`predict_recordings` for a recording of which only the predictions are held as a whole."""
-    config = fitted.config
-    dtype = packing.feature_dtype([recording], config.model.precision)
+    method, config = methods.method_of(fitted.config), update.compiled_config(fitted.config)
+    model, params = fitted.model, fitted.params[number]
+    dtype = packing.feature_dtype([recording], fitted.config.model.precision)
     total = len(recording.features)
 
     def predict(features, cumulative):
-        return forward_windows(
-            fitted.params[number],
-            sliding_window.Windows(
-                recording.name, features, _MOST_SNIPPETS, fitted.model.reach, dtype
-            ),
-            cumulative,
-            model=fitted.model,
-            config=update.compiled_config(config),
-            num_samples=packing.bucket(len(features), _MOST_SNIPPETS // 4),
+        length = len(features)
+        windows = sliding_window.Windows(
+            recording.name, features, _MOST_SNIPPETS, model.reach, dtype
+        )
+        logits = method.sliding_logits(model, config, params, windows)
+        # Padded to limit recompilation.
+        size = packing.bucket(length, _MOST_SNIPPETS // 4)
+        logits = jax.tree.map(lambda values: localize.padded(values, size)[None], logits)
+        found = jax.device_get(_predictions(config, logits, (np.arange(size) < length)[None]))
+        return Predictions(
+            found.cas[0, :length], found.actionness[0, :length], found.video_scores[0], cumulative
         )
 
     original = predict(recording.features, np.arange(total + 1, dtype=np.float32))
@@ -288,41 +264,6 @@ def _lengthened_positions(recording, found, fitted) -> resampling.Resampled:
             count=jnp.minimum(row.counts, num_samples),
             where=row.where,
         )
-    )
-
-
-def forward_windows(
-    params: Any,
-    windows: sliding_window.Windows,
-    cumulative: np.ndarray,
-    *,
-    model: Any,
-    config: Config,
-    num_samples: int,
-) -> Predictions:
-    """The network's predictions for one recording of any length, window by window.
-
-    Args:
-      params: of the network.
-      windows: N snippets of the recording, on whatever timeline.
-      cumulative: `[T + 1]` maps times of that timeline back to the original one.
-      model: the network.
-      config: from `update.compiled_config`.
-      num_samples: length to pad the logits to, to limit recompilation.
-
-    Returns:
-      Those of `forward` for the whole recording, on the host.
-
-    Raises:
-      InputError: if features hold NaN or infinity.
-    """
-    logits = methods.method_of(config).sliding_logits(model, config, params, windows)
-    length = len(windows.features)
-    logits = jax.tree.map(lambda values: localize.padded(values, num_samples)[None], logits)
-    where = (np.arange(num_samples) < length)[None]
-    found = jax.device_get(_predictions(config, logits, where))
-    return Predictions(
-        found.cas[0, :length], found.actionness[0, :length], found.video_scores[0], cumulative
     )
 
 

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 
 from tal_jax._typing import Array, ArrayLike, Bool, Float, Int, Mask, Real, Shaped
-from tal_jax.ops import pooling
+from tal_jax.ops import _check, pooling
 
 _EPSILON = 1e-6  # keeps the logarithms of pooled probabilities finite
 # Below it a base counts as 0 in the derivatives of its powers. Its square is a normal float32.
@@ -97,11 +97,11 @@ def video_loss(
 
     Source: `L_vid` of RSMP's joint training; top-k pooling as in W-TALC (Paul et al. 2018).
     """
-    scores, labels = _floats("scores", scores, "T C"), jnp.asarray(labels)
-    length, num_classes = scores.shape
-    labels = _mask("labels", labels, (num_classes,))
-    counted = None if counted is None else _mask("counted", counted, (num_classes,))
-    where = _mask("where", jnp.ones(length, bool) if where is None else where, (length,))
+    sizes: dict[str, int] = {}
+    scores = _floats(scores, "scores", "T C", sizes)
+    labels = _check.mask(labels, "labels", "C", sizes)
+    counted = _check.mask(counted, "counted", "C", sizes)
+    where = _mask(where, "T", sizes)
     count = where.sum(dtype=jnp.int32)
     pooled = topk_pool(scores, topk_ratio=topk_ratio, where=where)
     mean = jnp.where(where[:, None], scores, 0).sum(axis=0) / jnp.maximum(count, 1).astype(
@@ -134,9 +134,9 @@ def topk_pool(
     Returns:
       `[C]` mean of each class's top scores; 0 if no snippet is valid.
     """
-    scores = _floats("scores", scores, "T C")
-    length = scores.shape[0]
-    where = _mask("where", jnp.ones(length, bool) if where is None else where, (length,))
+    sizes: dict[str, int] = {}
+    scores = _floats(scores, "scores", "T C", sizes)
+    where = _mask(where, "T", sizes)
     count = topk_count(where.sum(dtype=jnp.int32), topk_ratio)
     return pooling.topk_mean(scores, count, where=where)
 
@@ -272,10 +272,10 @@ def sequence_contrast_loss(
 
     Source: Lee & Byun 2021 (LACP), the score contrastive loss.
     """
-    contrasts = _floats("contrasts", contrasts, "N")
-    action = _mask("action", action, contrasts.shape)
-    where = jnp.ones(contrasts.shape, bool) if where is None else where
-    where = _mask("where", where, contrasts.shape)
+    sizes: dict[str, int] = {}
+    contrasts = _floats(contrasts, "contrasts", "N", sizes)
+    action = _check.mask(action, "action", "N", sizes)
+    where = _mask(where, "N", sizes)
     lack = 1 - _zero_masked(contrasts, where)
     if reduce_fn is None:
         return _reduce(lack, where, weights, None)
@@ -313,8 +313,9 @@ def best_contrast_loss(
 
     Source: `L_score` of RSMP's representative segments.
     """
-    contrasts = _floats("contrasts", contrasts, "C")
-    where = None if where is None else _mask("where", where, contrasts.shape)
+    sizes: dict[str, int] = {}
+    contrasts = _floats(contrasts, "contrasts", "C", sizes)
+    where = _mask(where, "C", sizes)
     return _reduce((1 - _zero_masked(contrasts, where)) ** 2, where, weights, reduce_fn)
 
 
@@ -362,15 +363,15 @@ def feature_contrast_loss(
     Source: Khosla et al. 2020, the sum inside the logarithm, with negatives as in Lee & Byun 2021;
     `L_feat` of RSMP.
     """
-    embeddings = _floats("embeddings", embeddings, "N W")
-    labels, size = jnp.asarray(labels), embeddings.shape[0]
-    if labels.shape != (size,):
-        raise ValueError(f"labels must have shape [{size}], got {list(labels.shape)}")
-    action = _mask("action", action, (size,))
-    where = _mask("where", jnp.ones(size, bool) if where is None else where, (size,))
-    squares = (jnp.where(where[:, None], embeddings, 0) ** 2).sum(axis=-1, keepdims=True)
-    norms = jnp.sqrt(jnp.maximum(squares, 1e-12))
-    unit = jnp.where(where[:, None], embeddings, 0) / norms
+    sizes: dict[str, int] = {}
+    embeddings = _floats(embeddings, "embeddings", "N W", sizes)
+    labels = _check.numbers(labels, "labels", "N", sizes, dtype=jnp.int32)
+    action = _check.mask(action, "action", "N", sizes)
+    where = _mask(where, "N", sizes)
+    size = sizes["N"]
+    embeddings = _zero_masked(embeddings, where)
+    squares = (embeddings**2).sum(axis=-1, keepdims=True)
+    unit = embeddings / jnp.sqrt(jnp.maximum(squares, 1e-12))
     losses_of = functools.partial(
         _anchor_losses,
         unit=unit,
@@ -477,16 +478,17 @@ def video_mil_loss(
 
     Source: the classification losses of HAM-Net (Islam, Long & Radke, AAAI 2021).
     """
-    logits = _floats("logits", logits, "T C1")
-    length, channels = logits.shape
-    labels = _mask("labels", labels, (channels - 1,))
-    where = _mask("where", jnp.ones(length, bool) if where is None else where, (length,))
+    sizes: dict[str, int] = {}
+    logits = _floats(logits, "logits", "T C+1", sizes)
+    labels = _check.mask(labels, "labels", "C", {"C": sizes["C+1"] - 1})
+    where = _mask(where, "T", sizes)
     pooled = topk_pool(_zero_masked(logits, where), topk_ratio=topk_ratio, where=where)
     target = jnp.concatenate(
         [labels.astype(logits.dtype), jnp.asarray(background, logits.dtype)[None]]
     )
     shares = target / jnp.maximum(target.sum(), 1)
-    loss = _reduce(-(shares * jax.nn.log_softmax(pooled)), None, weights, reduce_fn)
+    values = -(shares * jax.nn.log_softmax(pooled))
+    loss = _reduce(values, jnp.ones_like(values, bool), weights, reduce_fn)
     return jnp.where(where.any() & (target.sum() > 0), loss, 0)
 
 
@@ -523,13 +525,10 @@ def guide_loss(
     Source: the guide loss of HAM-Net (Islam, Long & Radke, AAAI 2021), there without the stopped
     gradient.
     """
-    attention = _floats("attention", attention, "T")
-    background = _floats("background", background, "T").astype(attention.dtype)
-    if background.shape != attention.shape:
-        raise ValueError(
-            f"attention and background differ in shape: {attention.shape}, {background.shape}"
-        )
-    where = None if where is None else _mask("where", where, attention.shape)
+    sizes: dict[str, int] = {}
+    attention = _floats(attention, "attention", "T", sizes)
+    background = _floats(background, "background", "T", sizes).astype(attention.dtype)
+    where = _mask(where, "T", sizes)
     off = 1 - attention - jax.lax.stop_gradient(background)
     return _reduce(jnp.abs(_zero_masked(off, where)), where, weights, reduce_fn)
 
@@ -563,8 +562,9 @@ def sparsity_loss(
 
     Source: the sparsity loss of HAM-Net (Islam, Long & Radke, AAAI 2021).
     """
-    attention = _floats("attention", attention, "T")
-    where = None if where is None else _mask("where", where, attention.shape)
+    sizes: dict[str, int] = {}
+    attention = _floats(attention, "attention", "T", sizes)
+    where = _mask(where, "T", sizes)
     return _reduce(_zero_masked(attention, where), where, weights, reduce_fn)
 
 
@@ -663,11 +663,12 @@ def _snippet_loss(
     reduce_fn: ReduceFn | None,
 ) -> Array:
     """A loss of single logits and their targets `[T, C + 1]`, summed over channels, reduced."""
-    logits, targets = _floats("logits", logits, "T C1"), jnp.asarray(targets)
-    if targets.shape != logits.shape:
-        raise ValueError(f"logits and targets differ in shape: {logits.shape}, {targets.shape}")
-    where = None if where is None else _mask("where", where, logits.shape[:1])
-    targets = jax.lax.stop_gradient(_zero_masked(targets.astype(logits.dtype), where))
+    sizes: dict[str, int] = {}
+    logits = _floats(logits, "logits", "T C+1", sizes)
+    targets = jnp.asarray(targets).astype(logits.dtype)
+    targets = _floats(targets, "targets", "T C+1", sizes)
+    where = _mask(where, "T", sizes)
+    targets = jax.lax.stop_gradient(_zero_masked(targets, where))
     losses = losses_of(_zero_masked(logits, where), targets)
     return _reduce(losses.sum(axis=-1), where, weights, reduce_fn)
 
@@ -676,15 +677,13 @@ def _masked_logsumexp(values: Array, where: Array) -> Array:
     return jax.nn.logsumexp(jnp.where(where, values, -jnp.inf), axis=-1)
 
 
-def _zero_masked(values: Array, where: Array | None) -> Array:
+def _zero_masked(values: Array, where: Array) -> Array:
     """Zeros in place of masked entries, so that not even their gradient can be NaN."""
-    if where is None:
-        return values
     return jnp.where(where.reshape(where.shape + (1,) * (values.ndim - where.ndim)), values, 0)
 
 
 def _reduce(
-    values: Array, where: Array | None, weights: ArrayLike | None, reduce_fn: ReduceFn | None
+    values: Array, where: Array, weights: ArrayLike | None, reduce_fn: ReduceFn | None
 ) -> Array:
     """Weighs and reduces the losses of single elements."""
     if weights is not None:
@@ -697,17 +696,11 @@ def _reduce(
     return reduce_fn(values, where=where)
 
 
-def _floats(name: str, values: ArrayLike, shape: str) -> Array:
-    """An array in float32 at least, of a rank such as that of "T C"."""
-    values = jnp.asarray(values)
-    if values.ndim != len(shape.split()):
-        raise ValueError(f"{name} must have shape [{shape}], got {list(values.shape)}")
-    return values.astype(jnp.float64 if values.dtype == jnp.float64 else jnp.float32)
+def _floats(value: ArrayLike, name: str, shape: str, sizes: dict[str, int]) -> Array:
+    """`_check.numbers` in float32 at least; the elements of a loss may be split over devices."""
+    array = _check.numbers(value, name, shape, sizes, dtype=None, split=True)
+    return array.astype(_check.wide(array.dtype))
 
 
-def _mask(name: str, mask: ArrayLike, shape: tuple[int, ...]) -> Array:
-    """A mask of bools or 0/1 integers as bools."""
-    mask = jnp.asarray(mask)
-    if mask.shape != shape or not (mask.dtype == bool or jnp.issubdtype(mask.dtype, jnp.integer)):
-        raise ValueError(f"{name} must be bool {list(shape)}, got {mask.dtype} {list(mask.shape)}")
-    return mask.astype(bool)
+def _mask(where: ArrayLike | None, shape: str, sizes: dict[str, int]) -> Array:
+    return _check.mask(where, "where", shape, sizes, split=True)

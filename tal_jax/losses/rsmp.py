@@ -12,7 +12,7 @@ functions of arrays: neither parameters nor a network enter.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -21,46 +21,14 @@ from tal_jax._typing import Array, Bool, Float, Int
 from tal_jax.losses import masked
 from tal_jax.ops import _cumsum, contrast, pseudo_labels
 
+if TYPE_CHECKING:
+    from tal_jax.data.timeline import Batch
+else:
+    Batch = Any  # losses import nothing of `data`
+
 # Most action segments of a recording, and most background segments, whose features are compared:
 # the comparison takes the square of their number in memory, over a whole batch.
 _MOST_COMPARED = 256
-
-
-@runtime_checkable
-class Labels(Protocol):
-    """Labels of B recordings, or of windows of them, with L video classes each."""
-
-    @property
-    def where(self) -> Any:
-        """`[B, N]` bool, valid snippets."""
-
-    @property
-    def points(self) -> Any:
-        """`[B, N, L]` bool, positive snippets: those with a point of the class."""
-
-    @property
-    def instances(self) -> Any:
-        """`[B, N, L]` bool, pseudo instances of the previous round."""
-
-    @property
-    def video_classes(self) -> Any:
-        """`[B, L]` int32, labelled classes of the whole recording."""
-
-    @property
-    def video_class_where(self) -> Any:
-        """`[B, L]` bool."""
-
-    @property
-    def video_class_clicked(self) -> Any:
-        """`[B, L]` bool, those with a point in the whole recording."""
-
-    @property
-    def cut(self) -> Any:
-        """`[B]` bool, True where a window shows a part of the recording."""
-
-    @property
-    def most_points(self) -> Any:
-        """Static: `of_class` and `of_all`, the most points of one recording."""
 
 
 @jax.tree_util.register_dataclass
@@ -159,7 +127,7 @@ def weighted_sum(
 def rsmp_losses(
     logits: Float[Array, "M B N C1"],
     embeddings: Float[Array, "M B S W"],
-    batch: Labels,
+    batch: Batch,
     pseudo: PseudoLabels,
     segments: pseudo_labels.SequenceSegments,
     compared: ComparedSegments,
@@ -174,7 +142,7 @@ def rsmp_losses(
     Args:
       logits: `[M, B, N, C + 1]` of M branches, background last.
       embeddings: `[M, B, S, W]` means of features over `compared`.
-      batch: labels.
+      batch: labels of B recordings, or of windows of them, with L video classes each.
       pseudo: pseudo labels.
       segments: of the optimal sequences, from `sequence_segments`.
       compared: from `compared_segments`.
@@ -212,7 +180,7 @@ def rsmp_losses(
 # --- segments ---
 
 
-def sequence_segments(batch: Labels, pseudo: PseudoLabels) -> pseudo_labels.SequenceSegments:
+def sequence_segments(batch: Batch, pseudo: PseudoLabels) -> pseudo_labels.SequenceSegments:
     """The segments of the optimal sequences, with leading axes `[B, L]`; none before a search.
 
     A class has as many action segments as points at most. In a window two more may begin or end
@@ -220,7 +188,7 @@ def sequence_segments(batch: Labels, pseudo: PseudoLabels) -> pseudo_labels.Sequ
     """
     num_segments = 2 * (batch.most_points.of_class + 2) + 1
 
-    def one(batch: Labels, pseudo: PseudoLabels) -> pseudo_labels.SequenceSegments:
+    def one(batch: Batch, pseudo: PseudoLabels) -> pseudo_labels.SequenceSegments:
         found = jax.vmap(
             lambda labels: pseudo_labels.sequence_segments(
                 labels, num_segments=num_segments, where=batch.where
@@ -236,7 +204,7 @@ def sequence_segments(batch: Labels, pseudo: PseudoLabels) -> pseudo_labels.Sequ
     return jax.vmap(one)(batch, pseudo)
 
 
-def compared_segments(batch: Labels, segments: pseudo_labels.SequenceSegments) -> ComparedSegments:
+def compared_segments(batch: Batch, segments: pseudo_labels.SequenceSegments) -> ComparedSegments:
     """The action and the background segments of each recording whose features are compared."""
     num_classes = batch.video_class_where.shape[1]
     most = min(batch.most_points.of_all + 3 * num_classes, _MOST_COMPARED, segments.where[0].size)
@@ -244,7 +212,7 @@ def compared_segments(batch: Labels, segments: pseudo_labels.SequenceSegments) -
 
 
 def _compared(
-    found: pseudo_labels.SequenceSegments, batch: Labels, *, most: int
+    found: pseudo_labels.SequenceSegments, batch: Batch, *, most: int
 ) -> ComparedSegments:
     labels = jnp.broadcast_to(batch.video_classes[:, None], found.where.shape)
 
@@ -270,7 +238,7 @@ def _compared(
     return ComparedSegments(weights, labels, action, exists, more_actions + more_backgrounds)
 
 
-def _searched(batch: Labels, pseudo: PseudoLabels) -> Bool[Array, "..."]:
+def _searched(batch: Batch, pseudo: PseudoLabels) -> Bool[Array, "..."]:
     """`[L]` True for the video classes whose optimal sequence has an action in the window."""
     return pseudo.ready & batch.video_class_where & pseudo.sequences.any(axis=1)
 
@@ -280,7 +248,7 @@ def _searched(batch: Labels, pseudo: PseudoLabels) -> Bool[Array, "..."]:
 
 def _recording_losses(
     logits: Array,
-    batch: Labels,
+    batch: Batch,
     pseudo: PseudoLabels,
     segments: pseudo_labels.SequenceSegments,
     *,
@@ -325,7 +293,7 @@ def _recording_losses(
     }
 
 
-def _classes_in_view(batch: Labels, pseudo: PseudoLabels) -> tuple[Array, Array]:
+def _classes_in_view(batch: Batch, pseudo: PseudoLabels) -> tuple[Array, Array]:
     """`[L]` each: video classes that are present in the window, and those that may be.
 
     A whole recording holds its labelled classes. A window holds those with a point in it. Others of
@@ -343,7 +311,7 @@ def _score_loss(
     scores: Array,
     segments: pseudo_labels.SequenceSegments,
     pseudo: PseudoLabels,
-    batch: Labels,
+    batch: Batch,
     *,
     delta: float,
     select: str,

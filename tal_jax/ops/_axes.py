@@ -32,13 +32,9 @@ def over_leading_axes(
     extra = [array.ndim - core for array, core in zip(arrays, cores, strict=True)]
     if max(extra) == 0:
         return function(*arrays)
-    rest = functools.partial(_apply, function, cores)
     axes = tuple(0 if count == max(extra) else None for count in extra)
-    return jax.vmap(rest, in_axes=axes)(*arrays)
-
-
-def _apply(function: Callable[..., Tree], cores: tuple[int, ...], *arrays: Array) -> Tree:
-    return over_leading_axes(function, arrays, cores)
+    rest = jax.vmap(lambda *arrays: over_leading_axes(function, arrays, cores), in_axes=axes)
+    return rest(*arrays)
 
 
 def vary_like(tree: Tree, inputs: Any) -> Tree:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,12 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotation_files import read_annotations
 from tal_jax.data.annotations import RecordingAnnotation
-from tal_jax.data.predictions import RecordingPredictions, Results, read_predictions
+from tal_jax.data.predictions import (
+    RecordingPredictions,
+    Results,
+    read_predictions,
+    read_results,
+)
 from tal_jax.runs.round_folders import ALL_ROUNDS, has_all_rounds, round_folders, round_title
 
 
@@ -153,24 +157,7 @@ def _read_round(name: str, folder: Path) -> Round:
 
 
 def _read_results(path: Path) -> Results:
-    if not path.exists():
-        return {}
-    results = _read_object(path).get("results")
-    if not isinstance(results, dict) or not all(isinstance(v, list) for v in results.values()):
-        raise InputError(f"{path}: expected 'results', an object with a list for each recording")
-    for name, found in results.items():
-        for one in found:
-            try:
-                numbers = [float(value) for value in (*one["segment"], one["score"])]
-                sound = len(numbers) == 3 and all(map(math.isfinite, numbers))
-            except (KeyError, TypeError, ValueError):
-                sound = False
-            if not sound or not isinstance(one.get("label"), str):
-                raise InputError(
-                    f"{path}: {name}: {one!r}; expected a label, a finite score and a finite "
-                    "segment [start_s, end_s]"
-                )
-    return results
+    return read_results(path) if path.exists() else {}
 
 
 def _classes(

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
 import ml_collections
 import numpy as np
@@ -10,7 +9,7 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config, override
 from tal_jax.data import files
-from tal_jax.data.predictions import activitynet_json, read_predictions
+from tal_jax.data.predictions import activitynet_json, read_predictions, read_results
 from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import workdir as work
@@ -142,18 +141,6 @@ def _scores_in(path: Path) -> list[float]:
     metrics = detection.DetectionMetrics.from_dict(files.read_json(path))
     columns = [int(np.argmin(np.abs(metrics.tious - tiou))) for tiou in (0.1, 0.3, 0.5, 0.7)]
     return [*metrics.map[columns], metrics.average_map, metrics.short_recall[columns[2]]]
-
-
-def read_results(path: str | Path) -> dict[str, Any]:
-    """Reads detections, `{recording: [{label, score, segment}]}`, from an ActivityNet file.
-
-    Raises:
-      InputError: if it is none.
-    """
-    values = files.read_json(path)
-    if not isinstance(values, dict) or not isinstance(values.get("results"), dict):
-        raise InputError(f"{path}: no ActivityNet detections, expected an object with 'results'")
-    return values["results"]
 
 
 def localization_config(config: Config, assignments: Iterable[str]) -> Config:

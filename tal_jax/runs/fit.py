@@ -14,7 +14,7 @@ from tal_jax import methods
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
 from tal_jax.data import files
-from tal_jax.data.predictions import Results, activitynet_json
+from tal_jax.data.predictions import Results, activitynet_json, read_results
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
 from tal_jax.evaluation.point_criterion import point_criterion
 from tal_jax.inference import localize
@@ -191,7 +191,6 @@ def _train(runs: Sequence[_Run], prepared: Sequence[Prepared], number: int, repo
         ],
         number=number,
         lengths=round_lengths(config, timelines),
-        share_features=all(one.features is timelines[0].features for one in timelines),
         report=report,
     )
     for run, state in zip(runs, states, strict=True):
@@ -225,7 +224,7 @@ def _propose(run: _Run, data: Prepared, number: int) -> Results:
         found = {recording.name: found[recording.name] for recording in recordings}
         processes.on_primary(files.write_json, path, activitynet_json(found))
     # Read back from the file even when just written: it is the only way to the next round.
-    return processes.on_primary(files.read_json, path)["results"]
+    return processes.on_primary(read_results, path)
 
 
 def _evaluate(run: _Run, number: int, report: Report) -> bool:

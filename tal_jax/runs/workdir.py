@@ -16,7 +16,7 @@ from tal_jax.config import DEFAULTS, Config, check_config, flatten
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
-from tal_jax.data.predictions import Entries, RecordingPredictions
+from tal_jax.data.predictions import Entries, RecordingPredictions, read_results
 from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
 from tal_jax.inference import export
 from tal_jax.inference.forward import Fitted, fitted_of
@@ -317,10 +317,10 @@ def shown_threshold(workdir: Path, round_number: int, options: Config) -> float 
     Duplicates among the proposals are lowered as they are among detections. None where a run has no
     points.
     """
-    proposals = files.read_json(workdir / f"round_{round_number}" / "proposals_train.json")
+    proposals = read_results(round_folder(workdir, round_number) / "proposals_train.json")
     points = files.read_json(workdir / "train_points.json")
     count = sum(len(one["annotations"]) for one in points["database"].values())
-    scores = np.sort(_ranked(proposals["results"].values(), options.soft_sigma))[::-1]
+    scores = np.sort(_ranked(proposals.values(), options.soft_sigma))[::-1]
     return float(scores[min(count, len(scores)) - 1]) if count and len(scores) else None
 
 

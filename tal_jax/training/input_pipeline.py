@@ -36,12 +36,7 @@ _RESIDENT_SHARE = 0.6
 
 
 def streams(config: Config, recordings: Sequence[Recording]) -> bool:
-    """Whether the features of training recordings are to be streamed.
-
-    Args:
-      config: of the run; `train.features` decides, or leaves it to the size of the features.
-      recordings: to train on.
-    """
+    """Whether the features of training recordings stay in their files, by `train.features`."""
     if config.train.features == "auto":
         return num_bytes(config, recordings) > _RESIDENT_SHARE * _device_bytes()
     return config.train.features == "streamed"
@@ -68,12 +63,11 @@ def open_pipeline(
     config: Config,
     timeline: timelines.Timeline,
     recordings: Sequence[Recording],
-    *,
     lengths: timelines.Lengths,
     key: jax.Array,
     mesh: Mesh | None = None,
 ) -> contextlib.AbstractContextManager[Advance]:
-    """Trains on a timeline by blocks of updates.
+    """A context that yields the `Advance` of a round with this key.
 
     Args:
       model: the network.
@@ -83,9 +77,6 @@ def open_pipeline(
       lengths: see `update.make_block`.
       key: of the round.
       mesh: of the devices.
-
-    Returns:
-      A context that yields `Advance`.
 
     Raises:
       InputError: from `Advance`, if features that are read from files hold NaN or infinity, or
@@ -190,16 +181,10 @@ def _rows_of_blocks(key, starts, rows, config):
 def chunks(
     timeline: timelines.Timeline, recordings: Sequence[Recording], precision: str
 ) -> Callable[[np.ndarray], timelines.Timeline]:
-    """Rows of a timeline with their features, from the device or from files.
+    """`chunk_of(rows)`: rows `[B]` of a timeline with features, from the device or from files.
 
-    Args:
-      timeline: of R recordings, with features or without.
-      recordings: that it is made of.
-      precision: of the products.
-
-    Returns:
-      `chunk_of(rows) -> Timeline` for `rows` `[B]`. If it has to read files it raises a
-      `ValueError` as `read_features` does, and as many rows make as large a chunk.
+    Equally many rows have features of the same shape. Files are read, and fail, as in
+    `read_features`.
     """
     mesh = sharding.local_mesh()
     if timeline.features is not None:

@@ -36,23 +36,14 @@ from tal_jax.training.state import TrainState
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Member:
-    """One run's part in a round.
-
-    Attributes:
-      config: of the run.
-      timeline: training data; without features where these are read block by block.
-      recordings: that the timeline is made of.
-      workdir: of the run.
-      params: to start from; None starts fresh.
-      criterion: maps parameters to the score that the best checkpoint maximizes.
-    """
+    """One run's part in a round."""
 
     config: Config
-    timeline: Timeline
-    recordings: Sequence[Recording]
+    timeline: Timeline  # without features where these are read block by block
+    recordings: Sequence[Recording]  # that the timeline is made of
     workdir: Path
-    params: Any = None
-    criterion: Callable[[Any], float] | None = None
+    params: Any = None  # to start from; None starts fresh
+    criterion: Callable[[Any], float] | None = None  # the best checkpoint maximizes it
 
 
 def train_round(
@@ -61,7 +52,6 @@ def train_round(
     *,
     number: int,
     lengths: Lengths,
-    share_features: bool = False,
     vectorize: bool | None = None,
     report: Callable[[str], None] = print,
 ) -> list[TrainState]:
@@ -77,7 +67,6 @@ def train_round(
         criterion and no early stopping (see `members.check_configs`), and use a single device.
       number: of the round, from 0.
       lengths: of windows and of longer timelines, see `update.make_block`.
-      share_features: whether all runs' features are those of the first.
       vectorize: make each update of all runs at once; else they take turns in the program of a
         single run. By default on accelerators only: a single run does not fill one, but it fills a
         CPU, where vectorized updates are slower.
@@ -103,7 +92,7 @@ def train_round(
             group = [run for run in behind if run.step == begun]
             end = min((run.step for run in behind if run.step > begun), default=train.steps)
             if vectorize:
-                advancing = _vectorized(model, group, lengths, share_features)
+                advancing = _vectorized(model, group, lengths)
             else:
                 advancing = _in_turns(model, group, lengths, mesh)
             with advancing as advance:
@@ -175,8 +164,9 @@ def _begin(
     stack: contextlib.ExitStack, model: Any, member: Member, number: int, mesh: Mesh | None
 ) -> _Run:
     """A run at its latest checkpoint, or at the beginning of the round."""
+    key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(member.config.seed), number))
     dim = member.recordings[0].features.shape[1]
-    key, state = begin_round(model, member.config, dim, number=number, params=member.params)
+    state = update.init_state(model, member.config, dim, init_key, member.params)
     log = metrics_log.MetricsLog(member.workdir / "metrics.jsonl")
     run = _Run(member, number, mesh, key, jax.device_get(state), None, log)
     if processes.is_primary():
@@ -186,19 +176,6 @@ def _begin(
     run.best, run.waited = measured.get("best", -math.inf), int(measured.get("waited", 0))
     run.state = sharding.place_layers(processes.share_arrays(run.state), mesh)
     return run
-
-
-def begin_round(
-    model: Any,
-    config: Config,
-    dim: int,
-    *,
-    number: int,
-    params: Any = None,
-) -> tuple[jax.Array, TrainState]:
-    """The key of a round, and the state that it starts from on features of `dim`."""
-    key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(config.seed), number))
-    return key, update.init_state(model, config, dim, init_key, params)
 
 
 def checkpoint_folder(workdir: Path, number: int) -> Path:
@@ -218,44 +195,33 @@ def _in_turns(
 ) -> Iterator[_Advance]:
     """One run after another, in the program of a single run."""
     with contextlib.ExitStack() as stack:
-        advances = [
-            stack.enter_context(
-                input_pipeline.open_pipeline(
-                    model,
-                    run.member.config,
-                    run.member.timeline,
-                    run.member.recordings,
-                    lengths=lengths,
-                    key=run.key,
-                    mesh=mesh,
-                )
-            )
-            for run in group
-        ]
+        advances = []
+        for run in group:
+            given = run.member.config, run.member.timeline, run.member.recordings
+            pipeline = input_pipeline.open_pipeline(model, *given, lengths, run.key, mesh)
+            advances.append(stack.enter_context(pipeline))
 
         def advance(states, step, num_blocks):
-            results = [
-                one(state, step, num_blocks) for one, state in zip(advances, states, strict=True)
-            ]
+            each = zip(advances, states, strict=True)
+            results = [one(state, step, num_blocks) for one, state in each]
             return tuple(zip(*results, strict=True))
 
         yield advance
 
 
 @contextlib.contextmanager
-def _vectorized(
-    model: Any, group: Sequence[_Run], lengths: Lengths, share_features: bool
-) -> Iterator[_Advance]:
-    """Every update of all runs at once."""
+def _vectorized(model: Any, group: Sequence[_Run], lengths: Lengths) -> Iterator[_Advance]:
+    """Every update of all runs at once; features that are the same arrays are not copied."""
     configs = [run.member.config for run in group]
     timelines = [run.member.timeline for run in group]
-    train = update.make_many_runs(
-        model, update.compiled_config(configs[0]), lengths, share_features=share_features
-    )
     features = [timeline.features for timeline in timelines]
+    share = all(one is features[0] for one in features)
+    train = update.make_many_runs(
+        model, update.compiled_config(configs[0]), lengths, share_features=share
+    )
     timeline = with_features(
         _stack([with_features(one, None) for one in timelines]),
-        features[0] if share_features else _stack(features),
+        features[0] if share else _stack(features),
     )
     rows = _stack([jnp.asarray(packing.rows_to_draw(one, lengths)) for one in timelines])
     settings = _stack([update.settings_of(config) for config in configs])
@@ -286,7 +252,7 @@ def _train_until(
 ) -> None:
     """Trains runs that are at the same update up to update `end`, where checkpoints are due."""
     config, step, number = group[0].member.config, group[0].step, group[0].number
-    train, rate = config.train, _Rate(step)
+    train, first, began = config.train, step, time.monotonic()
     for run in group:
         processes.on_primary(run.log.rewind, number, step)
     while step < end and not group[0].finished:
@@ -299,9 +265,16 @@ def _train_until(
         ]
         for run, state, own in zip(group, states, values, strict=True):
             run.state, run.step = state, step
-            _check_loss(own, run, begun)
+            if not math.isfinite(own["loss"]):
+                raise InputError(
+                    f"round {number}: the loss became {own['loss']} within updates {begun}–{step}; "
+                    f"the last good state is in {run.folder}. A lower train.learning_rate (now "
+                    f"{run.member.config.train.learning_rate:g}) usually helps"
+                )
         if step % train.log_every == 0 or step >= train.steps:
-            _log(values, group, rate.at(step, train.steps), report=report)
+            rate = (step - first) / (time.monotonic() - began)
+            speed = {"steps_per_s": rate, "eta_s": (train.steps - step) / rate}
+            _log(values, group, speed, report=report)
         if step % train.checkpoint_every == 0 or step >= train.steps:
             for run in group:
                 run.save()
@@ -315,15 +288,6 @@ def _next_stop(step: int, train: Config) -> int:
         train.steps,
         *((step // every + 1) * every for every in (train.log_every, train.checkpoint_every)),
     )
-
-
-def _check_loss(values: dict[str, float], run: _Run, begun: int) -> None:
-    if not math.isfinite(values["loss"]):
-        raise InputError(
-            f"round {run.number}: the loss became {values['loss']} within updates "
-            f"{begun}–{run.step}; the last good state is in {run.folder}. A lower "
-            f"train.learning_rate (now {run.member.config.train.learning_rate:g}) usually helps"
-        )
 
 
 def _log(
@@ -354,15 +318,3 @@ def _logged(values: dict[str, float]) -> dict[str, float]:
     """Names of the log: `loss` for the total, `loss_…` for its parts; counts keep their names."""
     plain = {name for name in values if name == "loss" or name.endswith("overflow")}
     return {name if name in plain else f"loss_{name}": value for name, value in values.items()}
-
-
-class _Rate:
-    """The speed of training from now on."""
-
-    def __init__(self, step: int):
-        self._first, self._begin = step, time.monotonic()
-
-    def at(self, step: int, steps: int) -> dict[str, float]:
-        """Updates per second so far, and the seconds that are left."""
-        rate = (step - self._first) / (time.monotonic() - self._begin)
-        return {"steps_per_s": rate, "eta_s": (steps - step) / rate}

@@ -61,14 +61,6 @@ def host_shard(items: Iterable[_T]) -> list[_T]:
 _SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueError}
 
 
-# Exceptions of the primary process that are raised in all processes.
-_SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueError}
-
-
-# Exceptions of the primary process that are raised in all processes.
-_SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueError}
-
-
 def on_primary(function: Callable[..., _T], *args: Any) -> _T:
     """Calls a function in the primary process and returns its result in all of them.
 

@@ -32,7 +32,7 @@ def make_optimizer(settings: Metrics) -> optax.GradientTransformation:
 def init_state(
     model: Any, config: Config, dim: int, key: jax.Array, params: Any = None
 ) -> TrainState:
-    """A fresh state for a round, on features of `dim`; `params` are given for a warm start."""
+    """The state that a round starts from, on features of `dim`; `params` for a warm start."""
     if params is None:
         features = jnp.zeros((1, 1, dim), jnp.float32)
         params = _make_init(model)(key, features, where=jnp.ones((1, 1), bool))["params"]
@@ -103,11 +103,9 @@ def _keys(key: jax.Array, step: jax.Array) -> jax.Array:
 # --- the compiled programs ---
 
 
+@functools.lru_cache(maxsize=8)
 def make_run(
-    model: Any,
-    config: Config,
-    lengths: timelines.Lengths,
-    mesh: Mesh | None = None,
+    model: Any, config: Config, lengths: timelines.Lengths, mesh: Mesh | None = None
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiles training on features that are on every device.
 
@@ -123,33 +121,17 @@ def make_run(
       the numbers from `settings_of` and the key of the round. The state is donated; the metrics are
       means over all these updates.
     """
-    return _compiled_run(model, config, lengths, mesh)
-
-
-@functools.lru_cache(maxsize=8)
-def _compiled_run(model, config, lengths, mesh):
     return jax.jit(_run_of(model, config, lengths, mesh), donate_argnums=0)
 
 
 @functools.lru_cache(maxsize=8)
 def make_many_runs(
-    model: Any,
-    config: Config,
-    lengths: timelines.Lengths,
-    *,
-    share_features: bool,
+    model: Any, config: Config, lengths: timelines.Lengths, *, share_features: bool
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Compiles training of several members at once, each with its own seed, points and settings.
 
-    Args:
-      model: the network.
-      config: from `compiled_config`, the same for all members.
-      lengths: as in `make_run`.
-      share_features: whether all members read the same features.
-
-    Returns:
-      What `make_run` returns, with a leading axis of members on every argument and result but
-      `num_blocks`, and but the timeline's features if they are shared.
+    What `make_run` returns, with a leading axis of members on every argument and result but
+    `num_blocks`, and but the timeline's features where `share_features` is True.
     """
     run = _run_of(model, config, lengths)
 
@@ -310,17 +292,10 @@ def make_block(
 
 
 def _by_length(chosen, places, counts, num_chosen, lengths):
-    """Puts recordings in the order of the length that they are padded to.
+    """Sorts rows `[M]`, of which `num_chosen` are valid, by the length that they are padded to.
 
-    Args:
-      chosen: `[M]` rows, of which the first `num_chosen` are valid.
-      places: where among them others are.
-      counts: `[R]` snippets of the timelines.
-      num_chosen: `[]`.
-      lengths: rising.
-
-    Returns:
-      The rows and the places in the new order, and how many rows there are up to each length.
+    Also returns the places among them in the new order, and how many rows there are up to each
+    length. `counts` `[R]` are the snippets of the timelines.
     """
     if len(lengths) == 1:
         return chosen, places, [num_chosen]

@@ -293,14 +293,14 @@ def test_nothing_detected(tmp_path):
         (
             "detections.json",
             '{"results": {"a": [{"label": "x", "score": 1}]}}',
-            r"segment \[start_s",
+            "a: .0.: missing key 'segment'",
         ),
         (
             "detections.json",
             '{"results": {"a": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}',
-            "expected a label, a finite score",
+            "score is nan, expected a finite number",
         ),
-        ("detections.json", '{"results": {"a": 3}}', "a list for each recording"),
+        ("detections.json", '{"results": {"a": 3}}', "a: is 3, expected a list"),
         ("ground_truth.json", '{"database": {"a": {"annotations": [3]}}}', "ground_truth.json"),
         ("ground_truth.json", '{"database": 3}', "ground_truth.json"),
         ("metrics.jsonl", '{"round": 0, "st', "nothing to show"),

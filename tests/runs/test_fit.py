@@ -279,7 +279,7 @@ def test_proposals_may_be_edited(toy_run, tmp_path):
     for wrong, message in (
         (dict(entries[0], label="jump"), f"proposals of {name!r}: unknown class 'jump'"),
         (dict(entries[0], segment=[3.0, 2.0]), "an end that is not before the start"),
-        (dict(entries[0], score=None), "finite numbers"),
+        (dict(entries[0], score=None), "expected a finite number"),
     ):
         proposals["results"][name] = [wrong]
         path.write_text(json.dumps(proposals))

@@ -155,7 +155,14 @@ def test_side_by_side_is_the_same(runs, tmp_path, share_features):
 
     with toy.compilations() as compiled:
         for number, found in ((0, [None] * len(configs)), (1, proposals)):
-            packed = list(map(prepare_round, datasets, configs, found))
+            first = prepare_round(datasets[0], configs[0], found[0])
+            shared = first.timeline.features if share_features else None
+            packed = [first] + [
+                prepare_round(dataset, config, proposals, features=shared)
+                for dataset, config, proposals in zip(
+                    datasets[1:], configs[1:], found[1:], strict=True
+                )
+            ]
             with pytest.raises(KeyboardInterrupt):
                 loop.train_round(
                     model,
@@ -167,7 +174,6 @@ def test_side_by_side_is_the_same(runs, tmp_path, share_features):
                     ],
                     number=number,
                     lengths=round_lengths(configs[0], [one.timeline for one in packed]),
-                    share_features=share_features,
                     vectorize=True,
                     report=stop,
                 )
