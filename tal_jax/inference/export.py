@@ -51,7 +51,7 @@ def write_export(
     *,
     platforms: tuple[str, ...] = PLATFORMS,
 ) -> dict[str, Any]:
-    """Writes the networks of all rounds; see the module for the files.
+    """Writes the networks of all rounds, see the module for the files, and returns the card.
 
     Args:
       fitted: trained networks.
@@ -59,9 +59,6 @@ def write_export(
       scaling: how features are standardized; None if they are not.
       description: of the data and the results, for the card: at least grid, manifest, threshold.
       platforms: that the model is to run on.
-
-    Returns:
-      The card.
 
     Raises:
       InputError: if a package is missing.

@@ -34,18 +34,11 @@ def proposal_options(options: Config) -> Config:
 def localize_predictions(
     predictions: Mapping[str, RecordingPredictions], options: Config, classes: Sequence[str]
 ) -> Results:
-    """Detects actions in predictions, without the networks that they come from.
+    """Detects actions in predictions, best first, without the networks that they come from.
 
-    With the settings of the run these are its detections. Where predictions are of a lengthened
-    timeline, it stays the one that the run's own settings gave, whatever `options` are.
-
-    Args:
-      predictions: of recordings, from `predict` or `predictions.read_predictions`.
-      options: the section `localization` of a config.
-      classes: names of the classes.
-
-    Returns:
-      For each recording its detections, best first, with times in seconds.
+    With the settings of the run, its section `localization`, these are its detections. Where
+    predictions are of a lengthened timeline, it stays the one that the run's own settings gave,
+    whatever `options` are.
     """
 
     def length_of(name):
@@ -104,8 +97,7 @@ def localize_group(
       max_runs: room for threshold runs of a class, at first.
 
     Returns:
-      Each recording's detections, best first, with times in seconds, and the room for runs that
-      they needed, at least `max_runs`.
+      Each recording's detections, best first, and the room that their runs needed.
     """
     mesh = sharding.local_mesh()
     names = list(recordings)
@@ -148,18 +140,15 @@ def localize_compiled(
     max_runs: int,
     mesh: Mesh | None = None,
 ) -> Detections:
-    """Localization of B recordings, each device its share.
+    """Detections `[B, C, …]` in B recordings, each device its share, in old snippets.
 
     Args:
-      predictions: of B recordings, with `cumulative` and `where`.
+      predictions: with `cumulative` and `where`.
       settings: from `settings_of`.
       classes: `[B, C]` bool, the classes to detect; None: those that are present by their
         video-level scores.
       max_runs: see `ops.localize` (static).
       mesh: devices that share the recordings (static).
-
-    Returns:
-      Detections `[B, C, …]`, times in snippets of the recordings' original timeline.
     """
 
     def one_shard(predictions, classes, settings):

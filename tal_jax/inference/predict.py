@@ -61,7 +61,7 @@ def propose(
     timeline: Timeline,
     lengths: Lengths,
 ) -> Results:
-    """Proposals of one round's network on training recordings, in their own classes.
+    """Proposals of one round's network on training recordings, in their own classes, best first.
 
     Args:
       fitted: trained networks.
@@ -70,9 +70,6 @@ def propose(
       rows: of those to propose on.
       timeline: that the round was trained on; its first R rows are the recordings.
       lengths: it was trained with; every recording is padded to the least that fits.
-
-    Returns:
-      For each recording of `rows` its proposals, best first.
     """
     rows = np.array(rows, np.int32)
     counts = np.asarray(timeline.counts)[rows]
@@ -107,16 +104,10 @@ def propose(
 def mean_predictions(
     rounds: Iterable[Mapping[str, RecordingPredictions]],
 ) -> dict[str, RecordingPredictions]:
-    """The mean over rounds of predictions on the original timeline.
+    """The mean over rounds of predictions on the original timeline, read one after another.
 
     Which round is best is a matter of chance, and no training point decides it; the mean ranks
     detections better than any one round.
-
-    Args:
-      rounds: for each round the predictions for the same recordings; read one after another.
-
-    Returns:
-      Predictions for the recordings, on the original timeline alone.
 
     Raises:
       ValueError: if the rounds differ in their recordings, or in the shape of their predictions.

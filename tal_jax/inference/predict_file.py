@@ -90,9 +90,8 @@ def predict_file(
       progress: called with the number of snippets done, and of all.
 
     Raises:
-      InputError: if the file cannot be read, its features are not those of the network, they are
-        made by another backbone or on another clock, naming what differs, or there are options for
-        a file that holds features already.
+      InputError: if the file cannot be read, its features are not those of the network, another
+        backbone or clock made them, or there are options for a file that holds features already.
     """
     path = Path(path)
     if not path.is_file():

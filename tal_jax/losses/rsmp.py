@@ -42,18 +42,6 @@ class PseudoLabels:
     contrasts: jax.Array  # [B, L, N] OIC scores of these, -inf where there is no point
     ready: jax.Array  # [B] bool, False until the first search
 
-    @classmethod
-    def empty(cls, num_recordings: int, num_video_classes: int, length: int) -> "PseudoLabels":
-        """Pseudo labels before the first search."""
-        shape = num_recordings, num_video_classes, length
-        return cls(
-            background=jnp.zeros((num_recordings, length), bool),
-            sequences=jnp.zeros(shape, bool),
-            best=jnp.zeros((*shape, 2), jnp.int32),
-            contrasts=jnp.full(shape, -jnp.inf, jnp.float32),
-            ready=jnp.zeros(num_recordings, bool),
-        )
-
     def window(self, first: jax.Array, size: int) -> "PseudoLabels":
         """Those of a window of `size` snippets (static) of each recording, from `first` `[B]`."""
 

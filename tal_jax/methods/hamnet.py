@@ -12,7 +12,7 @@ import numpy as np
 from tal_jax import losses
 from tal_jax.data import sliding_window
 from tal_jax.data.predictions import Predictions
-from tal_jax.data.timeline import Batch, Timeline
+from tal_jax.data.timeline import Batch
 from tal_jax.losses import hamnet as hamnet_loss
 from tal_jax.methods.base import Config, Method, Metrics
 from tal_jax.models import hamnet
@@ -34,18 +34,6 @@ def make_model(config: Config, num_classes: int) -> hamnet.HAMNet:
         smoothing=model.smoothing,
         dtype=jnp.dtype(model.precision),
     )
-
-
-def no_pseudo_labels(timeline: Timeline, num_recordings: int, num_samples: int) -> tuple[()]:
-    """Video-level labels are the only ones."""
-    del timeline, num_recordings, num_samples
-    return ()
-
-
-def search(model: hamnet.HAMNet, config: Config, params: Any, batch: Batch) -> tuple[()]:
-    """Video-level labels are the only ones."""
-    del model, config, params, batch
-    return ()
 
 
 def loss(
@@ -145,8 +133,9 @@ METHOD = Method(
     ),
     progress_terms={"base": "base", "semi": "semi-soft", "hard": "hard"},
     make_model=make_model,
-    no_pseudo_labels=no_pseudo_labels,
-    search=search,
+    # Video-level labels are the only ones.
+    no_pseudo_labels=lambda timeline, num_recordings, num_samples: (),
+    search=lambda model, config, params, batch: (),
     loss=loss,
     logits=logits,
     sliding_logits=sliding_logits,

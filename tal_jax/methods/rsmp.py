@@ -44,7 +44,14 @@ def make_model(config: Config, num_classes: int) -> rsmp.RSMP:
 
 def no_pseudo_labels(timeline: Timeline, num_recordings: int, num_samples: int) -> PseudoLabels:
     """Pseudo labels before the first search."""
-    return PseudoLabels.empty(num_recordings, timeline.video_classes.shape[1], num_samples)
+    shape = num_recordings, timeline.video_classes.shape[1], num_samples
+    return PseudoLabels(
+        background=jnp.zeros((num_recordings, num_samples), bool),
+        sequences=jnp.zeros(shape, bool),
+        best=jnp.zeros((*shape, 2), jnp.int32),
+        contrasts=jnp.full(shape, -jnp.inf, jnp.float32),
+        ready=jnp.zeros(num_recordings, bool),
+    )
 
 
 def loss(
@@ -137,9 +144,8 @@ def _sliding_prototypes(
 def _window_sums(
     model: rsmp.RSMP, params: Any, prototypes: jax.Array, window: sliding_window.Window
 ) -> Any:
-    return rsmp.window_prototype_sums(
-        model, params, prototypes, window.features, where=window.where, core=window.core
-    )
+    hidden, _ = rsmp.embed_window(model, params, window.features, where=window.where)
+    return reassignment.sum_piece(hidden, prototypes, gamma=model.gamma, where=window.core)
 
 
 @functools.partial(jax.jit, static_argnames=("model", "branch"))

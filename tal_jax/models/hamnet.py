@@ -119,18 +119,16 @@ class HAMNet(nn.Module):
         classify: Callable[[Array], Array],
         deterministic: bool,
     ) -> HAMNetOutput:
-        soft = jax.vmap(_masked(attention_ops.soft_attention))(base, where)
+        soft = jax.vmap(attention_ops.soft_attention)(base, where=where)
         semi_of = functools.partial(attention_ops.semi_soft_attention, low=self.low, high=self.high)
-        semi = jax.vmap(_masked(semi_of))(soft, where)
+        semi = jax.vmap(semi_of)(soft, where=where)
         hard = None
         if not deterministic:
             keys = jax.random.split(self.make_rng("dropout"), features.shape[0])
             hard_of = functools.partial(
                 attention_ops.hard_attention, low=self.low, drop_rate=self.drop_rate
             )
-            kept = jax.vmap(lambda attention, key, where: hard_of(attention, key, where=where))(
-                soft, keys, where
-            )
+            kept = jax.vmap(hard_of)(soft, keys, where=where)
             hard = classify(features * kept[..., None])
         return HAMNetOutput(soft, semi, base, classify(features * semi[..., None]), None, hard)
 
@@ -139,7 +137,7 @@ class HAMNet(nn.Module):
         soft = attend(features, where=where)
         soft = smooth(soft[..., None], where, self.smoothing)[..., 0]
         semi, hard = (
-            jax.vmap(_masked(functools.partial(function, gamma=self.gamma)))(soft, where)
+            jax.vmap(functools.partial(function, gamma=self.gamma))(soft, where=where)
             for function in (
                 attention_ops.published_semi_soft_attention,
                 attention_ops.published_hard_attention,
@@ -221,8 +219,3 @@ def smooth(
 
     valid = where[..., None].astype(values.dtype)
     return window_sum(jnp.where(where[..., None], values, 0)) / jnp.maximum(window_sum(valid), 1)
-
-
-def _masked(function: Callable[..., Array]) -> Callable[[Array, Array], Array]:
-    """Takes the mask by position, for `vmap`."""
-    return lambda values, where: function(values, where=where)

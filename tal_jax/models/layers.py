@@ -114,14 +114,12 @@ class Embedding(nn.Module):
     Attributes:
       widths: features of each layer; the last one is W.
       dilations: snippets between the taps of each layer; one entry a layer.
-      kernel_size: taps of every layer.
       dropout: rate after every layer.
       dtype: of the products and the embedding.
     """
 
     widths: Sequence[int] = (2048,)
     dilations: Sequence[int] = (1,)
-    kernel_size: int = 3
     dropout: float = 0.7
     dtype: Any = jnp.float32
 
@@ -153,7 +151,7 @@ class Embedding(nn.Module):
         valid = where[..., None]
         hidden = jnp.where(valid, features, 0).astype(self.dtype)
         for width, dilation in zip(self.widths, self.dilations, strict=True):
-            hidden = TemporalConv(width, self.kernel_size, dilation, self.dtype)(hidden)
+            hidden = TemporalConv(width, dilation=dilation, dtype=self.dtype)(hidden)
             hidden = jnp.where(valid, nn.relu(hidden), 0)
             hidden = Dropout(self.dropout)(hidden, deterministic=deterministic)
         return hidden

@@ -141,31 +141,19 @@ def _mix(
 # --- sliding-window forward pass: prototypes of the whole recording, then logits by window ---
 
 
-def window_prototype_sums(
-    model: RSMP,
-    params: Any,
-    prototypes: Float[Array, "K W"],
-    features: Float[Array, "T D"],
-    *,
-    where: Bool[Array, " T"],
-    core: Bool[Array, " T"],
-) -> reassignment.Sums:
-    """Sufficient statistics of one window for updating a recording's prototypes.
+def embed_window(
+    model: RSMP, params: Any, features: Float[Array, "T D"], *, where: Bool[Array, " T"]
+) -> tuple[Float[Array, "T W"], Float[Array, "T C1"]]:
+    """The snippet embeddings `[T, W]` of a window `[T, D]`, and the logits `[T, C + 1]` of these.
 
-    Args:
-      model: the network.
-      params: its parameters.
-      prototypes: `[K, W]` to assign snippets to.
-      features: `[T, D]` of the window.
-      where: `[T]` True on the valid snippets.
-      core: `[T]` True on the snippets to sum over; those of all windows cover the recording once,
-        at least `model.reach` away from ends of the window that are none of the recording.
-
-    Returns:
-      Sums that add up over the windows, see `ops.reassignment`.
+    Snippets nearer than `model.reach` to an end of the window that is none of the recording differ
+    from those of a forward pass over the whole recording.
     """
-    hidden, _ = _embed_window(model, params, features, where)
-    return reassignment.sum_piece(hidden, prototypes, gamma=model.gamma, where=core)
+    embed, classify = model.layers()
+    hidden = _apply(
+        embed, params["Embedding_0"], features[None], where=where[None], deterministic=True
+    )[0]
+    return hidden, _apply(classify, params["classifier"], hidden)
 
 
 def window_logits(
@@ -178,9 +166,6 @@ def window_logits(
 ) -> Float[Array, "S T C1"]:
     """Class activation sequence (CAS) of one window, given the recording's prototypes.
 
-    Snippets nearer than `model.reach` to an end of the window that is none of the recording differ
-    from those of a forward pass over the whole recording.
-
     Args:
       model: the network.
       params: its parameters.
@@ -192,7 +177,7 @@ def window_logits(
     Returns:
       `[S, T, C + 1]` logits of each branch.
     """
-    hidden, logits = _embed_window(model, params, features, where)
+    hidden, logits = embed_window(model, params, features, where=where)
     if prototypes is None:
         return logits[None]
     assigned, mixed = prototypes
@@ -200,15 +185,6 @@ def window_logits(
     _, classify = model.layers()
     classified = _apply(classify, params["classifier"], mixed)
     return jnp.stack([logits, _mix(logits, assignments, classified, model.omega)])
-
-
-def _embed_window(model: RSMP, params: Any, features: Array, where: Array) -> tuple[Array, Array]:
-    """The embedding `[T, W]` of a window `[T, D]`, and its logits `[T, C + 1]`."""
-    embed, classify = model.layers()
-    hidden = _apply(
-        embed, params["Embedding_0"], features[None], where=where[None], deterministic=True
-    )[0]
-    return hidden, _apply(classify, params["classifier"], hidden)
 
 
 def _apply(module: nn.Module, params: Any, *args: Any, **options: Any) -> Array:

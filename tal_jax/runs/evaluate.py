@@ -20,10 +20,6 @@ from tal_jax.runs.round_folders import has_all_rounds, round_folders, round_titl
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
     """Evaluates the saved detections of every finished round, and of all rounds, again.
 
-    Args:
-      workdir: of a run.
-      print_line: prints a line.
-
     Raises:
       InputError: if the directory holds no finished round, or a file in it cannot be read.
       OSError: if a file cannot be written.
@@ -111,9 +107,8 @@ def compare_rounds(workdir: str | Path) -> str:
 def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
     """A Markdown table of scores in percent, mean ± standard deviation over seeds.
 
-    Args:
-      rows: titles, and the `evaluation.json` of each seed; those that are not there are left out,
-        and so are rows without any.
+    The rows have a title and the `evaluation.json` of each seed; files that are not there are left
+    out, and so are rows without any.
 
     Raises:
       InputError: if a file cannot be read.

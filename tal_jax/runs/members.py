@@ -58,15 +58,10 @@ def _shared_settings(config: Config) -> dict[str, Any]:
 
 
 def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path], window: int) -> None:
-    """Refuses data sets whose arrays cannot be stacked.
-
-    Args:
-      datasets: M data sets.
-      workdirs: of the M runs, for messages.
-      window: snippets of an update, `config.train.length`.
+    """Refuses data sets whose arrays cannot be stacked; `window` is `config.train.length`.
 
     Raises:
-      InputError: naming what differs.
+      InputError: naming what differs, and the work directories of the runs.
     """
 
     def described(dataset: Dataset) -> dict[str, Any]:

@@ -51,13 +51,8 @@ def write_round(
 ) -> None:
     """Writes the last round's predictions, detections and evaluation, and those of all rounds.
 
-    Args:
-      fitted: the networks of all rounds so far.
-      found: detections of the last round in the test recordings.
-      predictions: that they are made from.
-      dataset: the data set.
-      workdir: of the run.
-      report: prints a line.
+    `fitted` are the networks of all rounds so far, `found` the last one's detections in the test
+    recordings, made from `predictions`.
     """
     config, number = fitted.config, len(fitted.params) - 1
     folder = round_folder(workdir, number)

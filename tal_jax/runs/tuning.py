@@ -101,9 +101,6 @@ def tune(
       options: the section `localization` of a config, to begin with.
       classes: names of the classes.
 
-    Returns:
-      The settings with everything that was tried; the same each time.
-
     Raises:
       InputError: if no recording has a point.
     """
@@ -129,13 +126,8 @@ def tune_run(
 ) -> None:
     """Chooses localization settings, for the mean of all rounds, by the points that a run held out.
 
-    Writes `tuned.json`; see `tal_jax.runs.tuning` for what is chosen and how.
-
-    Args:
-      workdir: of a run with `train.holdout`.
-      assignments: changes to the run's settings to begin with.
-      data: as in `load_dataset`.
-      print_line: prints a line.
+    Writes `tuned.json`. The settings to begin with are those of the run, changed by `assignments`;
+    `data` is as in `load_dataset`.
 
     Raises:
       InputError: if the run held out no points, its data or network cannot be read, or a setting is

@@ -276,15 +276,7 @@ def open_run(workdir: str | Path) -> Network:
 def export_run(
     workdir: str | Path, output: str | Path, *, platforms: tuple[str, ...] = export.PLATFORMS
 ) -> dict[str, Any]:
-    """Exports the networks of a run's finished rounds; see `inference.export` for the files.
-
-    Args:
-      workdir: of a run.
-      output: a folder; made where missing.
-      platforms: that the model is to run on.
-
-    Returns:
-      The card.
+    """Exports the networks of a run's finished rounds, see `inference.export`; returns the card.
 
     Raises:
       InputError: if the run has no finished round, a file of it cannot be read, or a package is

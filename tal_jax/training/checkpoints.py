@@ -16,9 +16,7 @@ LATEST, BEST = "latest", "best"
 def open_checkpoints(folder: Path, *, keep_best: bool = False):
     """Yields a `Checkpoints` over a folder; closes it at the end.
 
-    Args:
-      folder: the checkpoints of a round.
-      keep_best: keep the one with the highest criterion, too; every `save` needs a criterion then.
+    With `keep_best` the one with the highest criterion stays, too; every `save` needs one then.
     """
     # Orbax takes a second to import, so only those pay who keep checkpoints.
     import orbax.checkpoint as ocp
@@ -70,11 +68,9 @@ class Checkpoints:
         return (None if step is None else self._manager.metrics(step)) or {}
 
     def restore(self, template: Any, *, which: str = LATEST) -> Any | None:
-        """Reads the latest or best state, or returns None where there is none.
+        """Reads the state with the shapes of `template`, or returns None where there is none.
 
-        Args:
-          template: a state of the same shapes.
-          which: `"latest"` or `"best"`; without a measured criterion the best is the latest.
+        The `"best"` one is the latest where no criterion was measured.
 
         Raises:
           InputError: if the checkpoint cannot be read or has other shapes.

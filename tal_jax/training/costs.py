@@ -62,16 +62,11 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
 
 
 def training_costs(config: Config, timeline: timelines.Timeline, num_classes: int) -> Costs:
-    """Compiles the training program and reads its costs.
+    """Compiles the training program and reads its costs; of the timeline, shapes are enough.
 
     XLA counts the body of a loop once. That is corrected here for the loop over updates and for the
     search's loop over recordings; the loops inside the search, whose length depends on the data,
     remain counted once.
-
-    Args:
-      config: from `check_config`.
-      timeline: of the training set; shapes are enough, see `timeline_shapes`.
-      num_classes: C.
     """
     length, key = config.train.length, jax.random.key(0)
     method, compiled = methods.method_of(config), update.compiled_config(config)

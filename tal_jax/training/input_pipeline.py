@@ -23,7 +23,7 @@ from tal_jax.data import timeline as timelines
 from tal_jax.data.recordings import Recording
 from tal_jax.methods import Metrics
 from tal_jax.training import sharding, update
-from tal_jax.training.state import TrainState
+from tal_jax.training.update import TrainState
 
 # (state, number of updates made, blocks to make) -> state and the means over the new updates.
 Advance = Callable[[TrainState, int, int], tuple[TrainState, Metrics]]

@@ -31,7 +31,7 @@ from tal_jax.training import (
     sharding,
     update,
 )
-from tal_jax.training.state import TrainState
+from tal_jax.training.update import TrainState
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -20,9 +20,8 @@ _T = TypeVar("_T")
 def initialize(where: str) -> None:
     """Joins the other processes; call it before anything uses a device.
 
-    Args:
-      where: `"HOST:PORT,COUNT,INDEX"`, the address of the first process, how many there are and
-        which one this is; or `"auto"` on a cluster that JAX detects (Slurm, TPU).
+    `where` is `"HOST:PORT,COUNT,INDEX"`, the address of the first process, how many there are and
+    which one this is; or `"auto"` on a cluster that JAX detects (Slurm, TPU).
 
     Raises:
       InputError: if it is neither, or they cannot be reached.
@@ -64,13 +63,8 @@ _SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueErro
 def on_primary(function: Callable[..., _T], *args: Any) -> _T:
     """Calls a function in the primary process and returns its result in all of them.
 
-    Args:
-      function: may read and write files; returns values that JSON can hold.
-      *args: its arguments.
-
-    Raises:
-      InputError: in every process, if the function raised it in the first.
-      OSError: likewise.
+    The function may read and write files, and returns values that JSON can hold. What it raises is
+    raised in every process.
     """
     if count() == 1:
         return function(*args)

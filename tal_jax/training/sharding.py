@@ -23,10 +23,7 @@ def make_mesh(batch_size: int, *, layer_shards: int = 1) -> Mesh | None:
     """The mesh of a training run, None for a single device.
 
     Of one process's devices as many are used as split a batch evenly; of several processes' all.
-
-    Args:
-      batch_size: recordings of an update.
-      layer_shards: devices that the widths of the layers are split over.
+    The widths of the layers are split over `layer_shards` devices.
 
     Raises:
       InputError: if the devices cannot be shared out like that.
@@ -74,10 +71,7 @@ def local_shards(mesh: Mesh | None) -> list[int]:
 def split(tree: Any, mesh: Mesh | None, *, axis: int = 0) -> Any:
     """Puts host arrays onto the devices, split over the data shards along an axis.
 
-    Args:
-      tree: host arrays with the parts of `local_shards` one after another.
-      mesh: from `make_mesh`.
-      axis: that is split.
+    Every process passes the parts of its `local_shards`, one after another.
     """
     if mesh is None:
         return jax.device_put(tree)

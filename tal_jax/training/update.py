@@ -1,5 +1,6 @@
 """The compiled part of training: updates, and searches for pseudo labels, of any method."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,17 @@ from tal_jax.config import Config
 from tal_jax.data import timeline as timelines
 from tal_jax.methods import Metrics
 from tal_jax.training import sharding
-from tal_jax.training.state import TrainState
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class TrainState:
+    """Parameters, optimizer, and the number of updates made."""
+
+    params: Any
+    opt_state: Any
+    step: jax.Array  # [] int32
+
 
 # Settings of `config.train` that are traced, like the weights of the loss's parts.
 _RATES = ("learning_rate", "l2")

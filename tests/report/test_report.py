@@ -300,7 +300,7 @@ def test_nothing_detected(tmp_path):
             '{"results": {"a": [{"label": "x", "score": NaN, "segment": [0, 1]}]}}',
             "score is nan, expected a finite number",
         ),
-        ("detections.json", '{"results": {"a": 3}}', "a: is 3, expected a list"),
+        ("detections.json", '{"results": {"a": 3}}', "a: got 3, expected a list"),
         ("ground_truth.json", '{"database": {"a": {"annotations": [3]}}}', "ground_truth.json"),
         ("ground_truth.json", '{"database": 3}', "ground_truth.json"),
         ("metrics.jsonl", '{"round": 0, "st', "nothing to show"),
