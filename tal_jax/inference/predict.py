@@ -1,6 +1,6 @@
 """Detections of trained networks (all rounds averaged, or one round), and proposals."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -113,37 +113,33 @@ def mean_predictions(
       ValueError: if the rounds differ in their recordings, or in the shape of their predictions.
     """
     sums: dict[str, Predictions] = {}
-    first: dict[str, RecordingPredictions] = {}
+    first: Mapping[str, RecordingPredictions] = {}
     count = 0
     for count, predictions in enumerate(rounds, start=1):
-        first = first or dict(predictions)
+        first = first or predictions
         if predictions.keys() != first.keys():
             name = min(predictions.keys() ^ first.keys())
             raise ValueError(f"predictions for {name!r} in some rounds, expected them in all")
-        for name, one in predictions.items():
-            sums[name] = _add(name, sums[name], one.original) if count > 1 else one.original
-    means = {name: _divide(total, np.float32(count)) for name, total in sums.items()}
-    return {
-        name: RecordingPredictions(one.grid, one.duration_s, means[name], means[name])
-        for name, one in first.items()
-    }
+        for name, recording in predictions.items():
+            one = recording.original
+            if count == 1:
+                sums[name] = one
+                continue
+            total = sums[name]
+            if total.cas.shape != one.cas.shape:
+                raise ValueError(
+                    f"predictions for {name!r} have shapes {total.cas.shape} and {one.cas.shape} "
+                    "in different rounds, expected the same"
+                )
+            sums[name] = _on_scores(np.add, total, one)
+    means = {}
+    for name, one in first.items():
+        mean = _on_scores(lambda total: total / np.float32(count), sums[name])
+        means[name] = RecordingPredictions(one.grid, one.duration_s, mean, mean)
+    return means
 
 
-def _add(name: str, total: Predictions, one: Predictions) -> Predictions:
-    if total.cas.shape != one.cas.shape:
-        raise ValueError(
-            f"predictions for {name!r} have shapes {total.cas.shape} and {one.cas.shape} in "
-            "different rounds, expected the same"
-        )
-    return Predictions(
-        total.cas + one.cas,
-        total.actionness + one.actionness,
-        total.video_scores + one.video_scores,
-        total.cumulative,
-    )
-
-
-def _divide(total: Predictions, count: np.float32) -> Predictions:
-    return Predictions(
-        total.cas / count, total.actionness / count, total.video_scores / count, total.cumulative
-    )
+def _on_scores(function: Callable[..., np.ndarray], *those: Predictions) -> Predictions:
+    """Applies a function to the scores of predictions on one timeline."""
+    scores = [(one.cas, one.actionness, one.video_scores) for one in those]
+    return Predictions(*map(function, *scores), cumulative=those[0].cumulative)

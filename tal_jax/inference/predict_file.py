@@ -20,54 +20,31 @@ from tal_jax.datasets.own_layout import GRID_FILE, load_grid
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Network:
-    """A trained network with all that predicting a file needs.
+    """A trained network with all that predicting a file needs."""
 
-    Attributes:
-      source: where it comes from, for messages.
-      predict: maps a recording to its detections and predictions.
-      classes: names of the classes.
-      dim: D of the features.
-      grid: their clock.
-      manifest: what made them; None where that is not known.
-      scaling: how they are standardized; None if they are not, or by `predict`.
-      threshold: detections below this score are hidden at first; None if unknown.
-    """
-
-    source: Path
+    source: Path  # for messages
     predict: Callable[[Recording], tuple[Entries, RecordingPredictions]]
     classes: tuple[str, ...]
-    dim: int
-    grid: Grid
-    manifest: Manifest | None
-    scaling: Scaling | None
-    threshold: float | None
+    dim: int  # D of the features
+    grid: Grid  # their clock
+    manifest: Manifest | None  # what made them; None where that is not known
+    scaling: Scaling | None  # how they are standardized; None if they are not, or by `predict`
+    threshold: float | None  # hides detections of a lower score at first; None if unknown
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prediction:
-    """Detections in one recording, and what they are shown with.
+    """Detections in one recording, and what they are shown with."""
 
-    Attributes:
-      name: of the recording.
-      source: the file that was read.
-      duration_s: how long it is.
-      detections: best first.
-      predictions: per-snippet predictions.
-      threshold: detections below this score are hidden at first.
-      classes: names of the classes.
-      media: the video.
-      signals: the samples of a table.
-    """
-
-    name: str
-    source: Path
+    name: str  # of the recording
+    source: Path  # the file that was read
     duration_s: float
-    detections: Entries
+    detections: Entries  # best first
     predictions: RecordingPredictions
-    threshold: float
+    threshold: float  # hides detections of a lower score at first
     classes: tuple[str, ...]
-    media: Path | None = None
-    signals: extraction.Table | None = None
+    media: Path | None = None  # the video
+    signals: extraction.Table | None = None  # the samples of a table
 
 
 def predict_file(

@@ -188,16 +188,10 @@ def search_recording(
     batch: Batch,
     config: Config,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-    """Pseudo labels of one recording.
+    """Pseudo labels of one recording of a batch.
 
     A segment of an optimal sequence holds a point of its class and nothing that is blocked, so it
     is among those that compete for the best segment.
-
-    Args:
-      scores: `[N, C]` class activation sequence.
-      background: `[N]` background probabilities.
-      batch: one recording of a batch.
-      config: of the run.
 
     Returns:
       Background seeds `[N]`, and of its video classes the optimal sequences `[L, N]`, the best

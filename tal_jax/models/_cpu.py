@@ -28,14 +28,6 @@ def paired_convolution(
     `layers.temporal_convolution` up to a few float32 roundings. Sums of neighbours would lose
     digits in bfloat16, and in the products of accelerators.
 
-    Args:
-      inputs: `[B, T, D]` float32.
-      kernel: `[3, D, W]` the taps, float32.
-      dilation: snippets between taps.
-
-    Returns:
-      `[B, T, W]`; zeros stand outside the sequence.
-
     Source: Lavin & Gray 2016, section 3.
     """
     batch, length, dim = inputs.shape
@@ -58,17 +50,10 @@ def paired_convolution(
 
 
 def hashed_bits(key: PRNGKeyArray, shape: Sequence[int]) -> Shaped[Array, "..."]:
-    """Random words for dropout: a keyed avalanche hash (lowbias32) of each element's index.
+    """Random uint32 words for dropout: a keyed avalanche hash (lowbias32) of each element's index.
 
     Independent random words cost more on a CPU than a layer's matrix product; a hash keyed by one
     draw a call is as good for this purpose, and fuses into the surrounding program.
-
-    Args:
-      key: one draw from it keys the hash.
-      shape: of the result.
-
-    Returns:
-      uint32 words of that shape.
     """
     before, after = jax.random.bits(key, (2,), jnp.uint32)
     word = jnp.zeros(shape, jnp.uint32)

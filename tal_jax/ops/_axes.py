@@ -19,15 +19,11 @@ def over_leading_axes(
 ) -> Tree:
     """Applies a function of arrays to each element of their leading axes, by `jax.vmap`.
 
-    Leading axes are aligned at the right; an array that lacks one is shared along it.
+    The function takes the last `cores[i]` axes of array i. Leading axes are aligned at the right;
+    an array that lacks one is shared along it.
 
     >>> over_leading_axes(jnp.dot, (jnp.ones((2, 3)), jnp.ones(3)), (1, 1))
     Array([3., 3.], dtype=float32)
-
-    Args:
-      function: takes the arrays without leading axes.
-      arrays: its arguments.
-      cores: how many axes of each array the function takes.
     """
     extra = [array.ndim - core for array, core in zip(arrays, cores, strict=True)]
     if max(extra) == 0:
@@ -46,10 +42,6 @@ def vary_like(tree: Tree, inputs: Any) -> Tree:
 
     >>> vary_like(jnp.zeros(2), jnp.ones(3))
     Array([0., 0.], dtype=float32)
-
-    Args:
-      tree: arrays.
-      inputs: arrays that the loop reads.
     """
     never = functools.reduce(
         jnp.logical_or, [jnp.any(leaf != leaf) for leaf in jax.tree.leaves(inputs)]

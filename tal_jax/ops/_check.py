@@ -25,17 +25,19 @@ def numbers(
     dtype: Any = jnp.float32,
     split: bool = False,
 ) -> Real[Array, "..."]:
-    """Returns an argument that holds numbers as an array of a type.
+    """Returns an argument that holds floating-point numbers or integers as an array of a type.
+
+    With `dtype=None` a floating-point type stays, and integers become float32.
 
     >>> numbers(np.array([1, 2]), "scores", "T")
     Array([1., 2.], dtype=float32)
 
     Args:
-      value: floating-point numbers or integers of any width.
+      value: the argument.
       name: of the argument, for messages.
       shape: its axes; `"... T C"` allows leading batch axes.
       sizes: sizes of the letters that are known; letters that are new are added.
-      dtype: the type of the result; None keeps a floating-point type and makes float32 of integers.
+      dtype: the type of the result.
       split: whether the axis T may be split over an axis of an explicit mesh.
 
     Raises:
@@ -58,17 +60,12 @@ def mask(
     *,
     split: bool = False,
 ) -> Bool[Array, "..."]:
-    """Returns a mask, or seeds, as a bool array; all True in place of None.
+    """Returns a mask or seeds, bool or 0/1 integers, as bool; all True in place of None.
+
+    Arguments are those of `numbers`. In place of None all sizes are known, without leading axes.
 
     >>> print(mask(np.array([0, 1]), "where", "T"), mask(None, "where", "T", {"T": 2}))
     [False  True] [ True  True]
-
-    Args:
-      value: bool or 0/1 integers, or None if all sizes are known.
-      name: of the argument, for messages.
-      shape: its axes, as in `numbers`; of None without leading axes.
-      sizes: as in `numbers`.
-      split: as in `numbers`.
 
     Raises:
       ValueError: if the shape does not fit, or the type is neither bool nor an integer.
@@ -99,15 +96,8 @@ def setting(
     >>> setting(np.float64(0.25), "delta", least=0)
     Array(0.25, dtype=float32)
 
-    Args:
-      value: the number.
-      name: of the argument, for messages.
-      least: the smallest value allowed.
-      most: the largest value allowed.
-      above: every value allowed is larger.
-
     Raises:
-      ValueError: if it is no scalar number, or out of range.
+      ValueError: if it is no scalar number, below `least`, over `most`, or not above `above`.
     """
     scalar = numbers(value, name, "")
     if not isinstance(value, jax.Array):

@@ -48,14 +48,11 @@ def largest(
 ) -> Bool[Array, "C T"]:
     """Marks the `count` largest valid values of each row; of equal ones the earlier.
 
+    Valid values are above 0, and at least `count` of each row are valid.
+
     >>> values = jnp.array([[3, 9, 3, 5]], jnp.uint32)
     >>> print(largest(values, jnp.int32(2), jnp.array([True, False, True, True])).astype(int))
     [[1 0 0 1]]
-
-    Args:
-      ordered: unsigned integers, of which those that are valid are larger than 0.
-      count: how many, at most the number of valid ones.
-      where: the valid ones.
     """
     ordered = jnp.where(where[None, :], ordered, jnp.zeros((), ordered.dtype))
     return jax.lax.platform_dependent(
@@ -141,17 +138,12 @@ def by_platform(function: Callable[..., Any], *args: Any) -> Any:
 
 
 def first_flags(flags: Bool[Array, " T"], size: int) -> tuple[Int[Array, " N"], Int[Array, ""]]:
-    """Returns where the first True flags are, and how many there are in all.
+    """Returns where the first `size` (static) True flags are, and how many there are in all.
+
+    The index is T where there are no more.
 
     >>> first_flags(jnp.array([False, True, True, False]), 3)
     (Array([1, 2, 4], dtype=int32), Array(2, dtype=int32))
-
-    Args:
-      flags: of a sequence.
-      size: N, how many are looked for; static.
-
-    Returns:
-      int32 indices, T where there are no more, and the int32 number of all flags.
     """
 
     def plain(flags: Bool[Array, " T"]) -> tuple[Int[Array, " N"], Int[Array, ""]]:

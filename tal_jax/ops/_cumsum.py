@@ -37,19 +37,13 @@ class Prefix:
 def prefix_sum(
     values: Real[ArrayLike, " T"], *, where: Mask[ArrayLike, " T"] | None = None
 ) -> Prefix:
-    """Returns the cumulative sums of a sequence, for any number of `range_sum` calls.
+    """Returns the float32 cumulative sums of finite numbers, for any number of `range_sum` calls.
+
+    The memory is 2 arrays of length T up to T = 32,768 and 3 up to a million. Masked values are 0.
 
     >>> prefix = prefix_sum(jnp.array([0.5, 2.0, 4.0]))
     >>> range_sum(prefix, 1, 3)
     Array(6., dtype=float32)
-
-    Args:
-      values: finite numbers; computed in float32.
-      where: any mask; a masked value counts 0.
-
-    Returns:
-      The sums as a `Prefix`. The memory is 2 arrays of length T up to T = 32,768 and 3 up to a
-      million.
 
     Raises:
       ValueError: if the shapes do not fit.
@@ -81,24 +75,16 @@ def prefix_sum(
 def range_sum(
     prefix: Prefix, start: Int[ArrayLike, "*#shape"], end: Int[ArrayLike, "*#shape"]
 ) -> Float[Array, "*shape"]:
-    """Returns the sum of the values `[start, end)` of a sequence, for each range.
+    """Returns the float32 sum of the values `[start, end)` of a sequence, for each range.
 
     The error is a few float32 roundings of the range's sum, plus about 1e-7 of the largest value,
     wherever in the sequence the range is. The gradient with respect to each value is exactly 1
-    inside the range and 0 outside.
+    inside the range and 0 outside. Starts and ends are clipped to `[0, T]`; an end before its start
+    gives minus the sum between them.
 
     >>> prefix = prefix_sum(jnp.array([0.5, 2.0, 4.0]), where=jnp.array([True, True, False]))
     >>> range_sum(prefix, jnp.array([0, 1, 1]), jnp.array([2, 3, 1]))
     Array([2.5, 2. , 0. ], dtype=float32)
-
-    Args:
-      prefix: the cumulative sums, from `prefix_sum`.
-      start: the first value of each range; clipped to `[0, T]`.
-      end: one past the last value, in the shape of `start` or a scalar; clipped likewise. An end
-        before its start gives minus the sum between them.
-
-    Returns:
-      float32 sums in the shape of `start` and `end`.
 
     Raises:
       ValueError: if `start` or `end` are not integers.
@@ -119,7 +105,7 @@ def range_sum(
 
 
 def rebase(prefix: Prefix, index: Int[Array, ""]) -> Prefix:
-    """Returns the same sums counted from another index, for the ranges around it.
+    """Returns the same sums counted from another index in `[0, T]`, for the ranges around it.
 
     A sum then takes one difference instead of one a level, with an error of a few roundings of the
     sums between its ends and that index: for ranges that contain the index, or lie beside it, no
@@ -128,10 +114,6 @@ def rebase(prefix: Prefix, index: Int[Array, ""]) -> Prefix:
     >>> prefix = rebase(prefix_sum(jnp.array([0.5, 2.0, 4.0])), jnp.int32(1))
     >>> prefix.rest
     Array([-0.5,  0. ,  2. ,  6. ], dtype=float32)
-
-    Args:
-      prefix: the cumulative sums, from `prefix_sum`.
-      index: the new origin, in `[0, T]`.
     """
     total = prefix.rest - prefix.rest[index]
     for level in reversed(range(prefix.unit.shape[0])):

@@ -553,15 +553,8 @@ def _marked_starts(
 ) -> Int[Array, " T"]:
     """Where the runs of the best segmentation start: 1 for background, 2 for action, else 0.
 
-    Args:
-      search: sizes of blocks.
-      candidates: of the first seed of each run.
-      sums: prefix sums of the scores.
-      action: True on action seeds.
-      earlier: the first seed of the last run that begins before each snippet, −1 if none.
-      last: that of the last run.
-      length: number of valid snippets.
-      delta: width of the outer region.
+    `candidates` are of the first seed of each run, `earlier` is the first seed of the last run that
+    begins before each snippet (−1 if none), and `last` that of the last run.
     """
     size = action.shape[0]
     low, high = candidates.starts

@@ -49,42 +49,25 @@ _BOUNDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9)
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """One value of a setting, tried with the settings that were chosen before it.
+    """One value of a setting, tried with the settings that were chosen before it."""
 
-    Attributes:
-      setting: its key in the section `localization`.
-      value: the levels.
-      criterion: the point criterion.
-      gain: difference to the criterion of the setting before.
-      gain_error: standard error of the gain over the points.
-      proposals: how many there are in a recording, on average.
-      chosen: whether the value was chosen.
-    """
-
-    setting: str
-    value: tuple[float, ...]
+    setting: str  # its key in the section `localization`
+    value: tuple[float, ...]  # the levels
     criterion: float
-    gain: float
-    gain_error: float
-    proposals: float
+    gain: float  # difference to the criterion of the setting before
+    gain_error: float  # standard error of the gain over the points
+    proposals: float  # how many there are in a recording, on average
     chosen: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """Chosen settings, and all that were tried.
+    """Chosen settings, and all that were tried."""
 
-    Attributes:
-      options: the section `localization` of a config.
-      criterion: the point criterion with these options.
-      criterion_before: with the settings before.
-      trials: all values that were tried; each setting's first one is the value before.
-    """
-
-    options: Config
+    options: Config  # the section `localization` of a config
     criterion: float
     criterion_before: float
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...]  # each setting's first one is the value before
 
 
 def tune(

@@ -100,11 +100,6 @@ def read(workdir: Path) -> tuple[Config, dict[str, Any]]:
     return check_config(ml_collections.ConfigDict(settings)), card["data"]
 
 
-def manifest_of(data: dict[str, Any]) -> Manifest | None:
-    """The manifest of a run's features, from the data section of its card; None if unknown."""
-    return Manifest.from_dict(data["manifest"]) if data.get("manifest") else None
-
-
 def read_scaling(workdir: Path) -> Scaling | None:
     """How the run's features were standardised; None if they were not.
 
@@ -223,7 +218,11 @@ def load_run(workdir: str | Path) -> Fitted:
     Raises:
       InputError: if there is none, or one cannot be read.
     """
-    workdir = Path(workdir)
+    return _load(Path(workdir))[0]
+
+
+def _load(workdir: Path) -> tuple[Fitted, dict[str, Any]]:
+    """The networks of a run, and the data section of its card."""
     config, data = read(workdir)
     params = []
     while len(params) < config.train.rounds:
@@ -232,7 +231,7 @@ def load_run(workdir: str | Path) -> Fitted:
         params.append(_load_params(checkpoint_folder(workdir, len(params)), config))
     if not params:
         raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
-    return fitted_of(params, config, data["classes"], data["dim"])
+    return fitted_of(params, config, data["classes"], data["dim"]), data
 
 
 def _load_params(folder: Path, config: Config) -> Any:
@@ -252,8 +251,7 @@ def open_run(workdir: str | Path) -> Network:
       InputError: if there is none, or a file of the run cannot be read.
     """
     workdir = Path(workdir)
-    fitted = load_run(workdir)
-    _, data = read(workdir)
+    fitted, data = _load(workdir)
 
     def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
         found = predict_mean(fitted, [recording])
@@ -267,7 +265,7 @@ def open_run(workdir: str | Path) -> Network:
         classes=fitted.classes,
         dim=fitted.dim,
         grid=Grid.from_dict(data["grid"]),
-        manifest=manifest_of(data),
+        manifest=Manifest.from_dict(data["manifest"]) if data.get("manifest") else None,
         scaling=read_scaling(workdir),
         threshold=shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization),
     )
@@ -285,8 +283,7 @@ def export_run(
     """
     export.check_installed()
     workdir = Path(workdir)
-    fitted = load_run(workdir)
-    _, data = read(workdir)
+    fitted, data = _load(workdir)
     evaluated = workdir / "evaluation.json"
     description = {
         "grid": data["grid"],

@@ -164,19 +164,17 @@ def _run_of(model, config, lengths, mesh=None):
     block = make_block(model, config, lengths, mesh)
 
     def run(state, timeline, rows, settings, key, num_blocks):
+        def one_block(state):
+            chosen = choose_rows(key, state.step, rows, config)
+            return block(state, timeline, chosen, settings, key)
+
         def add_block(_, carry):
             state, totals = carry
-            chosen = choose_rows(key, state.step, rows, config)
-            state, metrics = block(state, timeline, chosen, settings, key)
+            state, metrics = one_block(state)
             return state, jax.tree.map(jnp.add, totals, metrics)
 
-        def first_metrics(state):
-            chosen = choose_rows(key, state.step, rows, config)
-            return block(state, timeline, chosen, settings, key)[1]
-
-        zeros = jax.tree.map(
-            lambda shape: jnp.zeros(shape.shape, shape.dtype), jax.eval_shape(first_metrics, state)
-        )
+        _, metrics = jax.eval_shape(one_block, state)
+        zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), metrics)
         state, totals = jax.lax.fori_loop(0, num_blocks, add_block, (state, zeros))
         return state, jax.tree.map(lambda total: total / num_blocks, totals)
 
