@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def predict_recordings(
     bare = [dataclasses.replace(recording, points=()) for recording in recordings]
     found = {}
     for recording in processes.host_shard(one for one in bare if _is_long(one)):
-        found[recording.name] = _predict_long(fitted, number, recording, lengthen=lengthen)
+        found |= _predict_long(fitted, number, recording, lengthen=lengthen)
     groups = packing.length_groups(
         [one for one in bare if not _is_long(one)],
         lambda recording: len(recording.features),
@@ -98,17 +98,27 @@ def _is_long(recording: Recording) -> bool:
 def _predict_group(fitted, number, recordings, length, *, lengthen):
     """`predict_recordings` for recordings that are padded to one length."""
     timeline = prepare_plain(recordings, length, fitted.config)
-    original = predict_timeline(fitted, number, recordings, timeline, num_samples=length)
+    predict = functools.partial(predict_timeline, fitted, number, recordings)
+    return _in_passes(predict, timeline, recordings, fitted, lengthen)
+
+
+def _in_passes(
+    predict: Callable[..., dict[str, Predictions]],
+    timeline: Timeline,
+    recordings: Sequence[Recording],
+    fitted: Fitted,
+    lengthen: bool,
+) -> dict[str, RecordingPredictions]:
+    """`predict(timeline, num_samples=)` on the original timeline, then on a lengthened one."""
+    original = predict(timeline, num_samples=timeline.weights.shape[1])
     found = {
-        one.name: RecordingPredictions(
-            one.grid, one.duration_s, original[one.name], original[one.name]
-        )
+        one.name: RecordingPredictions(one.grid, one.duration_s, *[original[one.name]] * 2)
         for one in recordings
     }
     if not lengthen:
         return found
     timeline, num_samples = _lengthen(timeline, recordings, found, fitted)
-    last = predict_timeline(fitted, number, recordings, timeline, num_samples=num_samples)
+    last = predict(timeline, num_samples=num_samples)
     return {name: dataclasses.replace(one, last=last[name]) for name, one in found.items()}
 
 
@@ -219,14 +229,22 @@ def forward(
 # --- one long recording ---
 
 
-def _predict_long(fitted, number, recording, *, lengthen) -> RecordingPredictions:
+def _predict_long(fitted, number, recording, *, lengthen) -> dict[str, RecordingPredictions]:
     """`predict_recordings` for a recording of which only the predictions are held as a whole."""
     method, config = methods.method_of(fitted.config), update.compiled_config(fitted.config)
     model, params = fitted.model, fitted.params[number]
     dtype = packing.feature_dtype([recording], fitted.config.model.precision)
     total = len(recording.features)
+    padded = packing.bucket(total, packing.LENGTH_STEP)
+    plain = jax.tree.map(jnp.asarray, packing.pack_timeline([recording], length=padded))
 
-    def predict(features, cumulative):
+    def predict(timeline, *, num_samples):
+        features, cumulative = recording.features, np.arange(total + 1, dtype=np.float32)
+        if timeline is not plain:
+            resampled = _sample_times(timelines.take(timeline, 0), num_samples)
+            positions = np.asarray(resampled.positions)[np.asarray(resampled.where)]
+            features = sliding_window.Interpolated(recording.features, positions)
+            cumulative = np.asarray(resampled.cumulative)[: total + 1]
         length = len(features)
         windows = sliding_window.Windows(
             recording.name, features, _MOST_SNIPPETS, model.reach, dtype
@@ -236,35 +254,16 @@ def _predict_long(fitted, number, recording, *, lengthen) -> RecordingPrediction
         size = packing.bucket(length, _MOST_SNIPPETS // 4)
         logits = jax.tree.map(lambda values: localize.padded(values, size)[None], logits)
         found = jax.device_get(_predictions(config, logits, (np.arange(size) < length)[None]))
-        return Predictions(
-            found.cas[0, :length], found.actionness[0, :length], found.video_scores[0], cumulative
-        )
+        cas, actionness = found.cas[0, :length], found.actionness[0, :length]
+        return {recording.name: Predictions(cas, actionness, found.video_scores[0], cumulative)}
 
-    original = predict(recording.features, np.arange(total + 1, dtype=np.float32))
-    found = RecordingPredictions(recording.grid, recording.duration_s, original, original)
-    if not lengthen:
-        return found
-    resampled = _lengthened_positions(recording, found, fitted)
-    positions = np.asarray(resampled.positions)[np.asarray(resampled.where)]
-    features = sliding_window.Interpolated(recording.features, positions)
-    last = predict(features, resampled.cumulative[: total + 1])
-    return dataclasses.replace(found, last=last)
+    return _in_passes(predict, plain, [recording], fitted, lengthen)
 
 
-def _lengthened_positions(recording, found, fitted) -> resampling.Resampled:
-    """Positions of a long recording's samples on its lengthened timeline, on the host."""
-    length = packing.bucket(len(recording.features), packing.LENGTH_STEP)
-    timeline = jax.tree.map(jnp.asarray, packing.pack_timeline([recording], length=length))
-    timeline, num_samples = _lengthen(timeline, [recording], {recording.name: found}, fitted)
-    row = timelines.take(timeline, 0)
-    return jax.device_get(
-        jax.jit(resampling.sample_times, static_argnums=1)(
-            row.weights,
-            num_samples,
-            count=jnp.minimum(row.counts, num_samples),
-            where=row.where,
-        )
-    )
+@functools.partial(jax.jit, static_argnums=1)
+def _sample_times(row: Timeline, num_samples: int) -> resampling.Resampled:
+    count = jnp.minimum(row.counts, num_samples)
+    return resampling.sample_times(row.weights, num_samples, count=count, where=row.where)
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -155,8 +155,9 @@ def localize_compiled(
         options = {name: value for name, value in settings.items() if name != "class_threshold"}
         where = predictions.where
         if classes is None:
-            present = functools.partial(present_classes, threshold=settings["class_threshold"])
-            classes = jax.vmap(present)(predictions.video_scores) & where.any(axis=1, keepdims=True)
+            threshold = settings["class_threshold"]
+            classes = present_classes(predictions.video_scores, threshold=threshold)
+            classes = classes & where.any(axis=1, keepdims=True)
         # Neither features nor positions are needed to map times back.
         unused: Any = None
         resampled = resampling.Resampled(unused, unused, predictions.cumulative, where)

@@ -369,9 +369,8 @@ def feature_contrast_loss(
     action = _check.mask(action, "action", "N", sizes)
     where = _mask(where, "N", sizes)
     size = sizes["N"]
-    embeddings = _zero_masked(embeddings, where)
-    squares = (embeddings**2).sum(axis=-1, keepdims=True)
-    unit = embeddings / jnp.sqrt(jnp.maximum(squares, 1e-12))
+    squares = (_zero_masked(embeddings, where) ** 2).sum(axis=-1, keepdims=True)
+    unit = _zero_masked(embeddings, where) / jnp.sqrt(jnp.maximum(squares, 1e-12))
     losses_of = functools.partial(
         _anchor_losses,
         unit=unit,

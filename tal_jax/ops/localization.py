@@ -266,8 +266,8 @@ def localize_batch(
     # Without thresholds of a kind there is nothing to compute in its half of the result.
     empty = tuple(0 if kind.size else max_runs for kind in (thresholds, foreground_thresholds))
     runs_of = functools.partial(threshold_runs, max_runs=max_runs)
-    shared = jax.vmap(lambda curve, where: runs_of(curve, foreground_thresholds, where=where))(
-        foreground, where
+    shared = jax.vmap(functools.partial(runs_of, thresholds=foreground_thresholds))(
+        foreground, where=where
     )
 
     def one_pair(pair: Int[Array, ""]) -> Detections:

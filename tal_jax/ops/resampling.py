@@ -166,7 +166,7 @@ def warp(
     """
     cumulative = _checked_cumulative(cumulative)
     length = cumulative.shape[0] - 1
-    times = jnp.clip(_times(times), 0.0, length)
+    times = jnp.clip(_check.numbers(times, "times", "..."), 0.0, length)
     snippet = jnp.minimum(jnp.floor(times), length - 1)
     index = snippet.astype(jnp.int32)
     below, above = cumulative[index], cumulative[index + 1]
@@ -193,7 +193,7 @@ def unwarp(
         entries.
     """
     cumulative = _checked_cumulative(cumulative)
-    values = jnp.clip(_times(values), cumulative[0], cumulative[-1])
+    values = jnp.clip(_check.numbers(values, "values", "..."), cumulative[0], cumulative[-1])
     # The first snippet that ends at or above the value.
     above = _axes.searchsorted(cumulative, values)
     index = jnp.maximum(above, 1) - 1
@@ -428,7 +428,7 @@ def old_times(times: Real[ArrayLike, "*shape"], resampled: Resampled) -> Float[A
       times: new times in snippets, of any shape; clamped to the recording.
       resampled: the new timeline, from `resample`.
     """
-    times = _times(times)
+    times = _check.numbers(times, "times", "...")
     if resampled.first is not None:
         times = times + resampled.first.astype(jnp.float32)
     return unwarp(times * _cell_weight_of(resampled), resampled.cumulative)
@@ -525,10 +525,6 @@ def _count_of(resampled: Resampled) -> Int[Array, ""]:
 
 def _cell_weight_of(resampled: Resampled) -> Float[Array, ""]:
     return _cell_weight(resampled.cumulative, _count_of(resampled))
-
-
-def _times(times: Real[ArrayLike, "*shape"]) -> Float[Array, "*shape"]:
-    return _check.numbers(times, "times", "...")
 
 
 def _checked_cumulative(cumulative: Real[ArrayLike, " edges"]) -> Float[Array, " edges"]:

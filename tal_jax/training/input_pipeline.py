@@ -91,16 +91,13 @@ def open_pipeline(
 def _resident(model, config, timeline, lengths, key, mesh) -> Iterator[Advance]:
     """Features on the device, each of which gets the whole timeline: one call for all blocks."""
     run = update.make_run(model, update.compiled_config(config), lengths, mesh)
-    rows = packing.rows_to_draw(timeline, lengths)
-    timeline, rows, settings = sharding.replicate(
-        (timeline, rows, update.settings_of(config)), mesh
-    )
-    key = sharding.replicate_key(key, mesh)
+    given = timeline, packing.rows_to_draw(timeline, lengths), update.settings_of(config), key
+    given = sharding.replicate(given, mesh)
 
     def advance(state, step, num_blocks):
         del step  # part of the state
         num_blocks = sharding.replicate(np.int32(num_blocks), mesh)
-        return run(state, timeline, rows, settings, key, num_blocks)
+        return run(state, *given, num_blocks)
 
     yield advance
 
@@ -125,8 +122,7 @@ def _streamed(model, config, timeline, recordings, lengths, key, mesh) -> Iterat
     num_rows = packing.spacious(
         max(_num_snippets(recordings, shard) for block in rows for shard in block)
     )
-    settings = sharding.replicate(update.settings_of(config), mesh)
-    key = sharding.replicate_key(key, mesh)
+    settings, key = sharding.replicate((update.settings_of(config), key), mesh)
 
     def load_shard(rows):
         chosen, places = np.unique(rows, return_inverse=True)

@@ -139,6 +139,8 @@ def _place(tree: Any, mesh: Mesh | None, spec_of: Callable) -> Any:
         return jax.tree.map(jnp.asarray, tree)
 
     def one(leaf):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(one(jax.random.key_data(leaf)))
         sharding = NamedSharding(mesh, spec_of(leaf))
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
@@ -146,12 +148,6 @@ def _place(tree: Any, mesh: Mesh | None, spec_of: Callable) -> Any:
         return jax.make_array_from_callback(leaf.shape, sharding, lambda index: leaf[index])
 
     return jax.tree.map(one, tree)
-
-
-def replicate_key(key: jax.Array, mesh: Mesh | None) -> jax.Array:
-    """A random key, the same in every process, on every device."""
-    data = np.asarray(jax.random.key_data(key))
-    return key if mesh is None else jax.random.wrap_key_data(replicate(data, mesh))
 
 
 def fetch(tree: Any, mesh: Mesh | None) -> Any:
