@@ -9,12 +9,13 @@ import jax
 import jaxtyping
 import pytest
 
-# Every call of the ops is checked against its annotations (tal_jax/_typing.py). This has to come
-# before the first import of tal_jax.
-jaxtyping.install_import_hook(["tal_jax.ops"], "typecheck.checked")
+# Every call of ops, losses and models is checked against its annotations (tal_jax/_typing.py). This
+# has to come before the first import of tal_jax.
+CHECKED = ["tal_jax.ops", "tal_jax.losses", "tal_jax.models"]
+jaxtyping.install_import_hook(CHECKED, "typecheck.checked")
 
 # Rooms in which mixed types and ranks are faults; elsewhere optax and orbax mix them.
-STRICT = ("ops", "models")
+STRICT = ("ops", "losses", "models")
 
 # Compilation makes the first example of a test slow, and no test writes outside its own folder.
 hypothesis.settings.register_profile("tal_jax", deadline=None, database=None)

@@ -65,8 +65,8 @@ def video_labels(
     video_classes: Int[Array, "B L"], video_class_where: Bool[Array, "B L"], num_classes: int
 ) -> Bool[Array, "B C"]:
     """Video-level labels `[B, C]` from the lists of labelled classes `[B, L]`."""
-    one_hot = jax.nn.one_hot(video_classes, num_classes) * video_class_where[..., None]
-    return one_hot.any(axis=-2)
+    one_hot = jax.nn.one_hot(video_classes, num_classes, dtype=bool)
+    return (one_hot & video_class_where[..., None]).any(axis=-2)
 
 
 def weighted_sum(

@@ -219,8 +219,9 @@ def _compared(
     actions, more_actions = pick(found.action)
     backgrounds, more_backgrounds = pick(~found.action)
     segments, labels, exists = map(jnp.concatenate, zip(actions, backgrounds, strict=True))
-    at = jnp.arange(batch.where.shape[0])
+    at = jnp.arange(batch.where.shape[0])[None, :]
     inside = (at >= segments[:, :1]) & (at < segments[:, 1:]) & exists[:, None]
+    inside = inside.astype(jnp.float32)
     weights = inside / jnp.maximum(inside.sum(axis=1, keepdims=True), 1)
     action = jnp.arange(2 * most) < most
     return ComparedSegments(weights, labels, action, exists, more_actions + more_backgrounds)
@@ -247,14 +248,17 @@ def _recording_losses(
     num_classes = logits.shape[-1] - 1
     # A row for each video class; those of padding are zero.
     classes = jax.nn.one_hot(batch.video_classes, num_classes + 1)
-    classes = classes * batch.video_class_where[:, None]
+    classes = jnp.where(batch.video_class_where[:, None], classes, 0)
     probabilities = jax.nn.sigmoid(logits)
     fused, _ = fuse(logits)
     scores = video_class_scores(fused, batch.video_classes)
     present, unsure = _classes_in_view(batch, pseudo)
 
     def any_of(chosen: Array) -> Array:
-        return (classes[:, :num_classes] * chosen[:, None]).any(axis=0)
+        return jnp.where(chosen[:, None], classes[:, :num_classes], 0).any(axis=0)
+
+    def by_class(flags: Array) -> Array:
+        return jnp.minimum(flags.astype(classes.dtype) @ classes, 1)
 
     return {
         "vid": masked.video_loss(
@@ -265,7 +269,7 @@ def _recording_losses(
             counted=~any_of(unsure),
         ),
         "point_action": masked.focal_loss(
-            logits, jnp.minimum(batch.points @ classes, 1), where=batch.points.any(axis=1)
+            logits, by_class(batch.points), where=batch.points.any(axis=1)
         ),
         "point_background": masked.focal_loss(
             logits,
@@ -275,7 +279,7 @@ def _recording_losses(
         "score": _score_loss(scores, segments, pseudo, batch, delta=delta, select=select),
         "ins": masked.instance_loss(
             logits,
-            _instance_targets(batch.instances @ classes),
+            _instance_targets(by_class(batch.instances)),
             where=batch.where & batch.instances.any(),
         ),
     }
@@ -334,12 +338,11 @@ def _score_loss(
 
     values, exists = jax.vmap(one_class)(scores, segments, pseudo.best, pseudo.contrasts)
     counted = _searched(batch, pseudo) & exists
-    return jnp.where(counted, values, 0).sum() / jnp.maximum(counted.sum(), 1)
+    return masked.masked_mean(values, where=counted)
 
 
 def _instance_targets(classes: Float[Array, "N C1"]) -> Float[Array, "N C1"]:
     """Targets `[N, C + 1]` of rows with sum 1, background where no instance is."""
-    classes = jnp.minimum(classes, 1)
     total = classes.sum(axis=-1, keepdims=True)
     background = jax.nn.one_hot(classes.shape[-1] - 1, classes.shape[-1])
     return jnp.where(total > 0, classes / jnp.maximum(total, 1), background)

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tal_jax._typing import Array, Bool, Float
+from tal_jax._typing import Array, ArrayLike, Bool, Float
 from tal_jax.models import layers
 from tal_jax.ops import attention as attention_ops
 
@@ -77,9 +77,9 @@ class HAMNet(nn.Module):
     @nn.compact
     def __call__(
         self,
-        features: Float[Array, "B T D"],
+        features: Float[ArrayLike, "B T D"],
         *,
-        where: Bool[Array, "B T"],
+        where: Bool[ArrayLike, "B T"],
         deterministic: bool = True,
     ) -> HAMNetOutput:
         """Predicts class activation sequences (CAS) and attention.
@@ -98,6 +98,7 @@ class HAMNet(nn.Module):
         """
         if self.variant not in VARIANTS:
             raise ValueError(f"variant={self.variant!r}; expected one of {', '.join(VARIANTS)}")
+        features, where = jnp.asarray(features), jnp.asarray(where)
         classifier = Classifier(
             self.num_classes, self.widths, self.dropout, self.dtype, name="classifier"
         )

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tal_jax._typing import Array, Bool, Float
+from tal_jax._typing import Array, ArrayLike, Bool, Float
 from tal_jax.models import _cpu
 
 
@@ -34,11 +34,12 @@ class TemporalConv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "B T D"]) -> Float[Array, "B T W"]:
+    def __call__(self, inputs: Float[ArrayLike, "B T D"]) -> Float[Array, "B T W"]:
         """Maps `[B, T, D]` to `[B, T, W]`; zeros stand outside the sequence."""
+        inputs = jnp.asarray(inputs, self.dtype)
         width = inputs.shape[-1]
         parameters = _Linear(self.kernel_size * width, self.features, name="Dense_0")()
-        inputs, kernel, bias = (array.astype(self.dtype) for array in (inputs, *parameters))
+        kernel, bias = (jnp.asarray(array, self.dtype) for array in parameters)
         kernel = kernel.reshape(self.kernel_size, width, self.features)
         convolve = functools.partial(temporal_convolution, dilation=self.dilation)
         wide = min(width, self.features) >= _cpu.WIDE
@@ -57,7 +58,7 @@ class _Linear(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self) -> tuple[Float[Array, "I W"], Float[Array, " W"]]:
+    def __call__(self) -> tuple[Float[ArrayLike, "I W"], Float[ArrayLike, " W"]]:
         kernel = self.param("kernel", nn.initializers.he_normal(), (self.inputs, self.outputs))
         return kernel, self.param("bias", nn.initializers.zeros, (self.outputs,))
 
@@ -95,8 +96,11 @@ class Dropout(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, inputs: Float[Array, "..."], *, deterministic: bool) -> Float[Array, "..."]:
+    def __call__(
+        self, inputs: Float[ArrayLike, "..."], *, deterministic: bool
+    ) -> Float[Array, "..."]:
         """Applies dropout with the `"dropout"` random stream; the identity if `deterministic`."""
+        inputs = jnp.asarray(inputs)
         if deterministic or self.rate == 0:
             return inputs
         threshold = jnp.uint32(min(self.rate, 1) * (2**32 - 1))
@@ -125,7 +129,11 @@ class Embedding(nn.Module):
 
     @nn.compact
     def __call__(
-        self, features: Float[Array, "B T D"], *, where: Bool[Array, "B T"], deterministic: bool
+        self,
+        features: Float[ArrayLike, "B T D"],
+        *,
+        where: Bool[ArrayLike, "B T"],
+        deterministic: bool,
     ) -> Float[Array, "B T W"]:
         """Embeds snippet features.
 
@@ -148,7 +156,7 @@ class Embedding(nn.Module):
                 f"widths={tuple(self.widths)} and dilations={tuple(self.dilations)} differ in "
                 "length; expected one dilation a layer"
             )
-        valid = where[..., None]
+        valid = jnp.asarray(where)[..., None]
         hidden = jnp.where(valid, features, 0).astype(self.dtype)
         for width, dilation in zip(self.widths, self.dilations, strict=True):
             hidden = TemporalConv(width, dilation=dilation, dtype=self.dtype)(hidden)

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from tal_jax._typing import Array, Bool, Float
+from tal_jax._typing import Array, ArrayLike, Bool, Float
 from tal_jax.models import layers
 from tal_jax.ops import reassignment
 
@@ -62,9 +62,9 @@ class RSMP(nn.Module):
     @nn.compact
     def __call__(
         self,
-        features: Float[Array, "B T D"],
+        features: Float[ArrayLike, "B T D"],
         *,
-        where: Bool[Array, "B T"],
+        where: Bool[ArrayLike, "B T"],
         deterministic: bool = True,
     ) -> RSMPOutput:
         """Predicts the class activation sequence (CAS) of each branch.
@@ -77,13 +77,14 @@ class RSMP(nn.Module):
         Returns:
           The original and the reassigned branch; with `num_prototypes=0` the original one alone.
         """
+        features, where = jnp.asarray(features), jnp.asarray(where)
         embed, classify = self.layers()
         hidden = embed(features, where=where, deterministic=deterministic)
         logits = classify(hidden)
         if not self.num_prototypes:
             return RSMPOutput(hidden, logits[None])
         shape = (self.num_prototypes, hidden.shape[-1])
-        shared = self.param("prototypes", nn.initializers.xavier_uniform(), shape)
+        shared = jnp.asarray(self.param("prototypes", nn.initializers.xavier_uniform(), shape))
         assignments, prototypes = self._reassign(hidden, shared, where)
         reassigned = _mix(logits, assignments, classify(prototypes), self.omega)
         logits = jnp.stack([logits, reassigned])
@@ -192,7 +193,7 @@ def _apply(module: nn.Module, params: Any, *args: Any, **options: Any) -> Array:
     return outputs
 
 
-def pool(outputs: RSMPOutput, weights: Float[Array, "B N T"]) -> Float[Array, "S B N W"]:
+def pool(outputs: RSMPOutput, weights: Float[ArrayLike, "B N T"]) -> Float[Array, "S B N W"]:
     """Segment embeddings: weighted sums of snippet embeddings over time.
 
     Args:
@@ -202,6 +203,7 @@ def pool(outputs: RSMPOutput, weights: Float[Array, "B N T"]) -> Float[Array, "S
     Returns:
       `[S, B, N, W]` float32, sums of each branch's embedding.
     """
+    weights = jnp.asarray(weights)
     original = jnp.einsum(
         "bnt,btw->bnw",
         weights.astype(outputs.embedding.dtype),

@@ -89,7 +89,7 @@ def test_dropout_gradient_is_its_mask():
 
 
 def test_dropout_of_rate_zero_and_without_randomness_is_nothing():
-    inputs = _random(4, 5, 2)
+    inputs = jnp.asarray(_random(4, 5, 2))
     assert layers.Dropout(0.7).apply({}, inputs, deterministic=True) is inputs
     assert layers.Dropout(0.0).apply({}, inputs, deterministic=False) is inputs
 
