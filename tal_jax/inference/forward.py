@@ -51,12 +51,10 @@ class Fitted:
         """The network."""
         return methods.method_of(self.config).make_model(self.config, len(self.classes))
 
-
-def fitted_of(params: Sequence[Any], config: Config, classes: Sequence[str], dim: int) -> Fitted:
-    """Networks of rounds, with their parameters on every local device."""
-    mesh = sharding.local_mesh()
-    params = tuple(sharding.replicate(one, mesh) for one in params)
-    return Fitted(params, config, tuple(classes), dim)
+    def with_round(self, params: Any) -> "Fitted":
+        """These networks and that of one more round, with its parameters on every local device."""
+        params = sharding.replicate(params, sharding.local_mesh())
+        return dataclasses.replace(self, params=(*self.params, params))
 
 
 def lengthens(fitted: Fitted, number: int) -> bool:

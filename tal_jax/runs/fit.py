@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from tal_jax import methods
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
 from tal_jax.data import files
@@ -18,7 +17,7 @@ from tal_jax.data.predictions import Results, activitynet_json, read_results
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
 from tal_jax.evaluation.point_criterion import point_criterion
 from tal_jax.inference import localize
-from tal_jax.inference.forward import Fitted, fitted_of, lengthens, predict_recordings
+from tal_jax.inference.forward import Fitted, lengthens, predict_recordings
 from tal_jax.inference.predict import predict_round, propose
 from tal_jax.runs import members, results
 from tal_jax.runs import workdir as work
@@ -114,16 +113,8 @@ class _Run:
     config: Config
     workdir: Path
     title: str  # before its lines; empty for a single run
-    params: tuple[Any, ...] = ()
+    fitted: Fitted  # of the rounds so far
     proposals: Results | None = None
-
-    @property
-    def fitted(self) -> Fitted:
-        return self.fitted_with(self.params)
-
-    def fitted_with(self, params: tuple[Any, ...]) -> Fitted:
-        dim = self.dataset.train[0].features.shape[1]
-        return fitted_of(params, self.config, self.dataset.classes, dim)
 
 
 def _begin(
@@ -151,7 +142,9 @@ def _begin(
     for dataset, config, folder in zip(datasets, configs, folders, strict=True):
         processes.on_primary(work.start, folder, config, dataset)
         title = folder.name if len(folders) > 1 else ""
-        runs.append(_Run(*hold_out(dataset, config), config, folder, title))
+        dim = dataset.train[0].features.shape[1]
+        fitted = Fitted((), config, tuple(dataset.classes), dim)
+        runs.append(_Run(*hold_out(dataset, config), config, folder, title, fitted))
     return runs
 
 
@@ -174,27 +167,20 @@ def _prepare(runs: Sequence[_Run], number: int, report: Report) -> list[Prepared
 
 def _train(runs: Sequence[_Run], prepared: Sequence[Prepared], number: int, report: Report) -> None:
     """Trains a round's network of each run."""
-    config = runs[0].config
     timelines = [data.timeline for data in prepared]
+    round_members = []
+    for run, timeline in zip(runs, timelines, strict=True):
+        params = run.fitted.params[-1] if number and run.config.train.warm_start else None
+        recordings, criterion = run.dataset.train, _criterion(run)
+        round_members.append(
+            loop.Member(run.config, timeline, recordings, run.workdir, params, criterion)
+        )
+    lengths = round_lengths(runs[0].config, timelines)
     states = loop.train_round(
-        methods.method_of(config).make_model(config, len(runs[0].dataset.classes)),
-        [
-            loop.Member(
-                run.config,
-                timeline,
-                run.dataset.train,
-                run.workdir,
-                params=run.params[-1] if run.params and run.config.train.warm_start else None,
-                criterion=_criterion(run),
-            )
-            for run, timeline in zip(runs, timelines, strict=True)
-        ],
-        number=number,
-        lengths=round_lengths(config, timelines),
-        report=report,
+        runs[0].fitted.model, round_members, number=number, lengths=lengths, report=report
     )
     for run, state in zip(runs, states, strict=True):
-        run.params = (*run.params, run.fitted_with((state.params,)).params[0])
+        run.fitted = run.fitted.with_round(state.params)
 
 
 def _criterion(run: _Run) -> Callable[[Any], float] | None:
@@ -204,7 +190,7 @@ def _criterion(run: _Run) -> Callable[[Any], float] | None:
     options = localize.proposal_options(run.config.localization)
 
     def criterion(params):
-        fitted, number = run.fitted_with((*run.params, params)), len(run.params)
+        fitted, number = run.fitted.with_round(params), len(run.fitted.params)
         found = predict_recordings(fitted, number, run.held_out, lengthen=lengthens(fitted, number))
         proposals = localize.localize_in_processes(found, options, fitted.classes)
         return point_criterion(proposals, run.held_out, fitted.classes)

@@ -19,7 +19,7 @@ from tal_jax.data.manifest import Manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions, read_results
 from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
 from tal_jax.inference import export
-from tal_jax.inference.forward import Fitted, fitted_of
+from tal_jax.inference.forward import Fitted
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict_mean
 from tal_jax.inference.predict_file import Network
@@ -224,14 +224,14 @@ def load_run(workdir: str | Path) -> Fitted:
 def _load(workdir: Path) -> tuple[Fitted, dict[str, Any]]:
     """The networks of a run, and the data section of its card."""
     config, data = read(workdir)
-    params = []
-    while len(params) < config.train.rounds:
-        if not (round_folder(workdir, len(params)) / "proposals_train.json").exists():
+    fitted = Fitted((), config, tuple(data["classes"]), data["dim"])
+    for number in range(config.train.rounds):
+        if not (round_folder(workdir, number) / "proposals_train.json").exists():
             break
-        params.append(_load_params(checkpoint_folder(workdir, len(params)), config))
-    if not params:
+        fitted = fitted.with_round(_load_params(checkpoint_folder(workdir, number), config))
+    if not fitted.params:
         raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
-    return fitted_of(params, config, data["classes"], data["dim"]), data
+    return fitted, data
 
 
 def _load_params(folder: Path, config: Config) -> Any:
