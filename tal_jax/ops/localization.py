@@ -377,7 +377,7 @@ def present_classes(
       ValueError: if shapes or types do not fit.
     """
     video = _check.numbers(video, "video", "... C")
-    at = jnp.arange(video.shape[-1], dtype=jnp.int32)
+    at = jax.lax.broadcasted_iota(jnp.int32, video.shape, video.ndim - 1)
     best = at == video.argmax(axis=-1, keepdims=True).astype(jnp.int32)
     return (video >= _check.setting(threshold, "threshold")) | best
 

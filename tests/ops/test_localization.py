@@ -117,6 +117,8 @@ def test_present_classes():
     assert present(video, 0.1) == [True] * 4
     assert present(video, 0.9) == [False, True, False, False]  # the best one always
     assert present(video * 0, 0.9) == [True, False, False, False]  # one, even so
+    rows = present(np.stack([video, video * 0]), 0.9)
+    assert rows == [[False, True, False, False], [True, False, False, False]]
 
 
 # ---- detections
