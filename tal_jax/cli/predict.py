@@ -48,6 +48,7 @@ def add_commands(commands: Any) -> None:
     export = common.add_parser(commands, "export", title, _EXPORT, _export)
     common.add_shared(export, "--workdir")
     export.add_argument("--output", metavar="DIR", type=Path, required=True, help="a folder")
+    common.add_shared(export, "--overwrite", help="replace files that are no export's")
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -80,7 +81,9 @@ def _export(arguments: argparse.Namespace) -> None:
     from tal_jax.inference import export
     from tal_jax.runs import workdir as work
 
-    card = work.export_run(arguments.workdir, arguments.output)
+    card = work.export_run(arguments.workdir, arguments.output, overwrite=arguments.overwrite)
+    for note in work.note_changes(arguments.workdir):
+        common.echo(f"note: {note}")
     common.echo(
         f"{arguments.output}: {', '.join(card['sha256'])} and {export.CARD_FILE}; runs on "
         f"{', '.join(card['platforms'])}"

@@ -225,7 +225,14 @@ def write_npy_rows(
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes named arrays as one compressed `.npz`; raises OSError as `write_json` does."""
-    _write(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
+    write_bytes(path, npz_bytes(arrays))
+
+
+def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+    """Returns the bytes that `write_npz` writes."""
+    content = io.BytesIO()
+    np.savez_compressed(content, allow_pickle=False, **arrays)
+    return content.getvalue()
 
 
 def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:

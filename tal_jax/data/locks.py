@@ -22,20 +22,30 @@ _NAME = ".tal_jax.lock"
 _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
-@contextlib.contextmanager
-def one_writer(path: str | os.PathLike, what: str) -> Iterator[None]:
-    """Holds the lock of a folder, which is created if missing, or of a file in its folder.
+def one_writer(folder: str | os.PathLike, what: str) -> contextlib.AbstractContextManager[None]:
+    """Holds the lock of a folder, which is created if missing.
 
     Args:
-      path: a folder; or a file, whether it exists or not, by its suffix.
+      folder: a work directory, or a folder of features.
       what: what the holder does, such as "training", for the message that others get.
 
     Raises:
       InputError: if another process holds the lock, naming it.
       OSError: if the lock's file cannot be written.
     """
+    return _hold(Path(folder) / _NAME, Path(folder), what)
+
+
+def one_writer_of_file(
+    path: str | os.PathLike, what: str
+) -> contextlib.AbstractContextManager[None]:
+    """Holds the lock of one file, whether it exists or not: as `one_writer` does."""
     path = Path(path)
-    lock = path.with_name(f".{path.name}.lock") if path.suffix else path / _NAME
+    return _hold(path.with_name(f".{path.name}.lock"), path, what)
+
+
+@contextlib.contextmanager
+def _hold(lock: Path, path: Path, what: str) -> Iterator[None]:
     lock.parent.mkdir(parents=True, exist_ok=True)
     descriptor = _acquire(lock, path)
     try:

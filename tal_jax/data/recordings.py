@@ -103,6 +103,7 @@ class Dataset:
       notes: one line for each thing that was left out or looks odd, to be printed.
       scaling: standardisation to apply to other recordings; None if features were not standardised.
       manifest: manifest of the features, without recordings; None where unknown.
+      root: absolute path of the folder that it was loaded from; None where there is none.
     """
 
     classes: tuple[str, ...]
@@ -113,6 +114,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
     scaling: Scaling | None = None
     manifest: Manifest | None = None
+    root: str | None = None
 
 
 def check_recording(

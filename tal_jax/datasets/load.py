@@ -44,11 +44,13 @@ def load_dataset(
     load = LOADERS[name]
     _check_settings(name, set(settings), inspect.signature(load).parameters)
     data = data or os.environ.get(DATA_VARIABLE) or None
-    return load(
+    dataset = load(
         None if data is None else Path(data),
         seed=config.seed if seed is None else seed,
         **settings,
     )
+    root = os.path.abspath(os.path.join(data or os.curdir, settings.get("folder", "")))
+    return dataclasses.replace(dataset, root=root)
 
 
 def _load_watch(

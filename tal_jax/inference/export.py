@@ -24,7 +24,7 @@ import numpy as np
 
 from tal_jax import methods
 from tal_jax._errors import InputError
-from tal_jax.data import files, packing
+from tal_jax.data import files, locks, packing
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
 from tal_jax.data.predictions import Entries, Predictions, RecordingPredictions
@@ -50,6 +50,7 @@ def write_export(
     description: Mapping[str, Any],
     *,
     platforms: tuple[str, ...] = PLATFORMS,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Writes the networks of all rounds, see the module for the files, and returns the card.
 
@@ -59,17 +60,23 @@ def write_export(
       scaling: how features are standardized; None if they are not.
       description: of the data and the results, for the card: at least grid, manifest, threshold.
       platforms: that the model is to run on.
+      overwrite: whether to replace files in a folder without such a card.
 
     Raises:
-      InputError: if a package is missing.
+      InputError: if a package is missing, or files must not be replaced.
       OSError: if a file cannot be written.
     """
     check_installed()
     output, config = Path(output), fitted.config
+    if not overwrite:
+        names = (MODEL_FILE, PARAMS_FILE, CARD_FILE)
+        files.refuse_replacing([output / name for name in names], ours=_is_ours)
     params = jax.device_get(fitted.params)
-    files.write_bytes(output / MODEL_FILE, _serialize(fitted, params, scaling, platforms))
     by_round = {f"round_{number}": one for number, one in enumerate(params)}
-    files.write_npz(output / PARAMS_FILE, _by_path(by_round))
+    contents = {
+        MODEL_FILE: _serialize(fitted, params, scaling, platforms),
+        PARAMS_FILE: files.npz_bytes(_by_path(by_round)),
+    }
     card = {
         "version": _VERSION,
         "classes": list(fitted.classes),
@@ -80,14 +87,23 @@ def write_export(
         "seed": config.seed,
         "config": config.to_dict(),
         **description,
-        "sha256": {
-            name: hashlib.sha256((output / name).read_bytes()).hexdigest()
-            for name in (MODEL_FILE, PARAMS_FILE)
-        },
+        "sha256": {name: hashlib.sha256(one).hexdigest() for name, one in contents.items()},
     }
-    # Last: it marks the other files as whole.
-    files.write_json(output / CARD_FILE, card)
+    with locks.one_writer(output, "exporting"):
+        # First: it marks the folder as one of exports. Its hashes show whether the rest is whole.
+        files.write_json(output / CARD_FILE, card)
+        for name, content in contents.items():
+            files.write_bytes(output / name, content)
     return card
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is in a folder with the card of an export."""
+    try:
+        card = files.read_json(path.with_name(CARD_FILE))
+    except InputError:
+        return False
+    return isinstance(card, dict) and _READ_KEYS <= card.keys()
 
 
 def is_export(folder: str | Path) -> bool:

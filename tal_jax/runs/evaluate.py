@@ -8,7 +8,7 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config, override
-from tal_jax.data import files
+from tal_jax.data import files, locks
 from tal_jax.data.predictions import activitynet_json, read_predictions, read_results
 from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
@@ -26,6 +26,13 @@ def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = pri
     """
     workdir = Path(workdir)
     config, _ = work.read(workdir)
+    with locks.one_writer(workdir, "evaluating"):
+        _evaluate_rounds(workdir, config, print_line)
+    for note in work.note_changes(workdir):
+        print_line(f"note: {note}")
+
+
+def _evaluate_rounds(workdir: Path, config: Config, print_line: Callable[[str], None]) -> None:
     ground_truth = files.read_json(workdir / "ground_truth.json")
     rounds = round_folders(workdir, "detections_test.json")
     if not rounds:

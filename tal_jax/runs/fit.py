@@ -4,6 +4,7 @@ Between rounds nothing is carried over but proposals on the training recordings:
 work directory that a person can read, edit or replace.
 """
 
+import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
-from tal_jax.data import files
+from tal_jax.data import files, locks
 from tal_jax.data.predictions import Results, activitynet_json, read_results
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
 from tal_jax.evaluation.point_criterion import point_criterion
@@ -88,10 +89,16 @@ def fit_many(
         data, naming what differs.
       OSError: if a work directory cannot be written.
     """
-    runs = _begin(datasets, configs, list(map(Path, workdirs)))
+    folders = list(map(Path, workdirs))
+    configs = _check(datasets, configs, folders)
     report = report if processes.is_primary() else lambda line: None
-    for note in dict.fromkeys(note for run in runs for note in run.dataset.notes):
-        report(f"note: {note}")
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            processes.on_primary(stack.enter_context, locks.one_writer(folder, "training"))
+        return _fit_rounds(_begin(datasets, configs, folders, report), report)
+
+
+def _fit_rounds(runs: Sequence["_Run"], report: Report) -> list[Fitted]:
     for number in range(runs[0].config.train.rounds):
         began = time.monotonic()
         prepared = _prepare(runs, number, report)
@@ -117,10 +124,10 @@ class _Run:
     proposals: Results | None = None
 
 
-def _begin(
+def _check(
     datasets: Sequence[Dataset], configs: Sequence[Config], folders: list[Path]
-) -> list[_Run]:
-    """Checks everything before anything is trained, and starts or continues the runs."""
+) -> list[Config]:
+    """Checks all that was given before anything is written."""
     configs = [check_config(config) for config in configs]
     for dataset in datasets:
         check_dataset(dataset)
@@ -138,13 +145,22 @@ def _begin(
                 "several runs are trained in one process, on features that fit on its device; "
                 "train them one after another instead"
             )
-    runs = []
+    return configs
+
+
+def _begin(
+    datasets: Sequence[Dataset], configs: Sequence[Config], folders: list[Path], report: Report
+) -> list[_Run]:
+    """Starts or continues the runs."""
+    runs, notes = [], []
     for dataset, config, folder in zip(datasets, configs, folders, strict=True):
-        processes.on_primary(work.start, folder, config, dataset)
+        notes += [*processes.on_primary(work.start, folder, config, dataset), *dataset.notes]
         title = folder.name if len(folders) > 1 else ""
         dim = dataset.train[0].features.shape[1]
         fitted = Fitted((), config, tuple(dataset.classes), dim)
         runs.append(_Run(*hold_out(dataset, config), config, folder, title, fitted))
+    for note in dict.fromkeys(notes):
+        report(f"note: {note}")
     return runs
 
 

@@ -15,9 +15,11 @@ from tal_jax._errors import InputError
 from tal_jax.config import DEFAULTS, Config, check_config, flatten
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
+from tal_jax.data.fingerprint import Fingerprint, differences, fingerprint
 from tal_jax.data.manifest import Manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions, read_results
 from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
+from tal_jax.datasets.load import load_dataset
 from tal_jax.inference import export
 from tal_jax.inference.forward import Fitted
 from tal_jax.inference.localize import localize_predictions
@@ -28,18 +30,30 @@ from tal_jax.training import checkpoints
 from tal_jax.training.loop import checkpoint_folder
 
 _SCALING_FILE = "scaling.npz"
+_FINGERPRINT_FILE = "fingerprint.json"
 
+# What a run writes at the top of its folder.
+_WRITTEN = (
+    *("run.json", "fingerprint.json", "ground_truth.json", "train_points.json", "scaling.npz"),
+    *("metrics.jsonl", "detections.json", "evaluation.json", "scores_test.npz", "tuned.json"),
+    *("report.html", "report.png", "round_*"),
+)
 # A run may continue with another value of these: its results do not depend on them.
 _FREE = {"train.features"}
+# What of the data's card may differ: a moved folder is the same data.
+_FREE_OF_DATA = {"root"}
 
 
 # --- the card ---
 
 
-def start(workdir: Path, config: Config, dataset: Dataset) -> None:
-    """Writes `config.json`, `run.json`, `ground_truth.json` and `train_points.json`.
+def start(workdir: Path, config: Config, dataset: Dataset) -> list[str]:
+    """Writes the files of a run that come before its first round.
 
     Where the features were standardised, `scaling.npz` keeps how, for recordings to come.
+
+    Returns:
+      Notes on a run that goes on.
 
     Raises:
       InputError: if the work directory holds a run of another config or data set.
@@ -47,8 +61,10 @@ def start(workdir: Path, config: Config, dataset: Dataset) -> None:
     """
     if (workdir / "config.json").exists():
         check_same(workdir, config, dataset)
-        return
+        return _other_versions(workdir)
+    _refuse_foreign_files(workdir)
     files.write_json(workdir / "run.json", _card(config, dataset))
+    files.write_json(workdir / _FINGERPRINT_FILE, fingerprint(dataset).to_dict())
     files.write_json(workdir / "ground_truth.json", dataset.ground_truth)
     files.write_json(workdir / "train_points.json", _points(dataset))
     if dataset.scaling is not None:
@@ -56,6 +72,7 @@ def start(workdir: Path, config: Config, dataset: Dataset) -> None:
         files.write_npz(workdir / _SCALING_FILE, scaling)
     # Last, since it marks the directory as a run's.
     files.write_json(workdir / "config.json", _plain(config.to_dict()))
+    return []
 
 
 def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
@@ -73,12 +90,76 @@ def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
                 f"{workdir} holds a run with {key} = {old!r}, not {new!r}; continue it with its "
                 "own config or choose another work directory"
             )
+    changes = changes_of_data(workdir, dataset)
     data = files.read_json(workdir / "run.json")["data"]
     for key, value in _card(config, dataset)["data"].items():
-        if data.get(key) != value:
-            raise InputError(
-                f"{workdir} holds a run on other data: {key} was {data.get(key)!r}, now {value!r}"
-            )
+        if not changes and data.get(key) != value and key not in _FREE_OF_DATA:
+            changes = [f"{key} was {data.get(key)!r}, now {value!r}"]
+    if changes:
+        raise InputError(
+            f"{workdir} holds a run on other data: {'; '.join(changes)}. Choose another work "
+            "directory for the data as they are now, or delete this one"
+        )
+
+
+def _refuse_foreign_files(workdir: Path) -> None:
+    """Refuses a folder that is no run's but holds files with the names of those of a run."""
+    written = (path for name in _WRITTEN for path in workdir.glob(name))
+    try:
+        begun = "versions" in files.read_json(workdir / "run.json")
+    except (InputError, TypeError):
+        begun = False
+    if foreign := [] if begun else sorted(written):
+        names = ", ".join(path.name for path in foreign)
+        raise InputError(f"{workdir} is not the folder of a run, but has {names}; choose another")
+
+
+def changes_of_data(workdir: Path, dataset: Dataset) -> list[str]:
+    """How a data set differs from the one that a run was trained on, see `differences`.
+
+    Raises:
+      InputError: if the run's fingerprint cannot be read.
+    """
+    path = workdir / _FINGERPRINT_FILE
+    try:
+        before = Fingerprint.from_dict(files.read_json(path))
+    except InputError as error:
+        message = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise InputError(f"{message}; expected a file that this version of tal_jax wrote") from None
+    return differences(before, fingerprint(dataset))
+
+
+def note_changes(workdir: Path) -> list[str]:
+    """Notes for results of a run whose folder of data changed since.
+
+    Only where that folder is still there, and holds the data set: other runs travel alone.
+    """
+    config, data = read(workdir)
+    if config.data.name != "folder" or not Path(data.get("root") or "").is_dir():
+        return []
+    config = ml_collections.ConfigDict(config.to_dict())
+    config.data.folder = data["root"]
+    try:
+        changes = changes_of_data(workdir, load_dataset(config))
+    except (InputError, OSError) as error:
+        return [f"the data in {data['root']} cannot be compared with this run's: {error}"]
+    if not changes:
+        return []
+    return [
+        f"the data in {data['root']} changed since this run: {'; '.join(changes)}. The results are "
+        "of the run's own data; train into another work directory for the data as they are now"
+    ]
+
+
+def _other_versions(workdir: Path) -> list[str]:
+    """A note for a run that goes on with other versions of packages."""
+    before = files.read_json(workdir / "run.json").get("versions", {})
+    changes = [
+        f"{name} {before.get(name)} before, {now} now"
+        for name, now in _versions().items()
+        if before.get(name) != now
+    ]
+    return [f"{workdir} began with other versions: {', '.join(changes)}"] if changes else []
 
 
 def read(workdir: Path) -> tuple[Config, dict[str, Any]]:
@@ -125,11 +206,9 @@ def _expect_keys(path: Path, values: Any, keys: set[str]) -> None:
 
 
 def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
-    packages = ("tal_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     instances = [len(video["annotations"]) for video in dataset.ground_truth["database"].values()]
     return {
-        "versions": {name: metadata.version(name) for name in packages}
-        | {"python": platform.python_version()},
+        "versions": _versions(),
         "machine": f"{platform.machine()}, {_processor()}",
         "seed": config.seed,
         "git_commit": _git_commit(),
@@ -148,8 +227,15 @@ def _card(config: Config, dataset: Dataset) -> dict[str, Any]:
             "test_seconds": sum(recording.duration_s for recording in dataset.test),
             "test_instances": sum(instances),
             "notes": list(dataset.notes),
+            "root": dataset.root,
         },
     }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("tal_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    versions = {name: metadata.version(name) for name in packages}
+    return versions | {"python": platform.python_version()}
 
 
 def _points(dataset: Dataset) -> dict[str, Any]:
@@ -272,7 +358,11 @@ def open_run(workdir: str | Path) -> Network:
 
 
 def export_run(
-    workdir: str | Path, output: str | Path, *, platforms: tuple[str, ...] = export.PLATFORMS
+    workdir: str | Path,
+    output: str | Path,
+    *,
+    platforms: tuple[str, ...] = export.PLATFORMS,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Exports the networks of a run's finished rounds, see `inference.export`; returns the card.
 
@@ -293,7 +383,12 @@ def export_run(
         "scores": files.read_json(evaluated) if evaluated.exists() else None,
     }
     return export.write_export(
-        fitted, output, read_scaling(workdir), description, platforms=platforms
+        fitted,
+        output,
+        read_scaling(workdir),
+        description,
+        platforms=platforms,
+        overwrite=overwrite,
     )
 
 

@@ -14,13 +14,13 @@ from tal_jax._errors import InputError
 from tal_jax.data import locks
 
 
-def _other(path, then="input()"):
+def _other(path, lock="one_writer"):
     """Another process that holds the lock."""
     code = f"""
         from tal_jax.data import locks
-        with locks.one_writer({str(path)!r}, "training"):
+        with locks.{lock}({str(path)!r}, "training"):
             print("held", flush=True)
-            {then}
+            input()
     """
     pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], **pipes)
@@ -28,15 +28,18 @@ def _other(path, then="input()"):
     return process
 
 
-@pytest.mark.parametrize("name", ["run", "run/annotations.json"])
-def test_a_second_writer_is_refused_with_the_first_ones_name(tmp_path, name):
-    path = tmp_path / name
-    with _other(path) as process:
+@pytest.mark.parametrize("name, lock", [
+    ("run.v2", "one_writer"),
+    ("run/annotations.json", "one_writer_of_file"),
+])  # fmt: skip
+def test_a_second_writer_is_refused_with_the_first_ones_name(tmp_path, name, lock):
+    path, hold = tmp_path / name, getattr(locks, lock)
+    with _other(path, lock) as process:
         expected = f"{path} is in use by training, process {process.pid} on {socket.gethostname()}"
-        with pytest.raises(InputError, match=expected), locks.one_writer(path, "predicting"):
+        with pytest.raises(InputError, match=expected), hold(path, "predicting"):
             pass
         process.communicate("\n", timeout=60)
-    with locks.one_writer(path, "predicting"):
+    with hold(path, "predicting"):
         assert len(list(path.parent.rglob("*.lock"))) == 1
     assert not list(tmp_path.rglob("*.lock"))
 
@@ -60,8 +63,8 @@ def test_it_is_released_by_an_error(tmp_path):
 def test_folders_and_files_have_locks_of_their_own(tmp_path):
     with (
         locks.one_writer(tmp_path, "extracting"),
-        locks.one_writer(tmp_path / "a.json", "labelling"),
-        locks.one_writer(tmp_path / "b.json", "labelling"),
+        locks.one_writer_of_file(tmp_path / "a.json", "labelling"),
+        locks.one_writer_of_file(tmp_path / "b.json", "labelling"),
         locks.one_writer(tmp_path / "folder", "training"),
     ):
         assert len(list(tmp_path.rglob("*.lock"))) == 4
