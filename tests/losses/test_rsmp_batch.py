@@ -121,9 +121,14 @@ def _losses(pseudo, select):
     return jax.tree.map(float, losses(*_outputs(), _batch(), pseudo))
 
 
+def _weighted_sum(parts, weights):
+    parts, weights = jax.tree.map(jnp.float32, (parts, weights))
+    return jax.tree.map(float, rsmp.weighted_sum(parts, weights))
+
+
 @functools.cache
 def _got(select):
-    return rsmp.weighted_sum(_losses(_pseudo(), select), WEIGHTS)
+    return _weighted_sum(_losses(_pseudo(), select), WEIGHTS)
 
 
 # --- references: one branch, one recording, one snippet after the other ---
@@ -283,11 +288,11 @@ def test_total(select):
 @pytest.mark.parametrize("name", WEIGHTS)
 def test_each_weight(name):
     """Each weight multiplies its own part and no other."""
-    parts = {key: np.float64(value) for key, value in _want("all").items()}
-    base = rsmp.weighted_sum(parts, WEIGHTS)["loss"]
+    parts = _want("all")
+    base = _weighted_sum(parts, WEIGHTS)["loss"]
     changed = WEIGHTS | {name: WEIGHTS[name] + 1}
     want = _total(parts, changed) - _total(parts, WEIGHTS)
-    assert rsmp.weighted_sum(parts, changed)["loss"] - base == pytest.approx(want, rel=1e-9)
+    assert _weighted_sum(parts, changed)["loss"] - base == pytest.approx(want, rel=1e-4)
     assert want > 0.01
 
 
