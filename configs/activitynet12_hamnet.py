@@ -14,20 +14,25 @@ points are not needed. `activitynet12_hamnet:document` is the document's variant
 
 import ml_collections
 
-from tal_jax.config import folder_config, hamnet_config, parse_switches
+from tal_jax.config import (
+    HAMNET_SWITCHES,
+    folder_config,
+    hamnet_config,
+    hamnet_variant,
+    parse_switches,
+)
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Returns the config; `arg` may be "quick", "document" or both, comma-separated."""
-    switches = parse_switches(arg, known=["quick", "document"])
-    variant = "document" if "document" in switches else "published"
-    config = hamnet_config(variant)
+    """Returns the config; `arg` may be "quick", "document" or "mended", comma-separated."""
+    switches = parse_switches(arg, known=HAMNET_SWITCHES)
+    config = hamnet_config(hamnet_variant(switches))
     config.data = folder_config()
     config.data.points = "none"
     config.model.dropout = 0.5
     config.model.smoothing = 17
     config.loss.topk_ratio = 20.0
-    if variant == "published":
+    if config.model.variant == "published":
         config.loss.lambda_base = config.loss.lambda_hard = 0.125
         config.loss.lambda_soft = config.loss.lambda_semi = 1.0
         config.loss.lambda_sparse, config.loss.lambda_guide = 0.5, 0.1

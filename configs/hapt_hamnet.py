@@ -12,14 +12,20 @@ be informative; training recordings are cut into windows. `hapt_hamnet` is the p
 
 import ml_collections
 
-from tal_jax.config import data_config, hamnet_config, parse_switches
+from tal_jax.config import (
+    HAMNET_SWITCHES,
+    data_config,
+    hamnet_config,
+    hamnet_variant,
+    parse_switches,
+)
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Returns the config; `arg` may be "quick", "document" or both, comma-separated."""
-    switches = parse_switches(arg, known=["quick", "document"])
-    document = "document" in switches
-    config = hamnet_config("document" if document else "published")
+    """Returns the config; `arg` may be "quick", "document" or "mended", comma-separated."""
+    switches = parse_switches(arg, known=HAMNET_SWITCHES)
+    config = hamnet_config(hamnet_variant(switches))
+    document = config.model.variant == "document"
     config.data = data_config("hapt", stride_s=0.5, window_s=1.5, cut_s=(30.0, 45.0))
     config.sampling.tau_s = 12.0
     config.model.widths = (128, 128)
@@ -36,7 +42,7 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.l2 = 1e-4
     # No window is longer: every snippet is used, at a fixed position.
     config.train.length = 144
-    config.train.jitter = False
+    config.train.jitter = config.train.nearest = False
     config.train.search_every = 20
     config.train.log_every = 100
     config.train.checkpoint_every = 400

@@ -14,13 +14,19 @@ as for `thumos14_rsmp`; points are not needed. `thumos14_hamnet:document` is the
 
 import ml_collections
 
-from tal_jax.config import folder_config, hamnet_config, parse_switches
+from tal_jax.config import (
+    HAMNET_SWITCHES,
+    folder_config,
+    hamnet_config,
+    hamnet_variant,
+    parse_switches,
+)
 
 
 def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
-    """Returns the config; `arg` may be "quick", "document" or both, comma-separated."""
-    switches = parse_switches(arg, known=["quick", "document"])
-    config = hamnet_config("document" if "document" in switches else "published")
+    """Returns the config; `arg` may be "quick", "document" or "mended", comma-separated."""
+    switches = parse_switches(arg, known=HAMNET_SWITCHES)
+    config = hamnet_config(hamnet_variant(switches))
     config.data = folder_config()
     config.data.points = "none"
     if "quick" in switches:

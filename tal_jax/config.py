@@ -59,16 +59,22 @@ def rsmp_config() -> ml_collections.ConfigDict:
     return config
 
 
+HAMNET_SWITCHES = ("quick", "document", "mended")  # of the run cards
+
+
 def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
     """Default config of HAM-Net, video-level supervision: published values for THUMOS14.
 
     Args:
-      variant: `"published"` or `"document"`, which weight the losses differently.
+      variant: `"published"`, the network, losses and sampling of the paper; `"mended"`, the same
+        network with a guide loss that leaves the classifier alone, and with features interpolated
+        between snippets in training as in inference; or `"document"`.
     """
+    published = variant in ("published", "mended")
     config = _shared_config("hamnet")
 
     config.model = ml_collections.ConfigDict()
-    config.model.variant = variant
+    config.model.variant = "published" if published else variant
     config.model.widths = (2048, 2048)
     config.model.attention_width = 512
     config.model.dropout = 0.7
@@ -80,7 +86,6 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
     config.model.branch = "attended"
     config.model.precision = "float32"
 
-    published = variant == "published"
     config.loss = ml_collections.ConfigDict()
     config.loss.lambda_base = 0.8 if published else 1.0
     config.loss.lambda_soft = 0.8
@@ -88,6 +93,7 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
     config.loss.lambda_hard = 0.2 if published else 1.0
     config.loss.lambda_sparse = 0.8
     config.loss.lambda_guide = 0.8
+    config.loss.guide_stop_gradient = variant == "mended"
     config.loss.topk_ratio = 10.0
 
     config.train.rounds = 1
@@ -99,6 +105,7 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
     # One random snippet of each of this many equal parts of a recording.
     config.train.length = 500
     config.train.jitter = True
+    config.train.nearest = variant == "published"
 
     levels = tuple(round(0.1 + 0.8 * i / 9, 6) for i in range(10))
     config.localization.class_threshold = 0.2
@@ -109,6 +116,18 @@ def hamnet_config(variant: str = "published") -> ml_collections.ConfigDict:
 
 
 DEFAULTS = {"rsmp": rsmp_config, "hamnet": hamnet_config}
+
+
+def hamnet_variant(switches: Iterable[str]) -> str:
+    """The variant of `hamnet_config` among a config's switches; "published" without one.
+
+    >>> hamnet_variant(["quick", "document"])
+    'document'
+    """
+    found = sorted(set(switches) - {"quick"}) or ["published"]
+    if len(found) > 1:
+        raise InputError(f"config switches {', '.join(found)}; expected one of them")
+    return found[0]
 
 
 def _shared_config(method: str) -> Config:
@@ -134,7 +153,10 @@ def _shared_config(method: str) -> Config:
     config.train.learning_rate = 1e-4
     config.train.l2 = 5e-4
     config.train.search_every = 10
+    # Samples of a recording at random times of their cells; then also whole snippets, without
+    # interpolation.
     config.train.jitter = False
+    config.train.nearest = False
     config.train.warm_start = False
     # Snippets of a recording in an update: with point labels a random window of a longer recording,
     # with video-level labels this many positions spread over it.

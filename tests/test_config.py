@@ -31,9 +31,9 @@ def test_names():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("arg", ["", ":quick", ":document"])
+@pytest.mark.parametrize("arg", ["", ":quick", ":document", ":mended"])
 def test_shipped_configs(name, arg):
-    if arg == ":document" and not name.endswith("hamnet"):
+    if arg in (":document", ":mended") and not name.endswith("hamnet"):
         pytest.skip("there are variants of HAM-Net alone")
     config = configs.load_config(name + arg)
     checked = configs.check_config(config)
@@ -72,7 +72,8 @@ def test_published_hyper_parameters_of_hamnet():
     assert (config.model.widths, config.model.attention_width) == ((2048, 2048), 512)
     assert (config.model.dropout, config.model.gamma, config.model.smoothing) == (0.7, 0.2, 1)
     assert (train.learning_rate, train.l2, train.batch_size) == (1e-5, 1e-3, 20)
-    assert (train.length, train.jitter, train.steps * train.batch_size) == (500, True, 100 * 200)
+    assert (train.length, train.steps * train.batch_size) == (500, 100 * 200)
+    assert (train.jitter, train.nearest, loss.guide_stop_gradient) == (True, True, False)
     assert localization.foreground_thresholds == pytest.approx(
         [0.1 + 0.8 * i / 9 for i in range(10)], abs=1e-6
     )
@@ -85,6 +86,9 @@ def test_published_hyper_parameters_of_hamnet():
     )
     assert (loss.lambda_sparse, loss.lambda_guide, loss.topk_ratio) == (0.5, 0.1, 20)
     assert (other.model.smoothing, other.model.dropout, train.length) == (17, 0.5, 80)
+    mended = configs.load_config("thumos14_hamnet:mended")
+    assert (mended.train.jitter, mended.train.nearest) == (True, False)
+    assert mended.loss.guide_stop_gradient and mended.model.variant == "published"
     document = configs.load_config("thumos14_hamnet:document")
     assert (document.model.low, document.model.high, document.model.drop_rate) == (0.2, 0.8, 0.8)
     assert document.loss.lambda_hard == document.loss.lambda_semi == 1

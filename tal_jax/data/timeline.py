@@ -268,6 +268,7 @@ def resample_batch(
     num_samples: int,
     *,
     keys: jax.Array | None = None,
+    nearest: bool = False,
     first: jax.Array | None = None,
 ) -> Batch:
     """Reads recordings on their new timeline.
@@ -276,6 +277,8 @@ def resample_batch(
       timeline: B row.
       num_samples: N, the padded length of the new timeline (static).
       keys: `[B]` move every sample within its own cell; None reads the centres.
+      nearest: whether a sample is the snippet that its time lies in (static); else features are
+        interpolated.
       first: `[B]` where the windows of N snippets begin that are read, from `draw_windows`; None
         reads whole timelines, and spreads N samples over those that are longer.
     """
@@ -290,9 +293,10 @@ def resample_batch(
             key=key,
             first=first,
         )
-        read = resampling.interpolate_among(
-            features, row.first, resampled.positions, where=row.where
-        )
+        positions = resampled.positions
+        if nearest:
+            positions = jnp.floor(positions + 0.5)
+        read = resampling.interpolate_among(features, row.first, positions, where=row.where)
         num_video_classes = row.video_classes.shape[0]
         class_index = jnp.arange(num_video_classes, dtype=jnp.int32)
         of_class = class_index[None, :] == row.point_class_index[:, None]

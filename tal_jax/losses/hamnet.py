@@ -27,6 +27,7 @@ def hamnet_losses(
     labels: Bool[Array, "B C"],
     *,
     topk_ratio: float,
+    guide_stop_gradient: bool = False,
     where: Bool[Array, "B N"],
 ) -> dict[str, Float[Array, ""]]:
     """The unweighted parts of the loss, means over the recordings of a batch.
@@ -36,6 +37,7 @@ def hamnet_losses(
       attention: `[B, N]` for the guide and sparsity losses of the published variant; None without.
       labels: `[B, C]` True for the classes that a recording holds.
       topk_ratio: top-k pooling uses k = max(1, ⌊N / topk_ratio⌋).
+      guide_stop_gradient: see `masked.guide_loss` (static).
       where: `[B, N]` valid snippets.
 
     Returns:
@@ -54,7 +56,9 @@ def hamnet_losses(
         if attention is not None:
             background = jax.nn.softmax(logits["base"], axis=-1)[:, -1]
             parts["sparse"] = masked.sparsity_loss(attention, where=where)
-            parts["guide"] = masked.guide_loss(attention, background, where=where)
+            parts["guide"] = masked.guide_loss(
+                attention, background, stop_gradient=guide_stop_gradient, where=where
+            )
         return parts
 
     parts = jax.vmap(one)(logits, attention, labels, where)

@@ -495,6 +495,7 @@ def guide_loss(
     attention: Real[ArrayLike, " T"],
     background: Real[ArrayLike, " T"],
     *,
+    stop_gradient: bool = False,
     where: Mask[ArrayLike, " T"] | None = None,
     weights: Real[ArrayLike, " T"] | None = None,
     reduce_fn: ReduceFn | None = masked_mean,
@@ -509,8 +510,9 @@ def guide_loss(
 
     Args:
       attention: `[T]` actionness in [0, 1].
-      background: `[T]` background probability. No gradient reaches it, else the classifier would
-        follow an attention that is still untrained.
+      background: `[T]` background probability.
+      stop_gradient: whether no gradient reaches `background`, so that the classifier does not
+        follow an attention that is still untrained (static).
       where: `[T]` True on the valid snippets; default all.
       weights: `[T]` of the snippets.
       reduce_fn: over the snippets.
@@ -521,14 +523,15 @@ def guide_loss(
     Raises:
       ValueError: if the shapes do not fit.
 
-    Source: the guide loss of HAM-Net (Islam, Long & Radke, AAAI 2021), there without the stopped
-    gradient.
+    Source: the guide loss of HAM-Net (Islam, Long & Radke, AAAI 2021), which does not stop it.
     """
     sizes: dict[str, int] = {}
     attention = _floats(attention, "attention", "T", sizes)
     background = _floats(background, "background", "T", sizes).astype(attention.dtype)
     where = _mask(where, "T", sizes)
-    off = 1 - attention - jax.lax.stop_gradient(background)
+    if stop_gradient:
+        background = jax.lax.stop_gradient(background)
+    off = 1 - attention - background
     return _reduce(jnp.abs(_zero_masked(off, where)), where, weights, reduce_fn)
 
 

@@ -72,7 +72,7 @@ def compiled_config(config: Config) -> Config:
     kept = {name: values[name] for name in sections if name in values}
     for name in methods.method_of(config).loss_weights:
         del kept["loss"][name]
-    train = ("batch_size", "search_every", "jitter")
+    train = ("batch_size", "search_every", "jitter", "nearest")
     kept["train"] = {name: values["train"][name] for name in train}
     return ml_collections.FrozenConfigDict(kept)
 
@@ -274,7 +274,10 @@ def make_block(
         if lengths.windowed:
             first = timelines.draw_windows(own.counts, lengths.window, window_keys)
             pseudo = pseudo.window(first, lengths.window)
-        return timelines.resample_batch(own, lengths.window, keys=keys, first=first), pseudo
+        batch = timelines.resample_batch(
+            own, lengths.window, keys=keys, nearest=config.train.nearest, first=first
+        )
+        return batch, pseudo
 
     shard, shards = P(sharding.DATA), P(None, sharding.DATA)
     known = shard if split else P()

@@ -204,6 +204,28 @@ def test_jitter_moves_samples_within_their_cells_but_no_point():
     assert np.abs(shift[1] - shift[2]).max() > 0.01
 
 
+def test_whole_snippets_are_drawn_one_from_each_cell():
+    """And unblurred: what a sample is interpolated from has a smaller variance."""
+    rng = np.random.default_rng(0)
+    length, size = 40, 10
+    features = rng.normal(size=(length, 1)).astype(np.float32)
+    recording = Recording("a", features, GRID, GRID.to_seconds(float(length)), labels=(0,))
+    timeline = packing.pack_timeline([recording], length=length)
+    timeline = timelines.with_features(timeline, packing.pack_features([recording]))
+    read = jax.jit(
+        lambda key: timelines.resample_batch(timeline, size, keys=key[None], nearest=True)
+    )
+    seen = set()
+    for seed in range(100):
+        batch = _numpy(read(jax.random.key(seed)))
+        drawn = [
+            np.flatnonzero(features[:, 0] == value).item() for value in batch.features[0, :, 0]
+        ]
+        assert [place // 4 for place in drawn] == list(range(size))
+        seen.update(drawn)
+    assert seen == set(range(length))
+
+
 def test_a_masked_proposal_and_a_long_one_change_nothing():
     timeline = _timeline(*RECORDINGS)
     proposals = _proposals([(2, 3, 0.9, 0), (1, 7, 0.5, 1)], [])

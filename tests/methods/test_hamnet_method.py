@@ -143,10 +143,31 @@ def test_nothing_to_learn_from_costs_nothing():
     assert losses.sparsity_loss(logits[:, 0], where=where) == 0
 
 
-def test_attention_is_guided_and_the_background_is_not():
-    gradients = jax.grad(losses.guide_loss, (0, 1))(jnp.array([0.9, 0.2]), jnp.array([0.5, 0.1]))
+@pytest.mark.parametrize("stop, of_background", [(False, [0.5, -0.5]), (True, [0, 0])])
+def test_attention_is_guided_and_the_background_too_unless_stopped(stop, of_background):
+    guide = functools.partial(losses.guide_loss, stop_gradient=stop)
+    gradients = jax.grad(guide, (0, 1))(jnp.array([0.9, 0.2]), jnp.array([0.5, 0.1]))
     np.testing.assert_allclose(gradients[0], [0.5, -0.5])
-    np.testing.assert_array_equal(gradients[1], [0, 0])
+    np.testing.assert_allclose(gradients[1], of_background)
+
+
+@pytest.mark.parametrize("variant, stopped", [("published", False), ("mended", True)])
+def test_the_guide_loss_of_a_variant(variant, stopped):
+    """Whether it reaches the classifier: the only part here whose weight is not zero."""
+    config, batch = _config(variant), _batch()
+    model = hamnet.make_model(config, NUM_CLASSES)
+    params = model.init(jax.random.key(0), batch.features, where=batch.where)["params"]
+    weights = {name: jnp.float32(0) for name in hamnet.METHOD.loss_weights}
+    weights["lambda_guide"] = jnp.float32(1)
+
+    def total(params):
+        parts = hamnet.loss(model, config, params, batch, (), weights, jax.random.key(1))
+        return parts["loss"]
+
+    of_classifier = jax.grad(total)(params)
+    names = [name for name in of_classifier if "attention" not in name.lower()]
+    largest = max(float(abs(x).max()) for x in jax.tree.leaves([of_classifier[n] for n in names]))
+    assert (largest == 0) == stopped
 
 
 # ---- the whole method
