@@ -13,6 +13,7 @@ import jax.numpy as jnp
 
 from tal_jax._typing import Array, ArrayLike, Bool, Float, Mask, Real
 from tal_jax.ops import _axes, _check
+from tal_jax.ops._static import static
 
 _State = tuple[Bool[Array, " N"] | Float[Array, " N"], Bool[Array, " N"]]  # of loops
 
@@ -38,11 +39,13 @@ def segment_iou(a: Real[ArrayLike, "N 2"], b: Real[ArrayLike, "M 2"]) -> Float[A
     return jax.vmap(_iou, in_axes=(0, None))(a, b)
 
 
+@static("legacy_plus_one")
 def nms(
     segments: Real[ArrayLike, "N 2"],
     scores: Real[ArrayLike, " N"],
     *,
     iou_threshold: Real[ArrayLike, ""],
+    legacy_plus_one: bool = False,
     where: Mask[ArrayLike, " N"] | None = None,
 ) -> Bool[Array, " N"]:
     """Returns which segments greedy non-maximum suppression (NMS) keeps.
@@ -59,6 +62,7 @@ def nms(
       segments: starts and ends, of one class.
       scores: larger is better.
       iou_threshold: a tIoU from which on the worse segment is removed, 0 to 1.
+      legacy_plus_one: see `soft_nms` (static).
       where: any mask; a masked segment is not kept and removes nothing.
 
     Returns:
@@ -67,7 +71,7 @@ def nms(
     Raises:
       ValueError: if shapes or types do not fit, or a threshold that is not traced is out of range.
     """
-    segments, scores, where = _checked(segments, scores, where)
+    segments, scores, where = _checked(segments, scores, where, legacy_plus_one)
     iou_threshold = _check.setting(iou_threshold, "iou_threshold", least=0, most=1)
     return _keep_greedily(
         segments, scores, where, lambda best, others: _iou(best, others) < iou_threshold
@@ -143,11 +147,13 @@ def _keep_greedily(
     return none.at[order].set(kept, unique_indices=True)
 
 
+@static("legacy_plus_one")
 def soft_nms(
     segments: Real[ArrayLike, "N 2"],
     scores: Real[ArrayLike, " N"],
     *,
     sigma: Real[ArrayLike, ""],
+    legacy_plus_one: bool = False,
     where: Mask[ArrayLike, " N"] | None = None,
 ) -> Float[Array, " N"]:
     r"""Returns scores lowered by soft non-maximum suppression (soft-NMS), the Gaussian form.
@@ -168,6 +174,8 @@ def soft_nms(
       segments: starts and ends, of one class.
       scores: finite numbers. A score below 0 stays: the factor would raise it.
       sigma: σ, above 0; larger is softer.
+      legacy_plus_one: for parity with public code, which adds 1 to every length, as for pixels. In
+        seconds that inflates the tIoU of short segments (static).
       where: any mask; a masked segment scores 0 and lowers nothing.
 
     Returns:
@@ -178,7 +186,7 @@ def soft_nms(
 
     Source: the Gaussian form of soft non-maximum suppression.
     """
-    segments, scores, where = _checked(segments, scores, where)
+    segments, scores, where = _checked(segments, scores, where, legacy_plus_one)
     sigma = _check.setting(sigma, "sigma", above=0)
     if scores.shape[0] == 0:
         return scores
@@ -216,10 +224,13 @@ def _checked(
     segments: Real[ArrayLike, "N 2"],
     scores: Real[ArrayLike, " N"],
     where: Mask[ArrayLike, " N"] | None,
+    legacy_plus_one: bool = False,
 ) -> tuple[Float[Array, "N 2"], Float[Array, " N"], Bool[Array, " N"]]:
     """Returns the arguments as arrays, with masked segments and scores set to 0."""
     sizes: dict[str, int] = {}
     segments = _check.numbers(segments, "segments", "N 2", sizes)
     scores = _check.numbers(scores, "scores", "N", sizes)
     where = _check.mask(where, "where", "N", sizes)
+    if legacy_plus_one:
+        segments = segments + jnp.array([[0.0, 1.0]])
     return jnp.where(where[:, None], segments, 0.0), jnp.where(where, scores, 0.0), where

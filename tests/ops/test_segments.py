@@ -184,3 +184,22 @@ def test_gradients_are_finite():
             gradients = jax.grad(function, (0, 1))(segments, scores, valid)
             assert all(np.all(np.isfinite(g)) for g in gradients)
             assert not np.any(gradients[1][~valid])
+
+
+def _legacy_iou(a, b):
+    """As in the public code of the field: 1 is added to every length."""
+    shared = max(0.0, min(a[1], b[1]) - max(a[0], b[0]) + 1)
+    return shared / ((a[1] - a[0] + 1) + (b[1] - b[0] + 1) - shared)
+
+
+def test_legacy_plus_one(monkeypatch):
+    """Suppression as with that overlap; by default it is another one."""
+    segments, scores, where = _random(3)
+    options = {"where": where, "legacy_plus_one": True}
+    hard = ops.nms(segments, scores, iou_threshold=0.4, **options)
+    soft = ops.soft_nms(segments, scores, sigma=0.5, **options)
+    assert np.any(hard != ops.nms(segments, scores, iou_threshold=0.4, where=where))
+    monkeypatch.setitem(globals(), "_iou", _legacy_iou)
+    np.testing.assert_array_equal(hard, _reference_nms(segments, scores, where, 0.4))
+    want = _reference_soft_nms(segments, scores, where, 0.5)
+    np.testing.assert_allclose(soft, want, rtol=1e-4, atol=1e-6)
