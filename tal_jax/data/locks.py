@@ -55,8 +55,9 @@ def _hold(lock: Path, path: Path, what: str) -> Iterator[None]:
             "pid": os.getpid(),
             "since": time.strftime("%Y-%m-%d %H:%M:%S"),
         }
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        with contextlib.suppress(OSError):  # of a full disk; the lock holds without a name too
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
         # Before the lock is released: who opens the name from here on makes another file.
