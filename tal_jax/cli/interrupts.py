@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+from typing import NoReturn
 
 EXIT_CODE = 130  # 128 + SIGINT, as shells have it
 STOPPED = "\ntal-jax: stopped; the same command goes on from here"
@@ -33,11 +34,11 @@ def watch() -> None:
     thread.start()
 
 
-def end() -> None:
-    """Ends the process after KeyboardInterrupt, without the end of the interpreter."""
+def end(code: int = EXIT_CODE) -> NoReturn:
+    """Ends the process without the end of the interpreter."""
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(EXIT_CODE)
+    os._exit(code)
 
 
 def _answer(reader: socket.socket, writer: socket.socket) -> None:

@@ -43,6 +43,13 @@ def add_commands(commands: Any) -> None:
 
 
 def _label(arguments: argparse.Namespace) -> None:
+    from tal_jax.data import locks
+
+    with locks.one_writer_of_file(arguments.output, "labelling"):
+        _serve(arguments)
+
+
+def _serve(arguments: argparse.Namespace) -> None:
     from tal_jax import studio
 
     classes = [label.strip() for label in arguments.classes.split(",") if label.strip()]

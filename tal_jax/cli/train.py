@@ -1,12 +1,13 @@
 """`tal-jax quickstart` and `tal-jax train`."""
 
 import argparse
+import sys
 import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
 from tal_jax._errors import InputError
-from tal_jax.cli import common
+from tal_jax.cli import common, interrupts
 from tal_jax.config import Config, config_names
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ report.html.
 
 # The HAM-Net variant with the higher mAP on these recordings.
 _QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet:document"}
+
+_LOST = "tal-jax: error: another process of this run ended; begin all of them again to go on"
 
 _CONFIGS = (
     "configs: {configs}, or the path of a .py file that defines get_config(arg=None). The text "
@@ -79,13 +82,26 @@ def _quickstart(arguments: argparse.Namespace) -> None:
 
 
 def _train(arguments: argparse.Namespace) -> None:
+    from tal_jax.training import processes
+
+    config = common.load_config(arguments)
+    if arguments.processes is not None:
+        processes.initialize(arguments.processes)
+    try:
+        _train_config(config, arguments)
+    except Exception as error:
+        if not processes.is_death_of_another(error):
+            raise
+        print(_LOST, file=sys.stderr)
+        # The end of the interpreter would wait for the other process.
+        interrupts.end(2)
+
+
+def _train_config(config: Config, arguments: argparse.Namespace) -> None:
     from tal_jax.runs import fit
     from tal_jax.training import processes
 
     began = time.monotonic()
-    config = common.load_config(arguments)
-    if arguments.processes is not None:
-        processes.initialize(arguments.processes)
     echo = common.echo if processes.is_primary() else lambda line: None
     if arguments.seeds is None:
         dataset = _load_data(config, arguments)

@@ -41,6 +41,11 @@ def initialize(where: str) -> None:
         raise InputError(f"processes {where!r}: they cannot be joined ({line})") from error
 
 
+def is_death_of_another(error: Exception) -> bool:
+    """Whether an error comes from another process of the run that ended."""
+    return count() > 1 and any(name in str(error) for name in _LOST)
+
+
 def is_primary() -> bool:
     """Whether this is the process that reads and writes the work directory."""
     return jax.process_index() == 0
@@ -56,6 +61,8 @@ def host_shard(items: Iterable[_T]) -> list[_T]:
     return list(items)[jax.process_index() :: count()]
 
 
+# In errors of communication: of Gloo on CPUs, NCCL on GPUs, and of JAX's coordination service.
+_LOST = ("Gloo", "NCCL", "coordination service", "heartbeat")
 # Exceptions of the primary process that are raised in all processes.
 _SHARED = {"OSError": OSError, "InputError": InputError, "ValueError": ValueError}
 

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -99,7 +100,10 @@ def test_two_processes_and_a_kill(tmp_path):
     started[1].send_signal(signal.SIGKILL)
     # The other one cannot go on, and does not wait for ever.
     assert started[0].wait(200) != 0
-    print(f"the first process ended {time.monotonic() - began:.0f} s after the second")
+    assert time.monotonic() - began < 30
+    output = Path(f"{workdir}.0.log").read_text()
+    assert output.endswith("another process of this run ended; begin all of them again to go on\n")
+    assert "Traceback" not in output
     started[1].wait()
     assert not (workdir / "evaluation.json").exists()
     _end(_begin(tmp_path, workdir, count=2), workdir)
