@@ -6,8 +6,9 @@ Time:      65 s of updates a seed on one core
 Result:    average mAP (.1-.7) 46.4 +- 4.8 over 5 seeds; the mended variant 32.7 +- 5.8
 
 DIR as for `hapt_rsmp`. Whole recordings contain nearly every class, so that their labels would not
-be informative; training recordings are cut into windows. `hapt_hamnet` is the published variant, `hapt_hamnet:mended` the one with its guide loss mended,
-`hapt_hamnet:quick` a short run that checks the installation.
+be informative; training recordings are cut into windows. `hapt_hamnet` is the published variant,
+`hapt_hamnet:mended` the one with its guide loss mended, `hapt_hamnet:quick` a short run that checks
+the installation.
 """
 
 import ml_collections

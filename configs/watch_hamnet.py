@@ -7,7 +7,8 @@ Result:    average mAP (.1-.7) 56.2 +- 6.4 over 5 seeds; mended 46.1 +- 6.9, pub
            21.9 +- 5.2
 
 The same as `tal-jax quickstart --method hamnet`. `watch_hamnet` is the published variant,
-`watch_hamnet:mended` the one with its guide loss mended, `watch_hamnet:quick` a short run that checks the installation.
+`watch_hamnet:mended` the one with its guide loss mended, `watch_hamnet:quick` a short run that
+checks the installation.
 """
 
 import ml_collections
