@@ -26,8 +26,8 @@ annotations.json with the points of the folder. Converts a file of detections in
 the ActivityNet server, and label files of any of these kinds into any other:
 {", ".join(LABEL_KINDS)}.
 The kind of the input is detected from its content, that of the output from its suffix or --to.
-Existing files in a folder that --output names are not replaced, except unchanged .eaf files of an
-earlier call; --overwrite replaces any file.
+Existing files are not replaced, except unchanged .eaf files of an earlier call; --overwrite
+replaces them.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
   tal-jax convert runs/anet/detections.json --output submission.json
@@ -70,13 +70,15 @@ def add_commands(commands: Any) -> None:
     convert.add_argument(
         "--output", metavar="OUT", type=Path, required=True, help="a file or a folder"
     )
-    common.add_shared(convert, "--overwrite", help="replace existing label files")
+    common.add_shared(convert, "--overwrite")
     convert.add_argument("--to", choices=LABEL_KINDS, help="kind of the output")
     convert.add_argument(
-        "--recordings", metavar="DIR", help="folder of the videos; default: beside the file"
+        "--recordings",
+        metavar="DIR",
+        help="folder of the videos or tables; default: beside the file",
     )
     convert.add_argument(
-        "--fps", metavar="N", type=float, help="frame rate of the videos, for Label Studio"
+        "--fps", metavar="N", type=float, help="frames per second, where labels are in frames"
     )
     convert.add_argument(
         "--subset",
@@ -145,14 +147,23 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
     options = {"recordings": arguments.recordings, "frame_rate": arguments.fps}
     labels = formats.merge_labels(
         [
-            formats.read_labels(path, subset=arguments.subset, tiers=arguments.tier, **options)
+            formats.read_labels(
+                path,
+                subset=arguments.subset,
+                tiers=arguments.tier,
+                features=arguments.output.parent,
+                **options,
+            )
             for path in arguments.source
         ]
     )
     if kind == "activitynet" and labels.detections:
         formats.refuse_videos(arguments.output)
         submission = convert.to_submission(formats.labels_to_results(labels))
-        files.write_json(arguments.output, submission)
+        content = files.json_bytes(submission)
+        if not arguments.overwrite:
+            formats.refuse_replacing({arguments.output: content})
+        files.write_bytes(arguments.output, content)
         count = sum(map(len, submission["results"].values()))
         common.echo(f"{count} detections in {arguments.output}, a submission to ActivityNet")
         return

@@ -84,6 +84,7 @@ def add_commands(commands: Any) -> None:
         sub.add_argument(
             "--output", metavar="FILE", type=Path, required=True, help="a .json, .csv or .txt"
         )
+        common.add_shared(sub, "--overwrite", help="replace an existing file")
     for sub in (make, convert, compare):
         sub.add_argument(
             "--fps-file",
@@ -109,7 +110,7 @@ def _make(arguments: argparse.Namespace) -> None:
         subset=arguments.subset,
         strict=False,
     )
-    _write_points(arguments.output, annotations, rates)
+    _write_points(arguments, annotations, rates)
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -119,7 +120,7 @@ def _convert(arguments: argparse.Namespace) -> None:
     given, rates = _read_annotations(arguments)
     points, _ = read_points(arguments.points, frame_rates=rates, annotations=given)
     annotations = convert_points(points, given)
-    _write_points(arguments.output, annotations, rates)
+    _write_points(arguments, annotations, rates)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -149,10 +150,13 @@ def _read_annotations(arguments: argparse.Namespace) -> tuple[Any, dict[str, flo
     return given, known_frame_rates(given, arguments.fps_file)
 
 
-def _write_points(output: Path, annotations: "Annotations", rates: dict[str, float]) -> None:
+def _write_points(
+    arguments: argparse.Namespace, annotations: "Annotations", rates: dict[str, float]
+) -> None:
     from tal_jax.data.point_files import write_points
 
-    write_points(output, annotations, rates)
+    output: Path = arguments.output
+    write_points(output, annotations, rates, overwrite=arguments.overwrite)
     for note in annotations.notes:
         common.echo(note)
     points = sum(instance.point_s is not None for instance in annotations.instances)

@@ -20,7 +20,8 @@ The layout of a file; the keys marked optional are additions to ActivityNet's::
       }
     }
 
-Other keys are ignored. Segments are half-open, and every time is in seconds.
+Other keys are kept as `extras` and written again. Segments are half-open, and every time is in
+seconds.
 """
 
 import dataclasses
@@ -35,7 +36,7 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 
 # Durations are often cut to whole frames: a segment that ends later by no more is cut as well.
-_ROUNDING_S = 0.1
+ROUNDING_S = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +49,7 @@ class Instance:
       end_s: end of its segment, not included; None where unknown.
       point_s: a time within it, where one is annotated.
       score: confidence, where the instance is a detection.
+      extras: other keys of the file.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Instance:
     end_s: float | None = None
     point_s: float | None = None
     score: float | None = None
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def segment(self) -> tuple[float, float] | None:
@@ -74,12 +77,14 @@ class RecordingAnnotation:
       instances: in the file's order.
       frame_rate: frames per second of the original video, the unit of point files in frames; None
         where the file has none.
+      extras: other keys of the file, among them "fps" where it has one.
     """
 
     subset: str = ""
     duration_s: float | None = None
     instances: tuple[Instance, ...] = ()
     frame_rate: float | None = None
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +100,7 @@ class Annotations:
       detections: whether the instances are detections, with scores.
       source: path of the file, for messages.
       notes: one line for each thing that a reader left out or changed.
+      extras: other keys of the file, at its top level.
     """
 
     classes: tuple[str, ...]
@@ -104,6 +110,7 @@ class Annotations:
     detections: bool = False
     source: str = dataclasses.field(default="annotations", compare=False)
     notes: tuple[str, ...] = dataclasses.field(default=(), compare=False)
+    extras: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
     @property
     def instances(self) -> list[Instance]:
@@ -152,6 +159,7 @@ def parse_annotations(
         overlapping=tuple(document.overlapping),
         point_distribution=document.points,
         source=source,
+        extras=_others(values, _Document),
     )
     check_classes(annotations)
     return annotations
@@ -163,12 +171,19 @@ def parse_recording(entry: Any, source: str, *, strict: bool) -> RecordingAnnota
         entry = {**entry, "duration": entry["duration_second"]}
     parsed = files.convert(entry, _StrictEntry if strict else _Entry, source, strict=strict)
     instances = []
-    for one in parsed.annotations:
+    for one, given in zip(parsed.annotations, entry["annotations"], strict=True):
         start_s, end_s = one.segment or (None, None)
-        instances.append(Instance(one.label, start_s, end_s, one.point))
+        extras = _others(given, _Item)
+        instances.append(Instance(one.label, start_s, end_s, one.point, extras=extras))
     if isinstance(parsed, _StrictEntry):
         instances = [_checked(one, parsed.duration, source) for one in instances]
-    return RecordingAnnotation(parsed.subset, parsed.duration, tuple(instances), parsed.fps)
+    extras = _others(entry, type(parsed))
+    extras.pop("duration_second", None)  # written as "duration"
+    if parsed.fps is not None:
+        extras["fps"] = parsed.fps if isinstance(entry["fps"], str) else entry["fps"]
+    return RecordingAnnotation(
+        parsed.subset, parsed.duration, tuple(instances), parsed.fps, extras=extras
+    )
 
 
 def classes_of(recordings: Mapping[str, RecordingAnnotation]) -> tuple[str, ...]:
@@ -246,10 +261,12 @@ def annotations_to_dict(annotations: Annotations) -> dict[str, Any]:
         values["overlapping"] = [list(pair) for pair in annotations.overlapping]
     if annotations.point_distribution is not None:
         values["points"] = dict(annotations.point_distribution)
+    values |= annotations.extras
     values["database"] = {
         name: {
             "subset": recording.subset,
             "duration": recording.duration_s,
+            **recording.extras,
             "annotations": [_instance_to_dict(instance) for instance in recording.instances],
         }
         for name, recording in annotations.recordings.items()
@@ -265,7 +282,7 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
       names: the recordings to test on.
 
     Returns:
-      Segments without points; every subset is "test".
+      Segments without points and without other keys; every subset is "test".
 
     Raises:
       InputError: if an instance has no segment.
@@ -280,11 +297,14 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
                     "segment, expected one in every instance of a test recording"
                 )
         instances = tuple(
-            dataclasses.replace(instance, point_s=None) for instance in recording.instances
+            dataclasses.replace(instance, point_s=None, extras={})
+            for instance in recording.instances
         )
-        recordings[name] = dataclasses.replace(recording, subset="test", instances=instances)
+        recordings[name] = dataclasses.replace(
+            recording, subset="test", instances=instances, extras={}
+        )
     return annotations_to_dict(
-        dataclasses.replace(annotations, recordings=recordings, point_distribution=None)
+        dataclasses.replace(annotations, recordings=recordings, point_distribution=None, extras={})
     )
 
 
@@ -294,7 +314,7 @@ def _instance_to_dict(instance: Instance) -> dict[str, Any]:
         values["segment"] = [instance.start_s, instance.end_s]
     if instance.point_s is not None:
         values["point"] = instance.point_s
-    return values
+    return values | dict(instance.extras)
 
 
 # --- the JSON's types, and checks between fields ---
@@ -328,6 +348,11 @@ class _StrictEntry(_AnyEntry, kw_only=True):
     duration: files.Positive
 
 
+def _others(values: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
+    """Returns the keys that a type does not have."""
+    return {key: value for key, value in values.items() if key not in kind.__struct_fields__}
+
+
 def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
     """Checks times against each other; cuts an end that rounding put after the recording's."""
     low, high, point_s = 0.0, duration_s, instance.point_s
@@ -335,7 +360,7 @@ def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
         low, high = instance.segment
         if not 0 <= low < high:
             raise InputError(f"{source}: segment is {[low, high]} s, expected 0 <= start < end")
-        if high > duration_s + _ROUNDING_S or low >= duration_s:
+        if high > duration_s + ROUNDING_S or low >= duration_s:
             raise InputError(
                 f"{source}: segment is {[low, high]} s, expected it within the recording's "
                 f"{duration_s:g} s"

@@ -1,5 +1,6 @@
 """File input and output: strict JSON and csv, atomic writing, errors of one line."""
 
+import codecs
 import csv
 import errno
 import io
@@ -37,13 +38,25 @@ _KINDS = {
 }
 
 
-def read_text(path: str | os.PathLike) -> str:
-    """Reads a text file; raises a ValueError if it is missing or not UTF-8."""
+def read_text(path: str | os.PathLike, *, allow_utf_16: bool = False) -> str:
+    """Reads a text file in UTF-8; if allowed, also in UTF-16 with a byte order mark.
+
+    Raises:
+      InputError: if it is missing or in another encoding.
+    """
     try:
-        # Editors on Windows write a byte order mark, which is no part of the text.
-        return Path(path).read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = Path(path).read_bytes()
+        # Programs on Windows write a byte order mark, which is no part of the text.
+        utf_16 = allow_utf_16 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
+    except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+    except UnicodeDecodeError as error:
+        expected = "UTF-8, or UTF-16 with a byte order mark" if allow_utf_16 else "UTF-8"
+        raise InputError(
+            f"cannot read {path}: {reason_of(error)}; expected text in {expected}"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_csv(path: str | os.PathLike, columns: Sequence[str]) -> list[dict[str, str]]:
@@ -188,9 +201,14 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
 
 def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
     """Writes rows of comma-separated values; raises OSError as `write_json` does."""
+    write_bytes(path, csv_bytes(rows))
+
+
+def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Returns the bytes that `write_csv` writes."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    write_bytes(path, text.getvalue().encode())
+    return text.getvalue().encode()
 
 
 def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:

@@ -85,8 +85,33 @@ def read_points(
     return points, left_out
 
 
+def is_point_table(text: str) -> bool:
+    """Whether text is a table of points in frames, or a list of points with a first line."""
+    fields = [field.strip() for field in text.partition("\n")[0].split(",")]
+    return set(_NEEDED) <= set(fields) or fields == _HEADER
+
+
+def annotations_bytes(path: str | os.PathLike, annotations: Annotations) -> bytes:
+    """Returns the content of an annotation file; `path` is for messages.
+
+    Raises:
+      InputError: if a key that was kept from another file holds NaN or infinity, which are no JSON.
+    """
+    try:
+        return files.json_bytes(annotations_to_dict(annotations))
+    except ValueError as error:
+        raise InputError(
+            f"{path}: cannot write the keys of {annotations.source}: {files.reason_of(error)}; "
+            "expected finite numbers in them"
+        ) from error
+
+
 def write_points(
-    path: str | os.PathLike, annotations: Annotations, frame_rates: Mapping[str, float]
+    path: str | os.PathLike,
+    annotations: Annotations,
+    frame_rates: Mapping[str, float],
+    *,
+    overwrite: bool = True,
 ) -> None:
     """Writes annotations with points, in the layout of the suffix.
 
@@ -98,18 +123,26 @@ def write_points(
       path: the file.
       annotations: annotations with points.
       frame_rates: frames per second of the original videos, for a table.
+      overwrite: whether to replace an existing file of another content.
+
+    Raises:
+      InputError: if the suffix is unknown, a frame rate is missing, or an existing file must not be
+        replaced.
     """
-    suffix = Path(path).suffix
-    if suffix == ".json":
-        files.write_json(path, annotations_to_dict(annotations))
-    elif suffix == ".csv":
-        files.write_csv(path, _table(annotations, frame_rates, str(path)))
-    elif suffix == ".txt":
-        files.write_csv(
-            path, ((name, time_s, one.label) for name, one, time_s in _pointed(annotations))
+    path = Path(path)
+    if path.suffix == ".json":
+        content = annotations_bytes(path, annotations)
+    elif path.suffix == ".csv":
+        content = files.csv_bytes(_table(annotations, frame_rates, str(path)))
+    elif path.suffix == ".txt":
+        content = files.csv_bytes(
+            (name, time_s, one.label) for name, one, time_s in _pointed(annotations)
         )
     else:
         raise InputError(f"{path}: unknown suffix, expected .json, .csv or .txt")
+    if not overwrite:
+        files.refuse_replacing([path], ours=lambda present: present.read_bytes() == content)
+    files.write_bytes(path, content)
 
 
 # --- comparing ---

@@ -74,16 +74,16 @@ def join_clicks(clicks: Iterable[Instance], instances: Sequence[Instance]) -> tu
     """
     joined = [dataclasses.replace(instance, point_s=None) for instance in instances]
     loose = []
-    points = [(one.point_s, one.label) for one in clicks if one.point_s is not None]
-    for point_s, label in sorted(points, key=lambda point: point[0]):
+    points = [(one.point_s, one) for one in clicks if one.point_s is not None]
+    for point_s, click in sorted(points, key=lambda point: point[0]):
         free = [
             (one.segment[1], index)
             for index, one in enumerate(joined)
-            if one.label == label and one.point_s is None and one.segment is not None
+            if one.label == click.label and one.point_s is None and one.segment is not None
             if one.segment[0] <= point_s < one.segment[1]
         ]
         if not free:
-            loose.append(Instance(label, point_s=point_s))
+            loose.append(Instance(click.label, point_s=point_s, extras=click.extras))
             continue
         # In the order of time, later points need the instance that ends first least.
         _, first = min(free)

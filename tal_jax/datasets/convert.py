@@ -39,12 +39,15 @@ def to_own_layout(
     recordings, beyond = {}, 0
     for subset, part in (("train", train), ("test", test)):
         for name, recording in part.items():
-            known = layout.annotations.recordings[name].instances
+            annotated = layout.annotations.recordings[name]
+            known = annotated.instances
             if name in clicks and subset == "train":
                 known = join_clicks(clicks[name], known)
             kept = benchmarks.fit_instances(known, recording.duration_s)
             beyond += len(known) - len(kept)
-            recordings[name] = RecordingAnnotation(subset, recording.duration_s, kept)
+            recordings[name] = RecordingAnnotation(
+                subset, recording.duration_s, kept, extras=annotated.extras
+            )
     if beyond:
         notes.append(
             f"{beyond} segments are left out: empty, or outside of their recording. Among test "
@@ -60,6 +63,7 @@ def to_own_layout(
         classes=layout.annotations.classes,
         recordings=recordings,
         overlapping=benchmarks.overlapping_classes(overlapping, layout.annotations.classes),
+        extras=layout.annotations.extras,
     )
     write_folder(output, {}, grid=layout.grid, annotations=annotations)
     return notes

@@ -4,7 +4,7 @@
 kind              content                                                detected by
 ================  =====================================================  ==========================
 ``activitynet``   `tal_jax.data.annotations`; also ActivityNet's results  `.json` with "database"
-``csv``           a table in seconds, see `text`                         `.csv`
+``csv``           a table, see `label_table`                             `.csv`, `.tsv`
 ``elan``          ELAN's `.eaf`, one file per recording                  `.eaf`
 ``label-studio``  Label Studio's tasks                                   `.json`, a list of tasks
 ``via``           a project of VIA 3                                     `.json` with "project"
@@ -16,7 +16,6 @@ formats that cannot hold both; reading joins them again.
 """
 
 import dataclasses
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -25,19 +24,20 @@ from typing import Any
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import (
+    ROUNDING_S,
     Annotations,
     Instance,
     RecordingAnnotation,
-    annotations_to_dict,
     parse_annotations,
     with_durations,
 )
-from tal_jax.data.point_files import read_points
+from tal_jax.data.point_files import annotations_bytes, is_point_table, read_points
 from tal_jax.data.predictions import parse_results
 from tal_jax.datasets.own_layout import recording_path
-from tal_jax.extraction.video import has_video_suffix, probe
-from tal_jax.formats import elan, label_studio, text, via
+from tal_jax.extraction.video import has_video_suffix
+from tal_jax.formats import elan, foreign, label_studio, label_table, text, via
 from tal_jax.formats.labels import collect, find_media, losses
+from tal_jax.formats.media import Media
 
 _SUFFIXES = {
     "activitynet": ".json",
@@ -58,6 +58,7 @@ def read_labels(
     frame_rate: float | None = None,
     subset: str = "train",
     tiers: Sequence[str] = (),
+    features: str | os.PathLike | None = None,
 ) -> Annotations:
     """Reads a label file of any kind.
 
@@ -68,25 +69,29 @@ def read_labels(
       frame_rate: frames per second of the videos, for a kind in frames.
       subset: of recordings where the file has none.
       tiers: names of ELAN's tiers to read; all by default.
+      features: a folder of features of the recordings, whose manifest has their durations.
 
     Raises:
       InputError: if the file cannot be read, is of no known kind, or is refused by its reader.
     """
     path = Path(path)
     folder = path.parent if recordings is None else Path(recordings)
-    rate = _rates(folder, frame_rate)
+    media = Media(folder, features=features, labels=path, frame_rate=frame_rate)
     suffix = path.suffix.lower()
     if suffix == ".eaf":
         labels = elan.read_elan(path, tiers=tiers, subset=subset)
-    elif suffix == ".csv":
-        labels = text.read_csv_labels(path, subset=subset)
+    elif suffix in (".csv", ".tsv", ".tab"):
+        content = files.read_text(path, allow_utf_16=True)
+        foreign.refuse(path, content)
+        labels = label_table.read_label_table(path, content, subset=subset, media=media)
     elif suffix == ".txt":
-        labels = _read_text(path, subset)
+        labels = _read_text(path, subset, media)
     elif suffix == ".json":
-        labels = _read_json(path, rate, subset)
+        labels = _read_json(path, subset, media)
     else:
+        foreign.refuse_file(path)
         raise InputError(f"{path}: unknown suffix, expected .json, .csv, .eaf or .txt")
-    return _with_media(labels, folder)
+    return _with_media(labels, media)
 
 
 def merge_labels(parts: Sequence[Annotations]) -> Annotations:
@@ -114,6 +119,17 @@ def merge_labels(parts: Sequence[Annotations]) -> Annotations:
     notes = [note for part in parts for note in part.notes]
     if any(part.point_distribution is not None for part in parts):
         notes.append(f"{source}: how the points were drawn is left out")
+    extras = {
+        key: value
+        for key, value in first.extras.items()
+        if all(part.extras.get(key) == value for part in parts)
+    }
+    lost = dict.fromkeys(key for part in parts for key in part.extras if key not in extras)
+    lost.pop("version", None)
+    if lost:
+        notes.append(
+            f"{source}: keys that are not the same in all files, left out: {', '.join(lost)}"
+        )
     merged = collect(
         source,
         recordings,
@@ -121,7 +137,9 @@ def merge_labels(parts: Sequence[Annotations]) -> Annotations:
         detections=first.detections,
     )
     overlapping = dict.fromkeys(pair for part in parts for pair in part.overlapping)
-    return dataclasses.replace(merged, overlapping=tuple(overlapping), notes=tuple(notes))
+    return dataclasses.replace(
+        merged, overlapping=tuple(overlapping), notes=tuple(notes), extras=extras
+    )
 
 
 def write_labels(
@@ -131,26 +149,26 @@ def write_labels(
     kind: str | None = None,
     recordings: str | os.PathLike | None = None,
     frame_rate: float | None = None,
-    overwrite: bool = False,
+    overwrite: bool | None = None,
 ) -> list[str]:
     """Writes a label file.
 
     Args:
-      path: the file, which is replaced if it exists. For a kind with one recording per file it may
-        be a folder, that is, have no suffix; every recording then gets a file with its name.
+      path: the file. For a kind with one recording per file it may be a folder, that is, have no
+        suffix; every recording then gets a file with its name.
       labels: the labels.
       kind: one of `KINDS`; that of the suffix by default.
       recordings: the folder of the recordings, which the files refer to; that of `path` by default.
       frame_rate: frames per second of the videos, for a kind in frames.
-      overwrite: whether to replace files in a folder that this library did not write, or that were
-        changed since.
+      overwrite: whether to replace existing files that this library did not write, or that were
+        changed since; by default only the file that `path` names.
 
     Returns:
       What was left out or changed, a line each.
 
     Raises:
       InputError: if the kind is unknown, cannot hold several recordings or a label, the file has
-        the name of a video, or files in a folder must not be replaced; nothing is written.
+        the name of a video, or an existing file must not be replaced; nothing is written.
       OSError: if a file cannot be written.
     """
     path = Path(path)
@@ -159,18 +177,37 @@ def write_labels(
         raise InputError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
     refuse_videos(path)
     folder = path.parent if recordings is None else Path(recordings)
-    rate = _rates(folder, frame_rate)
+    media = Media(folder, frame_rate=frame_rate)
     if kind in _ONE_A_FILE:
         return _write_each(path, labels, kind, folder, overwrite)
     if kind == "csv":
-        return text.write_csv_labels(path, labels)
-    if kind == "via":
-        return via.write_via(path, labels, folder=folder)
-    if kind == "label-studio":
-        return label_studio.write_label_studio(path, labels, folder=folder, frame_rate=rate)
-    annotations = with_durations(dataclasses.replace(labels, notes=()))
-    files.write_json(path, annotations_to_dict(annotations))
-    return [*annotations.notes, *(["left out: scores"] if labels.detections else [])]
+        content, notes = label_table.to_label_table(labels)
+    elif kind == "via":
+        content, notes = via.to_via(path, labels, folder=folder)
+    elif kind == "label-studio":
+        content, notes = label_studio.to_label_studio(labels, media=media)
+    else:
+        annotations = with_durations(dataclasses.replace(labels, notes=()))
+        content = annotations_bytes(path, annotations)
+        notes = [*annotations.notes, *(["left out: scores"] if labels.detections else [])]
+    if overwrite is False:
+        refuse_replacing({path: content})
+    files.write_bytes(path, content)
+    return notes
+
+
+def refuse_replacing(contents: Mapping[Path, bytes]) -> None:
+    """Raises an InputError with the existing files that must not be replaced by these contents.
+
+    A file that this library wrote may be replaced. Only `.eaf` files are marked: of the other
+    kinds, only a file with the same content is known to be one.
+    """
+
+    def is_ours(path: Path) -> bool:
+        present, content = path.read_bytes(), contents[path]
+        return present == content or elan.is_unchanged(present) or via.is_same(present, content)
+
+    files.refuse_replacing(contents, ours=is_ours)
 
 
 def refuse_videos(path: str | os.PathLike) -> None:
@@ -219,7 +256,7 @@ def _read_results(results: Any, source: str) -> Annotations:
     return collect(source, recordings, detections=True)
 
 
-def _read_json(path: Path, rate: label_studio.FrameRate, subset: str) -> Annotations:
+def _read_json(path: Path, subset: str, media: Media) -> Annotations:
     values = files.read_json(path)
     if isinstance(values, Mapping):
         if "database" in values:
@@ -235,19 +272,23 @@ def _read_json(path: Path, rate: label_studio.FrameRate, subset: str) -> Annotat
                 f"{path}: a project of VIA 2, which is for images; expected one of VIA 3's video "
                 "annotator"
             )
+    foreign.refuse_json(path, values)
     if label_studio.is_tasks(values):
-        return label_studio.read_label_studio(values, path, frame_rate=rate, subset=subset)
+        return label_studio.read_label_studio(values, path, media=media, subset=subset)
     raise InputError(
         f"{path}: no known labels, expected ActivityNet's json ('database' or 'results'), "
         "Label Studio's list of tasks, or a project of VIA 3"
     )
 
 
-def _read_text(path: Path, subset: str) -> Annotations:
-    content = files.read_text(path)
+def _read_text(path: Path, subset: str, media: Media) -> Annotations:
+    content = files.read_text(path, allow_utf_16=True)
+    foreign.refuse(path, content)
+    if label_table.is_label_table(content) and not is_point_table(content):
+        return label_table.read_label_table(path, content, subset=subset, media=media)
     # A track without labels is an empty file.
     if text.is_label_track(content) or not content.strip():
-        return text.read_audacity(path, subset=subset)
+        return text.read_audacity(path, content, subset=subset)
     points, _ = read_points(path, frame_rates={})
     recordings = {
         name: dataclasses.replace(one, subset=subset) for name, one in points.recordings.items()
@@ -256,7 +297,7 @@ def _read_text(path: Path, subset: str) -> Annotations:
 
 
 def _write_each(
-    path: Path, labels: Annotations, kind: str, folder: Path, overwrite: bool
+    path: Path, labels: Annotations, kind: str, folder: Path, overwrite: bool | None
 ) -> list[str]:
     into_folder = not path.suffix or path.is_dir()
     if into_folder:
@@ -279,13 +320,8 @@ def _write_each(
                 target, name, recording, classes=labels.classes, media=media
             )
 
-    def is_ours(target: Path) -> bool:
-        present = target.read_bytes()
-        # A label track cannot hold a mark: only the same content is known to be ours.
-        return present == contents[target] or (kind == "elan" and elan.is_unchanged(present))
-
-    if into_folder and not overwrite:
-        files.refuse_replacing(contents, ours=is_ours)
+    if overwrite is False or (overwrite is None and into_folder):
+        refuse_replacing(contents)
     for target, content in contents.items():
         files.write_bytes(target, content)
     if kind == "elan":
@@ -293,32 +329,31 @@ def _write_each(
     return losses(labels, "empty")
 
 
-def _rates(folder: Path, frame_rate: float | None) -> label_studio.FrameRate:
-    if frame_rate is not None and not 0 < frame_rate < math.inf:
-        raise InputError(f"frame rate {frame_rate}, expected frames per second above 0")
-    return lambda name: frame_rate or _look(folder, name)[1]
-
-
-def _with_media(labels: Annotations, folder: Path) -> Annotations:
+def _with_media(labels: Annotations, media: Media) -> Annotations:
     """Adds durations of the recordings' files where the labels have none."""
-    recordings = {}
+    recordings, late = {}, []
     for name, recording in labels.recordings.items():
         if recording.duration_s is None:
-            duration_s, rate = _look(folder, name)
+            duration_s = media.duration_s(name)
             recording = dataclasses.replace(
-                recording, duration_s=duration_s, frame_rate=recording.frame_rate or rate
+                recording,
+                duration_s=duration_s,
+                frame_rate=recording.frame_rate or media.video_rate(name),
             )
+            if duration_s is not None:
+                beyond = sum(_end(one) > duration_s + ROUNDING_S for one in recording.instances)
+                late += [ascii(name[:60])[1:-1]] if beyond else []
         recordings[name] = recording
-    return dataclasses.replace(labels, recordings=recordings)
+    notes = [f"{labels.source}: {note}" for note in media.notes]
+    if late:
+        more = f" and {len(late) - 3} more" if len(late) > 3 else ""
+        notes.append(
+            f"{labels.source}: labels after the end of their recording, as its file or manifest "
+            f"has it, in {', '.join(late[:3])}{more}: check the unit of time"
+        )
+    return dataclasses.replace(labels, recordings=recordings, notes=(*labels.notes, *notes))
 
 
-def _look(folder: Path, name: str) -> tuple[float | None, float | None]:
-    """Returns duration and frame rate of a recording whose video is in a folder."""
-    path = find_media(folder, name)
-    if path is None or not has_video_suffix(path):
-        return None, None
-    try:
-        info = probe(path)
-    except ValueError:  # PyAV is missing, or cannot read it
-        return None, None
-    return info.duration_s, info.frame_rate
+def _end(instance: Instance) -> float:
+    times = (instance.start_s, instance.end_s, instance.point_s)
+    return max((time for time in times if time is not None), default=0.0)

@@ -6,6 +6,10 @@ and, where they overlap, in "actions 2" and so on; points are in tiers of the li
 the tier where the value is empty. The classes are a controlled vocabulary, which ELAN offers for
 input; the name, the duration and the subset of the recording are properties of the document.
 
+The timeline may begin later than a media file that was synchronised with others: its `TIME_ORIGIN`
+is added to the times, which then count from the start of the file that names the recording. Times
+in frames (`TIME_UNITS`) become milliseconds.
+
 A written file ends in a comment with the sha256 of the bytes before it. ELAN drops comments when it
 saves, and an edit of the text changes the digest: a file without a matching comment was changed or
 has another origin.
@@ -14,7 +18,7 @@ has another origin.
 import datetime
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from xml.etree import ElementTree
@@ -28,6 +32,13 @@ from tal_jax.formats.labels import Span, collect, recording_name, spans_of
 
 _PROPERTY = "tal_jax:"
 _MILLISECONDS = 1000  # in a second
+# Milliseconds of a unit of time slots.
+_UNITS = {
+    "milliseconds": 1.0,
+    "PAL-frames": 40.0,
+    "PAL-50-frames": 20.0,
+    "NTSC-frames": 1001 / 30,
+}
 _SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 _MARK = b"<!-- tal_jax: sha256 of the above: "
 _POINT, _SEGMENT, _CLASSES = "point", "segment", "classes"
@@ -38,13 +49,23 @@ def read_elan(path: str | os.PathLike, *, tiers: Sequence[str], subset: str) -> 
     root = _parse(path)
     if root.tag != "ANNOTATION_DOCUMENT":
         raise InputError(f"{path}: <{root.tag}>, expected ELAN's <ANNOTATION_DOCUMENT>")
+    version = root.get("FORMAT") or root.get("VERSION") or "3.0"
+    if version.partition(".")[0] not in ("2", "3"):
+        raise InputError(
+            f"{path}: version {version[:20]!r} of EAF, expected 2 or 3; ELAN can save as EAF 2.7 "
+            "or 3.0"
+        )
     names = [tier.get("TIER_ID", "") for tier in root.iter("TIER")]
     missing = [name for name in tiers if name not in names]
     if missing:
         raise InputError(
             f"{path}: no tier {missing[0]!r}, expected one of {', '.join(map(repr, names))}"
         )
-    times = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
+    properties = _properties(root)
+    media = _media(root, properties.get("recording"))
+    name = properties.get("recording") or (media[0] if media else "") or Path(path).stem
+    notes = []
+    times = _slots(root, media, str(path), notes)
     spans, unaligned, used = [], 0, []
     for tier in root.iter("TIER"):
         if tiers and tier.get("TIER_ID") not in tiers:
@@ -53,16 +74,13 @@ def read_elan(path: str | os.PathLike, *, tiers: Sequence[str], subset: str) -> 
         spans += found
         unaligned += without
         used += [tier.get("TIER_ID", "")] if found else []
-    properties = _properties(root)
     duration = properties.get("duration_s")
     recording = RecordingAnnotation(
         subset=properties.get("subset", subset),
         duration_s=None if duration is None else to_number(duration, f"{path}: duration"),
     )
-    notes = []
     if len(used) > 1 and not set(map(_stem, used)) <= {"actions", "points"}:
         notes.append(f"labels of several tiers, merged: {', '.join(used)}")
-    name = properties.get("recording") or _media_name(root) or Path(path).stem
     return collect(
         str(path),
         {name: recording},
@@ -175,7 +193,7 @@ def _end(span: Span) -> int:
 
 
 def _read_tier(
-    tier: ElementTree.Element, times: dict[str | None, str | None], source: str
+    tier: ElementTree.Element, times: Mapping[str | None, float | str | None], source: str
 ) -> tuple[list[tuple[str, float, float]], int]:
     """Returns `(label, start_s, end_s)` of the tier's annotations, and the number without time."""
     name, spans, unaligned = tier.get("TIER_ID", ""), [], 0
@@ -250,11 +268,43 @@ def _properties(root: ElementTree.Element) -> dict[str, str]:
     }
 
 
-def _media_name(root: ElementTree.Element) -> str:
+def _media(root: ElementTree.Element, recording: str | None) -> tuple[str, str] | None:
+    """Returns the name and the origin of a recording's media file, that of the first if unknown."""
+    found = []
     for media in root.iter("MEDIA_DESCRIPTOR"):
         url = media.get("MEDIA_URL") or media.get("RELATIVE_MEDIA_URL") or ""
-        return recording_name(unquote(urlsplit(url).path))
-    return ""
+        try:
+            name = recording_name(unquote(urlsplit(url).path))
+        except ValueError:  # such as a bracket that is not closed
+            name = ""
+        found.append((name, media.get("TIME_ORIGIN") or "0"))
+    return next((one for one in found if one[0] == recording), found[0] if found else None)
+
+
+def _slots(
+    root: ElementTree.Element, media: tuple[str, str] | None, source: str, notes: list[str]
+) -> dict[str | None, float | str | None]:
+    """Returns the milliseconds of each time slot in the media file; adds notes on changes."""
+    slots = {slot.get("TIME_SLOT_ID"): slot.get("TIME_VALUE") for slot in root.iter("TIME_SLOT")}
+    header = root.find("HEADER")
+    unit = "milliseconds" if header is None else header.get("TIME_UNITS") or "milliseconds"
+    if unit not in _UNITS:
+        raise InputError(f"{source}: times in {unit[:40]!r}, expected one of {', '.join(_UNITS)}")
+    origin = 0.0 if media is None else to_number(media[1], f"{source}: TIME_ORIGIN")
+    if unit != "milliseconds":
+        rate = _MILLISECONDS / _UNITS[unit]
+        notes.append(f"times in {unit}, converted at {rate:.6g} frames a second")
+    if media is not None and origin:
+        notes.append(
+            f"times count from the start of {media[0][:80]!r}, which begins "
+            f"{origin / _MILLISECONDS:g} s before the timeline (TIME_ORIGIN)"
+        )
+    if unit == "milliseconds" and not origin:
+        return dict(slots)
+    return {
+        key: None if value is None else to_number(value, f"{source}: time") * _UNITS[unit] + origin
+        for key, value in slots.items()
+    }
 
 
 def _stem(tier: str) -> str:
@@ -264,12 +314,12 @@ def _stem(tier: str) -> str:
 def _parse(path: str | os.PathLike) -> ElementTree.Element:
     try:
         return _parse_bytes(Path(path).read_bytes())
-    except (OSError, ElementTree.ParseError) as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}; expected ELAN's XML") from error
     except _Doctype:
         raise InputError(
             f"{path}: has a DOCTYPE, which ELAN's files do not have and which can be harmful"
         ) from None
+    except Exception as error:  # the parser raises others than its own, as for an unknown encoding
+        raise InputError(f"cannot read {path}: {reason_of(error)}; expected ELAN's XML") from error
 
 
 class _Doctype(Exception):

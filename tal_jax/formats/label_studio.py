@@ -2,7 +2,9 @@
 
 Three kinds of labels are read: `TimelineLabels` of videos, in frames, and `TimeSeriesLabels` and
 `Labels` of sound, in seconds. Label Studio counts frames from 1 and includes both ends of a range:
-a range of one frame, the result of a single click, is a point in the middle of its frame.
+a range of one frame, the result of a single click, is a point in the middle of its frame. Its
+frames are those of the attribute `frameRate` of the project's `Video` tag, 24 a second by default,
+whatever the rate of the video; `_rate` finds it.
 Recordings with a known frame rate are written as `TimelineLabels`, others as `TimeSeriesLabels`,
 and detections as predictions.
 """
@@ -11,8 +13,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -24,24 +25,25 @@ from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.formats.labels import (
     Span,
     collect,
-    find_media,
     losses,
     recording_name,
     spans_of,
 )
+from tal_jax.formats.media import Media
 
 _MICROSECONDS = 10**6
 _TYPES = ("timelinelabels", "timeserieslabels", "labels")
 _LONGEST_S = 1e8  # three years; larger values are dates
+_DEFAULT_RATE = 24.0  # frames a second of a Video tag without `frameRate`
+_RATE_KEYS = ("frame_rate", "frameRate", "framerate", "fps")
+_SLACK_S = 1.0  # frames are counted, durations measured
 
-FrameRate = Callable[[str], float | None]  # of a recording, None where unknown
 _Spans = list[tuple[str, float, float]]
 
 
 class _Data(msgspec.Struct):
     subset: Any = None
     duration_s: files.Number | None = None
-    frame_rate: files.Number | None = None
 
 
 class _Done(msgspec.Struct):
@@ -84,9 +86,10 @@ def is_tasks(values: Any) -> bool:
 
 
 def read_label_studio(
-    values: Any, path: str | os.PathLike, *, frame_rate: FrameRate, subset: str
+    values: Any, path: str | os.PathLike, *, media: Media, subset: str
 ) -> Annotations:
     """Parses the JSON of an export; `subset` is for recordings whose task has none."""
+    taken: dict[str, list[str]] = {}
     source, recordings, spans = str(path), {}, {}
     several = predictions = others = 0
     for index, content in enumerate(values if isinstance(values, list) else [values]):
@@ -107,14 +110,18 @@ def read_label_studio(
         ]
         several += max(len(done) - 1, 0)
         predictions += len(task.predictions or ())
-        spans[name], rate, duration_s = [], data.frame_rate, data.duration_s
-        for one in files.convert(done[0], _Done, where).result if done else ():
+        results = files.convert(done[0], _Done, where).result if done else []
+        spans[name], duration_s = [], data.duration_s
+        rate = _rate_key(content, f"{where}: {name}") or _rate_key(task.data, f"{where}: {name}")
+        if any(one.get("type") == "timelinelabels" for one in results):
+            rate, why = _rate(task.data, results, rate, name, media, f"{where}: {name}")
+            if why:
+                taken.setdefault(f"{rate:.6g} a second, {why}", []).append(name)
+        for one in results:
             kind = one.get("type")
             if kind not in _TYPES:
                 others += 1
                 continue
-            if kind == "timelinelabels":
-                rate = rate or frame_rate(name)
             result = files.convert(one, _Result, f"{where}: {name}", strict=False)
             spans[name] += _spans(result.value, kind, rate, f"{where}: {name}")
             if duration_s is None:
@@ -126,20 +133,24 @@ def read_label_studio(
         "predictions": predictions,
         "results that are no labels of time": others,
     }
-    return collect(source, recordings, spans=spans, left_out=left_out)
+    notes = [
+        f"frames converted at {reason}: {_listed(names)}; if frameRate of the project's Video tag "
+        "differs, pass it as --fps"
+        for reason, names in taken.items()
+    ]
+    return collect(source, recordings, spans=spans, left_out=left_out, notes=notes)
 
 
-def write_label_studio(
-    path: str | os.PathLike, labels: Annotations, *, folder: Path, frame_rate: FrameRate
-) -> list[str]:
-    """Writes labels as tasks to import; returns what the format cannot hold, a line each.
+def to_label_studio(labels: Annotations, *, media: Media) -> tuple[bytes, list[str]]:
+    """Returns the JSON of tasks to import, and what the format cannot hold, a line each.
 
-    The tasks refer to the files of the recordings in `folder`.
+    The tasks refer to the files of the recordings in the folder of `media`.
     """
-    tasks = []
+    tasks, rates = [], set()
     for index, (name, recording) in enumerate(labels.recordings.items()):
-        file = find_media(folder, name)
-        rate = recording.frame_rate or frame_rate(name)
+        file = media.path(name)
+        rate = media.given_rate or recording.frame_rate or media.video_rate(name)
+        rates |= {rate} - {None}
         results = [
             {"id": f"{index}_{number}", **_result(span, rate)}
             for number, span in enumerate(_ordered(recording, rate))
@@ -157,8 +168,90 @@ def write_label_studio(
         else:
             task["annotations"] = [{"result": results}]
         tasks.append(task)
-    files.write_json(path, tasks)
-    return losses(labels, "subsets", "durations", "empty", "scores")
+    notes = losses(labels, "subsets", "durations", "empty", "scores")
+    if rates - {_DEFAULT_RATE}:
+        shown = ", ".join(f"{rate:.6g}" for rate in sorted(rates)[:3])
+        notes.append(
+            f"ranges are frames at {shown} a second, and Label Studio counts "
+            f'{_DEFAULT_RATE:g}: set frameRate="$frame_rate" in the Video tag of the project, or '
+            f"pass --fps {_DEFAULT_RATE:g}"
+        )
+    return files.json_bytes(tasks), notes
+
+
+def _rate(
+    data: Mapping[str, Any],
+    results: Sequence[Mapping[str, Any]],
+    rate: float | None,
+    name: str,
+    media: Media,
+    source: str,
+) -> tuple[float, str]:
+    """Returns the rate that Label Studio counted the frames of a task at, and why if uncertain.
+
+    That is the rate of the user, else of a key of the task, its results or their values, else the
+    number of frames over the duration. Otherwise it is Label Studio's default or the video's,
+    whichever is first that puts no label after the end.
+    """
+    if media.given_rate is not None:
+        return media.given_rate, ""
+    frames, lengths = 0.0, []
+    for one in results:
+        value = one.get("value")
+        value = value if isinstance(value, Mapping) else {}
+        for holder in (value, one, one.get("meta"), data.get("meta")):
+            rate = rate or _rate_key(holder, source)
+        count = _positive(value.get("framesCount"))
+        length_s = _positive(value.get("duration")) or _positive(one.get("original_length"))
+        lengths += [length_s] if length_s else []
+        if not rate and count and length_s:
+            return count / length_s, f"from {count:g} frames in {length_s:g} s"
+        if one.get("type") == "timelinelabels":
+            value = files.convert(value, _Frames, source, strict=False)
+            frames = max([frames, *(span.end for span in value.ranges)])
+    if rate:
+        return rate, ""
+    video_rate = media.video_rate(name)
+    length_s = max(lengths, default=None) or (media.duration_s(name) if video_rate else None)
+    if length_s is None:
+        raise InputError(
+            f"{source}: frames without a frame rate to convert them to seconds, expected --fps: "
+            f"frameRate of the project's Video tag, {_DEFAULT_RATE:g} where it has none"
+        )
+    for candidate, why in (
+        (_DEFAULT_RATE, "the default of Label Studio's Video tag"),
+        (video_rate, "the rate of the video, since Label Studio's 24 puts labels after its end"),
+    ):
+        if candidate is not None and frames / candidate <= length_s + _SLACK_S:
+            return candidate, why
+    raise InputError(
+        f"{source}: a label ends at frame {frames:g}, after the {length_s:g} s of the recording at "
+        f"{_DEFAULT_RATE:g} frames a second; expected --fps: frameRate of the project's Video tag"
+    )
+
+
+def _rate_key(values: Any, source: str) -> float | None:
+    """Returns the frame rate among the keys of an object."""
+    for key in _RATE_KEYS if isinstance(values, Mapping) else ():
+        if values.get(key) is not None:
+            rate = files.to_number(values[key], f"{source}: {key}")
+            if not rate > 0:
+                raise InputError(f"{source}: {key} is {rate:g}, expected a number above 0")
+            return rate
+    return None
+
+
+def _positive(value: Any) -> float | None:
+    try:
+        number = files.to_number(value, "")
+    except InputError:
+        return None
+    return number if number > 0 else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(ascii(name[:60])[1:-1] for name in names[:3]) + more
 
 
 def _ordered(recording: RecordingAnnotation, rate: float | None) -> list[Span]:
@@ -204,11 +297,7 @@ def _spans(content: Mapping[str, Any], kind: str, rate: float | None, source: st
         if labels is None:
             raise InputError(f"{source}: missing key {kind!r}")
         return [(str(label), value.start, value.end) for label in labels]
-    if rate is None:
-        raise InputError(
-            f"{source}: frames without a frame rate to convert them to seconds, expected --fps or "
-            "the video in the folder of the file"
-        )
+    assert rate is not None
     spans, value = [], files.convert(content, _Frames, source, strict=False)
     for one in value.ranges:
         ends = ((one.start - 1) / rate, one.end / rate)

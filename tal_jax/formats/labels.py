@@ -146,6 +146,10 @@ def losses(labels: Annotations, *keeps: str) -> list[str]:
         lost.append("pairs of classes that may overlap")
     if labels.point_distribution is not None:
         lost.append("how the points were drawn")
+    others = other_keys(labels)
+    if others:
+        more = f" and {len(others) - 8} more" if len(others) > 8 else ""
+        lost.append(f"other keys ({', '.join(others[:8])}{more})")
     lines = [f"left out, since the format cannot hold it: {', '.join(lost)}"] if lost else []
     both = sum(i.start_s is not None and i.point_s is not None for i in every)
     if both and "both" not in keeps:
@@ -153,6 +157,16 @@ def losses(labels: Annotations, *keeps: str) -> list[str]:
             f"instances written as a segment and a point, which are joined when read here: {both}"
         )
     return lines
+
+
+def other_keys(labels: Annotations) -> list[str]:
+    """Returns the keys of an annotation file that only this format keeps, without its version."""
+    found = dict.fromkeys(key for key in labels.extras if key != "version")
+    for recording in labels.recordings.values():
+        found |= dict.fromkeys(recording.extras)
+        for one in recording.instances:
+            found |= dict.fromkeys(one.extras)
+    return [ascii(key[:40])[1:-1] for key in found]
 
 
 def recording_name(path: str) -> str:

@@ -5,6 +5,7 @@ VIA has no points: they are written as segments without length, and `"z": [time]
 """
 
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -95,8 +96,10 @@ def read_via(values: Any, path: str | os.PathLike, *, subset: str) -> Annotation
     )
 
 
-def write_via(path: str | os.PathLike, labels: Annotations, *, folder: Path) -> list[str]:
-    """Writes labels as a VIA 3 project; returns what the format cannot hold, a line each.
+def to_via(
+    path: str | os.PathLike, labels: Annotations, *, folder: Path
+) -> tuple[bytes, list[str]]:
+    """Returns the content of a VIA 3 project, and what the format cannot hold, a line each.
 
     The project refers to the files of the recordings in `folder`.
     """
@@ -156,8 +159,13 @@ def write_via(path: str | os.PathLike, labels: Annotations, *, folder: Path) -> 
         "metadata": metadata,
         "view": {key: {"fid_list": [key]} for key in media},
     }
-    files.write_json(path, project)
-    return losses(labels, "classes", "empty")
+    return files.json_bytes(project), losses(labels, "classes", "empty")
+
+
+def is_same(one: bytes, other: bytes) -> bool:
+    """Whether two projects differ in the time of their creation at most."""
+    created = rb'"created": \d+'
+    return re.sub(created, b"", one) == re.sub(created, b"", other)
 
 
 def _names(project: _Project, source: str) -> dict[str, str]:
