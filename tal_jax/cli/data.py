@@ -160,10 +160,13 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
     if kind == "activitynet" and labels.detections:
         formats.refuse_videos(arguments.output)
         submission = convert.to_submission(formats.labels_to_results(labels))
+        submission |= {key: one for key, one in labels.extras.items() if key != "version"}
         content = files.json_bytes(submission)
         if not arguments.overwrite:
             formats.refuse_replacing({arguments.output: content})
         files.write_bytes(arguments.output, content)
+        for note in labels.notes:
+            common.echo(f"note: {note}")
         count = sum(map(len, submission["results"].values()))
         common.echo(f"{count} detections in {arguments.output}, a submission to ActivityNet")
         return

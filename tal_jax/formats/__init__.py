@@ -262,7 +262,8 @@ def _read_json(path: Path, subset: str, media: Media) -> Annotations:
         if "database" in values:
             return parse_annotations(values, source=str(path), strict=False)
         if isinstance(values.get("results"), Mapping):
-            return _read_results(values["results"], str(path))
+            extras = {key: one for key, one in values.items() if key != "results"}
+            return dataclasses.replace(_read_results(values["results"], str(path)), extras=extras)
         if "project" in values and "metadata" in values:
             return via.read_via(values, path, subset=subset)
         if any(key.startswith("_via_") for key in values) or any(

@@ -20,7 +20,7 @@ import dataclasses
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from tal_jax._errors import InputError
@@ -35,8 +35,10 @@ _OWN = ("recording", "subset", "duration_s", "label", "start_s", "end_s", "point
 _DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LONGEST_S = 1e8  # three years; larger values are dates
 _EMPTY = ("", "na", "n/a")  # of columns that are not needed in every row
-_STARTS = {"start", "begin", "onset", "on", "state start"}
-_STOPS = {"stop", "end", "offset", "off", "state stop"}
+# Values of a column that makes rows the starts and the stops of events.
+_STARTS = {"start", "begin", "onset", "state start"}
+_STOPS = {"stop", "end", "offset", "state stop"}
+_OTHERS = {"", "point", "event", "state"}
 _SHOWN = 60  # characters of a value in a message
 _NUMBERS = ("start", "end", "point", "duration", "event_duration", "recording_duration")
 
@@ -279,6 +281,7 @@ class _Reader:
         for name, found in instances.items():
             [rate] = rates[name] if len(rates[name]) == 1 else [None]
             recordings[name] = RecordingAnnotation(*details[name], tuple(found), rate)
+        self._compare_durations(details)
         self._check_times([one for found in instances.values() for one in found])
         if self.rates:
             self.notes.append(
@@ -353,8 +356,8 @@ class _Reader:
         chosen = candidates[0] if candidates else None
         if unused and chosen is not None:
             self.notes.append(
-                f"column {', '.join(map(self.table.name, unused))} not used, the {role} is "
-                f"{self.table.name(chosen)}"
+                f"column {self.table.name(chosen)} is the {role}, not used: "
+                f"{', '.join(map(self.table.name, unused))}"
             )
         return chosen
 
@@ -425,12 +428,31 @@ class _Reader:
     def _refuse_starts_and_stops(self) -> None:
         for index in range(len(self.table.header)):
             values = {row[index].lower() for _, row in self.table.rows}
+            if index == self.label or not values <= _STARTS | _STOPS | _OTHERS:
+                continue
             if values & _STARTS and values & _STOPS:
                 raise InputError(
                     f"{self.source}: column {self.table.name(index)} makes each row a start or a "
                     "stop; expected one row per event with its start and its end (BORIS: export "
                     "aggregated events)"
                 )
+
+    def _compare_durations(self, details: Mapping[str, tuple[str, float | None]]) -> None:
+        """Notes durations that are not those of the recordings' files."""
+        if self.table.is_own:
+            return
+        other = []
+        for name, (_, duration_s) in details.items():
+            media_s = None if duration_s is None else self.media.duration_s(name)
+            if duration_s is not None and media_s is not None:
+                if abs(duration_s - media_s) > max(0.5, 0.02 * media_s):
+                    other.append(f"{name[:_SHOWN]} ({duration_s:g}, not {media_s:g} s)")
+        if other:
+            more = f" and {len(other) - 3} more" if len(other) > 3 else ""
+            self.notes.append(
+                f"durations that are not those of the recordings' files, kept: "
+                f"{', '.join(other[:3])}{more}"
+            )
 
     def _check_times(self, instances: Sequence[Instance]) -> None:
         timeless = sum(one.start_s is None and one.point_s is None for one in instances)
@@ -485,7 +507,7 @@ class _Reader:
         where = f"{self.source}: line {line}: the number {value[:_SHOWN]!r}"
         if any("." in one[1] for one in found):
             raise InputError(
-                f"{where} has a decimal comma, others have decimal points; expected one of both"
+                f"{where} has a decimal comma, others have decimal points; expected one of them"
             )
         thousands = [re.fullmatch(r"[+-]?\d{1,3}(,\d{3})+", one[1]) for one in commas]
         whole = any(unit not in (None, "s", "min") for _, _, unit in commas)

@@ -146,7 +146,7 @@ def losses(labels: Annotations, *keeps: str) -> list[str]:
         lost.append("pairs of classes that may overlap")
     if labels.point_distribution is not None:
         lost.append("how the points were drawn")
-    others = other_keys(labels)
+    others = [] if labels.detections else other_keys(labels)
     if others:
         more = f" and {len(others) - 8} more" if len(others) > 8 else ""
         lost.append(f"other keys ({', '.join(others[:8])}{more})")

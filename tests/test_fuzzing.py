@@ -1,0 +1,195 @@
+"""Damaged files: a reader gives a result or one line that names the file, and writes nothing."""
+
+import json
+import random
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tal_jax import formats
+from tal_jax._errors import InputError
+from tal_jax.data.annotation_files import read_annotations, read_frame_rates
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
+from tal_jax.data.clock import Grid
+from tal_jax.data.lazy_features import open_features
+from tal_jax.data.manifest import Entry, Manifest, read_manifest, write_manifest
+from tal_jax.data.point_files import read_points
+from tal_jax.data.predictions import (
+    Predictions,
+    RecordingPredictions,
+    read_predictions,
+    write_predictions,
+)
+from tal_jax.datasets.own_layout import load_grid
+from tal_jax.extraction.tables import read_table
+
+# Damaged inputs of each kind; 10,000 in all.
+COUNT = 550
+GRID = Grid(50.0, 25.0, 75.0)
+# What stands in for a number or a word.
+WORDS = (
+    *("", "nan", "-inf", "1e999", "-1", "0", "1e-320", "99999999999999999999", "None", "true"),
+    *("[]", "{}", '""', "é", "\x00", "\ufeff", "‮", "0x1f", "1,5", "1;5", "00:01:02", "a" * 2000),
+)
+# Bytes that mean something in one of the formats.
+BYTES = b"\x00\xff\n\r\t,;\"'<>&/\\{}[]:()=-+.eE0159 \xc3\xef\xbb\xbf\x93NUMPY"
+
+
+def _labels() -> Annotations:
+    jump, run = Instance("jump", 3.1, 4.0, 3.4), Instance("run", point_s=20.2)
+    recording = RecordingAnnotation("train", 61.2, (jump, run, Instance("fall & 跳", 5.0, 7.25)))
+    return Annotations(("jump", "run", "fall & 跳"), {"clip": recording})
+
+
+def _written(kind: str) -> Callable[[Path], None]:
+    def write(path: Path) -> None:
+        formats.write_labels(path, _labels(), kind=kind, frame_rate=25.0)
+
+    return write
+
+
+def _text(content: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(content, encoding="utf-8")
+
+
+def _npy(array: np.ndarray) -> Callable[[Path], object]:
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, array)
+
+    return write
+
+
+def _structured(path: Path) -> None:
+    table = np.zeros(40, [("time_s", "f8"), ("x", "f4"), ("y", "f4")])
+    table["time_s"] = np.arange(40) / 50
+    _npy(table)(path)
+
+
+def _parquet(path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    times = np.arange(40) / 50
+    parquet.write_table(pyarrow.table({"time_s": times, "x": np.sin(times)}), path)
+
+
+def _predictions(path: Path) -> None:
+    rng = np.random.default_rng(0)
+    cas, actionness = rng.random((9, 2), np.float32), rng.random(9, np.float32)
+    outputs = Predictions(cas, actionness, rng.random(2, np.float32))
+    write_predictions(path, {"clip": RecordingPredictions(GRID, 9.0, outputs, outputs)})
+
+
+def _manifest(path: Path) -> None:
+    entry = Entry("/data/clip.csv", "ab" * 32, 1234, 10**18, 5.5, 10, 24)
+    manifest = Manifest("signal", "1", {"channels": ["x", "y", "z"]}, 24, GRID, {"clip": entry})
+    write_manifest(path.parent, manifest)
+
+
+_TABLE = "time_s,acc_x,acc_y\n" + "\n".join(f"{i / 50},{i % 7},{-i}" for i in range(40))
+_DETECTIONS = json.dumps(
+    {"version": "1", "results": {"clip": [{"label": "a", "score": 0.5, "segment": [1.0, 2.0]}]}}
+)
+_GRID = json.dumps(GRID.to_dict())
+_FRAMES = "class,class_index,start_frame,stop_frame,video_id,point\njump,0,90,120,clip,101\n"
+_SECONDS = "video,seconds,label\nclip,3.4,jump\nclip,20.2,run\n"
+
+
+def _read_points(path: Path) -> object:
+    return read_points(path, frame_rates={"clip": 30.0})
+
+
+# Name of the file, its good content, its reader.
+CASES: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], object]]] = {
+    **{
+        f"labels-{kind}": (f"clip{formats._SUFFIXES[kind]}", _written(kind), formats.read_labels)
+        for kind in formats.KINDS
+    },
+    "detections": ("clip.json", _text(_DETECTIONS), formats.read_labels),
+    "annotations": ("annotations.json", _written("activitynet"), read_annotations),
+    "frame-rates": ("rates.json", _text('{"clip": 29.97, "other": 25}'), read_frame_rates),
+    "points-json": ("points.json", _written("activitynet"), _read_points),
+    "points-frames": ("points.csv", _text(_FRAMES), _read_points),
+    "points-seconds": ("points.txt", _text(_SECONDS), _read_points),
+    "table-csv": ("clip.csv", _text(_TABLE), read_table),
+    "table-npy": ("clip.npy", _structured, read_table),
+    "table-parquet": ("clip.parquet", _parquet, read_table),
+    "features": (
+        "clip.npy",
+        _npy(np.ones((20, 3), np.float32)),
+        lambda path: open_features([path])[:],
+    ),
+    "predictions": ("scores.npz", _predictions, read_predictions),
+    "grid": ("grid.json", _text(_GRID), load_grid),
+    "manifest": ("manifest.json", _manifest, lambda path: read_manifest(path.parent)),
+}
+
+
+def _damage(content: bytes, rng: random.Random) -> bytes:
+    """Up to three changes: bytes, words, lines, order, length."""
+    for _ in range(rng.randint(1, 3)):
+        at, kind = rng.randrange(len(content) + 1), rng.randrange(8)
+        span = at + rng.choice((1, 2, 5, 20, len(content)))
+        if kind == 0:
+            content = content[:at] + bytes([rng.choice(BYTES)]) + content[at + 1 :]
+        elif kind == 1:
+            content = content[:at] + bytes(rng.choices(BYTES, k=3)) + content[at:]
+        elif kind == 2:
+            content = content[:at] + content[span:]
+        elif kind == 3:
+            content = content[:at] + content[at:span] * 2 + content[span:]
+        elif kind == 4:
+            content = content[:at]
+        elif kind == 5:
+            content = _replace_word(content, rng)
+        elif kind == 6:
+            lines = content.split(b"\n")
+            rng.shuffle(lines)
+            content = b"\n".join(lines)
+        else:
+            number = struct.pack("<q", rng.choice((0, -1, 2**31, 2**62)))
+            content = content[:at] + number + content[at + 8 :]
+    return content
+
+
+def _replace_word(content: bytes, rng: random.Random) -> bytes:
+    """A number or a word becomes another one."""
+    places, start = [], None
+    for at, byte in enumerate(content + b" "):
+        inside = chr(byte).isalnum() or byte in b"._-"
+        if inside and start is None:
+            start = at
+        elif not inside and start is not None:
+            places.append((start, at))
+            start = None
+    if not places:
+        return content
+    start, end = rng.choice(places)
+    return content[:start] + rng.choice(WORDS).encode() + content[end:]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_damaged_files(tmp_path, name):
+    file_name, write, read = CASES[name]
+    path, rng = tmp_path / file_name, random.Random(name)
+    write(path)
+    read(path)  # the good one
+    good, refused = path.read_bytes(), 0
+    for _ in range(COUNT):
+        path.write_bytes(_damage(good, rng))
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                read(path)
+        except (InputError, OSError) as error:
+            refused += 1
+            message = str(error)
+            assert "\n" not in message and message.isprintable(), message
+            assert len(message) < 1000, message
+            assert path.stem in message or isinstance(error, OSError), message
+        assert [one.name for one in tmp_path.iterdir()] == [file_name]
+    assert refused > COUNT / 10
