@@ -17,7 +17,7 @@ from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
 from tal_jax.data.manifest import Entry, Manifest, read_manifest, write_manifest
-from tal_jax.data.point_files import read_points
+from tal_jax.data.point_files import annotations_bytes, read_points
 from tal_jax.data.predictions import (
     Predictions,
     RecordingPredictions,
@@ -99,6 +99,67 @@ _FRAMES = "class,class_index,start_frame,stop_frame,video_id,point\njump,0,90,12
 _SECONDS = "video,seconds,label\nclip,3.4,jump\nclip,20.2,run\n"
 
 
+_SEMICOLONS = "Video;Behavior;Start (s);Stop (s);Duration\n" + "".join(
+    f"v/clip.mp4;jump {k};{k},25;{k + 1},5;1,25\n" for k in range(8)
+)
+_START_FRAMES = "# frames\nfile\tlabel\tstart_frame\tend_frame\tfps\n" + "".join(
+    f"clip.mp4\tjump\t{25 * k}\t{25 * k + 30}\t25\n" for k in range(8)
+)
+_BORIS = "Observation id,Behavior,Behavior type,Start (s),Stop (s),Duration (s),Media file name\n"
+_BORIS += "obs,jump,STATE,3.0,4.5,1.5,clip.mp4\nobs,look,POINT,20.0,20.0,NA,clip.mp4\n"
+_EXTRAS = json.dumps(
+    {
+        "version": "1.3",
+        "taxonomy": [{"nodeName": "jump", "parent": None}],
+        "database": {
+            "clip": {
+                "subset": "train",
+                "duration": 61.2,
+                "fps": 29.97,
+                "url": "http://x",
+                "annotations": [{"label": "jump", "segment": [3.1, 4.0], "id": 7}],
+            }
+        },
+    }
+)
+_FRAME_RANGES = json.dumps(
+    [
+        {
+            "id": 7,
+            "data": {"video": "/data/clip.mp4"},
+            "annotations": [
+                {
+                    "result": [
+                        {
+                            "original_length": 60.0,
+                            "type": "timelinelabels",
+                            "value": {
+                                "framesCount": 1500,
+                                "ranges": [{"start": 75, "end": 113}],
+                                "timelinelabels": ["jump"],
+                            },
+                        }
+                    ]
+                }
+            ],
+        }
+    ]
+)
+
+
+def _elan_origin(path: Path) -> None:
+    formats.write_labels(path, _labels(), kind="elan")
+    media = '<MEDIA_DESCRIPTOR MEDIA_URL="file:///v/clip.mp4" TIME_ORIGIN="5000" />'
+    text = path.read_text(encoding="utf-8").replace('"milliseconds">', f'"PAL-frames">{media}')
+    path.write_text(text, encoding="utf-8")
+
+
+def _read_and_write(path: Path) -> None:
+    """Whatever is read can be written."""
+    labels = formats.read_labels(path)
+    annotations_bytes(path, labels)
+
+
 def _read_points(path: Path) -> object:
     return read_points(path, frame_rates={"clip": 30.0})
 
@@ -112,6 +173,17 @@ CASES: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], object]]]
     "detections": ("clip.json", _text(_DETECTIONS), formats.read_labels),
     "annotations": ("annotations.json", _written("activitynet"), read_annotations),
     "frame-rates": ("rates.json", _text('{"clip": 29.97, "other": 25}'), read_frame_rates),
+    "labels-semicolons": ("clip.csv", _text(_SEMICOLONS), formats.read_labels),
+    "labels-frames": ("clip.tsv", _text(_START_FRAMES), formats.read_labels),
+    "labels-boris": ("clip.csv", _text(_BORIS), formats.read_labels),
+    "labels-utf-16": (
+        "clip.csv",
+        lambda path: path.write_text(_SEMICOLONS, encoding="utf-16"),
+        formats.read_labels,
+    ),
+    "labels-elan-origin": ("clip.eaf", _elan_origin, formats.read_labels),
+    "labels-frame-ranges": ("clip.json", _text(_FRAME_RANGES), formats.read_labels),
+    "labels-extras": ("clip.json", _text(_EXTRAS), _read_and_write),
     "points-json": ("points.json", _written("activitynet"), _read_points),
     "points-frames": ("points.csv", _text(_FRAMES), _read_points),
     "points-seconds": ("points.txt", _text(_SECONDS), _read_points),
