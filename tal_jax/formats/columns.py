@@ -46,7 +46,7 @@ _POINTS = (
     ("point", "points", "pointlabel", "pointtime", "timepoint", "click", "clicktime", "instant"),
     ("time", "times", "timestamp", "t", *(f"{event}time" for event in _EVENTS)),
 )
-_DURATIONS = ("duration", "dur", "length")
+_DURATIONS = ("duration", "dur")
 _RECORDINGS = ("video", "recording", "media", "file", "clip", "total", "full")
 
 # Names without a unit, in ranks: a later rank counts only where no earlier one is present.
@@ -57,6 +57,7 @@ _NAMES = {
             *("video", "videoid", "videoname", "videofile", "videofilename", "videopath", "vid"),
             *("file", "filename", "filepath", "media", "mediafile", "mediafilename"),
             *("mediafilepath", "mediapath", "medianame", "videofilepath", "recordingfilename"),
+            *("fileid", "mediaid", "videourl", "url"),
         ),
         ("name", "clip", "clipname", "clipid", "path", "session", "sessionid"),
     ),
@@ -148,14 +149,15 @@ def _known() -> dict[str, Column]:
     for unit, spelled in units:
         if spelled in _ALONE:
             add(spelled, Column("point", unit, 1))
-    for word in _DURATIONS:
+    for word in (*_DURATIONS, "length"):  # a bare "length" may be any text
         for prefixes, role in (
             (("",), "duration"),
             (_EVENTS, "event_duration"),
             (_RECORDINGS, "recording_duration"),
         ):
             for before in prefixes:
-                add(before + word, Column(role))
+                if before + word != "length":
+                    add(before + word, Column(role))
                 for unit, spelled in units:
                     add(before + word + spelled, Column(role, unit))
     return known

@@ -276,7 +276,7 @@ def _media(root: ElementTree.Element, recording: str | None) -> tuple[str, str] 
         try:
             name = recording_name(unquote(urlsplit(url).path))
         except ValueError:  # such as a bracket that is not closed
-            name = ""
+            name = recording_name(url)
         found.append((name, media.get("TIME_ORIGIN") or "0"))
     return next((one for one in found if one[0] == recording), found[0] if found else None)
 

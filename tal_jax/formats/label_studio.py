@@ -112,7 +112,9 @@ def read_label_studio(
         predictions += len(task.predictions or ())
         results = files.convert(done[0], _Done, where).result if done else []
         spans[name], duration_s = [], data.duration_s
-        rate = _rate_key(content, f"{where}: {name}") or _rate_key(task.data, f"{where}: {name}")
+        rate = None
+        for holder in (task.data, content, content.get("meta")):
+            rate = rate or _rate_key(holder, f"{where}: {name}")
         if any(one.get("type") == "timelinelabels" for one in results):
             rate, why = _rate(task.data, results, rate, name, media, f"{where}: {name}")
             if why:

@@ -20,7 +20,7 @@ import dataclasses
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from tal_jax._errors import InputError
@@ -28,7 +28,7 @@ from tal_jax.data import files
 from tal_jax.data.annotations import ROUNDING_S, Annotations, Instance, RecordingAnnotation
 from tal_jax.formats import columns
 from tal_jax.formats.columns import FRAMES, Column
-from tal_jax.formats.labels import collect, losses, recording_name
+from tal_jax.formats.labels import address_path, collect, losses, recording_name
 from tal_jax.formats.media import Media
 
 _OWN = ("recording", "subset", "duration_s", "label", "start_s", "end_s", "point_s", "score")
@@ -65,11 +65,8 @@ def read_label_table(
 
 def is_label_table(text: str) -> bool:
     """Whether the first line of a text names the columns of a table of labels."""
-    try:
-        table = _open("", text)
-    except InputError:
-        return False
-    roles = {column.role for column in table.known.values()}
+    head = _head(text)
+    roles = {column.role for column in head.known.values()}
     return {"recording", "label"} <= roles and bool(roles & {"start", "end", "point"})
 
 
@@ -111,12 +108,18 @@ class _Table:
         return (", ".join(names[:12]) or "none")[:400] + more
 
 
-def _open(source: str, text: str) -> _Table:
-    if "\0" in text:
-        raise InputError(
-            f"{source}: contains NUL characters; expected text in UTF-8, or in UTF-16 with a byte "
-            "order mark"
-        )
+@dataclasses.dataclass(frozen=True)
+class _Head:
+    body: str  # the text from the columns' names on, or from the first row on
+    skipped: int  # lines before it
+    in_comment: bool  # whether the names are in a comment, so that the body begins with a row
+    delimiter: str
+    header: list[str]
+    known: dict[int, Column]
+
+
+def _head(text: str) -> _Head:
+    """Finds the first line that is no comment, and the delimiter of its columns."""
     lines = text.split("\n")
     first, named = 0, re.fullmatch(r"\s*sep=(.)\s*", lines[0])
     first += named is not None
@@ -124,27 +127,34 @@ def _open(source: str, text: str) -> _Table:
     while first < len(lines) and (not lines[first].strip() or lines[first].startswith("#")):
         comment = lines[first] if lines[first].strip() else comment
         first += 1
-    delimiter, header = _header(lines[first:], named[1] if named else None)
+    body, delimiters = "\n".join(lines[first:]), [named[1]] if named else list(_DELIMITERS)
+    delimiter, header = _header(body, delimiters)
     known = _columns(header)
     if comment and not _is_header(known):
         # The names of the columns may be in a comment, as NumPy writes them.
-        at, named_in_comment = _header([comment.lstrip("# ")], named[1] if named else None)
-        if _is_header(_columns(named_in_comment)):
-            delimiter, header, known = at, named_in_comment, _columns(named_in_comment)
-            first -= 1
-    plain = [name.lower() for name in header]
-    is_own = tuple(plain) in (_OWN, _OWN[:-1])
+        at, names = _header(comment.lstrip("# "), delimiters)
+        if _is_header(_columns(names)):
+            return _Head(body, first, True, at, names, _columns(names))
+    return _Head(body, first, False, delimiter, header, known)
+
+
+def _open(source: str, text: str) -> _Table:
+    if "\0" in text:
+        raise InputError(
+            f"{source}: contains NUL characters; expected text in UTF-8, or in UTF-16 with a byte "
+            "order mark"
+        )
+    head = _head(text)
+    delimiter, header = head.delimiter, head.header
+    is_own = tuple(name.lower() for name in header) in (_OWN, _OWN[:-1])
     rows, comments = [], 0
-    reader = csv.reader(
-        io.StringIO("\n".join(lines[first:])),
-        delimiter=delimiter,
-        skipinitialspace=True,
-        strict=True,
-    )
+    reader = _reader(head.body, delimiter)
     try:
-        for number, fields in enumerate(reader):
-            line, row = first + reader.line_num, [field.strip() for field in fields]
-            if number == 0 or not any(row):
+        if not head.in_comment:
+            next(reader, None)
+        for fields in reader:
+            line, row = head.skipped + reader.line_num, [field.strip() for field in fields]
+            if not any(row):
                 continue
             if row[0].startswith("#") and not is_own:
                 comments += 1
@@ -156,18 +166,22 @@ def _open(source: str, text: str) -> _Table:
             rows.append((line, row))
     except csv.Error as error:
         reason = str(error).replace("\t", "tab")
-        raise InputError(f"{source}: line {first + reader.line_num}: {reason}") from error
-    return _Table(source, header, known, rows, delimiter, is_own, comments)
+        raise InputError(f"{source}: line {head.skipped + reader.line_num}: {reason}") from error
+    return _Table(source, header, head.known, rows, delimiter, is_own, comments)
 
 
-def _header(lines: Sequence[str], named: str | None) -> tuple[str, list[str]]:
+def _reader(text: str, delimiter: str) -> Any:
+    lines = io.StringIO(text)
+    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+
+
+def _header(text: str, delimiters: Iterable[str]) -> tuple[str, list[str]]:
     """Returns the delimiter that gives the most known columns, then the most columns."""
     best: tuple[int, int] = (-1, -1)
     delimiter, header = ",", [""]
-    for candidate in [named] if named else _DELIMITERS:
+    for candidate in delimiters:
         try:
-            reader = csv.reader(lines, delimiter=candidate, skipinitialspace=True, strict=True)
-            found = [name.strip() for name in next(reader, [])]
+            found = [name.strip() for name in next(_reader(text, candidate), [])]
         except (csv.Error, ValueError, TypeError):
             continue
         score = (len({column.role for column in _columns(found).values()}), len(found))
@@ -241,7 +255,9 @@ class _Reader:
                     "line like recording,label,start_s,end_s,point_s"
                 )
         self.decimal_comma = self._decimal_comma()
-        self.recording = self._choose("recording", lambda row, i: recording_name(row[i]))
+        self.recording = self._choose(
+            "recording", lambda row, i: recording_name(address_path(row[i]))
+        )
         self.label = self._choose("label")
         self.subset = self._choose("subset")
         self.score = self._choose("score")
@@ -275,13 +291,13 @@ class _Reader:
                 instance = self._instance(row, where)
                 beyond += self._check_instance(row, instance, where)
                 instances[row.name].append(instance)
+        self._compare_durations(details)
         if beyond:
             self.notes.append(f"instances that end after their recording: {beyond}")
         recordings = {}
         for name, found in instances.items():
             [rate] = rates[name] if len(rates[name]) == 1 else [None]
             recordings[name] = RecordingAnnotation(*details[name], tuple(found), rate)
-        self._compare_durations(details)
         self._check_times([one for found in instances.values() for one in found])
         if self.rates:
             self.notes.append(
@@ -437,21 +453,25 @@ class _Reader:
                     "aggregated events)"
                 )
 
-    def _compare_durations(self, details: Mapping[str, tuple[str, float | None]]) -> None:
-        """Notes durations that are not those of the recordings' files."""
+    def _compare_durations(self, details: dict[str, tuple[str, float | None]]) -> None:
+        """Notes durations that are not those of the recordings' files.
+
+        A column that may as well be something else gives way to the files.
+        """
         if self.table.is_own:
             return
-        other = []
-        for name, (_, duration_s) in details.items():
+        other, explicit = [], self.times["recording_duration"] is not None
+        for name, (subset, duration_s) in details.items():
             media_s = None if duration_s is None else self.media.duration_s(name)
             if duration_s is not None and media_s is not None:
                 if abs(duration_s - media_s) > max(0.5, 0.02 * media_s):
                     other.append(f"{name[:_SHOWN]} ({duration_s:g}, not {media_s:g} s)")
+                    details[name] = (subset, duration_s if explicit else media_s)
         if other:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
             self.notes.append(
-                f"durations that are not those of the recordings' files, kept: "
-                f"{', '.join(other[:3])}{more}"
+                "durations that are not those of the recordings' files, "
+                f"{'kept' if explicit else 'replaced'}: {', '.join(other[:3])}{more}"
             )
 
     def _check_times(self, instances: Sequence[Instance]) -> None:
@@ -475,7 +495,7 @@ class _Reader:
         line, fields = numbered
         assert self.recording is not None and self.label is not None
         source, given = f"{self.source}: line {line}", fields[self.recording]
-        name = recording_name(given)
+        name = recording_name(address_path(given))
         if not name:
             raise InputError(f"{source}: no name of a recording")
         other = self._given.setdefault(name, given)
@@ -530,6 +550,11 @@ class _Reader:
         clock = re.fullmatch(r"(\d+):([0-5]?\d):([0-5]?\d(?:\.\d+)?)", plain)
         if clock and column.unit in (None, "s") and column.role in _NUMBERS:
             return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
+        if ":" in text and column.role in _NUMBERS:
+            raise InputError(
+                f"{self.source}: line {row.line}: {what} is {text[:_SHOWN]!r}, expected a number, "
+                "or h:mm:ss in a column of seconds"
+            )
         point = plain.rpartition(".")
         row.digits = min(row.digits, len(point[2]) if point[1] else 0)
         source = f"{self.source}: line {row.line}: {what}"

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, classes_of
@@ -167,6 +168,22 @@ def other_keys(labels: Annotations) -> list[str]:
         for one in recording.instances:
             found |= dict.fromkeys(one.extras)
     return [ascii(key[:40])[1:-1] for key in found]
+
+
+def address_path(text: str) -> str:
+    """Returns the path of an address (a URL); any other text is returned as it is.
+
+    >>> address_path("https://example.com/a/my%20clip.mp4?raw=1")
+    '/a/my clip.mp4'
+    >>> address_path("100%25.mp4")
+    '100%25.mp4'
+    """
+    if "://" not in text:
+        return text
+    try:
+        return unquote(urlsplit(text).path)
+    except ValueError:  # such as a bracket that is not closed
+        return text
 
 
 def recording_name(path: str) -> str:

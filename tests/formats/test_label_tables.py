@@ -289,6 +289,20 @@ def test_durations_beside_points(tmp_path):
     assert labels.recordings["clip1"].duration_s is None
 
 
+def test_durations_that_are_not_those_of_the_files(tmp_path):
+    """A column that may be something else gives way; one of the recordings is kept and noted."""
+    _table(tmp_path / "clip1.csv")
+    text = "video,{},label,start,end\nclip1,1500,jump,3,4.5\n"
+    labels = _read(tmp_path, text.format("duration"))
+    assert labels.recordings["clip1"].duration_s == pytest.approx(20.0, abs=1e-6)
+    assert "recordings' files, replaced: clip1 (1500, not 20 s)" in labels.notes[0]
+    labels = _read(tmp_path, text.format("video_duration"))
+    assert labels.recordings["clip1"].duration_s == 1500.0
+    assert "recordings' files, kept: clip1 (1500, not 20 s)" in labels.notes[0]
+    labels = _read(tmp_path, text.format("duration").replace("1500", "20.2"))
+    assert labels.recordings["clip1"].duration_s == 20.2 and labels.notes == ()
+
+
 def _table(path, *, rate=50, seconds=20):
     times = np.arange(rate * seconds) / rate
     rows = np.stack([times, np.sin(times)], axis=1)
