@@ -75,7 +75,7 @@ def read_labels(
       InputError: if the file cannot be read, is of no known kind, or is refused by its reader.
     """
     path = Path(path)
-    folder = path.parent if recordings is None else Path(recordings)
+    folder = _folder(path, recordings)
     media = Media(folder, features=features, labels=path, frame_rate=frame_rate)
     suffix = path.suffix.lower()
     if suffix == ".eaf":
@@ -119,16 +119,18 @@ def merge_labels(parts: Sequence[Annotations]) -> Annotations:
     notes = [note for part in parts for note in part.notes]
     if any(part.point_distribution is not None for part in parts):
         notes.append(f"{source}: how the points were drawn is left out")
-    extras = {
-        key: value
-        for key, value in first.extras.items()
-        if all(part.extras.get(key) == value for part in parts)
-    }
-    lost = dict.fromkeys(key for part in parts for key in part.extras if key not in extras)
+    extras: dict[str, Any] = {}
+    lost: dict[str, None] = {}
+    for part in parts:
+        for key, value in part.extras.items():
+            if extras.setdefault(key, value) != value:
+                lost[key] = None
+    extras = {key: value for key, value in extras.items() if key not in lost}
     lost.pop("version", None)
     if lost:
         notes.append(
-            f"{source}: keys that are not the same in all files, left out: {', '.join(lost)}"
+            f"{source}: keys that differ between the files, left out: "
+            f"{', '.join(ascii(key[:40])[1:-1] for key in lost)}"
         )
     merged = collect(
         source,
@@ -176,7 +178,7 @@ def write_labels(
     if kind not in KINDS:
         raise InputError(f"unknown kind {kind!r}, expected one of {', '.join(KINDS)}")
     refuse_videos(path)
-    folder = path.parent if recordings is None else Path(recordings)
+    folder = _folder(path, recordings)
     media = Media(folder, frame_rate=frame_rate)
     if kind in _ONE_A_FILE:
         return _write_each(path, labels, kind, folder, overwrite)
@@ -328,6 +330,15 @@ def _write_each(
     if kind == "elan":
         return losses(labels, "subsets", "durations", "classes", "empty")
     return losses(labels, "empty")
+
+
+def _folder(path: Path, recordings: str | os.PathLike | None) -> Path:
+    """Returns the folder of the recordings."""
+    if recordings is None:
+        return path.parent
+    if not Path(recordings).is_dir():
+        raise InputError(f"{recordings}: no such folder, expected that of the recordings")
+    return Path(recordings)
 
 
 def _with_media(labels: Annotations, media: Media) -> Annotations:

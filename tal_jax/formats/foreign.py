@@ -41,7 +41,7 @@ def refuse_file(path: str | os.PathLike) -> None:
         )
     utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
-    if text.lstrip().startswith("{") and '"project_format_version"' in text:
+    if Path(path).suffix.lower() == ".boris":
         refuse_json(path, {"project_format_version": "", "observations": {}})
     refuse(path, text)
 
@@ -97,7 +97,7 @@ def _text(text: str) -> tuple[str, str] | None:
     if head.startswith("WEBVTT") or re.match(r"\d+\n\d\d:\d\d:\d\d[,.]\d+ --> ", head):
         return "subtitles", _TABLE
     for row in map(_names, lines):
-        has_kind = "behavior type" in row or "status" in row
+        has_kind = "behavior type" in row or {"status", "total length"} <= set(row)
         if {"behavior", "time"} <= set(row) and has_kind and "start (s)" not in row:
             return "BORIS's tabular events", f"its {_BORIS}"
     if '"project_format_version"' in head:

@@ -482,7 +482,7 @@ class _Reader:
             raise InputError(
                 f"{self.source}: labels without a column of times, found {self.table.listed()}; "
                 "expected start and end, or point, with a unit such as start_s, start_ms or "
-                "start_frame"
+                "start_frame; for labels of whole recordings, add empty columns start and end"
             )
         self.notes.append(f"rows with a label and without a time: {timeless}")
 

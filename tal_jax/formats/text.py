@@ -7,6 +7,7 @@
 """
 
 import os
+import re
 from pathlib import Path
 
 from tal_jax._errors import InputError
@@ -28,7 +29,9 @@ def read_audacity(path: Path, content: str, *, subset: str) -> Annotations:
         fields = text.split("\t", 2)
         if len(fields) < 3:
             raise InputError(f"{source} is {text!r}, expected start, end and label between tabs")
-        start_s, end_s = (files.to_number(field, f"{source}: time") for field in fields[:2])
+        # Some versions write the decimal separator of the user's language.
+        times = (re.sub(r"^(\d+),(\d+)$", r"\1.\2", field.strip()) for field in fields[:2])
+        start_s, end_s = (files.to_number(time, f"{source}: time") for time in times)
         spans.append((fields[2].strip(), start_s, end_s))
     recording = {path.stem: RecordingAnnotation(subset)}
     return collect(str(path), recording, spans={path.stem: spans})

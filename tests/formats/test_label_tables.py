@@ -384,6 +384,11 @@ def test_dialects(tmp_path, content):
         assert _only(labels) == JUMP and labels.notes == ()
 
 
+def test_decimal_commas_of_audacity(tmp_path):
+    labels = _read(tmp_path, "3,000000\t4,500000\tjump\n", name="clip1.txt")
+    assert _only(labels) == JUMP
+
+
 @pytest.mark.parametrize("content", [PLAIN, PLAIN.replace(",", "\t"), PLAIN.replace(",", ";")])
 def test_tables_in_text_files(tmp_path, content):
     assert _only(_read(tmp_path, content, name="labels.txt")) == JUMP

@@ -67,10 +67,18 @@ def test_several_files(folder, capsys):
     other = FILE | {"license": "CC0", "database": {"b": ENTRY}}
     (folder / "other.json").write_text(json.dumps(other))
     code, out = _run(capsys, "convert", "gt.json", "other.json", "--output", "all.json")
-    assert code == 0 and "keys that are not the same in all files, left out: license" in out
+    assert code == 0 and "keys that differ between the files, left out: license" in out
     written = json.loads((folder / "all.json").read_text())
     assert written["taxonomy"] == FILE["taxonomy"] and "license" not in written
     assert written["database"] == {"a": ENTRY, "b": ENTRY}
+    (folder / "b.csv").write_text("video,label,start,end\nb,x,1,2\n")
+    assert _run(capsys, "convert", "gt.json", "b.csv", "--output", "two.json")[0] == 0
+    assert json.loads((folder / "two.json").read_text())["taxonomy"] == FILE["taxonomy"]
+
+
+def test_the_folder_of_the_recordings_must_exist(folder, capsys):
+    code, out = _run(capsys, "convert", "gt.json", "--output", "o.json", "--recordings", "vidoes")
+    assert code == 2 and "vidoes: no such folder" in out and not (folder / "o.json").exists()
 
 
 def test_strict_readers_and_the_ground_truth():
