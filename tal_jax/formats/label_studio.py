@@ -220,8 +220,9 @@ def _rate(
             f"{source}: frames without a frame rate to convert them to seconds, expected --fps: "
             f"frameRate of the project's Video tag, {_DEFAULT_RATE:g} where it has none"
         )
+    of_video = f" (the video has {video_rate:.6g})" if video_rate else ""
     for candidate, why in (
-        (_DEFAULT_RATE, "the default of Label Studio's Video tag"),
+        (_DEFAULT_RATE, f"the default of Label Studio's Video tag{of_video}"),
         (video_rate, "the rate of the video, since Label Studio's 24 puts labels after its end"),
     ):
         if candidate is not None and frames / candidate <= length_s + _SLACK_S:

@@ -15,9 +15,7 @@ the first line that is no comment. `columns` has the names and the units. Whatev
 move a label is an error that names the line.
 """
 
-import csv
 import dataclasses
-import io
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -27,19 +25,17 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import ROUNDING_S, Annotations, Instance, RecordingAnnotation
 from tal_jax.formats import columns
-from tal_jax.formats.columns import FRAMES, Column
+from tal_jax.formats.columns import FRAMES
+from tal_jax.formats.dialects import OWN, SHOWN, Table, open_table, read_head
 from tal_jax.formats.labels import address_path, collect, losses, recording_name
 from tal_jax.formats.media import Media
 
-_OWN = ("recording", "subset", "duration_s", "label", "start_s", "end_s", "point_s", "score")
-_DELIMITERS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _LONGEST_S = 1e8  # three years; larger values are dates
 _EMPTY = ("", "na", "n/a")  # of columns that are not needed in every row
 # Values of a column that makes rows the starts and the stops of events.
 _STARTS = {"start", "begin", "onset", "state start"}
 _STOPS = {"stop", "end", "offset", "state stop"}
 _OTHERS = {"", "point", "event", "state"}
-_SHOWN = 60  # characters of a value in a message
 _NUMBERS = ("start", "end", "point", "duration", "event_duration", "recording_duration")
 
 
@@ -59,20 +55,20 @@ def read_label_table(
         its label or its time, times do not fit each other or their recording, or two files would be
         one recording.
     """
-    table = _open(str(path), text)
+    table = open_table(str(path), text)
     return _Reader(table, media).read(subset)
 
 
 def is_label_table(text: str) -> bool:
     """Whether the first line of a text names the columns of a table of labels."""
-    head = _head(text)
+    head = read_head(text)
     roles = {column.role for column in head.known.values()}
     return {"recording", "label"} <= roles and bool(roles & {"start", "end", "point"})
 
 
 def to_label_table(labels: Annotations) -> tuple[bytes, list[str]]:
     """Returns the content of a table of labels, and what it cannot hold, a line each."""
-    keys = [key for key in _OWN if key != "score" or labels.detections]
+    keys = [key for key in OWN if key != "score" or labels.detections]
     rows: list[Sequence[Any]] = [keys]
     for name, recording in labels.recordings.items():
         first = (name, recording.subset, recording.duration_s)
@@ -83,137 +79,6 @@ def to_label_table(labels: Annotations) -> tuple[bytes, list[str]]:
             rows.append((*first, *[""] * (len(keys) - 3)))
     lost = losses(labels, "subsets", "durations", "empty", "labels", "both", "scores")
     return files.csv_bytes(rows), lost
-
-
-# --- dialects ---
-
-
-@dataclasses.dataclass(frozen=True)
-class _Table:
-    source: str  # path, for messages
-    header: list[str]
-    known: dict[int, Column]  # by index
-    rows: list[tuple[int, list[str]]]  # number of the line, fields without space around them
-    delimiter: str
-    is_own: bool  # whether the columns are those that `to_label_table` writes
-    comments: int  # lines among the rows that are left out
-
-    def name(self, index: int) -> str:
-        return repr(self.header[index][:_SHOWN])
-
-    def listed(self) -> str:
-        """The columns that were found, for messages."""
-        names = [repr(name[:_SHOWN]) for name in self.header if name]
-        more = f" and {len(names) - 12} more" if len(names) > 12 else ""
-        return (", ".join(names[:12]) or "none")[:400] + more
-
-
-@dataclasses.dataclass(frozen=True)
-class _Head:
-    body: str  # the text from the columns' names on, or from the first row on
-    skipped: int  # lines before it
-    in_comment: bool  # whether the names are in a comment, so that the body begins with a row
-    delimiter: str
-    header: list[str]
-    known: dict[int, Column]
-
-
-def _head(text: str) -> _Head:
-    """Finds the first line that is no comment, and the delimiter of its columns."""
-    lines = text.split("\n")
-    first, named = 0, re.fullmatch(r"\s*sep=(.)\s*", lines[0])
-    first += named is not None
-    comment = ""
-    while first < len(lines) and (not lines[first].strip() or lines[first].startswith("#")):
-        comment = lines[first] if lines[first].strip() else comment
-        first += 1
-    body, delimiters = "\n".join(lines[first:]), [named[1]] if named else list(_DELIMITERS)
-    delimiter, header = _header(body, delimiters)
-    known = _columns(header)
-    if comment and not _is_header(known):
-        # The names of the columns may be in a comment, as NumPy writes them.
-        at, names = _header(comment.lstrip("# "), delimiters)
-        if _is_header(_columns(names)):
-            return _Head(body, first, True, at, names, _columns(names))
-    return _Head(body, first, False, delimiter, header, known)
-
-
-def _open(source: str, text: str) -> _Table:
-    if "\0" in text:
-        raise InputError(
-            f"{source}: contains NUL characters; expected text in UTF-8, or in UTF-16 with a byte "
-            "order mark"
-        )
-    head = _head(text)
-    delimiter, header = head.delimiter, head.header
-    is_own = tuple(name.lower() for name in header) in (_OWN, _OWN[:-1])
-    rows, comments = [], 0
-    reader = _reader(head.body, delimiter)
-    try:
-        if not head.in_comment:
-            next(reader, None)
-        for fields in reader:
-            line, row = head.skipped + reader.line_num, [field.strip() for field in fields]
-            if not any(row):
-                continue
-            if row[0].startswith("#") and not is_own:
-                comments += 1
-                continue
-            while len(row) > len(header) and not row[-1]:
-                row.pop()
-            if len(row) != len(header):
-                raise InputError(_unequal(source, line, len(row), len(header), delimiter))
-            rows.append((line, row))
-    except csv.Error as error:
-        reason = str(error).replace("\t", "tab")
-        raise InputError(f"{source}: line {head.skipped + reader.line_num}: {reason}") from error
-    return _Table(source, header, head.known, rows, delimiter, is_own, comments)
-
-
-def _reader(text: str, delimiter: str) -> Any:
-    lines = io.StringIO(text)
-    return csv.reader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-
-
-def _header(text: str, delimiters: Iterable[str]) -> tuple[str, list[str]]:
-    """Returns the delimiter that gives the most known columns, then the most columns."""
-    best: tuple[int, int] = (-1, -1)
-    delimiter, header = ",", [""]
-    for candidate in delimiters:
-        try:
-            found = [name.strip() for name in next(_reader(text, candidate), [])]
-        except (csv.Error, ValueError, TypeError):
-            continue
-        score = (len({column.role for column in _columns(found).values()}), len(found))
-        if score > best:
-            best, delimiter, header = score, candidate, found
-    return delimiter, header
-
-
-def _columns(header: Sequence[str]) -> dict[int, Column]:
-    known = {index: columns.parse_name(name) for index, name in enumerate(header)}
-    found = {index: column for index, column in known.items() if column is not None}
-    words = {column.word for column in found.values()}
-    return {
-        index: column
-        for index, column in found.items()
-        if columns.PARTNERS.get(column.word, column.word) in words
-    }
-
-
-def _is_header(known: dict[int, Column]) -> bool:
-    roles = {column.role for column in known.values()}
-    return "recording" in roles or "label" in roles
-
-
-def _unequal(source: str, line: int, found: int, expected: int, delimiter: str) -> str:
-    text = (
-        f"{source}: line {line} has {found} columns between {_DELIMITERS.get(delimiter, 'them')}, "
-        f"expected {expected} as in the first line"
-    )
-    if delimiter == "," and found > expected:
-        text += "; numbers with decimal commas need semicolons or tabs between columns, or quotes"
-    return text
 
 
 # --- rows ---
@@ -238,7 +103,7 @@ class _Row:
 
 
 class _Reader:
-    def __init__(self, table: _Table, media: Media):
+    def __init__(self, table: Table, media: Media):
         self.table, self.media, self.source = table, media, table.source
         self.notes: list[str] = []
         self.rates: dict[str, None] = {}  # those of videos, for a note
@@ -283,7 +148,7 @@ class _Reader:
             found = (given or subset, row.recording_s)
             if details.setdefault(row.name, found) != found:
                 raise InputError(
-                    f"{where}: {row.name[:_SHOWN]}: another subset or duration than further up"
+                    f"{where}: {row.name[:SHOWN]}: another subset or duration than further up"
                 )
             rates.setdefault(row.name, set()).add(row.rate)
             instances.setdefault(row.name, [])
@@ -329,8 +194,8 @@ class _Reader:
                 names = f"columns {self.table.name(chosen)} and {self.table.name(other)}"
                 if self.table.known[other].rank == self.table.known[chosen].rank:
                     raise InputError(
-                        f"{self.source}: line {line}: {names} differ, {row[chosen][:_SHOWN]!r} and "
-                        f"{row[other][:_SHOWN]!r}, and both may be the {role}; expected one of them"
+                        f"{self.source}: line {line}: {names} differ, {row[chosen][:SHOWN]!r} and "
+                        f"{row[other][:SHOWN]!r}, and both may be the {role}; expected one of them"
                     )
                 self.notes.append(
                     f"column {self.table.name(other)} is not used, {self.table.name(chosen)} is "
@@ -365,8 +230,8 @@ class _Reader:
                     raise InputError(
                         f"{self.source}: line {row.line}: columns {self.table.name(candidates[0])} "
                         f"and {self.table.name(index)} differ, "
-                        f"{row.fields[candidates[0]][:_SHOWN]!r} and "
-                        f"{row.fields[index][:_SHOWN]!r}, and both may be the {role}; expected one "
+                        f"{row.fields[candidates[0]][:SHOWN]!r} and "
+                        f"{row.fields[index][:SHOWN]!r}, and both may be the {role}; expected one "
                         "of them"
                     )
         chosen = candidates[0] if candidates else None
@@ -407,7 +272,7 @@ class _Reader:
             name = row.fields[index["observation id"]]
             if media.setdefault(name, row.name) != row.name:
                 raise InputError(
-                    f"{source}: observation {name[:_SHOWN]!r} has several media files, and BORIS "
+                    f"{source}: observation {name[:SHOWN]!r} has several media files, and BORIS "
                     "counts its time through all of them; expected one media file per observation"
                 )
             offset = self._field(row.fields, index.get("time offset (s)"))
@@ -416,8 +281,8 @@ class _Reader:
                 and self._plain_number(row.fields, index["time offset (s)"]) != 0
             ):
                 raise InputError(
-                    f"{source}: observation {name[:_SHOWN]!r} has a time offset of "
-                    f"{offset[:_SHOWN]!r} s, expected 0: times from the start of the media file"
+                    f"{source}: observation {name[:SHOWN]!r} has a time offset of "
+                    f"{offset[:SHOWN]!r} s, expected 0: times from the start of the media file"
                 )
 
     def _same_numbers(self, one: int, other: int) -> bool:
@@ -465,7 +330,7 @@ class _Reader:
             media_s = None if duration_s is None else self.media.duration_s(name)
             if duration_s is not None and media_s is not None:
                 if abs(duration_s - media_s) > max(0.5, 0.02 * media_s):
-                    other.append(f"{name[:_SHOWN]} ({duration_s:g}, not {media_s:g} s)")
+                    other.append(f"{name[:SHOWN]} ({duration_s:g}, not {media_s:g} s)")
                     details[name] = (subset, duration_s if explicit else media_s)
         if other:
             more = f" and {len(other) - 3} more" if len(other) > 3 else ""
@@ -503,8 +368,8 @@ class _Reader:
             self._given[name] = given
         elif given not in (other, name):
             raise InputError(
-                f"{source}: {other[:_SHOWN]!r} and {given[:_SHOWN]!r} would both be the recording "
-                f"{name[:_SHOWN]!r}, expected different names"
+                f"{source}: {other[:SHOWN]!r} and {given[:SHOWN]!r} would both be the recording "
+                f"{name[:SHOWN]!r}, expected different names"
             )
         return _Row(line, name, fields[self.label], fields=fields)
 
@@ -524,7 +389,7 @@ class _Reader:
         if not commas:
             return False
         line, value, _ = commas[0]
-        where = f"{self.source}: line {line}: the number {value[:_SHOWN]!r}"
+        where = f"{self.source}: line {line}: the number {value[:SHOWN]!r}"
         if any("." in one[1] for one in found):
             raise InputError(
                 f"{where} has a decimal comma, others have decimal points; expected one of them"
@@ -552,13 +417,13 @@ class _Reader:
             return int(clock[1]) * 3600 + int(clock[2]) * 60 + float(clock[3])
         if ":" in text and column.role in _NUMBERS:
             raise InputError(
-                f"{self.source}: line {row.line}: {what} is {text[:_SHOWN]!r}, expected a number, "
+                f"{self.source}: line {row.line}: {what} is {text[:SHOWN]!r}, expected a number, "
                 "or h:mm:ss in a column of seconds"
             )
         point = plain.rpartition(".")
         row.digits = min(row.digits, len(point[2]) if point[1] else 0)
         source = f"{self.source}: line {row.line}: {what}"
-        return files.to_number(plain if len(text) <= _SHOWN else text[:_SHOWN], source)
+        return files.to_number(plain if len(text) <= SHOWN else text[:SHOWN], source)
 
     def _plain_number(self, fields: Sequence[str], index: int) -> Any:
         try:
@@ -579,7 +444,7 @@ class _Reader:
         found = columns.seconds(number, column.unit, row.rate)
         if abs(found) > _LONGEST_S and not self.table.is_own:
             raise InputError(
-                f"{self.source}: line {row.line}: {what} is {row.fields[index][:_SHOWN]!r}, "
+                f"{self.source}: line {row.line}: {what} is {row.fields[index][:SHOWN]!r}, "
                 "expected a time from the start of the recording, not a date"
             )
         return found
@@ -598,7 +463,7 @@ class _Reader:
         if rate is None:
             raise InputError(
                 f"{source}: column {self.table.name(index)} is in frames, and the frame rate of "
-                f"{row.name[:_SHOWN]!r} is not known; expected --fps, a column fps, or the video "
+                f"{row.name[:SHOWN]!r} is not known; expected --fps, a column fps, or the video "
                 "in the folder of the file or of --recordings"
             )
         self.rates[f"{rate:.6g} a second, the rate of the video"] = None
@@ -658,7 +523,7 @@ class _Reader:
         late = next((row for row in rows if _last(row) > (row.duration_s or 0) + ROUNDING_S), None)
         if segments and late:
             raise InputError(
-                f"{self.source}: line {late.line}: {late.label[:_SHOWN]!r} ends at "
+                f"{self.source}: line {late.line}: {late.label[:SHOWN]!r} ends at "
                 f"{_last(late):g} s, after {late.duration_s:g} s of column "
                 f"{self.table.name(column)}; expected the duration of the recording, or end - "
                 "start of the event in every row"
@@ -692,7 +557,7 @@ class _Reader:
         score = None
         if self.score is not None:
             text = row.fields[self.score].replace(",", ".", 1 if self.decimal_comma else 0)
-            score = files.to_number(text[:_SHOWN], f"{where}: score")
+            score = files.to_number(text[:SHOWN], f"{where}: score")
         start_s, end_s, point_s = row.start_s, row.end_s, row.point_s
         if (start_s is None) != (end_s is None):
             raise InputError(
@@ -708,7 +573,7 @@ class _Reader:
         late = row.recording_s is not None and last_s > row.recording_s + ROUNDING_S
         if self.table.is_own:
             return late
-        label = f"{where}: {instance.label[:_SHOWN]!r}"
+        label = f"{where}: {instance.label[:SHOWN]!r}"
         if late:
             raise InputError(
                 f"{label} ends at {last_s:g} s, after its recording of {row.recording_s:g} s; "
