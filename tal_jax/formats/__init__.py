@@ -36,7 +36,7 @@ from tal_jax.data.predictions import parse_results
 from tal_jax.datasets.own_layout import recording_path
 from tal_jax.extraction.video import has_video_suffix
 from tal_jax.formats import elan, foreign, label_studio, label_table, text, via
-from tal_jax.formats.labels import collect, find_media, losses
+from tal_jax.formats.labels import RecordingNames, collect, find_media, losses
 from tal_jax.formats.media import Media
 
 _SUFFIXES = {
@@ -293,9 +293,12 @@ def _read_text(path: Path, subset: str, media: Media) -> Annotations:
     if text.is_label_track(content) or not content.strip():
         return text.read_audacity(path, content, subset=subset)
     points, _ = read_points(path, frame_rates={})
-    recordings = {
-        name: dataclasses.replace(one, subset=subset) for name, one in points.recordings.items()
-    }
+    recordings: dict[str, RecordingAnnotation] = {}
+    named = RecordingNames()
+    for given, one in points.recordings.items():
+        name = named.find(given, str(path))
+        found = recordings[name].instances if name in recordings else ()
+        recordings[name] = RecordingAnnotation(subset, instances=(*found, *one.instances))
     return dataclasses.replace(points, recordings=recordings)
 
 

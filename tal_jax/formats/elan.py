@@ -63,7 +63,8 @@ def read_elan(path: str | os.PathLike, *, tiers: Sequence[str], subset: str) -> 
         )
     properties = _properties(root)
     media = _media(root, properties.get("recording"))
-    name = properties.get("recording") or (media[0] if media else "") or Path(path).stem
+    name = properties.get("recording") or (media[0] if media else "")
+    name = name or recording_name(Path(path).stem)
     notes = []
     times = _slots(root, media, str(path), notes)
     spans, unaligned, used = [], 0, []

@@ -27,7 +27,13 @@ from tal_jax.data.annotations import ROUNDING_S, Annotations, Instance, Recordin
 from tal_jax.formats import columns
 from tal_jax.formats.columns import FRAMES
 from tal_jax.formats.dialects import OWN, SHOWN, Table, open_table, read_head
-from tal_jax.formats.labels import address_path, collect, losses, recording_name
+from tal_jax.formats.labels import (
+    RecordingNames,
+    address_path,
+    collect,
+    losses,
+    recording_name,
+)
 from tal_jax.formats.media import Media
 
 _LONGEST_S = 1e8  # three years; larger values are dates
@@ -107,7 +113,7 @@ class _Reader:
         self.table, self.media, self.source = table, media, table.source
         self.notes: list[str] = []
         self.rates: dict[str, None] = {}  # those of videos, for a note
-        self._given: dict[str, str] = {}  # names of recordings as the table has them
+        self._named = RecordingNames()
         if {"class", "video_id", "point"} <= set(table.header):
             raise InputError(
                 f"{self.source}: a table of points in frames, which `tal-jax points convert` "
@@ -359,18 +365,7 @@ class _Reader:
     def _names(self, numbered: tuple[int, list[str]]) -> _Row:
         line, fields = numbered
         assert self.recording is not None and self.label is not None
-        source, given = f"{self.source}: line {line}", fields[self.recording]
-        name = recording_name(address_path(given))
-        if not name:
-            raise InputError(f"{source}: no name of a recording")
-        other = self._given.setdefault(name, given)
-        if other == name:
-            self._given[name] = given
-        elif given not in (other, name):
-            raise InputError(
-                f"{source}: {other[:SHOWN]!r} and {given[:SHOWN]!r} would both be the recording "
-                f"{name[:SHOWN]!r}, expected different names"
-            )
+        name = self._named.find(fields[self.recording], f"{self.source}: line {line}")
         return _Row(line, name, fields[self.label], fields=fields)
 
     def _decimal_comma(self) -> bool:

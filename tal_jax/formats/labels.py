@@ -186,6 +186,32 @@ def address_path(text: str) -> str:
         return text
 
 
+class RecordingNames:
+    """Names of recordings as a file has them: with or without folder, suffix and address."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, str] = {}
+
+    def find(self, given: str, source: str) -> str:
+        """Returns the name of a recording.
+
+        Raises:
+          InputError: if it is empty, or if another file would be the same recording.
+        """
+        name = recording_name(address_path(given))
+        if not name:
+            raise InputError(f"{source}: no name of a recording")
+        other = self._given.setdefault(name, given)
+        if other == name:
+            self._given[name] = given
+        elif given not in (other, name):
+            raise InputError(
+                f"{source}: {other[:60]!r} and {given[:60]!r} would both be the recording "
+                f"{name[:60]!r}, expected different names"
+            )
+        return name
+
+
 def recording_name(path: str) -> str:
     """Returns the name of a recording's file or address without folder and suffix.
 

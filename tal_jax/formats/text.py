@@ -13,7 +13,7 @@ from pathlib import Path
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, RecordingAnnotation
-from tal_jax.formats.labels import collect, spans_of
+from tal_jax.formats.labels import collect, recording_name, spans_of
 
 _MICROSECONDS = 10**6  # in a second: Audacity writes six digits
 
@@ -33,8 +33,8 @@ def read_audacity(path: Path, content: str, *, subset: str) -> Annotations:
         times = (re.sub(r"^(\d+),(\d+)$", r"\1.\2", field.strip()) for field in fields[:2])
         start_s, end_s = (files.to_number(time, f"{source}: time") for time in times)
         spans.append((fields[2].strip(), start_s, end_s))
-    recording = {path.stem: RecordingAnnotation(subset)}
-    return collect(str(path), recording, spans={path.stem: spans})
+    name = recording_name(path.stem)
+    return collect(str(path), {name: RecordingAnnotation(subset)}, spans={name: spans})
 
 
 def to_audacity(path: str | os.PathLike, recording: RecordingAnnotation) -> bytes:

@@ -234,6 +234,15 @@ def test_two_files_of_one_name(tmp_path):
         assert len(_read(tmp_path, text.format(same)).recordings["clip1"].instances) == 2
 
 
+def test_files_name_recordings_in_other_text_files(tmp_path):
+    labels = _read(tmp_path, "a/clip1.mp4,3,jump\nclip1,5,jump\n", name="clicks.txt")
+    found = [one.point_s for one in labels.recordings["clip1"].instances]
+    assert found == [3.0, 5.0]
+    _refused(tmp_path, "a/clip1.mp4,3,x\nb/clip1.mp4,5,x\n", "would both be", name="clicks.txt")
+    labels = _read(tmp_path, "3.0\t4.5\tjump\n", name="clip1.mp4.txt")
+    assert _only(labels) == JUMP
+
+
 # --- durations ---
 
 
