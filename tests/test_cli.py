@@ -257,7 +257,9 @@ def test_tune_refuses(capsys, toy_run, workdir, tmp_path):
     annotations = files.read_json(data / "annotations.json")
     annotations["database"]["train_5"]["annotations"].pop()
     files.write_json(data / "annotations.json", annotations)
-    assert "holds a run on other data: points was " in _fail(capsys, "tune", "--workdir", run)
+    assert "holds a run on other data: other labels in training: 1 recording (train_5)" in _fail(
+        capsys, "tune", "--workdir", run
+    )
     assert not (run / "tuned.json").exists()
 
 

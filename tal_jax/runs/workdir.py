@@ -137,10 +137,11 @@ def note_changes(workdir: Path) -> list[str]:
     config, data = read(workdir)
     if config.data.name != "folder" or not Path(data.get("root") or "").is_dir():
         return []
-    config = ml_collections.ConfigDict(config.to_dict())
-    config.data.folder = data["root"]
+    settings = config.to_dict()
+    settings["data"]["folder"] = data["root"]
     try:
-        changes = changes_of_data(workdir, load_dataset(config))
+        dataset = load_dataset(ml_collections.ConfigDict(settings))
+        changes = changes_of_data(workdir, dataset)
     except (InputError, OSError) as error:
         return [f"the data in {data['root']} cannot be compared with this run's: {error}"]
     if not changes:
