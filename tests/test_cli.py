@@ -21,7 +21,7 @@ from absl import logging
 from tal_jax import cli, extraction, formats, studio
 from tal_jax._errors import InputError
 from tal_jax.cli import common
-from tal_jax.data import files, point_distributions
+from tal_jax.data import files, locks, point_distributions
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import read_predictions, write_predictions
@@ -816,6 +816,24 @@ def test_label(capsys, tmp_path, monkeypatch):
     assert out.endswith("labels are in a.json; the same command goes on from here\n")
     _succeed(capsys, "label", "walk.npy", "--no-browser")
     assert len(opened) == 1 and not Path("a.json").exists()
+
+
+@pytest.mark.parametrize("command", [
+    ["convert", "labels.csv", "--output", "a.json", "--overwrite"],
+    ["points", "make", "b.json", "--law", "center", "--seed", "0", "--output", "a.json",
+     "--overwrite"],
+    ["label", "labels.csv", "--output", "a.json", "--no-browser"],
+])  # fmt: skip
+def test_an_annotation_file_has_one_writer(capsys, tmp_path, monkeypatch, command):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "labels.csv").write_text("recording,label,start,end\nclip,jump,1,2\n")
+    _succeed(capsys, "convert", "labels.csv", "--output", "a.json")
+    _succeed(capsys, "convert", "labels.csv", "--output", "b.json")
+    before = (tmp_path / "a.json").read_bytes()
+    with locks.one_writer_of_file("a.json", "labelling"):
+        assert "a.json is in use by labelling, process" in _fail(capsys, *command)
+    assert (tmp_path / "a.json").read_bytes() == before
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def _convert(arguments: argparse.Namespace) -> None:
 
 def _convert_labels(arguments: argparse.Namespace) -> None:
     from tal_jax import formats
-    from tal_jax.data import files
+    from tal_jax.data import files, locks
     from tal_jax.datasets import convert
 
     kind = arguments.to or formats.kind_of(arguments.output)
@@ -164,15 +164,17 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
         content = files.json_bytes(submission)
         if not arguments.overwrite:
             formats.refuse_replacing({arguments.output: content})
-        files.write_bytes(arguments.output, content)
+        with locks.one_writer_of_file(arguments.output, "converting"):
+            files.write_bytes(arguments.output, content)
         for note in labels.notes:
             common.echo(f"note: {note}")
         count = sum(map(len, submission["results"].values()))
         common.echo(f"{count} detections in {arguments.output}, a submission to ActivityNet")
         return
-    notes = formats.write_labels(
-        arguments.output, labels, kind=kind, overwrite=arguments.overwrite, **options
-    )
+    with locks.one_writer_of_file(arguments.output, "converting"):
+        notes = formats.write_labels(
+            arguments.output, labels, kind=kind, overwrite=arguments.overwrite, **options
+        )
     for note in (*labels.notes, *notes):
         common.echo(f"note: {note}")
     count, recordings = len(labels.instances), len(labels.recordings)

@@ -153,10 +153,12 @@ def _read_annotations(arguments: argparse.Namespace) -> tuple[Any, dict[str, flo
 def _write_points(
     arguments: argparse.Namespace, annotations: "Annotations", rates: dict[str, float]
 ) -> None:
+    from tal_jax.data import locks
     from tal_jax.data.point_files import write_points
 
     output: Path = arguments.output
-    write_points(output, annotations, rates, overwrite=arguments.overwrite)
+    with locks.one_writer_of_file(output, "writing points"):
+        write_points(output, annotations, rates, overwrite=arguments.overwrite)
     for note in annotations.notes:
         common.echo(note)
     points = sum(instance.point_s is not None for instance in annotations.instances)

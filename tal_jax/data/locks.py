@@ -39,8 +39,13 @@ def one_writer(folder: str | os.PathLike, what: str) -> contextlib.AbstractConte
 def one_writer_of_file(
     path: str | os.PathLike, what: str
 ) -> contextlib.AbstractContextManager[None]:
-    """Holds the lock of one file, whether it exists or not: as `one_writer` does."""
+    """Holds the lock of one file, whether it exists or not: as `one_writer` does.
+
+    A folder of such files has the lock of a folder.
+    """
     path = Path(path)
+    if path.is_dir():
+        return one_writer(path, what)
     return _hold(path.with_name(f".{path.name}.lock"), path, what)
 
 
