@@ -1,14 +1,18 @@
 """File input and output: strict JSON and csv, atomic writing, errors of one line."""
 
 import codecs
+import contextlib
 import csv
 import errno
+import functools
 import io
 import json
 import math
 import os
 import re
+import socket
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -286,14 +290,18 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
 
 
 def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
-    """Fills a temporary file in the target's folder, then replaces the target atomically."""
+    """Fills a temporary file in the target's folder, then replaces the target atomically.
+
+    Temporary files that killed processes of this machine left for the same target are removed.
+    """
     path = Path(path)
     # The process id keeps two processes that write one file apart. A name near the file system's
     # limit has no room for the suffix, so it is shortened.
-    short = f"{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}"
+    short = f"{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.{_machine()}"
     temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_left_over(path.parent, short)
         with open(temporary, "wb") as file:
             fill(file)
             file.flush()
@@ -308,6 +316,57 @@ def _write(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
             temporary.unlink(missing_ok=True)
         except OSError:
             pass
+
+
+@functools.cache
+def _machine() -> str:
+    """A short hash of what gives process ids their meaning: the host and its container."""
+    try:
+        container = os.readlink("/proc/self/ns/pid")
+    except OSError:  # not Linux
+        container = ""
+    return f"{zlib.crc32(f'{socket.gethostname()} {container}'.encode()):08x}"
+
+
+def _remove_left_over(folder: Path, short: str) -> None:
+    """Removes temporary files of processes of this machine that have ended."""
+    pattern = re.compile(rf"\.{re.escape(short)}\.(\d{{1,18}})\.tmp")
+    for name in os.listdir(folder):
+        match = pattern.fullmatch(name)
+        if match and _has_ended(int(match[1])):
+            with contextlib.suppress(OSError):
+                (folder / name).unlink()
+
+
+def _has_ended(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return True
+    except OSError:  # it belongs to another user
+        return False
+    return False
+
+
+def check_writable(paths: Iterable[str | os.PathLike]) -> None:
+    """Raises an OSError, in one line, if a file could not be written; leaves nothing behind."""
+    checked = set()
+    for path in map(Path, paths):
+        folder = path.parent
+        try:
+            while not os.path.lexists(folder):  # its parents are created later
+                folder = folder.parent
+            if folder not in checked:
+                with tempfile.TemporaryFile(dir=folder) as file:
+                    file.write(b"1")
+                    file.flush()
+                    os.fsync(file.fileno())  # a full disk may be reported only here
+                checked.add(folder)
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        except OSError as error:
+            message = f"cannot write {path}: {reason_of(error)}; nothing was changed"
+            raise OSError(error.errno or errno.EIO, message) from error
 
 
 def _plain(value: Any) -> Any:

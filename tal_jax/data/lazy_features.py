@@ -94,8 +94,10 @@ def load_npy(path: str | os.PathLike) -> np.ndarray:
     expected = "expected an .npy file of numbers [T, D]"
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"cannot read {path}: {reason_of(error)}; {expected}") from error
+    except Exception as error:  # NumPy parses a header as Python, which fails in many ways
+        known = isinstance(error, OSError | ValueError | EOFError)
+        reason = reason_of(error) if known else f"its header is damaged ({reason_of(error)})"
+        raise InputError(f"cannot read {path}: {reason}; {expected}") from error
     if not isinstance(array, np.ndarray):  # a renamed .npz
         array.close()
         raise InputError(f"cannot read {path}: it holds several arrays; {expected}")

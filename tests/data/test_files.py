@@ -3,10 +3,13 @@
 import errno
 import json
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from tal_jax._errors import InputError
 from tal_jax.data import files
 
 
@@ -218,3 +221,56 @@ def test_bad_csv(tmp_path, content, message):
     (tmp_path / "a.csv").write_text(content)
     with pytest.raises(ValueError, match=f"a.csv: {message}"):
         files.read_csv(tmp_path / "a.csv", ["name", "point"])
+
+
+def _gone():
+    """A process id that is no more."""
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
+
+
+def test_left_over_temporary_files_of_ended_processes_are_removed(tmp_path, monkeypatch):
+    names = {}
+    for name in ("a.json", "b.json"):
+        monkeypatch.setattr(os, "replace", lambda source, target: names.update({target: source}))
+        files.write_json(tmp_path / name, 1)
+        monkeypatch.undo()
+    mine, other = (names[tmp_path / name].name for name in ("a.json", "b.json"))
+    gone = str(_gone())
+
+    def by(process, name=mine):
+        return name.replace(f".{os.getpid()}.", f".{process}.")
+
+    # Of a process that ended, a live one, another host, another target; and no number at all.
+    host = mine.split(".")[-4]
+    left = [by(gone), by(os.getppid()), by(gone).replace(host, "0" * 8), by(gone, other), by("x")]
+    for name in left:
+        (tmp_path / name).write_text("half")
+    files.write_json(tmp_path / "a.json", 2)
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", *left[1:]])
+    assert files.read_json(tmp_path / "a.json") == 2
+
+
+def test_writable(tmp_path):
+    files.check_writable([tmp_path / "a.json", tmp_path / "new" / "deep" / "a.json"])
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OSError, match="cannot write .*file/a.json: Not a directory"):
+        files.check_writable([tmp_path / "a.json", tmp_path / "file" / "a.json"])
+    with pytest.raises(OSError, match="cannot write .*: Is a directory"):
+        files.check_writable([tmp_path])
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("method", [97, 9])
+def test_an_npz_of_another_compression(tmp_path, method):
+    path = tmp_path / "a.npz"
+    files.write_npz(path, {"x": np.arange(3)})
+    content = bytearray(path.read_bytes())
+    for signature, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        place = content.index(signature) + at
+        content[place : place + 2] = method.to_bytes(2, "little")
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="cannot read .*a.npz: .*expected an .npz") as error:
+        files.read_npz(path)
+    assert "\n" not in str(error.value)

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from tal_jax.data.lazy_features import open_features
+from tal_jax._errors import InputError
+from tal_jax.data.lazy_features import load_npy, open_features
 
 
 def write(path, length, dim, dtype=np.float32):
@@ -69,3 +70,25 @@ def test_a_file_cut_short_is_found_by_its_size(tmp_path):
     (tmp_path / "a.npy").write_bytes(content[:-1])
     with pytest.raises(ValueError, match=r"cannot read .*a.npy: .* expected an .npy file"):
         open_features([tmp_path / "a.npy"])
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"{'descr': '<f4', 'fortran_order': \xc3\xa9 8), }",  # a bracket too many
+        b"{'descr': '<f4', 'shape': (3, 2",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, 2L), }",
+        b"{'descr': '<q9', 'fortran_order': False, 'shape': (3, 2), }",
+        b"{'descr': [('x', '<f4'", b"x = ('", b"\x00", b"1 +", b"[" * 110, b"    x\n  y",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (3, -2), }",
+        b"{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 9), }",
+        b"{'descr': ',', 'fortran_order': False, 'shape': (3, 2), }",
+    ],
+)  # fmt: skip
+def test_damaged_headers(tmp_path, header):
+    content = b"\x93NUMPY\x01\x00v\x00" + header.ljust(117)[:117] + b"\n" + bytes(24)
+    (tmp_path / "a.npy").write_bytes(content)
+    for read in (load_npy, lambda path: open_features([path])):
+        with pytest.raises(InputError, match="cannot read .*a.npy: .*expected an .npy") as error:
+            read(tmp_path / "a.npy")
+        assert "\n" not in str(error.value)
