@@ -5,6 +5,15 @@ from fractions import Fraction
 import numpy as np
 
 HEIGHT, WIDTH = 48, 64
+# The number of the frame that a page shows, for playwright.
+NUMBER_SHOWN = """() => {
+    const canvas = document.createElement("canvas");
+    [canvas.width, canvas.height] = [64, 48];
+    const context = canvas.getContext("2d", { willReadFrequently: true });
+    context.drawImage(video, 0, 0, 64, 48);
+    const bit = (i) => context.getImageData(i * 8 + 4, 8, 1, 1).data[0] > 128;
+    return [0, 1, 2, 3, 4, 5, 6, 7].reduce((sum, i) => sum + (bit(i) ? 1 << i : 0), 0);
+}"""
 
 
 def picture(number, height=HEIGHT, width=WIDTH):
@@ -57,6 +66,32 @@ def film(
         file.mux(stream.encode())
         if voice is not None:
             file.mux(_silence(voice))
+    return path
+
+
+def film_with_sound(path, numbers, *, first=0, sound_first_s=0.0, sound_s=1.0, rate=25):
+    """Writes frames from the time of number `first` on, and silence from another time on."""
+    import av
+
+    codecs = ("libvpx-vp9", "libopus") if str(path).endswith(".webm") else ("libx264", "aac")
+    packets = []
+    with av.open(str(path), "w") as file:
+        stream, voice = file.add_stream(codecs[0], rate=rate), file.add_stream(codecs[1], 48_000)
+        stream.height, stream.width, stream.pix_fmt = HEIGHT, WIDTH, "yuv420p"
+        stream.codec_context.time_base, stream.bit_rate = Fraction(1, rate), 4_000_000
+        voice.layout = "mono"
+        for place, number in enumerate(numbers):
+            frame = av.VideoFrame.from_ndarray(picture(number), format="rgb24")
+            frame.pts, frame.time_base = first + place, Fraction(1, rate)
+            packets += stream.encode(frame)
+        kind = "fltp" if codecs[1] == "aac" else "flt"
+        for part in range(round(sound_s * 50)):
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 960), np.float32), kind, "mono")
+            frame.sample_rate, frame.time_base = 48_000, Fraction(1, 48_000)
+            frame.pts = round(sound_first_s * 48_000) + 960 * part
+            packets += voice.encode(frame)
+        packets += [*stream.encode(), *voice.encode()]
+        file.mux(sorted(packets, key=lambda one: one.dts * one.time_base))
     return path
 
 

@@ -1,8 +1,10 @@
 """Reads videos by the presentation times of their frames.
 
 The time of a frame is its presentation time in the file, not its number divided by a rate: videos
-of phones and screen recorders have variable rates. Time 0 is that of the first frame. The frame at
-a time is the one on screen, that is the last one shown at or before it::
+of phones and screen recorders have variable rates. Time 0 is that of the first frame or the first
+sound, whichever is earlier, as in players; what a file holds before its own time 0, which players
+skip, comes before it. The frame at a time is the one on screen, that is the last one shown at or
+before it::
 
     shown at   0.00      0.04      0.08                          0.30
                |--- 0 ---|--- 1 ---|------------- 2 -------------|--- 3 ---
@@ -33,6 +35,8 @@ SUFFIXES = tuple(".mp4 .m4v .mov .mkv .webm .avi .mts .m2ts .ts .mpg .mpeg .wmv 
 # A file's clock rounds the times of frames by up to half a tick; Matroska's tick is 1 ms. Frames
 # that are late by no more count as in time; otherwise a constant rate would repeat some of them.
 _MAX_ROUNDING_S = Fraction(1, 2000)
+# Pictures and sound of one recording rarely start within less than this of each other.
+_NOTED_S = 0.01
 # Headers round the duration, and include that of the last frame.
 _TOLERATED_S = 0.25
 
@@ -41,9 +45,23 @@ _TOLERATED_S = 0.25
 class VideoInfo:
     """Properties of a video."""
 
-    duration_s: float  # from the first frame to the end of the last one
+    duration_s: float  # from time 0 to the end of the last frame
     frame_rate: float  # frames per second, on average
     num_frames: int
+    first_s: float = 0.0  # time of the first frame: above 0 if the sound starts earlier
+    origin_s: float = 0.0  # timestamp in the file that is time 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines on a clock that differs from that of most files."""
+        notes = []
+        if self.first_s >= _NOTED_S:
+            notes.append(f"first frame {self.first_s:.3f} s after the start of the sound")
+        if self.first_s <= -_NOTED_S:
+            notes.append(f"first frame {-self.first_s:.3f} s before time 0 of the file")
+        if self.origin_s >= _NOTED_S:
+            notes.append(f"time 0 is {self.origin_s:.3f} s in the file's timestamps")
+        return tuple(notes)
 
 
 def has_video_suffix(path: str | os.PathLike) -> bool:
@@ -65,8 +83,7 @@ def probe(path: str | os.PathLike) -> VideoInfo:
             raise InputError(f"{path}: its first frame is broken ({reason_of(error)})") from error
         if frame is None:
             raise InputError(f"{path}: a video without frames")
-    num_frames, duration_s = _scan(path)
-    return VideoInfo(duration_s, num_frames / duration_s, num_frames)
+    return _scan(path)
 
 
 def read_frames(
@@ -79,8 +96,8 @@ def read_frames(
 
     Args:
       path: a video.
-      times_s: seconds from the first frame on, not decreasing; may be infinite. Times before the
-        first frame give the first, times after the last one the last.
+      times_s: seconds, not decreasing; may be infinite. Times before the first frame give the
+        first, times after the last one the last.
       size: height and width to scale the displayed frame to, without keeping its aspect ratio; None
         for the original size.
 
@@ -111,7 +128,7 @@ def _shown_frames(
 ) -> Iterator[tuple["av.VideoFrame", float]]:
     """Yields decoded frames and the times from which on they are shown; at least one."""
     extent, decoded = _Extent(), container.decode(stream)
-    rounding = min(_tick(stream) / 2, _MAX_ROUNDING_S)
+    rounding, origin = min(_tick(stream) / 2, _MAX_ROUNDING_S), None
     while True:
         reached_s = float((extent.last - extent.first) * _tick(stream))
         place = f" {reached_s:.3f} s after its first frame" if extent.count else ""
@@ -128,7 +145,9 @@ def _shown_frames(
         if extent.count and frame.pts < extent.last:
             raise InputError(f"{path}: presentation times decrease{place}")
         extent.add(frame.pts, frame.duration or 0)
-        yield frame, float((frame.pts - extent.first) * _tick(stream) - rounding)
+        if origin is None:
+            origin = _origin(container, frame.pts * _tick(stream))
+        yield frame, float(frame.pts * _tick(stream) - origin - rounding)
     if not extent.count:
         raise InputError(f"{path}: a video without frames")
     _check_end(path, container, {stream: extent})
@@ -165,8 +184,17 @@ class _Extent:
         self.end = max(self.end, start + duration)
 
 
-def _scan(path: str | os.PathLike) -> tuple[int, float]:
-    """Counts the frames and measures the duration in seconds."""
+def _origin(container: "av.container.InputContainer", first: Fraction) -> Fraction:
+    """Returns the timestamp of time 0, from that of the first frame."""
+    sounds = [
+        one.start_time * _tick(one) for one in container.streams.audio if one.start_time is not None
+    ]
+    # Encoders of sound need some samples before the first one, with timestamps below 0.
+    return max(Fraction(0), min([first, *sounds]))
+
+
+def _scan(path: str | os.PathLike) -> VideoInfo:
+    """Counts the frames and measures their times."""
     with _open(path) as (container, video):
         extents: dict[Any, _Extent] = {
             stream: _Extent() for stream in (video, *container.streams.audio)
@@ -190,6 +218,7 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
             what = "presentation times, such as a raw stream" if untimed else "frames"
             raise InputError(f"{path}: a video without {what}; expected such as .mp4 or .mkv")
         _check_end(path, container, extents, cut=cut)
+        origin = _origin(container, extent.first * tick)
     step = Fraction(extent.last - extent.first, max(extent.count - 1, 1))
     # Without a duration of its own, the last frame gets the mean of the others.
     ticks = extent.end - extent.first + (step if extent.end == extent.last else 0)
@@ -197,7 +226,11 @@ def _scan(path: str | os.PathLike) -> tuple[int, float]:
         raise InputError(
             f"{path}: its {extent.count} frames are shown at one instant, expected a rate above 0"
         )
-    return extent.count, float(ticks * tick)
+    first, end = extent.first * tick, (extent.first + ticks) * tick
+    if end <= origin:
+        raise InputError(f"{path}: all frames come before time 0 of the file, expected some after")
+    rate = float(extent.count / (end - first))
+    return VideoInfo(float(end - origin), rate, extent.count, float(first - origin), float(origin))
 
 
 def _check_end(

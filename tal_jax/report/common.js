@@ -169,3 +169,27 @@ function fillLegend(box, labels, changed) {
 
 const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
   h("button", { type: "button", "aria-label": label, onclick: () => zoom(factor) }, text));
+
+/**
+ * Makes `currentTime` of a video count from `origin`, a timestamp of the file: browsers count from
+ * 0 and begin at the first sound or frame (Chromium), or from that on (Firefox).
+ */
+function countFrom(video, origin) {
+  delete video.currentTime; // of the video before
+  if (!(origin > 0.001)) return;
+  const native = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime");
+  const get = () => (shift === null ? waiting : native.get.call(video) - shift);
+  const set = (time) => { if (shift === null) waiting = time; else native.set.call(video, time + shift); };
+  const isCurrent = () => Object.getOwnPropertyDescriptor(video, "currentTime")?.get === get;
+  let shift = null, waiting = 0;
+  Object.defineProperty(video, "currentTime", { configurable: true, get, set });
+  video.addEventListener("loadeddata", () => {
+    if (!isCurrent()) return;
+    video.addEventListener("seeked", () => {
+      if (!isCurrent()) return;
+      shift = native.get.call(video) > origin / 2 ? origin : 0;
+      set(waiting);
+    }, { once: true });
+    native.set.call(video, 0); // goes to the earliest time that there is
+  }, { once: true });
+}

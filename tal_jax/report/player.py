@@ -30,6 +30,7 @@ def write_player(
     duration_s: float,
     threshold: float,
     media: str | os.PathLike | None = None,
+    media_origin_s: float = 0.0,
     signals: Table | None = None,
     curves: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None,
 ) -> None:
@@ -46,6 +47,7 @@ def write_player(
       duration_s: of the recording.
       threshold: the least score that is shown at first.
       media: the video; the link is relative, so both files can be moved together.
+      media_origin_s: timestamp of the video that is time 0, see `extraction.VideoInfo`.
       signals: the samples of a sensor recording, drawn if there is no video.
       curves: `times_s` `[T]`, the equally spaced centres of the snippets, class activation sequence
         `[T, classes]` and actionness `[T]`, both from 0 to 1.
@@ -64,6 +66,7 @@ def write_player(
         "threshold": float(threshold),
         "detections": shown,
         "media": None if media is None else _url(Path(media), Path(path).parent),
+        "mediaOrigin": float(media_origin_s),
         "mediaName": None if media is None else Path(media).name,
         "signals": None if signals is None else _signals(signals, left_out),
         "curves": None

@@ -39,11 +39,15 @@ class Details:
       duration_s: its duration.
       frame_rate: frames, or samples, per second.
       envelope: of a signal; None for a video.
+      origin_s: timestamp of a video that is time 0.
+      notes: what the file leaves open.
     """
 
     duration_s: float
     frame_rate: float
     envelope: "Envelope | None" = None
+    origin_s: float = 0.0
+    notes: tuple[str, ...] = ()
 
 
 def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
@@ -83,10 +87,11 @@ def read_details(source: Source) -> Details:
     """
     if source.kind == "video":
         info = probe(source.path)
-        return Details(info.duration_s, info.frame_rate)
+        return Details(info.duration_s, info.frame_rate, origin_s=info.origin_s, notes=info.notes)
     table = read_table(source.path)
     step_s = float(np.median(np.diff(table.times_s)))
-    return Details(float(table.times_s[-1]) + step_s, 1 / step_s, Envelope(table))
+    duration_s = float(table.times_s[-1]) + step_s
+    return Details(duration_s, 1 / step_s, Envelope(table), notes=table.notes)
 
 
 class Envelope:

@@ -210,9 +210,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         stored, revision = self.server.store.entry(source.name)
         entry = {"annotations": [], **(stored or {})}
         known_s = entry.get("duration", entry.get("duration_second"))
-        notice = ""
+        notices = [*details.notes]
         if known_s is not None and abs(known_s - details.duration_s) > 0.5:
-            notice = (
+            notices.append(
                 f"the duration of this recording is {known_s:g} s in "
                 f"{self.server.store.path.name}, and {details.duration_s:.3f} s in its file"
             )
@@ -223,11 +223,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
                 "kind": source.kind,
                 "duration": details.duration_s if known_s is None else known_s,
                 "frame_rate": details.frame_rate,
+                "origin": details.origin_s,
                 "channels": [] if envelope is None else envelope.names,
                 "ranges": [] if envelope is None else envelope.ranges,
                 "revision": revision,
                 "annotations": entry["annotations"],
-                "notice": notice,
+                "notice": "; ".join(notices),
             }
         )
 

@@ -101,6 +101,65 @@ def test_an_edit_list_cuts_the_beginning(tmp_path):
     assert info.num_frames == 25 and info.duration_s == pytest.approx(1.0)
 
 
+# --- pictures that begin later than the sound, or than the file ---
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv", "a.ts", "a.mov"])
+@pytest.mark.parametrize("first, sound_first_s", [(50, 0.0), (13, 0.0), (150, 4.0)])
+def test_time_begins_with_the_sound(tmp_path, name, first, sound_first_s):
+    path = filming.film_with_sound(
+        tmp_path / name, range(40), first=first, sound_first_s=sound_first_s, sound_s=3
+    )
+    info, late_s = probe(path), first / 25 - sound_first_s
+    # Encoders of sound begin a few samples earlier, which some files keep.
+    assert info.first_s == pytest.approx(late_s, abs=0.03)
+    assert info.origin_s + info.first_s == pytest.approx(
+        first / 25, abs=0.03 if name != "a.ts" else 2.0
+    )
+    assert info.duration_s == pytest.approx(late_s + 1.6, abs=0.03)
+    assert info.num_frames == 40 and info.frame_rate == pytest.approx(25)
+    assert f"first frame {info.first_s:.3f} s after the start of the sound" in info.notes
+    times_s = [0, *(info.first_s + np.array([-0.1, 0.06, 0.46, 1.58])), 99]
+    assert numbers_at(path, times_s) == [0, 0, 1, 11, 39, 39]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mkv", "a.mov"])
+def test_sound_that_begins_with_the_pictures_or_later_changes_nothing(tmp_path, name):
+    for sound_first_s in (0.0, 1.0):
+        path = filming.film_with_sound(tmp_path / name, range(40), sound_first_s=sound_first_s)
+        info = probe(path)
+        assert (info.first_s, info.origin_s, info.notes) == (0.0, 0.0, ())
+        assert info.duration_s == pytest.approx(1.6, abs=2e-3)
+        assert numbers_at(path, [0, 0.06, 0.46]) == [0, 1, 11]
+
+
+def test_timestamps_that_begin_late_are_noted(tmp_path):
+    path = filming.film(tmp_path / "a.mkv", range(20), ticks=range(100, 120))
+    assert probe(path).notes == ("time 0 is 4.000 s in the file's timestamps",)
+
+
+@pytest.mark.parametrize("name, codec", [("a.webm", "libvpx-vp9"), ("a.mp4", "libx264")])
+def test_frames_before_the_files_own_time_0(tmp_path, name, codec):
+    """As a cut without encoding leaves them: players begin at 0, an edit list says so."""
+    path = filming.film(
+        tmp_path / name,
+        range(30),
+        ticks=range(-10, 20),
+        codec=codec,
+        options={"bf": "0"} if codec == "libx264" else {},
+        container={"avoid_negative_ts": "disabled"},
+    )
+    info = probe(path)
+    assert info.duration_s == pytest.approx(0.8) and info.origin_s == 0
+    assert numbers_at(path, [0.02, 0.42]) == [10, 20]
+    hidden = name == "a.mp4"
+    assert info.num_frames == (20 if hidden else 30) and info.frame_rate == pytest.approx(25)
+    assert info.notes == (() if hidden else ("first frame 0.400 s before time 0 of the file",))
+
+
+# --- what a frame looks like ---
+
+
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270, -90])
 def test_rotation(tmp_path, degrees):
     path = filming.film(tmp_path / "a.mp4", range(5), rotation=degrees)

@@ -348,3 +348,28 @@ def test_hostile_names_are_text(show, tmp_path):
     page = show(_write(tmp_path / "a.html", name=HOSTILE, classes=[HOSTILE], detections=detections))
     assert page.locator("h1").text_content() == HOSTILE
     assert page.locator("#chips").text_content() == HOSTILE
+
+
+@browsing.needs_browser
+@pytest.mark.parametrize("first, sound_first_s", [(50, 0.0), (150, 4.0)])
+def test_pictures_that_begin_later_than_the_sound(show, tmp_path, first, sound_first_s):
+    pytest.importorskip("av", reason="making the test video needs PyAV")
+    import filming
+
+    from tal_jax import extraction
+
+    path = filming.film_with_sound(
+        tmp_path / "late.webm", range(40), first=first, sound_first_s=sound_first_s, sound_s=4
+    )
+    origin_s = extraction.probe(path).origin_s
+    page = show(_write(tmp_path / "r.html", media=path, media_origin_s=origin_s))
+    _video(page)
+    _until(page, lambda: page.evaluate("!video.seeking"))
+    for time_s in (0.5, 1.22, 2.02, 2.62):
+        page.evaluate(f"seek({time_s})")
+        _until(page, lambda: page.evaluate("!video.seeking"))
+        assert _now(page) == pytest.approx(time_s, abs=0.02)
+        # The timestamps that the browser counts; tests/studio compares the frames.
+        prototype = "Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, 'currentTime')"
+        counted_s = page.evaluate(f"{prototype}.get.call(video)")
+        assert counted_s == pytest.approx(time_s + origin_s, abs=0.02)

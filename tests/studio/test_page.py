@@ -8,10 +8,11 @@ import threading
 import time
 
 import browsing
+import filming
 import numpy as np
 import pytest
 
-from tal_jax import studio
+from tal_jax import extraction, studio
 from tal_jax.data.annotations import load_annotations
 
 av = pytest.importorskip("av", reason="making the test video needs PyAV")
@@ -297,3 +298,40 @@ def test_nothing_is_loaded_from_elsewhere(browser, server):
     with pytest.raises(Error, match="Content Security Policy|Failed to fetch"):
         page.evaluate("fetch('http://127.0.0.1:1/')")
     page.close()
+
+
+@pytest.mark.parametrize("first, sound_first_s", [(50, 0.0), (150, 4.0), (100, None), (-10, None)])
+def test_pictures_that_begin_later_than_the_sound(browser, tmp_path, first, sound_first_s):
+    """The frame at a time on the page is the one that features of that time are computed from."""
+    if sound_first_s is None:
+        path = filming.film(
+            tmp_path / ("late.webm" if first > 0 else "early.mp4"),
+            range(40),
+            ticks=range(first, first + 40),
+            codec="libvpx-vp9" if first > 0 else "libx264",
+            container={"avoid_negative_ts": "disabled"},
+        )
+    else:
+        path = filming.film_with_sound(
+            tmp_path / "late.webm", range(40), first=first, sound_first_s=sound_first_s, sound_s=4
+        )
+    times_s = [0.5, 1.22, 2.02, 2.62] if sound_first_s is not None else [0.02, 0.5, 1.14]
+    want = [filming.number_of(pixels) for pixels in extraction.read_frames(path, times_s)]
+    got = []
+    with studio.open_server([path], tmp_path / "a.json", classes=["jump"]) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        page = browser.new_context().new_page()
+        try:
+            _open(page, server)
+            _until(page, lambda: page.evaluate("video.readyState >= 2 && !video.seeking"))
+            for time_s in times_s:
+                page.evaluate(f"seek({time_s})")
+                _until(page, lambda: page.evaluate("!video.seeking && video.readyState >= 2"))
+                assert page.evaluate("now()") == pytest.approx(time_s, abs=0.02)
+                got.append(page.evaluate(filming.NUMBER_SHOWN))
+        finally:
+            page.context.close()
+            server.shutdown()
+            thread.join()
+    assert got == want
