@@ -1,13 +1,17 @@
 """`tal-jax extract`."""
 
 import argparse
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from tal_jax.cli import common
 
 BACKBONES = ("signal", "motion", "transformers", "videoprism")
+
+_TERMINATED = 128 + signal.SIGTERM  # the exit code, as shells have it
 
 _EXTRACT = """\
 Computes snippet features of recordings, for `tal-jax train` and `tal-jax predict`. FILE is a video,
@@ -21,6 +25,8 @@ files, repeat the command. Exits with 1 if a file failed; the others are extract
 
   tal-jax extract ~/recordings --output ~/data/mine --backbone signal \\
       --set fps=50 --set channels=acc_x,acc_y,acc_z
+  tal-jax extract log.csv --output ~/data/mine --backbone signal \\
+      --set time=clock --set time_unit=ms
   tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
   tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
       --set path=~/models/videomae-base --workers 1
@@ -36,7 +42,10 @@ def add_commands(commands: Any) -> None:
     )
     extract.add_argument("--output", metavar="DIR", type=Path, required=True, help="a folder")
     extract.add_argument("--backbone", choices=BACKBONES, required=True, help="see below")
-    options = "set an option of the backbone: fps, window and stride (frames), path, ..."
+    options = (
+        "set an option of the backbone: fps, window and stride (frames), path, ...; of tables "
+        "channels, time (its column) and time_unit (s, ms, us, ns, days)"
+    )
     common.add_shared(extract, "--set", help=options)
     extract.add_argument(
         "--workers",
@@ -47,6 +56,17 @@ def add_commands(commands: Any) -> None:
 
 
 def _extract(arguments: argparse.Namespace) -> int:
+    if threading.current_thread() is not threading.main_thread():
+        return _extract_and_report(arguments)  # where Python takes no signals
+    # As batch systems and `kill` end a command: its processes end first, and no file is left over.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+    try:
+        return _extract_and_report(arguments)
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _extract_and_report(arguments: argparse.Namespace) -> int:
     from tal_jax import extraction
 
     backbone = extraction.open_backbone(arguments.backbone, **common.backbone_options(arguments))

@@ -17,8 +17,9 @@ from tal_jax.data.clock import Grid
 
 MANIFEST_FILE = "manifest.json"
 _VERSION = 1
-# Options that are locations; the backbone's version identifies what is there.
-_PLACES = ("path",)
+# Options that are locations, whose content the backbone's version identifies, and those by which
+# one table is read; neither makes features of another kind.
+_NOT_COMPARED = ("path", "time", "time_unit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,9 @@ class Manifest:
     dim: int | None  # D; None where it depends on the channels of a table
     grid: Grid  # the clock of the features
     recordings: Mapping[str, Entry] = dataclasses.field(default_factory=dict)
+    # Usual names of the channels, where the recordings had none: those of a table are taken by
+    # these names or, if it has none of them, by their places.
+    channels: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the content of `manifest.json`."""
@@ -55,6 +59,7 @@ class Manifest:
                 "version": self.version,
                 "options": dict(self.options),
                 "dim": self.dim,
+                **({"channels": list(self.channels)} if self.channels else {}),
             },
             "grid": self.grid.to_dict(),
             "recordings": {
@@ -84,6 +89,7 @@ class _Backbone(msgspec.Struct):
     version: str
     options: dict[str, Any]
     dim: int | None
+    channels: tuple[str, ...] = ()
 
 
 class _Content(msgspec.Struct):
@@ -108,7 +114,8 @@ def read_manifest(folder: str | os.PathLike) -> Manifest | None:
 def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
     """Raises an InputError with the differences between the backbone at `where` and another.
 
-    The location of weights is not compared: the version identifies them.
+    The location of weights is not compared: the version identifies them; nor is how the time of a
+    table is found.
     """
     settings = [_settings(manifest) for manifest in (one, other)]
     differ = [
@@ -122,7 +129,7 @@ def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
 
 def _settings(manifest: Manifest) -> dict[str, Any]:
     grid = manifest.grid
-    options = {key: value for key, value in manifest.options.items() if key not in _PLACES}
+    options = {key: value for key, value in manifest.options.items() if key not in _NOT_COMPARED}
     return options | {
         "backbone": manifest.backbone,
         "version": manifest.version,

@@ -6,6 +6,7 @@ from tal_jax.extraction.folder import (
     extract_file,
     extract_folder,
     is_video,
+    read_samples,
     stream_features,
 )
 from tal_jax.extraction.tables import Table, read_table, regular
@@ -24,6 +25,7 @@ __all__ = [
     "open_backbone",
     "probe",
     "read_frames",
+    "read_samples",
     "read_table",
     "regular",
     "stream_features",

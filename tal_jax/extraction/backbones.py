@@ -18,6 +18,7 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data import signals
 from tal_jax.data.clock import Grid
+from tal_jax.extraction.time_columns import TIME_UNITS
 
 VIDEO, TABLE = "video", "table"
 
@@ -101,14 +102,27 @@ class Signal:
     stride: float = 25.0  # samples between snippets
     # Names of the columns, in triples (x, y, z of one sensor); all by default.
     channels: tuple[str, ...] = ()
+    # Name of the column of time, and its unit, where the table leaves them open.
+    time: str = ""
+    time_unit: str = ""
 
     name: ClassVar[str] = "signal"
     version: ClassVar[str] = signals.VERSION
     kind: ClassVar[str] = TABLE
     size: ClassVar[None] = None
-    options = property(options_of)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The options, of `time` and `time_unit` those that are set."""
+        options = options_of(self)
+        return {key: v for key, v in options.items() if v or key not in ("time", "time_unit")}
 
     def __post_init__(self) -> None:
+        if self.time_unit and self.time_unit not in TIME_UNITS:
+            raise InputError(
+                f"backbone signal: time_unit is {self.time_unit!r}, expected one of "
+                f"{', '.join(TIME_UNITS)}"
+            )
         if len(self.channels) % 3 or len(set(self.channels)) < len(self.channels):
             raise InputError(
                 f"backbone signal: channels {', '.join(self.channels)}; expected different ones "

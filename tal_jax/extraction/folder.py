@@ -16,9 +16,11 @@ import contextlib
 import dataclasses
 import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +32,7 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import load_npy
+from tal_jax.data.locks import one_writer
 from tal_jax.data.manifest import (
     MANIFEST_FILE,
     Entry,
@@ -158,29 +161,32 @@ def _open_source(path: str | os.PathLike, backbone: Backbone, batch: int) -> _So
     grid = grid_of(backbone)
     if backbone.kind == TABLE:
         return _open_table(path, backbone, grid, batch)
-    duration_s = video.probe(path).duration_s
-    snippets = grid.num_snippets(duration_s)
+    info = video.probe(path)
+    snippets = grid.num_snippets(info.duration_s)
     windows = _video_windows(path, grid, backbone.size, snippets, batch)
-    return _Source(path, backbone, duration_s, snippets, windows)
+    return _Source(path, backbone, info.duration_s, snippets, windows, info.notes)
+
+
+def read_samples(path: str | os.PathLike, backbone: Any) -> tables.Table:
+    """Reads the channels of a table that a backbone uses, all if it has not settled on some."""
+    return tables.read_table(
+        path,
+        channels=getattr(backbone, "channels", ()),
+        time=getattr(backbone, "time", ""),
+        time_unit=getattr(backbone, "time_unit", ""),
+    )
 
 
 def _open_table(path: str | os.PathLike, backbone: Backbone, grid: Grid, batch: int) -> _Source:
-    table = tables.read_table(path)
+    table = read_samples(path, backbone)
+    left_out = tables.describe_left_out(table.left_out)
+    notes = (f"columns left out: {left_out}",) if left_out else ()
     try:
         backbone = with_channels(backbone, table.names)
+        samples = tables.regular(table, grid.fps)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
-    channels = getattr(backbone, "channels", table.names)
-    missing = [name for name in channels if name not in table.names]
-    if missing:
-        raise InputError(
-            f"{path}: no column {missing[0]!r} among {', '.join(table.names)}; the features are "
-            f"computed from {', '.join(channels)}"
-        )
-    columns = [table.names.index(name) for name in channels]
-    samples = tables.regular(table, grid.fps)[:, columns]
-    unused = [name for name in table.names if name not in channels]
-    notes = (f"columns left out: {', '.join(unused)}",) if unused else ()
+        raise InputError("; ".join([f"{path}: {error}", *notes])) from error
+    notes += table.notes
     duration_s = float(grid.frames_to_seconds(len(samples)))
     snippets = grid.num_snippets(duration_s)
     windows = (
@@ -272,7 +278,8 @@ def extract_folder(
 
     Raises:
       InputError: if there is no recording, two recordings have the same name, an input would be
-        overwritten, or the folder contains features of another backbone.
+        overwritten, the folder contains features of another backbone, or another process extracts
+        into it.
       OSError: if the folder cannot be written to.
     """
     if workers is not None and workers < 1:
@@ -280,10 +287,45 @@ def extract_folder(
     output, report = Path(output), report or (lambda line: None)
     sources, notes = _find(list(paths), backbone.kind)
     targets, failed = _name(sources, output)
+    features = [recording_path(output, name) for name in targets]
+    files.check_writable([output / MANIFEST_FILE, output / GRID_FILE, *features])
+    with _one_writer(output):
+        summary = _extract_named(
+            targets, failed, output, backbone, workers, progress, report, sources
+        )
+    return dataclasses.replace(summary, notes=notes)
+
+
+@contextlib.contextmanager
+def _one_writer(output: Path) -> Iterator[None]:
+    """Keeps other processes out of the folder, which is removed again if nothing is in it."""
+    existed = output.exists()
+    try:
+        with one_writer(output, "extracting features"):
+            yield
+    finally:
+        if not existed:
+            with contextlib.suppress(OSError):
+                output.rmdir()
+
+
+def _extract_named(
+    targets: Mapping[str, Path],
+    failed: list[tuple[str, str]],
+    output: Path,
+    backbone: Backbone,
+    workers: int | None,
+    progress: Progress | None,
+    report: Callable[[str], None],
+    sources: Sequence[Path],
+) -> Summary:
+    """Extracts the recordings by name; the folder is locked."""
     before = read_manifest(output)
     backbone = _settle_channels(backbone, sources, before)
     manifest = _begin(output, backbone, before)
-    skipped = {name for name in targets if _exists(output, name, targets[name], manifest)}
+    # Features of a table whose time is now read in another way are computed again.
+    same = before is None or _time_options(before.options) == _time_options(backbone.options)
+    skipped = {name for name in targets if same and _exists(output, name, targets[name], manifest)}
     jobs = {name: path for name, path in targets.items() if name not in skipped}
     for _, reason in failed:
         report(f"FAILED {reason}")
@@ -291,6 +333,8 @@ def extract_folder(
         # One network uses all processors, or the memory of a GPU.
         workers = 1 if "path" in backbone.options else os.cpu_count() or 1
     entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
+
+    channels = _describe_channels(backbone)
 
     def write() -> None:
         write_manifest(output, dataclasses.replace(manifest, recordings=entries))
@@ -308,13 +352,25 @@ def extract_folder(
                 entries[name] = result
                 done.append(name)
                 notes_of = "".join(f" ({note})" for note in result.notes)
-                report(f"{name}: {result.duration_s:.1f} s, {result.snippets} snippets{notes_of}")
+                length = f"{result.duration_s:.1f} s, {result.snippets} snippets"
+                report(f"{name}: {length}{notes_of}{channels}")
                 if time.monotonic() - written_s > _WRITE_EVERY_S:
                     write()
                     written_s = time.monotonic()
         finally:
             write()
-    return Summary(tuple(done), tuple(sorted(skipped)), tuple(failed), notes)
+    return Summary(tuple(done), tuple(sorted(skipped)), tuple(failed))
+
+
+def _time_options(options: Mapping[str, Any]) -> list[Any]:
+    return [options.get(key, "") for key in ("time", "time_unit")]
+
+
+def _describe_channels(backbone: Any) -> str:
+    """Names the channels of a table, in the triples that `signal` computes with."""
+    names = getattr(backbone, "channels", ())
+    triples = [f"({', '.join(names[i : i + 3])})" for i in range(0, len(names), 3)]
+    return f" of {', '.join(triples)}" if triples else ""
 
 
 def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tuple[str, ...]]:
@@ -465,25 +521,52 @@ def _death(error: BaseException) -> str:
 
 
 _job: tuple[Backbone, Any]  # of this process: the backbone, and the counts of all recordings
+_busy = False  # whether this process extracts a recording
+_PATIENCE_S = 2.0  # for a process to leave what it does
 
 
 def _start_process(backbone: Backbone, counts: Any) -> None:
     global _job
     _job = backbone, counts
-    # Leaves `extract_file`, which then removes its unfinished file.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    # Ctrl+C reaches all processes of a terminal; the one that was started there ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _stop)
+    threading.Thread(target=_follow_parent, daemon=True).start()
+
+
+def _stop(*_: Any) -> None:
+    """Leaves `extract_file`, which then removes its unfinished file; else ends the process."""
+    if not _busy:
+        os._exit(1)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(1)
+
+
+def _follow_parent() -> None:
+    """Ends the process when the one that started it is gone, however it ended."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    multiprocessing.connection.wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE_S)
+    os._exit(1)
 
 
 def _extract_job(index: int, path: Path, target: Path) -> Entry | str:
+    global _busy
     backbone, counts = _job
 
     def progress(*snippets: int) -> None:
         counts[2 * index : 2 * index + 2] = snippets
 
     try:
+        _busy = True
         return extract_file(path, target, backbone, progress=progress)
     except SystemExit:
         os._exit(1)
     except Exception as error:  # whatever is wrong with one recording, the others are extracted
         kind = "" if isinstance(error, InputError | OSError) else f"{type(error).__name__}: "
         return kind + " ".join(str(error).split())
+    finally:
+        _busy = False

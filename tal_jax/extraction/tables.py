@@ -2,42 +2,47 @@
 
 Samples of phones, watches and loggers have jitter, any unit of time, and any start. The times of a
 table are seconds from the first sample; whatever would silently shift labels (gaps, decreasing
-times, an unknown unit) is an error.
+times, an uncertain unit) is an error.
 """
 
-import csv
 import dataclasses
-import datetime
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.lazy_features import load_npy
+from tal_jax.extraction.csv_tables import Columns, check_unique, read_columns
+from tal_jax.extraction.time_columns import (
+    Times,
+    counts_samples,
+    find_times,
+    is_number,
+    to_numbers,
+)
 
 SUFFIXES = (".csv", ".npy", ".parquet")
-
-# Names of columns of time, without their unit.
-_TIME_NAMES = {"", "time", "t", "timestamp", "timestamps", "ts", "elapsed", "datetime", "epoch"}
-_UNITS_S = {
-    1.0: ("s", "sec", "secs", "second", "seconds"),
-    1e-3: ("ms", "msec", "millis", "millisecond", "milliseconds"),
-    1e-6: ("us", "usec", "micros", "microsecond", "microseconds"),
-    1e-9: ("ns", "nsec", "nanos", "nanosecond", "nanoseconds"),
-}
-_SECONDS_OF = {name: seconds for seconds, names in _UNITS_S.items() for name in names}
-# Larger than seconds since 1970 will be for three thousand years, smaller than milliseconds are.
-_LONGEST_SECONDS = 1e11
 
 # A gap in the samples: longer than jitter, and long enough to contain an action.
 _GAP_STEPS = 3
 _GAP_S = 0.5
+# A regular clock with more bytes than this has to be near the rate of the samples.
+_LARGE_BYTES, _LARGE_RATIO = 2**28, 20
+
+# Names that programs give to the number of a row, and that devices give to that of a sample.
+_INDEX_NAME = re.compile(
+    r"unnamed:? ?\d+(\.\d+)*|\.\.\.\d+|(__index_)?level_\d+(__)?", re.IGNORECASE
+)
+_COUNTER_NAME = re.compile(
+    r"index|idx|id|no|nr|n|#|seq|sequence|row|line|record|sample|packet|frame|counter|count",
+    re.IGNORECASE,
+)
+_BLANK = "blank"
+_BLANKS = {"", "na", "n/a", "nan", "null", "none", "-", "?"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,42 +52,69 @@ class Table:
     times_s: np.ndarray  # [n], increasing, in seconds from the first sample
     values: np.ndarray  # [n, channels] float64, finite
     names: tuple[str, ...]  # of the channels
+    left_out: tuple[tuple[str, str], ...] = ()  # other columns, each with a reason or ""
+    notes: tuple[str, ...] = ()  # what was read from the numbers, not from a name
 
 
-def read_table(path: str | os.PathLike) -> Table:
-    """Reads a table with a column of time; all other columns are channels.
+def read_table(
+    path: str | os.PathLike,
+    *,
+    channels: Sequence[str] = (),
+    time: str = "",
+    time_unit: str = "",
+) -> Table:
+    """Reads a table with a column of time; all other columns of numbers are channels.
 
     The column of time is named `time`, `t`, `timestamp` or similar, optionally followed by a unit
-    (`time_s`, `timestamp_ms`, `t [us]`, `seconds`); the default unit is seconds. It contains
-    numbers, or dates with a time of day (ISO 8601).
+    (`time_s`, `timestamp_ms`, `t [us]`, `seconds`). It contains numbers, dates with a time of day,
+    or times of day. Without a unit, seconds are taken if the samples then come at a rate of
+    sensors (1 Hz to 10 kHz), else the only one of ms, us, ns and days that gives such a rate.
 
     Args:
-      path: a `.csv` whose first line names the columns; a `.npy` with named fields, or plain
-        `[n, 1 + channels]` with the time in seconds first; or a `.parquet`.
+      path: a `.csv` with the names of the columns; a `.npy` with named fields, or plain
+        `[n, 1 + channels]` with the time first; or a `.parquet`.
+      channels: names of the columns to read; by default all but those of text, those with blanks,
+        those without a name, and those that count the samples.
+      time: name of the column of time, where there are several or none is found.
+      time_unit: "s", "ms", "us", "ns" or "days"; replaces what the column's name says.
 
     Returns:
       The samples at their original times, not on a regular clock.
 
     Raises:
-      InputError: if the file cannot be read, has no column of time or several, fewer than two
-        samples, a value that is no finite number, times that do not increase, or a gap (more than 3
-        median steps and more than 0.5 s).
+      InputError: if the file cannot be read, has no column of time or several that differ, times of
+        an uncertain unit, fewer than two samples, a value that is no finite number, times that do
+        not increase, or a gap (more than 3 median steps and more than 0.5 s).
     """
-    readers = {".csv": _read_csv, ".npy": _read_npy, ".parquet": _read_parquet}
-    reader = readers.get(Path(path).suffix.lower())
-    if reader is None:
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(f"{path}: not a table; expected a name with {', '.join(SUFFIXES)}")
-    columns = reader(path)
-    time = _time_column(path, tuple(columns))
-    names = tuple(name for name in columns if name != time)
-    if not names:
-        raise InputError(f"{path}: no columns beside {time!r}, expected at least one channel")
-    if len(columns[time]) < 2:
-        raise InputError(f"{path}: {len(columns[time])} samples, expected at least 2")
-    times_s = _seconds(path, time, columns[time])
-    values = np.stack([_numbers(path, name, columns[name]) for name in names], axis=1)
-    _check_times(path, times_s)
-    return Table(times_s, values, names)
+    if suffix == ".csv":
+        columns = read_columns(path, time=time)
+    else:
+        columns = (_read_npy if suffix == ".npy" else _read_parquet)(path)
+    times = find_times(path, columns.values, time=time, time_unit=time_unit, units=columns.units)
+    others = tuple(name for name in columns.values if name != times.name)
+    if not others:
+        raise InputError(f"{path}: no columns beside {times.name!r}, expected at least one channel")
+    if channels:
+        missing = [name for name in channels if name not in others]
+        if missing:
+            raise InputError(
+                f"{path}: no column {missing[0]!r} among {', '.join(others)}; the features are "
+                f"computed from {', '.join(channels)}"
+            )
+        left_out = {
+            name: _why_no_channel(columns, times, name) for name in others if name not in channels
+        }
+        numbers = [to_numbers(path, name, columns.values[name]) for name in channels]
+        names = tuple(channels)
+    else:
+        names, numbers, left_out = _find_channels(path, columns, times)
+    values = np.stack(numbers, axis=1)
+    _check_times(path, times.times_s)
+    notes = (*columns.notes, *times.notes)
+    return Table(times.times_s, values, names, tuple(left_out.items()), notes)
 
 
 def regular(table: Table, fps: float) -> np.ndarray:
@@ -97,63 +129,37 @@ def regular(table: Table, fps: float) -> np.ndarray:
     """
     if not (np.isfinite(fps) and fps > 0):
         raise InputError(f"fps is {fps!r}, expected a finite number above 0")
+    samples, channels = table.values.shape
     # The tolerance keeps a last sample that is on the clock up to rounding.
-    clock_s = np.arange(int(table.times_s[-1] * fps + 1e-6) + 1) / fps
+    rows = int(min(table.times_s[-1] * fps + 1e-6, 2.0**60)) + 1
+    if rows * channels * 8 > _LARGE_BYTES and rows > _LARGE_RATIO * samples:
+        rate = (samples - 1) / table.times_s[-1]
+        raise InputError(
+            f"{samples} samples over {table.times_s[-1]:.4g} s are {rate:.3g} per second, and "
+            f"would become {rows} at {fps:g} Hz; expected fps near that rate, or another unit of "
+            "time (--set time_unit=ms)"
+        )
+    clock_s = np.arange(rows) / fps
     return np.stack([np.interp(clock_s, table.times_s, v) for v in table.values.T], axis=1)
 
 
 # --- formats: each returns the columns by name ---
 
 
-def _read_csv(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    numbers = _read_numbers(path)
-    return _read_fields(path) if numbers is None else numbers
-
-
-def _read_numbers(path: str | os.PathLike) -> dict[str, np.ndarray] | None:
-    """Reads columns of numbers alone, in a tenth of the time and memory of fields; else None."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about no samples, which is an error later
-            header = [name.strip() for name in next(csv.reader(file, strict=True), [])]
-            rows = np.loadtxt(file, delimiter=",", comments=None, quotechar='"', ndmin=2)
-    except (OSError, ValueError, csv.Error):
-        return None  # reading fields finds dates, or the error
-    plain = rows.shape[1] == len(set(header)) == len(header) and not all(map(_is_number, header))
-    return dict(zip(header, rows.T, strict=True)) if plain else None
-
-
-def _read_fields(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    rows = [row for _, row in files.read_csv_lines(path)]
-    if not rows:
-        raise InputError(f"{path}: empty, expected a line of column names and samples")
-    header = [name.strip() for name in rows[0]]
-    if all(_is_number(name) for name in header):
-        raise InputError(f"{path}: the first line holds numbers, expected the columns' names")
-    _check_unique(path, header)
-    for number, row in enumerate(rows[1:], start=1):
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}: sample {number} has {len(row)} fields, the first line has {len(header)}"
-            )
-    fields = np.array(rows[1:], object).reshape(-1, len(header))
-    return dict(zip(header, fields.T, strict=True))
-
-
-def _read_npy(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _read_npy(path: str | os.PathLike) -> Columns:
     array = load_npy(path)
     if array.dtype.names is not None and array.ndim == 1:
-        return {name: array[name] for name in array.dtype.names}
+        return Columns({name: array[name] for name in array.dtype.names})
     if array.dtype.names is not None or array.ndim != 2 or array.shape[1] < 2:
         raise InputError(
             f"{path}: shape {list(array.shape)}, expected named fields, or [samples, 1 + channels] "
-            "with the time in seconds first"
+            "with the time first"
         )
-    names = ["time_s", *(f"channel_{number}" for number in range(1, array.shape[1]))]
-    return dict(zip(names, array.T, strict=True))
+    names = ["time", *(f"channel_{number}" for number in range(1, array.shape[1]))]
+    return Columns(dict(zip(names, array.T, strict=True)))
 
 
-def _read_parquet(path: str | os.PathLike) -> dict[str, np.ndarray]:
+def _read_parquet(path: str | os.PathLike) -> Columns:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -163,127 +169,96 @@ def _read_parquet(path: str | os.PathLike) -> dict[str, np.ndarray]:
         ) from error
     try:
         table = pyarrow.parquet.ParquetFile(path).read()
+        check_unique(path, table.column_names)
+        columns = {}
+        for name, column in zip(table.column_names, table.columns, strict=True):
+            if pyarrow.types.is_timestamp(column.type):
+                column = column.cast(pyarrow.timestamp("ns", column.type.tz))
+            columns[name] = column.to_numpy()
     except (OSError, pyarrow.ArrowException) as error:
         raise InputError(f"cannot read {path}: {files.reason_of(error)}") from error
-    _check_unique(path, table.column_names)
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if pyarrow.types.is_timestamp(column.type):
-            column = column.cast(pyarrow.timestamp("ns", column.type.tz))
-        columns[name] = column.to_numpy()
-    return columns
+    return Columns(columns)
 
 
-def _check_unique(path: str | os.PathLike, names: Sequence[str]) -> None:
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise InputError(f"{path}: two columns are named {twice[0]!r}")
+# --- channels ---
 
 
-# --- columns ---
+def _find_channels(
+    path: str | os.PathLike, columns: Columns, times: Times
+) -> tuple[tuple[str, ...], list[np.ndarray], dict[str, str]]:
+    """Returns the columns that hold measurements, and the others with the reason of each."""
+    found, left_out = {}, {}
+    for name, column in columns.values.items():
+        if name == times.name:
+            continue
+        left_out[name] = _why_no_channel(columns, times, name)
+        if not left_out[name]:
+            found[name] = to_numbers(path, name, column)
+            del left_out[name]
+    if not found:
+        for name, reason in left_out.items():
+            if reason in ("text", "dates") or reason.startswith(_BLANK):
+                to_numbers(path, name, columns.values[name])  # raises: the reason with its place
+        raise InputError(
+            f"{path}: no channel beside {times.name!r}: {describe_left_out(left_out)}; expected "
+            "--set channels=NAME,NAME,NAME"
+        )
+    return tuple(found), list(found.values()), left_out
 
 
-def _time_column(path: str | os.PathLike, names: Sequence[str]) -> str:
-    found = [name for name in names if _unit_of(name) is not None]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise InputError(f"{path}: several columns of time, {', '.join(found)}; expected one")
-    raise InputError(
-        f"{path}: no column of time among {', '.join(names)}; expected a name such as time_s, "
-        "timestamp_ms or time"
+def _why_no_channel(columns: Columns, times: Times, name: str) -> str:
+    """Why a column holds no measurements; "" for one that does, or would if it were not damaged."""
+    names, column = list(columns.values), columns.values[name]
+    if name in times.others:
+        return "time"
+    if name in columns.nameless or _INDEX_NAME.fullmatch(name):
+        return "no name"
+    before_time = names.index(name) < names.index(times.name)
+    if (before_time or _is_counter_name(name)) and counts_samples(column):
+        return "counts the samples"
+    return _text_or_blanks(column)
+
+
+def _is_counter_name(name: str) -> bool:
+    words = re.findall(r"[A-Z]?[a-z]+|[A-Z]+|#", name)
+    return bool(words) and all(
+        _COUNTER_NAME.fullmatch(word) or word.lower() in ("of", "number", "num") for word in words
     )
 
 
-def _unit_of(name: str) -> float | str | None:
-    """Returns the unit in seconds of a column of time, "" without a unit; None for other columns.
-
-    >>> _unit_of("Timestamp [ms]"), _unit_of("time"), _unit_of("gain")
-    (0.001, '', None)
-    """
-    words = re.findall(r"[^\W_]+", name.lower())
-    units = [word for word in words if word in _SECONDS_OF]
-    rest = "_".join(word for word in words if word not in _SECONDS_OF)
-    if not words or rest not in _TIME_NAMES or len(units) > 1:
-        return None
-    # `s` or `ms` alone may as well be the name of a channel.
-    if not rest and len(units[0]) <= 2:
-        return None
-    return _SECONDS_OF[units[0]] if units else ""
-
-
-def _seconds(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray:
-    """Returns the times in seconds from the first one."""
-    dates = _dates(path, name, column)
-    if dates is not None:
-        return (dates - dates[0]).astype("timedelta64[ns]").astype(np.int64) * 1e-9
-    numbers, unit = _numbers(path, name, column), _unit_of(name)
-    if unit == "" and abs(numbers[0]) > _LONGEST_SECONDS:
-        raise InputError(
-            f"{path}: column {name!r} begins with {column[0]}, too much for seconds; expected its "
-            f"unit in its name: {name}_ms, {name}_us or {name}_ns"
-        )
-    return (numbers - numbers[0]) * (unit or 1.0)
+def _text_or_blanks(column: np.ndarray) -> str:
+    """Whether a column holds text, dates or blanks; "" for numbers, even with some damage."""
+    kind = column.dtype.kind
+    if kind in "biu" or column.ndim != 1:
+        return ""
+    if kind == "f":
+        blank = np.isnan(column)
+    else:
+        blank = np.array([_is_blank(value) for value in column], bool)
+        # Some words among numbers are damage, which is refused with its place.
+        words = sum(not is_number(value) for value in column[~blank])
+        if kind in "mM" or 2 * words > len(column) - blank.sum():
+            return "dates" if kind in "mM" else "text"
+        if words:
+            return ""
+    if not blank.any():
+        return ""
+    return _BLANK if blank.all() else f"{_BLANK} at sample {int(np.flatnonzero(blank)[0]) + 1}"
 
 
-def _dates(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray | None:
-    """Parses dates with a time of day; None if the column does not begin with one."""
-    if column.dtype.kind == "M":
-        if np.isnat(column).any():
-            sample = int(np.flatnonzero(np.isnat(column))[0]) + 1
-            raise InputError(f"{path}: column {name!r}, sample {sample} is empty")
-        return column.astype("datetime64[ns]")
-    first = _date(column[0])
-    if first is None:
-        return None
-    dates = []
-    for sample, date in enumerate(map(_date, column), start=1):
-        if date is None or (date.tzinfo is None) != (first.tzinfo is None):
-            raise InputError(
-                f"{path}: column {name!r}, sample {sample} is {column[sample - 1]!r}, expected a "
-                f"date with a time of day like the first, {column[0]}"
-            )
-        utc = date if date.tzinfo is None else date.astimezone(datetime.UTC)
-        dates.append(utc.replace(tzinfo=None))
-    return np.array(dates, "datetime64[us]")
+def _is_blank(value: object) -> bool:
+    if isinstance(value, str):
+        return value.strip().lower() in _BLANKS
+    return value is None or value != value
 
 
-def _date(value: object) -> datetime.datetime | None:
-    if not isinstance(value, str) or _is_number(value):
-        return None
-    try:
-        return datetime.datetime.fromisoformat(value.strip())
-    except ValueError:
-        return None
+def describe_left_out(left_out: "dict[str, str] | Sequence[tuple[str, str]]") -> str:
+    """Lists columns that are no channels, with the reasons."""
+    pairs = left_out.items() if isinstance(left_out, dict) else left_out
+    return ", ".join(f"{name} ({reason})" if reason else name for name, reason in pairs)
 
 
-def _numbers(path: str | os.PathLike, name: str, column: np.ndarray) -> np.ndarray:
-    expected = "expected a finite number"
-    if column.dtype.kind in "mM":
-        raise InputError(f"{path}: column {name!r} holds dates, {expected} a sample")
-    try:
-        numbers = np.asarray(column, np.float64)
-    except (TypeError, ValueError) as error:
-        sample = next((n for n, value in enumerate(column) if not _is_number(value)), 0)
-        raise InputError(
-            f"{path}: column {name!r}, sample {sample + 1} is {column[sample]!r}, {expected}"
-        ) from error
-    if numbers.ndim != 1:
-        raise InputError(f"{path}: column {name!r} holds arrays, {expected} a sample")
-    bad = np.flatnonzero(~np.isfinite(numbers))
-    if len(bad):
-        raise InputError(
-            f"{path}: column {name!r}, sample {bad[0] + 1} is {column[bad[0]]}, {expected}"
-        )
-    return numbers
-
-
-def _is_number(value: Any) -> bool:
-    try:
-        float(value)
-    except (TypeError, ValueError):
-        return False
-    return True
+# --- times ---
 
 
 def _check_times(path: str | os.PathLike, times_s: np.ndarray) -> None:

@@ -17,6 +17,7 @@ import pytest
 from tal_jax import cli
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, annotations_to_dict
 from tal_jax.data.clock import Grid
+from tal_jax.data.locks import one_writer
 from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.signals import window_features
 from tal_jax.datasets.own_layout import load_folder
@@ -421,7 +422,7 @@ def test_stopped_from_the_keyboard(tmp_path):
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130 and "the same command goes on from here" in errors
+    assert process.returncode == 130 and "the same command goes on from here" in errors, errors
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["grid.json", "manifest.json"]
 
 
@@ -435,3 +436,116 @@ def test_the_command_tells_what_to_install(tmp_path, capsys, monkeypatch):
     for assignment, message in (("fps", "fps is ''"), ("rate=3", "option 'rate'")):
         assert cli.main([*command, "--backbone", "motion", "--set", assignment]) == 2
         assert message in capsys.readouterr().err
+
+
+# --- one writer, and processes that end ---
+
+
+def test_a_second_writer_is_refused(tmp_path, capsys):
+    write_table(tmp_path / "a.csv")
+    command = ["extract", str(tmp_path / "a.csv"), "--output", str(tmp_path / "out")]
+    command += ["--backbone", "signal", "--workers", "1"]
+    with one_writer(tmp_path / "out", "extracting features"):
+        assert cli.main(command) == 2
+        message = capsys.readouterr().err
+        assert f"out is in use by extracting features, process {os.getpid()} on " in message
+    assert not list((tmp_path / "out").glob("*.npy"))
+    assert cli.main(command) == 0
+    assert sorted(os.listdir(tmp_path / "out")) == ["a.npy", "grid.json", "manifest.json"]
+
+
+def test_a_refused_command_leaves_no_folder(tmp_path, capsys):
+    (tmp_path / "a.csv").write_text("")
+    with pytest.raises(OSError, match="cannot write .*out/manifest.json: Not a directory"):
+        (tmp_path / "out").write_text("in the way")
+        extract_folder([tmp_path / "a.csv"], tmp_path / "out", open_backbone("signal"))
+    assert (tmp_path / "out").read_text() == "in the way"
+
+
+def test_an_output_in_the_way_is_found_before_the_work(tmp_path):
+    write_table(tmp_path / "a.csv")
+    (tmp_path / "out" / "a.npy").mkdir(parents=True)
+    with pytest.raises(OSError, match="cannot write .*out/a.npy: Is a directory"):
+        extract_folder([tmp_path / "a.csv"], tmp_path / "out", open_backbone("signal"))
+    assert os.listdir(tmp_path / "out") == ["a.npy"]
+
+
+def test_a_full_disk_is_found_before_the_work(tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    write_table(tmp_path / "a.csv")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="cannot write .*manifest.json: No space left on device"):
+        extract_folder([tmp_path / "a.csv"], tmp_path / "out", open_backbone("signal"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_line_names_the_channels(tmp_path):
+    write_table(tmp_path / "a.csv", names=tuple("abcdef"))
+    lines = []
+    paths, output = [tmp_path / "a.csv"], tmp_path / "out"
+    extract_folder(paths, output, open_backbone("signal"), workers=1, report=lines.append)
+    assert lines == ["a: 4.0 s, 8 snippets of (a, b, c), (d, e, f)"]
+
+
+def test_another_unit_of_time_makes_the_features_again(tmp_path):
+    values = np.random.default_rng(0).normal(size=(400, 3))
+    rows = np.column_stack([np.arange(400) * 200, values])
+    path, output = tmp_path / "a.csv", tmp_path / "out"
+    np.savetxt(path, rows, delimiter=",", header="time,x,y,z", comments="")
+    failed = extract_folder([path], output, open_backbone("signal"), workers=1).failed
+    assert "plausible are ms (5) and us (5000)" in failed[0][1]
+    for unit, duration_s in (("ms", 79.82), ("us", 0.08)):
+        backbone = open_backbone("signal", time_unit=unit)
+        assert extract_folder([path], output, backbone, workers=1).done == ("a",)
+        manifest = read_manifest(output)
+        assert manifest.recordings["a"].duration_s == pytest.approx(duration_s)
+        assert manifest.options["time_unit"] == unit
+        assert extract_folder([path], output, backbone, workers=1).skipped == ("a",)
+
+
+def _wait_for(condition):
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_end_of_the_command_ends_its_processes(tmp_path, number):
+    write_table(tmp_path / "a.csv", samples=200_000)
+    command = [sys.executable, "-m", "tal_jax.cli", "extract", str(tmp_path / "a.csv")]
+    command += ["--output", str(tmp_path / "out"), "--backbone", "signal", "--set", "stride=1"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    _wait_for(lambda: list((tmp_path / "out").glob(".a.npy.*")))
+    process.send_signal(number)  # not to the others
+    _, errors = process.communicate(timeout=30)
+    if number == signal.SIGTERM:
+        assert process.returncode == 143 and errors == ""
+    else:  # Python tells of its semaphores
+        assert process.returncode == -number and "Traceback" not in errors
+
+    def is_over():
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+    _wait_for(is_over)
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    left = [".tal_jax.lock"] * (number == signal.SIGKILL)  # which the next command takes over
+    assert names == [*left, "grid.json", "manifest.json"]
+
+
+def test_a_process_that_is_told_to_end_while_it_ends(tmp_path):
+    """As the pool does when the command ends: jax has functions of its own for that moment."""
+    program = (
+        "import atexit, os, signal, time\n"
+        "from tal_jax.extraction import folder\n"
+        "folder._start_process(None, None)\n"
+        "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(5)))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (found.stdout, found.stderr) == ("", "")
