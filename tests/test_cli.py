@@ -303,6 +303,20 @@ def test_predict_replaces_no_file_that_was_not_named(capsys, toy_run, tmp_path, 
     assert "corrected" in Path("rec7.srt").read_text()
 
 
+def test_predict_finds_an_output_that_cannot_be_written_first(
+    capsys, toy_run, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setattr("tal_jax.inference.predict_file.predict_file", None)
+    command = ["predict", toy_run.data / "test_0.npy", "--workdir", toy_run.workdir]
+    line = _fail(capsys, *command, "--output", "file/found.json")
+    assert "cannot write file/found.json: Not a directory; nothing was changed" in line
+    (tmp_path / "found.html").mkdir()
+    assert "found.html: a folder" in _fail(capsys, *command, "--output", "found.json")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "found.html"]
+
+
 def test_predict_from_an_export(capsys, toy_run, tmp_path):
     with typecheck.unchecked():  # annotations do not know symbolic sizes
         out = _succeed(capsys, "export", "--workdir", toy_run.workdir, "--output", "exported")

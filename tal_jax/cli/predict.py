@@ -18,6 +18,7 @@ above its timeline (.html), a table (.csv) and subtitles (.srt). Replaces only t
 
   tal-jax predict clip.mp4 --workdir runs/mine
   tal-jax predict walk.csv --workdir runs/quickstart --output found/walk.json
+  tal-jax predict log.csv --workdir runs/quickstart --set channels=ax,ay,az,gx,gy,gz
   tal-jax predict stream7.npy --workdir runs/mine
 """
 
@@ -41,7 +42,10 @@ def add_commands(commands: Any) -> None:
     common.add_shared(predict, "--workdir", help="folder of a run or an export")
     predict.add_argument("--output", metavar="JSON", type=Path, help="default NAME.detections.json")
     common.add_shared(predict, "--overwrite")
-    options = "set an option of the backbone, such as a new path of its weights"
+    options = (
+        "set an option of the backbone: a new path of its weights; of a table time, time_unit "
+        "(s, ms, us, ns, days) and channels, the columns in the order of training"
+    )
     common.add_shared(predict, "--set", help=options)
 
     title = "write the networks as files that run without this library"
@@ -52,6 +56,7 @@ def add_commands(commands: Any) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
+    from tal_jax.data import files
     from tal_jax.inference import export
     from tal_jax.inference.predict_file import predict_file
     from tal_jax.report import prediction as report
@@ -59,7 +64,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     output, overwrite = arguments.output, arguments.overwrite
     # Checked before the prediction, which may take an hour.
-    report.output_files(output, arguments.file, overwrite=overwrite)
+    files.check_writable(report.output_files(output, arguments.file, overwrite=overwrite))
     exported = export.is_export(arguments.workdir)
     network = (export.open_export if exported else work.open_run)(arguments.workdir)
     with common.progress_line() as show:
@@ -69,6 +74,8 @@ def _predict(arguments: argparse.Namespace) -> None:
             options=common.backbone_options(arguments),
             progress=lambda done, total: show(f"features of {done} of {total} snippets"),
         )
+    for note in prediction.notes:
+        common.echo(f"note: {note}")
     written = report.write_prediction(prediction, output, overwrite=overwrite)
     for entry in prediction.detections[:10]:
         start_s, end_s = entry["segment"]

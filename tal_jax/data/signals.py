@@ -1,6 +1,7 @@
 """Snippet features of sensor signals: statistics and spectra of sliding windows."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from tal_jax.data.recordings import Dataset
 # Edges of the octave bands (Hz) whose log energies are features: human motion at a wrist or a waist
 # is below about 15 Hz.
 BANDS_HZ = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+# Of accelerometer and gyroscope, as the embedded data sets have them.
+MOTION_CHANNELS = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
 # Changes whenever the features of the same signal change.
 VERSION = "1"
 
@@ -59,8 +62,13 @@ def window_features(
     return describe_windows(cut_windows(signal, grid, 0, length), fps), grid
 
 
-def with_manifest(dataset: Dataset) -> Dataset:
-    """Adds the manifest of features that `window_features` computed, for later recordings."""
+def with_manifest(dataset: Dataset, channels: Sequence[str] = ()) -> Dataset:
+    """Adds the manifest of features that `window_features` computed, for later recordings.
+
+    Args:
+      dataset: whose recordings `window_features` described.
+      channels: names of the channels, by which those of a later table are found.
+    """
     grid, dim = dataset.train[0].grid, dataset.train[0].features.shape[1]
     options = {
         "fps": grid.fps,
@@ -68,7 +76,7 @@ def with_manifest(dataset: Dataset) -> Dataset:
         "stride": grid.stride_frames,
         "channels": [],
     }
-    manifest = Manifest("signal", VERSION, options, dim, grid)
+    manifest = Manifest("signal", VERSION, options, dim, grid, channels=tuple(channels))
     return dataclasses.replace(dataset, manifest=manifest)
 
 

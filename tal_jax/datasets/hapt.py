@@ -90,7 +90,7 @@ def load(
     dataset = assemble(
         annotations, map(recording, train), map(recording, test), ground_truth_of(annotations, test)
     )
-    dataset = signals.with_manifest(standardize(dataset))
+    dataset = signals.with_manifest(standardize(dataset), signals.MOTION_CHANNELS)
     if cut_s:
         cut = [
             window

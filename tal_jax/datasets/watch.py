@@ -115,7 +115,7 @@ def load(
         (describe(name, stream) for name, stream in test.items()),
         ground_truth_of(annotate(test, subset="test"), test),
     )
-    return signals.with_manifest(standardize(dataset))
+    return signals.with_manifest(standardize(dataset), signals.MOTION_CHANNELS)
 
 
 def read_recordings() -> Recorded:

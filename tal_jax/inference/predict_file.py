@@ -2,7 +2,7 @@
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,9 @@ class Prediction:
     threshold: float  # hides detections of a lower score at first
     classes: tuple[str, ...]
     media: Path | None = None  # the video
+    media_origin_s: float = 0.0  # its timestamp that is time 0
     signals: extraction.Table | None = None  # the samples of a table
+    notes: tuple[str, ...] = ()  # such as which column was taken for which channel
 
 
 def predict_file(
@@ -63,7 +65,8 @@ def predict_file(
       path: a video; a table of sensor samples with a column of time; or an `.npy` file `[T, D]` of
         features.
       network: from `runs.workdir.open_run` or `export.open_export`.
-      options: of the backbone, where a path differs from training.
+      options: of the backbone, where a path differs from training; for a table `time`, `time_unit`
+        and `channels`, its columns in the order of the network's channels.
       progress: called with the number of snippets done, and of all.
 
     Raises:
@@ -73,7 +76,7 @@ def predict_file(
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a video, a table or features")
-    media = signals = None
+    media, origin_s, signals, notes = None, 0.0, None, ()
     with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
         if _holds_features(path, network):
             if options:
@@ -83,11 +86,11 @@ def predict_file(
                 )
             recording = _open_features(path, network)
         else:
-            recording = _describe(path, network, options or {}, Path(scratch), progress)
-            if extraction.is_video(path):
-                media = path
-            else:
-                signals = extraction.read_table(path)
+            backbone, signals, notes = _open_backbone(path, network, options or {})
+            if signals is None:
+                media, origin_s = path, extraction.probe(path).origin_s
+            recording, found = _describe(path, backbone, Path(scratch), progress)
+            notes = (*notes, *found)
         # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
         shape, numbers = recording.features.shape, recording.features.dtype.kind in "fiu"
         fitting = numbers and len(shape) == 2 and shape[1] == network.dim
@@ -108,7 +111,9 @@ def predict_file(
         threshold,
         network.classes,
         media,
+        origin_s,
         signals,
+        notes,
     )
 
 
@@ -160,14 +165,10 @@ def _load(path: Path) -> np.ndarray | FeatureFiles:
     return open_features([path]) if usual else array
 
 
-def _describe(
-    path: Path,
-    network: Network,
-    options: Mapping[str, Any],
-    scratch: Path,
-    progress: Callable[[int, int], None],
-) -> Recording:
-    """Describes a video or a table as the training recordings were."""
+def _open_backbone(
+    path: Path, network: Network, options: Mapping[str, Any]
+) -> tuple[extraction.Backbone, extraction.Table | None, tuple[str, ...]]:
+    """Opens the backbone of the training recordings; with the table, if it is one, and notes."""
     wanted = network.manifest
     if wanted is None:
         raise InputError(
@@ -182,16 +183,99 @@ def _describe(
             f"{path}: {'a video' if is_video else 'no video'}; the network in {network.source} "
             f"was trained on {backbone.kind}s, described by {wanted.backbone!r}"
         )
+    table, notes = None, ()
+    if not is_video:
+        backbone, table = _read_all_columns(path, backbone, set(wanted.options) - set(options))
+        backbone, notes = _match_channels(path, backbone, table, wanted, options)
     now = Manifest(
         backbone.name,
         backbone.version,
-        backbone.options,
+        # Columns that are taken for the network's channels are those by other names.
+        {**backbone.options, "channels": wanted.options.get("channels")}
+        if _has_channels(backbone)
+        else backbone.options,
         # A table's channels decide it, which are not known yet.
         wanted.dim if backbone.dim is None else backbone.dim,
         extraction.grid_of(backbone),
     )
     check_same_backbone(now, wanted, str(path))
+    return backbone, table, notes
+
+
+def _read_all_columns(
+    path: Path, backbone: Any, inherited: set[str]
+) -> tuple[Any, extraction.Table]:
+    """Reads a table for the page; the backbone reads its own columns when they are described.
+
+    How the time of training tables was read is left aside where it does not fit this one.
+    """
+    every = dataclasses.replace(backbone, channels=()) if _has_channels(backbone) else backbone
+    try:
+        return backbone, extraction.read_samples(path, every)
+    except InputError:
+        without = dict.fromkeys(inherited & {"time", "time_unit"}, "")
+        if not without:
+            raise
+    table = extraction.read_samples(path, dataclasses.replace(every, **without))
+    return dataclasses.replace(backbone, **without), table
+
+
+def _has_channels(backbone: Any) -> bool:
+    return hasattr(backbone, "channels") and dataclasses.is_dataclass(backbone)
+
+
+def _match_channels(
+    path: Path,
+    backbone: Any,
+    table: extraction.Table,
+    wanted: Manifest,
+    options: Mapping[str, Any],
+) -> tuple[Any, tuple[str, ...]]:
+    """Finds the columns for the network's channels by name; without names, by their places.
+
+    Returns the backbone with these channels, and a note where names do not decide.
+    """
+    if not _has_channels(backbone):
+        return backbone, ()
+    named = tuple(wanted.options.get("channels") or ())
+    usual = named or wanted.channels
+    every = (*table.names, *(name for name, _ in table.left_out))
+    if options.get("channels"):
+        return backbone, _pairs(path, usual, backbone.channels)
+    missing = [name for name in usual if name not in every]
+    if usual and not missing:
+        return dataclasses.replace(backbone, channels=usual), ()
+    if usual and (named or len(missing) < len(usual)):
+        raise InputError(
+            f"{path}: no column {missing[0]!r} among {', '.join(every)}; the network was trained "
+            f"on {', '.join(usual)}: expected these names, or the columns for them in this order "
+            "with --set channels=NAME,NAME,NAME"
+        )
+    return dataclasses.replace(backbone, channels=table.names), _pairs(path, usual, table.names)
+
+
+def _pairs(path: Path, usual: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """A line with the column of each channel; more or fewer columns are refused."""
+    if usual and len(usual) != len(columns):
+        raise InputError(
+            f"{path}: {len(columns)} columns, {', '.join(columns)}; the network was trained on "
+            f"{len(usual)}, {', '.join(usual)}: expected the columns for them in this order with "
+            "--set channels=NAME,NAME,NAME"
+        )
+    names = usual or [f"channel {number}" for number in range(1, len(columns) + 1)]
+    pairs = ", ".join(f"{column} as {name}" for column, name in zip(columns, names, strict=True))
+    return (f"takes columns by their order: {pairs}",)
+
+
+def _describe(
+    path: Path,
+    backbone: extraction.Backbone,
+    scratch: Path,
+    progress: Callable[[int, int], None],
+) -> tuple[Recording, tuple[str, ...]]:
+    """Describes a video or a table as the training recordings were; with notes."""
     target = scratch / "features.npy"
     entry = extraction.extract_file(path, target, backbone, progress=progress)
     grid = extraction.grid_of(backbone)
-    return Recording(path.stem, open_features([target]), grid, entry.duration_s)
+    recording = Recording(path.stem, open_features([target]), grid, entry.duration_s)
+    return recording, entry.notes

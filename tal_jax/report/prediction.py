@@ -84,6 +84,7 @@ def write_prediction(
         duration_s=one.duration_s,
         threshold=one.threshold,
         media=one.media,
+        media_origin_s=one.media_origin_s,
         signals=one.signals,
         curves=(
             grid.to_seconds(np.arange(len(predictions.cas)) + 0.5),

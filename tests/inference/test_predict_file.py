@@ -226,3 +226,116 @@ def test_features_that_are_no_real_numbers_are_refused(kind, tmp_path):
     network = _network(_motion(), scaling=Scaling(np.zeros(160), np.ones(160)))
     with pytest.raises(ValueError, match="odd: features are .*, expected float32 or float16"):
         predict_file(tmp_path / "odd.npy", network)
+
+
+# --- which column is which channel ---
+
+SIX = ("acc_x", "acc_y", "acc_z", "gyr_x", "gyr_y", "gyr_z")
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes the same six signals in any order and by any names; ten seconds at 20 Hz."""
+    samples = dict(zip(SIX, np.random.default_rng(0).normal(size=(6, 200)).round(4), strict=True))
+
+    def write(name, order, names=None, **others):
+        columns = {"time_s": np.arange(200) / 20, **others}
+        renamed = dict(zip(order, names or order, strict=True))
+        columns |= {renamed[channel]: samples[channel] for channel in order}
+        rows = zip(*columns.values(), strict=True)
+        lines = [",".join(columns), *(",".join(map(str, row)) for row in rows)]
+        (tmp_path / name).write_text("\n".join(lines))
+        return tmp_path / name
+
+    return write
+
+
+def _six(seen, *, named=True, usual=SIX):
+    """A network on six channels, which have names, usual names or none."""
+    network = _network(_signal(channels=",".join(SIX)), seen)
+    if named:
+        return network
+    options = {**network.manifest.options, "channels": []}
+    manifest = dataclasses.replace(network.manifest, options=options, channels=usual)
+    return dataclasses.replace(network, manifest=manifest)
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_channels_are_found_by_their_names(write, named):
+    seen = []
+    orders = [SIX, SIX[3:] + SIX[:3], SIX[::-1]]
+    others = {"heart": np.arange(200) ** 2, "what": ["walk"] * 200, "": range(200)}
+    for number, order in enumerate(orders):
+        found = predict_file(write(f"{number}.csv", order), _six(seen, named=named))
+        assert found.notes == () and found.signals.names == order
+    found = predict_file(write("more.csv", SIX, **others), _six(seen, named=named))
+    assert found.notes[0].startswith("columns left out: heart, what (text), column 4 (no name)")
+    for one in seen[1:]:
+        np.testing.assert_array_equal(one.features, seen[0].features)
+
+
+@pytest.mark.parametrize("usual", [SIX, ()])
+def test_channels_without_names_are_taken_by_their_order(write, usual):
+    seen, names = [], ("ax", "ay", "az", "gx", "gy", "gz")
+    predict_file(write("a.csv", SIX), _six(seen))
+    found = predict_file(write("b.csv", SIX, names), _six(seen, named=False, usual=usual))
+    last = "gyr_z" if usual else "channel 6"
+    assert found.notes[0].startswith("takes columns by their order: ax as ")
+    assert found.notes[0].endswith(f"gz as {last}")
+    np.testing.assert_array_equal(seen[1].features, seen[0].features)
+
+
+def test_columns_that_are_named_for_the_channels(write):
+    seen = []
+    predict_file(write("a.csv", SIX), _six(seen))
+    names = ("gz", "gy", "gx", "az", "ay", "ax")
+    path = write("b.csv", SIX[::-1], names)
+    for named in (True, False):
+        found = predict_file(
+            path, _six(seen, named=named), options={"channels": "ax,ay,az,gx,gy,gz"}
+        )
+        assert "ax as acc_x, ay as acc_y" in found.notes[0]
+        np.testing.assert_array_equal(seen[-1].features, seen[0].features)
+    with pytest.raises(ValueError, match="3 columns, ax, ay, az; .* trained on 6, acc_x"):
+        predict_file(path, _six(seen), options={"channels": "ax,ay,az"})
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_missing_channel_is_named(write, named):
+    path = write("a.csv", SIX[:5])
+    with pytest.raises(ValueError, match="a.csv: no column 'gyr_z' among .*--set channels=NAME"):
+        predict_file(path, _six([], named=named))
+    path = write("b.csv", SIX, ("foo", *SIX[1:]))
+    with pytest.raises(ValueError, match="b.csv: no column 'acc_x' among foo"):
+        predict_file(path, _six([], named=named))
+    path = write("c.csv", SIX[:3], ("u", "v", "w"))
+    message = "no column 'acc_x' among u" if named else "3 columns, u, v, w; .* trained on 6"
+    with pytest.raises(ValueError, match=f"c.csv: {message}"):
+        predict_file(path, _six([], named=named))
+
+
+def test_the_time_of_training_is_a_default(write, tmp_path):
+    """A run on tables whose unit had to be set reads others by the units in their names."""
+    rows = np.column_stack([np.arange(200) * 200, np.random.default_rng(0).normal(size=(200, 3))])
+    np.savetxt(tmp_path / "a.csv", rows, delimiter=",", header="time,ax,ay,az", comments="")
+    with pytest.raises(ValueError, match="--set time_unit=ms"):
+        predict_file(tmp_path / "a.csv", _network(_signal()))
+    found = predict_file(tmp_path / "a.csv", _network(_signal()), options={"time_unit": "ms"})
+    assert found.duration_s == pytest.approx(39.85)
+    trained = _network(_signal(time_unit="ms"))
+    assert predict_file(tmp_path / "a.csv", trained).duration_s == pytest.approx(39.85)
+    rows[:, 0] /= 10_000  # 50 Hz
+    np.savetxt(tmp_path / "b.csv", rows, delimiter=",", header="time_s,ax,ay,az", comments="")
+    for options in ({}, {"time_unit": "s"}):
+        found = predict_file(tmp_path / "b.csv", trained, options=options)
+        assert found.duration_s == pytest.approx(4.0) and found.notes == ()
+
+
+def test_the_manifest_keeps_usual_names():
+    one = Recording("r", np.zeros((4, 88), np.float32), Grid(50, 25, 75), 2.0)
+    dataset = Dataset(("a",), (one,), (), {"database": {}})
+    manifest = signals.with_manifest(dataset, SIX).manifest
+    assert Manifest.from_dict(manifest.to_dict()) == manifest and manifest.channels == SIX
+    plain = signals.with_manifest(dataset).manifest.to_dict()
+    assert "channels" not in plain["backbone"]
+    assert Manifest.from_dict(plain).channels == ()
