@@ -91,6 +91,25 @@ def _manifest(path: Path) -> None:
 
 
 _TABLE = "time_s,acc_x,acc_y\n" + "\n".join(f"{i / 50},{i % 7},{-i}" for i in range(40))
+_TABLE_SEMICOLONS = "Zeit (s);acc x;acc y\n" + "\n".join(
+    f"{i / 50};{i % 7 + 0.5};{-i}".replace(".", ",") for i in range(40)
+)
+_TABLE_UNITS = "# logger 3\ntime\tacc_x\tacc_y\nms\tg\tg\n" + "\n".join(
+    f"{i * 20}\t{i % 7}\t{-i}" for i in range(40)
+)
+_TABLE_CLOCK = "No,Date,Time,x\n" + "\n".join(
+    f"{i},31.12.2024,13:00:{i // 50:02}.{i % 50 * 20:03},{-i}" for i in range(60)
+)
+_TABLE_EMPATICA = "1544027337.0,1544027337.0\n32.0,32.0\n" + "\n".join(
+    f"{i % 7},{-i}" for i in range(40)
+)
+_TABLE_ACTIGRAPH = (
+    "---- Data File Created By ActiGraph GT3X+ at 40 Hz  Filter Normal ----\n"
+    + "\n".join(
+        ["Epoch Period (hh:mm:ss) 00:00:00", "-----", "Accelerometer X,Accelerometer Y"]
+        + [f"{i % 7},{-i}" for i in range(40)]
+    )
+)
 _DETECTIONS = json.dumps(
     {"version": "1", "results": {"clip": [{"label": "a", "score": 0.5, "segment": [1.0, 2.0]}]}}
 )
@@ -188,6 +207,11 @@ CASES: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], object]]]
     "points-frames": ("points.csv", _text(_FRAMES), _read_points),
     "points-seconds": ("points.txt", _text(_SECONDS), _read_points),
     "table-csv": ("clip.csv", _text(_TABLE), read_table),
+    "table-semicolons": ("clip.csv", _text(_TABLE_SEMICOLONS), read_table),
+    "table-units": ("clip.csv", _text(_TABLE_UNITS), read_table),
+    "table-times-of-day": ("clip.csv", _text(_TABLE_CLOCK), read_table),
+    "table-empatica": ("clip.csv", _text(_TABLE_EMPATICA), read_table),
+    "table-actigraph": ("clip.csv", _text(_TABLE_ACTIGRAPH), read_table),
     "table-npy": ("clip.npy", _structured, read_table),
     "table-parquet": ("clip.parquet", _parquet, read_table),
     "features": (
