@@ -6,9 +6,7 @@ limits, so that every file it writes is once the first that does not fit; then w
 
 import json
 import os
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,19 +17,23 @@ import toy
 
 from tal_jax.data.predictions import read_predictions
 
+# Ignored signal: EFBIG instead.
+_LIMITED = """
+import os, resource, signal, sys
+limit = int(sys.argv.pop(1))
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+os.execv(sys.executable, [sys.executable, "-m", "tal_jax.cli", *sys.argv[1:]])
+"""
+
 
 def _run(cwd: Path, limit: int | None, *arguments: object) -> subprocess.CompletedProcess:
-    def before() -> None:
-        if limit is not None:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # EFBIG instead of the signal
-            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-
+    command = ["-m", "tal_jax.cli"] if limit is None else ["-c", _LIMITED, str(limit)]
     return subprocess.run(
-        [sys.executable, "-m", "tal_jax.cli", *map(str, arguments)],
+        [sys.executable, *command, *map(str, arguments)],
         cwd=cwd,
         capture_output=True,
         text=True,
-        preexec_fn=before,
         timeout=600,
         # The cache of programs would be the first to fill up; JAX goes on without.
         env=os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "0" if limit is not None else "1"},

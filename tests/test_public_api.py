@@ -36,8 +36,8 @@ SIGNATURES = {
     ),
     "optimal_sequence": "scores, action_seeds, background_seeds, *, delta, where",
     "segment_iou": "a, b",
-    "nms": "segments, scores, *, iou_threshold, where",
-    "soft_nms": "segments, scores, *, sigma, where",
+    "nms": "segments, scores, *, iou_threshold, legacy_plus_one, where",
+    "soft_nms": "segments, scores, *, sigma, legacy_plus_one, where",
 }
 
 
