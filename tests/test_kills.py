@@ -1,8 +1,9 @@
 """`kill -9` at random moments: the same command again ends with the same files and nothing else.
 
 Each command is killed `TAL_JAX_KILLS` times (once by default), at moments drawn from a seed over
-the time that it takes undisturbed. `TAL_JAX_KILLS=20 python -m pytest -m slow tests/test_kills.py` is
-the count that docs/reliability.md reports.
+the time that it takes undisturbed. docs/reliability.md reports 20 times:
+
+    TAL_JAX_KILLS=20 python -m pytest -m slow tests/test_kills.py
 """
 
 import contextlib
