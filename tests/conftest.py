@@ -14,6 +14,9 @@ import pytest
 CHECKED = ["tal_jax.ops", "tal_jax.losses", "tal_jax.models"]
 jaxtyping.install_import_hook(CHECKED, "typecheck.checked")
 
+# A script, which needs a package of its own.
+collect_ignore = ["mutants.py"]
+
 # Rooms in which mixed types and ranks are faults; elsewhere optax and orbax mix them.
 STRICT = ("ops", "losses", "models")
 

@@ -109,7 +109,8 @@ def test_predict(toy_run, tmp_path):
 
 
 @pytest.mark.slow
-def test_train(tmp_path):
+def test_train(tmp_path, monkeypatch):
+    monkeypatch.delenv("TAL_JAX_DATA", raising=False)
     toy.write(tmp_path / "data", num_train=4, num_test=2)
     text = f"import sys\nsys.path.insert(0, {str(Path(toy.__file__).parent)!r})\nimport toy\n\n"
     text += "def get_config():\n    return toy.config('data')\n"

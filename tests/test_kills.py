@@ -124,7 +124,8 @@ def _check(command: Command, template: Path, tmp_path: Path, result: str) -> Non
 # --- commands ---
 
 
-def test_train(tmp_path):
+def test_train(tmp_path, monkeypatch):
+    monkeypatch.delenv("TAL_JAX_DATA", raising=False)
     template = tmp_path / "template"
     toy.write(template / "data", num_train=4, num_test=2)
     text = "import toy\n\ndef get_config():\n    return toy.config('data')\n"

@@ -51,8 +51,12 @@ def one_writer_of_file(
 
 @contextlib.contextmanager
 def _hold(lock: Path, path: Path, what: str) -> Iterator[None]:
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = _acquire(lock, path)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = _acquire(lock, path)
+    except OSError as error:
+        message = f"cannot write {lock}: {error.strerror}; nothing was changed"
+        raise OSError(error.errno, message) from error
     try:
         holder = {
             "what": what,

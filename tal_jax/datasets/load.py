@@ -44,13 +44,11 @@ def load_dataset(
     load = LOADERS[name]
     _check_settings(name, set(settings), inspect.signature(load).parameters)
     data = data or os.environ.get(DATA_VARIABLE) or None
-    dataset = load(
+    return load(
         None if data is None else Path(data),
         seed=config.seed if seed is None else seed,
         **settings,
     )
-    root = os.path.abspath(os.path.join(data or os.curdir, settings.get("folder", "")))
-    return dataclasses.replace(dataset, root=root)
 
 
 def _load_watch(
@@ -131,6 +129,7 @@ def _load_folder(
             seed=seed,
             overlapping=overlapping,
         )
+    dataset = dataclasses.replace(dataset, root=os.path.abspath(path))
     return recordings.standardize(dataset) if standardize else dataset
 
 

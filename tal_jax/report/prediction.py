@@ -13,6 +13,9 @@ from tal_jax.data.predictions import activitynet_json
 from tal_jax.inference.predict_file import Prediction
 from tal_jax.report import player, subtitles
 
+# In place of the digests of files that are being written.
+_BEGUN = "begun"
+
 
 def output_files(
     path: str | Path | None, source: str | Path, *, overwrite: bool = False
@@ -73,6 +76,9 @@ def write_prediction(
     one = prediction
     outputs = output_files(path, one.source, overwrite=overwrite)
     results, page, table, srt = outputs
+    content = activitynet_json({one.name: one.detections})
+    # First, so that the other files are known even if this call is stopped among them.
+    files.write_json(results, content | {"files": {path.name: _BEGUN for path in outputs}})
     subtitles.write_csv(table, one.detections)
     subtitles.write_srt(srt, one.detections, threshold=one.threshold)
     predictions, grid = one.predictions.original, one.predictions.grid
@@ -92,10 +98,8 @@ def write_prediction(
             predictions.actionness,
         ),
     )
-    content = activitynet_json({one.name: one.detections})
     digests = {output.name: _file_digest(output) for output in outputs[1:]}
     content["files"] = {results.name: _digest(content), **digests}
-    # Last, so that it exists only if the others are complete.
     files.write_json(results, content)
     return outputs
 
@@ -105,6 +109,8 @@ def _is_unchanged(output: Path, results: Path) -> bool:
     try:
         content = files.read_json(results)
         digests = files.convert_each(content["files"], str, str(results))
+        if digests[output.name] == _BEGUN:
+            return True
         if output == results:
             return digests[output.name] == _digest(content)
         return digests[output.name] == _file_digest(output)

@@ -36,7 +36,7 @@ _FINGERPRINT_FILE = "fingerprint.json"
 _WRITTEN = (
     *("run.json", "fingerprint.json", "ground_truth.json", "train_points.json", "scaling.npz"),
     *("metrics.jsonl", "detections.json", "evaluation.json", "scores_test.npz", "tuned.json"),
-    *("report.html", "report.png", "round_*"),
+    *("report.html", "report.png"),
 )
 # A run may continue with another value of these: its results do not depend on them.
 _FREE = {"train.features"}

@@ -194,14 +194,11 @@ def test_two_trainings_at_the_same_instant(data, tmp_path):
     assert config["seed"] == card["seed"] == 1 - refused
 
 
-@pytest.mark.parametrize("name", ["report.html", "metrics.jsonl", "run.json", "round_0"])
+@pytest.mark.parametrize("name", ["report.html", "metrics.jsonl", "run.json"])
 def test_a_folder_with_other_files_of_these_names_is_refused(data, tmp_path, name):
     workdir = tmp_path / "mine"
     workdir.mkdir()
-    if name == "round_0":
-        (workdir / name).mkdir()
-    else:
-        (workdir / name).write_text("[1, 2]")
+    (workdir / name).write_text("[1, 2]")
     (workdir / "notes.txt").write_text("free")
     expected = f"{workdir} is not the folder of a run, but has {name}; choose another"
     with pytest.raises(InputError, match=expected):
