@@ -10,7 +10,8 @@ mutants drawn (`--seed`), and `--sample` draws positions of all modules. Annotat
 the mutants of a type that nothing evaluates are equivalent.
 
 A mutant is killed by the module's own tests or, where these pass, by those of the rooms beside it.
-Every mutant adds a line to the output, so a stopped call goes on where it was. The working tree is
+A test run that ends at the timeout counts as killed, so that has to be several times what the
+tests of the rooms take (5 minutes of one core). Every mutant adds a line to the output, so a stopped call goes on where it was. The working tree is
 copied first: nothing in it changes. Hours for all mutants, so not a part of `.ci/run`.
 """
 
@@ -69,7 +70,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, metavar="N", help="mutants; default all positions")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--timeout", type=float, default=300, metavar="S", help="of a test run")
+    parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="of a test run")
     parser.add_argument("--output", type=Path, required=True, metavar="FILE.jsonl")
     arguments = parser.parse_args()
 
