@@ -11,8 +11,9 @@ the mutants of a type that nothing evaluates are equivalent.
 
 A mutant is killed by the module's own tests or, where these pass, by those of the rooms beside it.
 A test run that ends at the timeout counts as killed, so that has to be several times what the
-tests of the rooms take (5 minutes of one core). Every mutant adds a line to the output, so a stopped call goes on where it was. The working tree is
-copied first: nothing in it changes. Hours for all mutants, so not a part of `.ci/run`.
+tests of the rooms take (5 minutes of one core). Every mutant adds a line to the output, so a
+stopped call goes on where it was. The working tree is copied first: nothing in it changes. Hours
+for all mutants, so not a part of `.ci/run`.
 """
 
 import argparse

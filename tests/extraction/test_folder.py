@@ -121,6 +121,7 @@ def film(tmp_path_factory):
     return make
 
 
+@pytest.mark.slow
 def test_a_long_video_takes_no_more_memory_than_a_short_one(film):
     def peak(frames):
         path = film("a.mp4", frames, 25)

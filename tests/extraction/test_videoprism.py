@@ -77,6 +77,7 @@ def package(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("model", ["videoprism_tiny", "videoprism_lvt_tiny"])
+@pytest.mark.slow
 def test_what_the_network_itself_gives(package, model):
     path, loaded = package
     backbone = open_backbone("videoprism", path=path, model=model)

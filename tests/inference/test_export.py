@@ -22,6 +22,9 @@ from tal_jax.inference.predict_file import predict_file
 from tal_jax.runs.workdir import export_run, open_run
 from tal_jax.training import update
 
+# A training, and programs of three platforms.
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _symbolic_sizes():
@@ -95,7 +98,6 @@ def test_runs_without_this_library(toy_run, exported):
     ("hamnet", {"variant": "document"}),
     ("hamnet", {"variant": "published"}),
 ])  # fmt: skip
-@pytest.mark.slow
 def test_every_network_can_be_exported(method, settings):
     config = DEFAULTS[method]()
     config.model.update({"widths": (16,) if method == "rsmp" else (16, 16)} | settings)

@@ -409,6 +409,7 @@ def test_recordings_on_several_devices(name, axis_type):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
+@pytest.mark.slow
 def test_second_derivatives(name):
     """Forward over reverse mode, forward mode twice, and linearized gradients."""
     case, rows = CASES[name], _take(CASES[name].rows, WHERE)

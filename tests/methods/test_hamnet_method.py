@@ -152,6 +152,7 @@ def test_attention_is_guided_and_the_background_too_unless_stopped(stop, of_back
 
 
 @pytest.mark.parametrize("variant, stopped", [("published", False), ("mended", True)])
+@pytest.mark.slow
 def test_the_guide_loss_of_a_variant(variant, stopped):
     """Whether it reaches the classifier: the only part here whose weight is not zero."""
     config, batch = _config(variant), _batch()

@@ -82,6 +82,7 @@ def test_mask_equals_removing_and_hides_what_is_not_finite():
 
 
 @pytest.mark.parametrize("length", [40, 40_000])
+@pytest.mark.slow
 def test_gradient_is_exactly_one_inside_and_zero_outside(length):
     values = np.random.default_rng(2).random(length).astype(np.float32)
     where = np.arange(length) != 8

@@ -188,6 +188,7 @@ def test_times_of_any_shape_and_weights_of_one_are_exact():
     assert _warp(1.5, cumulative) == 1.5
 
 
+@pytest.mark.slow
 def test_times_of_a_recording_with_nothing_valid():
     cumulative = ops.cumulative_weights(jnp.ones(4), where=jnp.zeros(4, bool))
     for op in (_warp, _unwarp):
