@@ -172,3 +172,17 @@ def test_missing_package(toy_run, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r'pip install "tal_jax\[export\]"'):
         export_run(toy_run.workdir, tmp_path / "exported")
     assert not (tmp_path / "exported").exists()
+
+
+def test_files_of_somebody_else_are_not_replaced(toy_run, tmp_path):
+    """A folder is one of exports by its card; without one, only `overwrite` replaces files."""
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    (theirs / export.PARAMS_FILE).write_text("theirs")
+    with pytest.raises(ValueError, match=r"params.npz: there already, and not written by tal_jax"):
+        export_run(toy_run.workdir, theirs)
+    assert [path.name for path in theirs.iterdir()] == [export.PARAMS_FILE]
+    assert (theirs / export.PARAMS_FILE).read_text() == "theirs"
+    export_run(toy_run.workdir, theirs, platforms=("cpu",), overwrite=True)
+    export_run(toy_run.workdir, theirs, platforms=("cpu",))  # now it is one of exports
+    assert set(files.read_npz(theirs / export.PARAMS_FILE))
