@@ -2,8 +2,8 @@
 
 A compilation takes up to a minute. KeyboardInterrupt arrives while XLA's threads are still at work,
 and the end of the interpreter would free what they use: a segmentation fault. So the process ends
-without it. Other long calls do not let Python notice the signal at all: a thread answers in their
-place. Files are written under temporary names, so nothing half-written has its final one.
+without it. During other long calls Python does not handle the signal at all, so a thread answers
+it. Files get their final names when they are complete.
 """
 
 import os
@@ -20,9 +20,9 @@ _PATIENCE_S = 1.0
 
 
 def watch() -> None:
-    """Answers Ctrl+C from a thread: the first one with a line if it takes long, the second at once.
+    """Starts a thread that answers Ctrl+C: the first time by a line after a second, then by ending.
 
-    Only where Python's own handler is in place, and in the main thread.
+    Call it in the main thread. Does nothing where another handler than Python's own is in place.
     """
     if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
         return
