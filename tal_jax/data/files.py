@@ -48,10 +48,7 @@ def read_text(path: str | os.PathLike, *, allow_utf_16: bool = False) -> str:
       InputError: if it is missing or in another encoding.
     """
     try:
-        content = Path(path).read_bytes()
-        # Programs on Windows write a byte order mark, which is no part of the text.
-        utf_16 = allow_utf_16 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        text = content.decode("utf-16" if utf_16 else "utf-8-sig")
+        return decode_text(Path(path).read_bytes(), allow_utf_16=allow_utf_16)
     except OSError as error:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
@@ -59,6 +56,13 @@ def read_text(path: str | os.PathLike, *, allow_utf_16: bool = False) -> str:
         raise InputError(
             f"cannot read {path}: {reason_of(error)}; expected text in {expected}"
         ) from error
+
+
+def decode_text(content: bytes, *, allow_utf_16: bool) -> str:
+    """Decodes a text file as `read_text` does; raises UnicodeDecodeError for another encoding."""
+    utf_16 = allow_utf_16 and content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    # Programs on Windows write a byte order mark, which is no part of the text.
+    text = content.decode("utf-16" if utf_16 else "utf-8-sig")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -5,7 +5,6 @@ lines above the column names, a second line with units, and the files of ActiGra
 LabChart, which write times in a way of their own.
 """
 
-import codecs
 import csv
 import dataclasses
 import os
@@ -81,7 +80,7 @@ def _read_plain(path: str | os.PathLike, time: str) -> Columns | None:
 
 
 def _read_text(path: str | os.PathLike, time: str) -> Columns:
-    text = _decode(path).replace("\r\n", "\n").replace("\r", "\n")
+    text = _decode(path)
     lines = [(number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise InputError(f"{path}: empty, expected a line of column names and samples")
@@ -111,15 +110,13 @@ def _decode(path: str | os.PathLike) -> str:
     """Decodes UTF-8, UTF-16 with a byte order mark, and the code page of Windows in the West."""
     try:
         content = Path(path).read_bytes()
-        if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            return content.decode("utf-16")
         try:
-            return content.decode("utf-8-sig")
+            return files.decode_text(content, allow_utf_16=True)
         except UnicodeDecodeError as error:
             # Only names and units hold such letters; control characters are no text.
             if min(content) < 9:
                 raise error
-            return content.decode("cp1252")
+            return content.decode("cp1252").replace("\r\n", "\n").replace("\r", "\n")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"cannot read {path}: {files.reason_of(error)}") from error
 
