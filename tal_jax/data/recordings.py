@@ -1,13 +1,14 @@
 """The data set types: recordings with features, a clock and point labels, and their checks.
 
-Every loader returns a `Dataset`. Its training recordings hold points or labels only: it does not
-contain the segments of their instances, so that training code cannot use them by mistake.
+Every loader returns a `Dataset`. Its training recordings hold points or labels only: the segments
+of their instances are kept apart, in `Dataset.train_truth`, so that training code cannot use them
+by mistake.
 """
 
 import dataclasses
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from tal_jax.data.manifest import Manifest
 
 # Feature extractors drop or pad the end of a recording; a larger difference means a wrong clock.
 MAX_DRIFT_SNIPPETS = 2
+
+Segment = tuple[float, float]  # start and end in seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +107,9 @@ class Dataset:
       scaling: standardisation to apply to other recordings; None if features were not standardised.
       manifest: manifest of the features, without recordings; None where unknown.
       root: absolute path of the folder that it was loaded from; None where there is none.
+      train_truth: for evaluation only, never for training: of training recordings by name, the true
+        `(start_s, end_s)` of each of their points, in the order of the points; None where unknown.
+        None where no segment is known at all.
     """
 
     classes: tuple[str, ...]
@@ -115,6 +121,7 @@ class Dataset:
     scaling: Scaling | None = None
     manifest: Manifest | None = None
     root: str | None = None
+    train_truth: Mapping[str, tuple[Segment | None, ...]] | None = None
 
 
 def check_recording(
@@ -170,8 +177,8 @@ def check_dataset(dataset: Dataset) -> None:
 
     Raises:
       InputError: if a recording is refused by `check_recording`, a name occurs twice, the
-        recordings' `D` differ, there is no training recording, or the ground truth is not that of
-        the test recordings.
+        recordings' `D` differ, there is no training recording, the ground truth is not that of the
+        test recordings, or the true segments of training points are not as many as these.
     """
     if not dataset.train:
         raise InputError("data set: no training recording, expected at least one")
@@ -189,17 +196,26 @@ def check_dataset(dataset: Dataset) -> None:
             f"data set: {min(odd)!r} is only one of test recording and ground truth, expected "
             "to be both"
         )
+    for recording in dataset.train if dataset.train_truth is not None else ():
+        segments = dataset.train_truth.get(recording.name, ())
+        if len(segments) != len(recording.points):
+            raise InputError(
+                f"data set: train_truth has {len(segments)} segments for the "
+                f"{len(recording.points)} points of {recording.name!r}, expected one each, or None"
+            )
 
 
 def points_of(
     name: str, annotation: RecordingAnnotation, classes: Sequence[str]
-) -> tuple[Point, ...]:
-    """Returns the point labels of a training recording's annotation, in order of time.
+) -> tuple[tuple[Point, ...], tuple[Segment | None, ...]]:
+    """Returns the points of a training recording's annotation in order of time, and their segments.
+
+    The segments are None where the annotation has none.
 
     Raises:
       InputError: if an instance has no point.
     """
-    points = []
+    pairs = []
     for instance in annotation.instances:
         if instance.point_s is None:
             raise InputError(
@@ -208,8 +224,10 @@ def points_of(
                 "points (generate_points(annotations, distribution='uniform', seed=0)), or learn "
                 "from labels alone (data.points='none')"
             )
-        points.append(Point(instance.point_s, classes.index(instance.label)))
-    return tuple(sorted(points, key=lambda point: (point.time_s, point.label)))
+        point = Point(instance.point_s, classes.index(instance.label))
+        pairs.append((point, instance.segment))
+    pairs.sort(key=lambda pair: (pair[0].time_s, pair[0].label))
+    return tuple(point for point, _ in pairs), tuple(segment for _, segment in pairs)
 
 
 def assemble(
@@ -225,7 +243,8 @@ def assemble(
 
     Args:
       annotations: annotations of the training recordings, and the classes.
-      train: training recordings, which get their point labels, or their video classes.
+      train: training recordings, which get their point labels, or their video classes; the segments
+        of the points become `train_truth`.
       test: test recordings.
       ground_truth: ActivityNet dictionary of the test recordings.
       labels_only: give training recordings video classes, without points.
@@ -233,11 +252,12 @@ def assemble(
     """
     classes = annotations.classes
     index = {name: label for label, name in enumerate(classes)}
+    truth: dict[str, tuple[Segment | None, ...]] = {}
 
     def supervised(recording: Recording) -> Recording:
         annotation = annotations.recordings[recording.name]
         if not labels_only:
-            points = points_of(recording.name, annotation, classes)
+            points, truth[recording.name] = points_of(recording.name, annotation, classes)
             return dataclasses.replace(recording, points=points)
         labels = tuple(sorted({index[instance.label] for instance in annotation.instances}))
         return dataclasses.replace(recording, labels=labels)
@@ -249,6 +269,8 @@ def assemble(
         ground_truth=ground_truth,
         overlapping=tuple((index[one], index[other]) for one, other in annotations.overlapping),
     )
+    known = any(segment is not None for segments in truth.values() for segment in segments)
+    dataset = dataclasses.replace(dataset, train_truth=truth if known else None)
     check_dataset(dataset)
     return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
 

@@ -193,14 +193,15 @@ def fit_instances(instances: Iterable[Instance], duration_s: float) -> tuple[Ins
 def read_clicks(layout: Layout, names: Sequence[str]) -> tuple[Clicks, list[Finding]]:
     """Reads the points of training recordings: those of the annotations, or of a point file.
 
-    Returns instances with a point in seconds and without a segment. Annotations may also hold
-    instances without a point, which cannot be trained on.
+    Returns instances with a point in seconds, and with the annotated segment that it lies in, if
+    there is exactly one. Annotations may also hold instances without a point, which cannot be
+    trained on.
 
     Raises:
       InputError: if there are no points, several point files, or one cannot be read.
     """
     known = layout.annotations.recordings
-    own = {name: tuple(map(_bare, known[name].instances)) for name in names}
+    own = {name: tuple(map(_around_its_point, known[name].instances)) for name in names}
     if not layout.point_file and any(one.point_s is not None for r in own.values() for one in r):
         return own, []
     if len(layout.point_files) != 1:
@@ -230,13 +231,34 @@ def read_clicks(layout: Layout, names: Sequence[str]) -> tuple[Clicks, list[Find
             f"{len(layout.annotations.classes)} classes"
         )
         findings.append(Finding("error", text))
-    return {name: clicks[name] for name in names if name in clicks}, findings
+    clicks = {
+        name: tuple(_with_segment(one, known[name].instances) for one in clicks[name])
+        for name in names
+        if name in clicks
+    }
+    return clicks, findings
 
 
-def _bare(instance: Instance) -> Instance:
+def _around_its_point(instance: Instance) -> Instance:
+    """The instance, without its segment where the point is outside of that."""
     if instance.point_s is None:
         return instance  # `points_of` raises
-    return Instance(instance.label, point_s=instance.point_s)
+    return _with_segment(Instance(instance.label, point_s=instance.point_s), [instance])
+
+
+def _with_segment(click: Instance, annotated: Iterable[Instance]) -> Instance:
+    """The point with the only annotated segment of its class that it lies in, if there is one."""
+    around = [
+        one.segment
+        for one in annotated
+        if one.label == click.label and one.segment and _holds(one.segment, click.point_s)
+    ]
+    start_s, end_s = around[0] if len(around) == 1 else (None, None)
+    return Instance(click.label, start_s, end_s, click.point_s)
+
+
+def _holds(segment: tuple[float, float], time_s: float | None) -> bool:
+    return time_s is not None and segment[0] <= time_s < segment[1]
 
 
 def overlapping_classes(

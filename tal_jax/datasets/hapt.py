@@ -99,7 +99,8 @@ def load(
                 whole, annotations.recordings[whole.name], CLASSES, cut_s=cut_s, seed=seed
             )
         ]
-        dataset = dataclasses.replace(dataset, train=tuple(cut))
+        # Cuts go through instances, so points of windows have no true segment.
+        dataset = dataclasses.replace(dataset, train=tuple(cut), train_truth=None)
     return dataset
 
 

@@ -67,7 +67,14 @@ def _report_data(work: Work) -> dict[str, Any]:
         "colours": class_colours(len(work.classes)),
         "card": work.card,
         "config": work.config,
-        "rounds": [{"name": one.name, "evaluation": one.evaluation} for one in work.rounds],
+        "rounds": [
+            {
+                "name": one.name,
+                "evaluation": one.evaluation,
+                "pseudo_segments": one.pseudo_segments,
+            }
+            for one in work.rounds
+        ],
         "test": [
             _recording(name, one, detections, index, most) | {"curves": packed.get(name)}
             for name, one in test.items()

@@ -30,6 +30,7 @@ class Round:
     detections: Results
     proposals: Results | None
     evaluation: Mapping[str, Any] | None  # evaluation.json
+    pseudo_segments: Mapping[str, Any] | None = None  # their quality, of metrics.jsonl
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +79,14 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
     notes: list[str] = []
     card, config = _read_object(path / "run.json"), _read_object(path / "config.json")
     data = card.get("data", {})
+    metrics = _read_metrics(path / "metrics.jsonl", notes)
     folders = _folders(path)
-    rounds = [_read_round(name, folder) for name, folder in folders.items()]
+    rounds = [_read_round(name, folder, metrics) for name, folder in folders.items()]
     rounds = [one for one in rounds if one.detections or one.proposals or one.evaluation]
     test, train = (
         dict(read_annotations(path / name).recordings) if (path / name).exists() else {}
         for name in ("ground_truth.json", "train_points.json")
     )
-    metrics = _read_metrics(path / "metrics.jsonl", notes)
     if not (test or train or rounds or metrics):
         raise InputError(
             f"nothing to show in {str(path)!r}: expected detections.json, ground_truth.json, "
@@ -145,7 +146,7 @@ def _folders(path: Path) -> dict[str, Path]:
     return folders | {ALL_ROUNDS: path} if has_all_rounds(path) else folders
 
 
-def _read_round(name: str, folder: Path) -> Round:
+def _read_round(name: str, folder: Path, metrics: Sequence[Mapping[str, Any]]) -> Round:
     is_round = folder.name.startswith("round_")
     detections = "detections_test.json" if is_round else "detections.json"
     return Round(
@@ -153,6 +154,15 @@ def _read_round(name: str, folder: Path) -> Round:
         detections=_read_results(folder / detections),
         proposals=_read_results(folder / "proposals_train.json") if name != ALL_ROUNDS else None,
         evaluation=_read_object(folder / "evaluation.json") or None,
+        pseudo_segments=next(
+            (
+                line
+                for line in metrics
+                if line.get("event") == "pseudo_segments"
+                and folder.name == f"round_{line['round']}"
+            ),
+            None,
+        ),
     )
 
 

@@ -105,6 +105,7 @@ def _fit_rounds(runs: Sequence["_Run"], report: Report) -> list[Fitted]:
         _train(runs, prepared, number, report)
         for run, data in zip(runs, prepared, strict=True):
             run.proposals = _propose(run, data, number)
+            _measure(run, number, report)
         del prepared, data  # neither the test recordings nor the next round need room beside it
         if any([_evaluate(run, number, report) for run in runs]):
             report(f"round {number}: {time.monotonic() - began:.0f} s")
@@ -227,6 +228,17 @@ def _propose(run: _Run, data: Prepared, number: int) -> Results:
         processes.on_primary(files.write_json, path, activitynet_json(found))
     # Read back from the file even when just written: it is the only way to the next round.
     return processes.on_primary(read_results, path)
+
+
+def _measure(run: _Run, number: int, report: Report) -> None:
+    """Evaluates the pseudo segments that the points get from the round's proposals."""
+
+    def titled(line: str) -> None:
+        report(f"{run.title}: {line}" if run.title else line)
+
+    assert run.proposals is not None
+    arguments = run.dataset, run.config, run.proposals, number, run.workdir, titled
+    processes.on_primary(results.write_quality, *arguments)
 
 
 def _evaluate(run: _Run, number: int, report: Report) -> bool:

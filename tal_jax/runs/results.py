@@ -16,12 +16,13 @@ from tal_jax.data.predictions import (
     write_predictions,
 )
 from tal_jax.data.recordings import Dataset
-from tal_jax.evaluation import detection
+from tal_jax.evaluation import detection, pseudo_segments
 from tal_jax.inference.forward import Fitted
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import mean_predictions
 from tal_jax.runs.workdir import round_folder
 from tal_jax.training import metrics_log
+from tal_jax.training.prepare import pseudo_instances
 
 
 def evaluate(
@@ -58,11 +59,10 @@ def write_round(
     folder = round_folder(workdir, number)
     write_predictions(folder / "scores_test.npz", predictions)
     log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
-    log.rewind(number, config.train.steps)
     files.write_json(folder / "detections_test.json", activitynet_json(found))
     metrics = evaluate(found, dataset.ground_truth, config)
     report(f"round {number}\n{detection.format_table(metrics)}")
-    _log(log, metrics, round=number, event="evaluation")
+    _log(log, metrics, number, "evaluation")
     # Read from files, so that a run that continues needs no network for it.
     paths = [round_folder(workdir, one) / "scores_test.npz" for one in range(number + 1)]
     mean = mean_predictions(map(read_predictions, paths))
@@ -72,20 +72,68 @@ def write_round(
     of_all = evaluate(found, dataset.ground_truth, config)
     if number:
         report(f"all rounds, 0 to {number}\n{detection.format_table(of_all)}")
-        _log(log, of_all, round=number, event="evaluation_of_all_rounds")
+        _log(log, of_all, number, "evaluation_of_all_rounds")
     files.write_json(workdir / "evaluation.json", of_all.to_dict())
     # Last: it marks the round as done.
     files.write_json(folder / "evaluation.json", metrics.to_dict())
 
 
-def _log(log: metrics_log.MetricsLog, metrics: detection.DetectionMetrics, **place: Any) -> None:
+def write_quality(
+    dataset: Dataset,
+    config: Config,
+    proposals: Results,
+    number: int,
+    workdir: Path,
+    report: Callable[[str], None],
+) -> None:
+    """Logs and prints the quality of a round's pseudo segments, once, where the truth is known.
+
+    For evaluation only: nothing of it is read again, except by the report.
+
+    Args:
+      dataset: the data set; without `train_truth` nothing is written.
+      config: of the run.
+      proposals: of the round, on the training recordings.
+      number: of the round.
+      workdir: the run's work directory.
+      report: prints a line.
+    """
+    log, event = metrics_log.MetricsLog(workdir / "metrics.jsonl"), "pseudo_segments"
+    if dataset.train_truth is None or log.has(number, event):
+        return
+    pseudo, truth = _pseudo_and_true(dataset, config, proposals)
+    quality = pseudo_segments.quality_of(pseudo, truth)
+    title = f"round {number}, pseudo segments of the training points"
+    report(f"{title}\n{pseudo_segments.format_table(quality)}")
+    log.put(number, event, **quality.to_dict())
+
+
+def _pseudo_and_true(
+    dataset: Dataset, config: Config, proposals: Results
+) -> tuple[np.ndarray, np.ndarray]:
+    """`[N, 2]` each in seconds: what the training points get from proposals, and the truth."""
+    timeline = pseudo_instances(dataset, config, proposals)
+    instances = np.asarray(timeline.instances, np.float64)
+    instances[~np.asarray(timeline.instance_where)] = np.nan
+    pseudo, truth = [], []
+    for recording, segments in zip(dataset.train, instances, strict=True):
+        pseudo.append(recording.grid.to_seconds(segments[: len(recording.points)]))
+        known = (dataset.train_truth or {})[recording.name]
+        truth.append(np.array([one or (np.nan, np.nan) for one in known]).reshape(-1, 2))
+    return np.concatenate(pseudo), np.concatenate(truth)
+
+
+def _log(
+    log: metrics_log.MetricsLog, metrics: detection.DetectionMetrics, number: int, event: str
+) -> None:
     middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
     short, long = (
         float(recall[middle]) if np.isfinite(recall[middle]) else None
         for recall in (metrics.short_recall, metrics.long_recall)
     )
-    log.append(
-        **place,
+    log.put(
+        number,
+        event,
         average_map=float(metrics.average_map),
         map=metrics.map.tolist(),
         tious=metrics.tious.tolist(),

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +26,44 @@ class MetricsLog:
         except OSError as error:
             raise OSError(error.errno, f"cannot write {self._path}: {error.strerror}") from error
 
+    def has(self, round_number: int, event: str) -> bool:
+        """Whether there is a line of this event of a round."""
+        return any(map(_is_of(round_number, event), self._lines()))
+
+    def put(self, round_number: int, event: str, **values: Any) -> None:
+        """Adds the line of an event, of which a round has one: an earlier one is replaced."""
+        is_same = _is_of(round_number, event)
+        others = [line for line in self._lines() if not is_same(line)]
+        self._write([*others, {"round": round_number, "event": event} | values])
+
     def rewind(self, round_number: int, step: int) -> None:
         """Forgets what comes after a step of a round, which a resumed run measures again.
 
-        What was logged without a step (the round's evaluation) comes after all of its steps.
+        What was logged without a step (an event of the round) comes after all of its steps.
         """
         if not self._path.exists():
             return
-        kept = []
+        last = (round_number, step)
+        self._write(
+            line for line in self._lines() if (line["round"], line.get("step", math.inf)) <= last
+        )
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        if not self._path.exists():
+            return
         for line in self._path.read_text(encoding="utf-8").splitlines():
             try:
-                values = json.loads(line)
+                yield json.loads(line)
             except json.JSONDecodeError:
                 continue  # the line that was being written when the run was stopped
-            if (values["round"], values.get("step", math.inf)) <= (round_number, step):
-                kept.append(line + "\n")
-        files.write_bytes(self._path, "".join(kept).encode())
+
+    def _write(self, lines: Iterable[dict[str, Any]]) -> None:
+        content = "".join(json.dumps(line) + "\n" for line in lines)
+        files.write_bytes(self._path, content.encode())
+
+
+def _is_of(round_number: int, event: str) -> Callable[[Mapping[str, Any]], bool]:
+    return lambda line: (line["round"], line.get("event")) == (round_number, event)
 
 
 def progress_line(

@@ -72,6 +72,13 @@ def prepare_round(
     return Prepared(timelines.with_features(timeline, features), lengths)
 
 
+def pseudo_instances(dataset: Dataset, config: Config, proposals: Results) -> Timeline:
+    """The original timeline with the pseudo instance that each point gets from proposals."""
+    sizes = common_sizes([dataset], config)
+    plain = packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes)
+    return _with_instances(jax.tree.map(jnp.asarray, plain), proposals, dataset)[1]
+
+
 def prepare_plain(recordings: Sequence[Recording], length: int, config: Config) -> Timeline:
     """Recordings on their original timeline with features, padded to `length`."""
     timeline = jax.tree.map(jnp.asarray, packing.pack_timeline(recordings, length=length))
@@ -153,4 +160,7 @@ def hold_out(dataset: Dataset, config: Config) -> tuple[Dataset, tuple[Recording
             "recordings"
         )
     cut = len(dataset.train) - holdout
-    return dataclasses.replace(dataset, train=dataset.train[:cut]), dataset.train[cut:]
+    kept, truth = dataset.train[:cut], dataset.train_truth
+    if truth is not None:  # kept with its recordings, for evaluation
+        truth = {recording.name: truth[recording.name] for recording in kept}
+    return dataclasses.replace(dataset, train=kept, train_truth=truth), dataset.train[cut:]

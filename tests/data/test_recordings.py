@@ -102,6 +102,8 @@ def test_good_dataset():
         ({"train": (make("r", dim=4),)}, "t: features have D = 3, expected 4"),
         ({"classes": ("a",)}, r"r: labels \(0, 1\), expected increasing indices from 0 below 1"),
         ({"test": ()}, "'t' is only one of test recording and ground truth"),
+        ({"train_truth": {"r": (None,)}}, "train_truth has 1 segments for the 2 points of 'r'"),
+        ({"train_truth": {}}, "train_truth has 0 segments for the 2 points of 'r'"),
     ],
 )
 def test_bad_datasets(changes, message):
@@ -111,8 +113,10 @@ def test_bad_datasets(changes, message):
 
 def test_points_of_sorts_by_time():
     instances = (Instance("b", 2.0, 3.0, 2.5), Instance("a", point_s=1.0), Instance("b", 0, 1, 0.5))
-    points = points_of("r", RecordingAnnotation("train", 4.0, instances), ("a", "b"))
+    annotation = RecordingAnnotation("train", 4.0, instances)
+    points, segments = points_of("r", annotation, ("a", "b"))
     assert points == (Point(0.5, 1), Point(1.0, 0), Point(2.5, 1))
+    assert segments == ((0, 1), None, (2.0, 3.0))
 
 
 def test_points_of_tells_how_to_get_points():
@@ -133,6 +137,7 @@ def test_assembled():
     assert dataset.overlapping == ((2, 0), (0, 1))
     assert dataset.train[0].points == (Point(0.5, 0), Point(1.5, 2))
     assert dataset.train[0].labels is None
+    assert dataset.train_truth == {"r": (None, (1.0, 2.0))}
     assert [note.split(":")[0] for note in dataset.notes] == [
         "one",
         "class 'b' is in no training recording",
@@ -142,6 +147,7 @@ def test_assembled():
     )
     labelled = assemble(every, [make("r")], [], {"database": {}}, labels_only=True)
     assert labelled.train[0].points == () and labelled.train[0].labels == (0, 2)
+    assert labelled.train_truth is None
     with pytest.raises(ValueError, match="instance of 'c' .* has no point"):
         assemble(every, [make("r")], [], {"database": {}})
 

@@ -146,6 +146,36 @@ def test_starts_and_ends_cannot_be_reached_from_training(joined):
     after = _load(joined)
     assert [r.points for r in after.train] == [r.points for r in before.train]
     assert repr(after.train) == repr(before.train)
+    assert after.train_truth != before.train_truth  # for evaluation
+
+
+@pytest.mark.parametrize("points", ["file", "uniform"])
+def test_true_segments_of_the_points(written, points):
+    """For evaluation: of a point file by class and time, and of drawn points."""
+    config = _config(written["joined"])
+    config.data.points = points
+    dataset = load_dataset(config)
+    assert dataset.train_truth == {
+        "video_1": ((3.0, 6.5), (20.0, 23.1), (20.0, 23.1)),
+        "video_2": ((10.0, 12.0), (30.0, 33.0)),
+        "video_3": ((1.0, 4.0),),
+    }
+    for recording in dataset.train:
+        truth = dataset.train_truth[recording.name]
+        for point, (start_s, end_s) in zip(recording.points, truth, strict=True):
+            assert start_s <= point.time_s < end_s
+
+
+def test_a_point_in_several_segments_or_none_has_no_truth(joined):
+    path = joined / "gt_full.json"
+    truth = json.loads(path.read_text())
+    golf = truth["database"]["video_3"]["annotations"]
+    golf.append(golf[0] | {"segment": [0.5, 4.5]})
+    truth["database"]["video_2"]["annotations"][0]["segment"] = [13.0, 14.0]
+    path.write_text(json.dumps(truth))
+    found = _load(joined).train_truth
+    assert found["video_3"] == (None,)
+    assert found["video_2"] == (None, (30.0, 33.0))
 
 
 def test_video_level_labels(written):

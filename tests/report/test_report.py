@@ -167,6 +167,42 @@ def test_page_holds_what_the_run_left(workdir):
     assert data["losses"][0]["parts"] == {"loss": [0.3, 0.15], "loss_vid": [0.1, 0.05]}
 
 
+def _add_quality(workdir):
+    none = {"instances": 0, "missing": 0, "mean_iou": None, "recall_50": None, "recall_70": None}
+    for number in range(2):
+        total = {"instances": 7, "missing": 2, "mean_iou": 0.625 + 0.1 * number, "recall_50": 0.75}
+        total |= {"recall_70": 0.5, "length_ratio": 1.875 - number}
+        short = total | {"shortest_s": 0.0, "longest_s": 1.5}
+        long = none | {"shortest_s": 1.5, "longest_s": None, "length_ratio": None}
+        line = {"round": number, "event": "pseudo_segments", "bins": [short, long]}
+        line["total"] = total | {"shortest_s": 0.0, "longest_s": None}
+        with open(workdir / "metrics.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def test_quality_of_pseudo_segments(workdir):
+    _, data = _read_page(write_report(workdir))
+    assert [one["pseudo_segments"] for one in data["rounds"]] == [None, None]
+    _add_quality(workdir)
+    _, data = _read_page(write_report(workdir))
+    assert [one["pseudo_segments"]["total"]["mean_iou"] for one in data["rounds"]] == [0.625, 0.725]
+
+
+@browsing.needs_browser
+def test_quality_of_pseudo_segments_in_a_browser(workdir):
+    _add_quality(workdir)
+    errors = []
+    with browsing.open_browser() as browser:
+        page = browser.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(write_report(workdir).as_uri())
+        table = page.locator(".card", has_text="Pseudo segments of the points").locator("table")
+        rows = [row.split() for row in table.locator("tr").all_inner_texts()]
+    assert errors == []
+    assert rows[2] == "round 0 .625 – .625 1.88 – 1.88 .750 .500 2".split()
+    assert rows[3] == "round 1 .725 – .725 0.88 – 0.88 .750 .500 2".split()
+
+
 def test_curves_keep_their_values(workdir):
     _, data = _read_page(write_report(workdir))
     curves = data["test"][0]["curves"]

@@ -18,6 +18,7 @@ import toy
 
 from tal_jax.config import check_config
 from tal_jax.data.clock import Grid
+from tal_jax.data.fingerprint import fingerprint
 from tal_jax.data.predictions import activitynet_json, read_predictions, write_predictions
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.evaluation.point_criterion import point_criterion
@@ -29,7 +30,7 @@ from tal_jax.runs.fit import fit
 from tal_jax.runs.results import evaluate
 from tal_jax.runs.workdir import load_run
 from tal_jax.training import loop
-from tal_jax.training.prepare import prepare_round
+from tal_jax.training.prepare import hold_out, prepare_round
 
 
 def _fit(toy_run, workdir, dataset=None, report=lambda line: None, **settings):
@@ -93,12 +94,49 @@ def test_work_directory(toy_run):
     steps = [(line["round"], line["step"]) for line in lines if "step" in line]
     assert steps == [(number, step) for number in range(2) for step in range(5, 61, 5)]
     assert [line["round"] for line in lines if line.get("event") == "evaluation"] == [0, 1]
+    assert [line["round"] for line in lines if line.get("event") == "pseudo_segments"] == [0, 1]
     together = [line for line in lines if line.get("event") == "evaluation_of_all_rounds"]
     assert [line["round"] for line in together] == [1]
     assert together[0]["average_map"] == _read(toy_run.workdir / "evaluation.json")["average_map"]
     points = _read(toy_run.workdir / "train_points.json")["database"]
     instances = [one for recording in points.values() for one in recording["annotations"]]
     assert instances and all(set(one) == {"label", "point"} for one in instances)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_quality_of_pseudo_segments(toy_run, number):
+    """From the saved proposals: the best one of its class around each point and no other's."""
+    dataset = toy.dataset(toy_run.data)
+    proposals = _read(toy_run.workdir / f"round_{number}" / "proposals_train.json")["results"]
+    ious, ratios = [], []
+    for recording in dataset.train:
+        truth = dataset.train_truth[recording.name]
+        for point, (low, high) in zip(recording.points, truth, strict=True):
+            around = []
+            for one in proposals[recording.name]:
+                start, end = one["segment"]
+                if one["label"] != toy.CLASSES[point.label] or not start <= point.time_s < end:
+                    continue
+                inside = [other for other in recording.points if start <= other.time_s < end]
+                foreign = sum(other.label != point.label for other in inside)
+                around.append((-foreign, one["score"], start, end))
+            if around:
+                *_, start, end = max(around)
+                inner = max(min(end, high) - max(start, low), 0)
+                ious.append(inner / (max(end, high) - min(start, low)) if inner else 0.0)
+                ratios.append((end - start) / (high - low))
+            else:
+                ious.append(0.0)
+    lines = [line for line in _read_log(toy_run.workdir) if line.get("event") == "pseudo_segments"]
+    total, bins = lines[number]["total"], lines[number]["bins"]
+    assert total["instances"] == len(ious) == sum(one["instances"] for one in bins)
+    assert total["missing"] == len(ious) - len(ratios)
+    assert total["mean_iou"] == pytest.approx(np.mean(ious), abs=1e-5)
+    assert total["recall_50"] == pytest.approx(np.mean(np.array(ious) >= 0.5), abs=0.01)
+    assert total["length_ratio"] == pytest.approx(np.median(ratios), abs=1e-4)
+    assert total["mean_iou"] > 0.7  # the toy problem is easy
+    printed = [line for line in toy_run.lines if f"round {number}, pseudo segments" in line]
+    assert len(printed) == 1 and f"{total['mean_iou']:.2f}" in printed[0].splitlines()[-1]
 
 
 def test_saved_network_finds_the_saved_detections(toy_run):
@@ -172,9 +210,9 @@ fit(toy.dataset(data), toy.config(data), workdir=workdir)
 @pytest.mark.slow
 def test_killed_at_random_ends_the_same(toy_run, tmp_path):
     workdir, log = tmp_path / "run", tmp_path / "run" / "metrics.jsonl"
-    # There is a line every block of updates, 12 a round, and one a round for its evaluation.
+    # There is a line every block of updates, 12 a round, and two a round for its evaluation.
     drawn = random.Random(0)
-    lines, pause_s = drawn.randint(1, 23), drawn.uniform(0, 0.1)
+    lines, pause_s = drawn.randint(1, 25), drawn.uniform(0, 0.1)
     process = subprocess.Popen(
         [sys.executable, "-c", _TRAIN, str(toy_run.data), str(workdir)],
         cwd=Path(toy.__file__).parent,
@@ -202,6 +240,44 @@ def test_killed_at_random_ends_the_same(toy_run, tmp_path):
 
 def _num_lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def test_true_segments_are_for_evaluation_alone(toy_run, tmp_path):
+    """Wrong ones change their line in the log; without them there is none."""
+    dataset = toy.dataset(toy_run.data)
+    wrong = {
+        name: tuple((start_s + 1, end_s + 9) for start_s, end_s in segments)
+        for name, segments in dataset.train_truth.items()
+    }
+    proposals, lines = [], []
+    for name, truth in (("none", None), ("wrong", wrong)):
+        other = dataclasses.replace(dataset, train_truth=truth)
+        _fit(toy_run, tmp_path / name, dataset=other, steps=15, rounds=1)
+        proposals.append((tmp_path / name / "round_0" / "proposals_train.json").read_bytes())
+        log = _read_log(tmp_path / name)
+        lines.append([line for line in log if line.get("event") == "pseudo_segments"])
+    assert proposals[0] == proposals[1]
+    assert [len(one) for one in lines] == [0, 1]
+    assert fingerprint(other) == fingerprint(dataset)
+
+
+def test_a_log_without_the_quality_gets_it_once(toy_run, tmp_path):
+    """As where a run was killed between its proposals and that line."""
+    workdir = _copy(toy_run, tmp_path)
+    log = workdir / "metrics.jsonl"
+    lines = log.read_text().splitlines(keepends=True)
+    log.write_text("".join(line for line in lines if "pseudo_segments" not in line))
+    for _ in range(2):
+        _fit(toy_run, workdir)
+        assert sorted(log.read_text().splitlines(keepends=True)) == sorted(lines)
+
+
+def test_held_out_recordings_keep_no_truth(toy_run):
+    config = toy.config(toy_run.data)
+    config.train.holdout = 2
+    kept, held_out = hold_out(toy.dataset(toy_run.data), config)
+    assert list(kept.train_truth) == [recording.name for recording in kept.train]
+    assert not {recording.name for recording in held_out} & kept.train_truth.keys()
 
 
 def test_finished_run_is_left_alone(toy_run, tmp_path):

@@ -1,6 +1,30 @@
-"""The line of progress."""
+"""The log of measurements, and the line of progress."""
+
+import json
 
 from tal_jax.training import metrics_log
+
+
+def test_a_round_has_one_line_of_an_event(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    log = metrics_log.MetricsLog(path)
+    assert not log.has(0, "evaluation")
+    log.put(0, "evaluation", average_map=0.5)
+    log.append(round=1, step=5, loss=2.0)
+    log.put(1, "evaluation", average_map=0.6)
+    log.put(0, "pseudo_segments", total=3)
+    with open(path, "a") as file:
+        file.write('{"round": 1, "event": "eval')  # what a kill leaves
+    log.put(1, "evaluation", average_map=0.75)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == [
+        {"round": 0, "event": "evaluation", "average_map": 0.5},
+        {"round": 1, "step": 5, "loss": 2.0},
+        {"round": 0, "event": "pseudo_segments", "total": 3},
+        {"round": 1, "event": "evaluation", "average_map": 0.75},
+    ]
+    assert log.has(0, "pseudo_segments") and not log.has(1, "pseudo_segments")
+    log.rewind(0, 60)  # events come after all of a round's updates
+    assert path.read_text() == ""
 
 
 def test_what_losses_leave_out_is_printed():
