@@ -192,9 +192,11 @@ def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
 
     Args:
       name: of the data set, see `tal_jax.datasets.load`.
-      **settings: settings of this data set, in addition to the point distribution and its seed.
+      **settings: settings of this data set, in addition to the supervision, the point distribution
+        and its seed.
     """
-    data: Config = ml_collections.ConfigDict({"name": name, "points": "uniform", **settings})
+    shared = {"points": "uniform", "supervision": "points", "segments_share": 1.0}
+    data: Config = ml_collections.ConfigDict({"name": name, **shared, **settings})
     # None stands for the seed of the run.
     data.seed = config_dict.placeholder(int)
     return data

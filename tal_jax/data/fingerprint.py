@@ -23,7 +23,7 @@ class RecordingFingerprint(msgspec.Struct, frozen=True):
     """Hashes of one recording."""
 
     features: str
-    labels: str  # duration, points and video classes; of a test recording its ground truth
+    labels: str  # duration, points, segments, video classes; of a test recording its ground truth
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
@@ -104,7 +104,11 @@ def _of_labels(recording: Recording, classes: tuple[str, ...]) -> str:
     return _hash_json({
         "duration_s": recording.duration_s,
         "grid": recording.grid.to_dict(),
-        "points": [[classes[point.label], point.time_s] for point in recording.points],
+        # Without a segment as ever: so are runs that were begun before there were any.
+        "points": [
+            [classes[point.label], point.time_s, *(point.segment_s or ())]
+            for point in recording.points
+        ],
         "labels": None if labels is None else [classes[label] for label in labels],
     })  # fmt: skip
 

@@ -79,7 +79,7 @@ def pack_timeline(
 ) -> Timeline:
     """The uncompensated timeline of R recordings, in host arrays without features.
 
-    Every snippet weighs 1, and there are no pseudo instances.
+    Every snippet weighs 1, and instances are those that are known: points with a segment.
 
     Args:
       recordings: R recordings.
@@ -107,6 +107,10 @@ def pack_timeline(
         np.int32,
     )
     video_classes, video_class_where = pack_video_classes(labels, num_video_classes)
+    instances, known = _known_instances(recordings, num_points)
+    # Until proposals give every point an instance, only recordings without unknown ones count: the
+    # instance loss takes snippets outside of all instances for background.
+    complete = (known == point_where).all(axis=1, keepdims=True)
     return Timeline(
         features=None,
         first=np.cumsum([0, *sizes[:-1]], dtype=np.int32),
@@ -119,8 +123,9 @@ def pack_timeline(
         negative_classes=_negative_classes(video_classes, overlapping),
         weights=where.astype(np.float32),
         counts=np.array(sizes, np.int32),
-        instances=np.zeros((*point_times.shape, 2), np.float32),
-        instance_where=np.zeros_like(point_where),
+        instances=instances,
+        instance_where=known & complete,
+        known=known,
         most_points=most_points,
     )
 
@@ -145,6 +150,20 @@ def _point_times(recording: Recording) -> np.ndarray:
     """`[P]` in snippets."""
     times_s = np.array([point.time_s for point in recording.points], np.float64)
     return recording.grid.to_snippets(times_s)
+
+
+def _known_instances(
+    recordings: Sequence[Recording], num_points: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Annotated segments of points in snippets `[R, P, 2]`, and which points have one `[R, P]`."""
+    instances = np.zeros((len(recordings), num_points, 2), np.float32)
+    known = np.zeros(instances.shape[:2], bool)
+    for row, recording in enumerate(recordings):
+        for index, point in enumerate(recording.points):
+            if point.segment_s is not None:
+                instances[row, index] = recording.grid.to_snippets(np.array(point.segment_s))
+                known[row, index] = True
+    return instances, known
 
 
 def _negative_classes(video_classes, overlapping) -> np.ndarray:

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import math
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -97,6 +98,36 @@ def generate_points(
         point_distribution={"law": distribution, "seed": int(seed)},
         notes=notes,
     )
+
+
+def fill_points(annotations: Annotations, names: Iterable[str]) -> tuple[Annotations, list[str]]:
+    """Gives each instance of some recordings with a segment but no point its middle as the point.
+
+    Args:
+      annotations: of these recordings and possibly others.
+      names: the recordings.
+
+    Returns:
+      The annotations, and a note with the number of these points if there are any.
+
+    >>> from tal_jax.data.annotations import parse_annotations
+    >>> jump = {"label": "jump", "segment": [3.0, 4.0]}
+    >>> recording = {"subset": "train", "duration": 9.0, "annotations": [jump]}
+    >>> annotations, notes = fill_points(parse_annotations({"database": {"r": recording}}), ["r"])
+    >>> annotations.recordings["r"].instances[0].point_s, notes
+    (3.5, ['the middle of the segment is the point of 1 instances that have a segment alone'])
+    """
+    recordings, filled = dict(annotations.recordings), 0
+    for name in names:
+        instances = []
+        for one in recordings[name].instances:
+            if one.point_s is None and one.segment is not None:
+                one = dataclasses.replace(one, point_s=sum(one.segment) / 2)
+                filled += 1
+            instances.append(one)
+        recordings[name] = dataclasses.replace(recordings[name], instances=tuple(instances))
+    text = f"the middle of the segment is the point of {filled} instances that have a segment alone"
+    return dataclasses.replace(annotations, recordings=recordings), [text] if filled else []
 
 
 def _draw(name: str, index: int, instance: Instance, *, distribution: str, seed: int) -> float:

@@ -2,7 +2,7 @@
 
 Every loader returns a `Dataset`. Its training recordings hold points or labels only: the segments
 of their instances are kept apart, in `Dataset.train_truth`, so that training code cannot use them
-by mistake.
+by mistake. `datasets.supervision` copies those into the points that a run may learn from.
 """
 
 import dataclasses
@@ -27,10 +27,17 @@ Segment = tuple[float, float]  # start and end in seconds
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """A point label: one time inside one action instance."""
+    """A point label: one time inside one action instance.
+
+    Attributes:
+      time_s: the time.
+      label: index into the data set's classes.
+      segment_s: annotated start and end of the instance, where training may use them; else None.
+    """
 
     time_s: float
-    label: int  # index into the data set's classes
+    label: int
+    segment_s: Segment | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -154,6 +161,12 @@ def check_recording(
             raise InputError(
                 f"{name}: point at {point.time_s!r} s, expected a time within [0, {duration_s:g}) s"
             )
+        start_s, end_s = point.segment_s or (0.0, duration_s)
+        if not 0 <= start_s <= point.time_s < end_s <= duration_s:
+            raise InputError(
+                f"{name}: segment {[start_s, end_s]} s of the point at {point.time_s!r} s, "
+                f"expected one around it, within [0, {duration_s:g}] s"
+            )
     _check_labels(recording, num_classes)
 
 
@@ -221,8 +234,9 @@ def points_of(
             raise InputError(
                 f"{name}: instance of {instance.label!r} at "
                 f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, draw "
-                "points (generate_points(annotations, distribution='uniform', seed=0)), or learn "
-                "from labels alone (data.points='none')"
+                "points (generate_points(annotations, distribution='uniform', seed=0)), train on "
+                "its segment (data.supervision='mixed'), or learn from labels alone "
+                "(data.points='none')"
             )
         point = Point(instance.point_s, classes.index(instance.label))
         pairs.append((point, instance.segment))

@@ -62,8 +62,9 @@ class Timeline:
     negative_classes: Array  # [R, L, L] bool: points of class m are negatives for class l
     weights: Array  # [R, T] of the snippets, 1 on an uncompensated timeline
     counts: Array  # [R] int32, new snippets of each recording
-    instances: Array  # [R, P, 2] old times of each point's pseudo instance, in snippets
+    instances: Array  # [R, P, 2] old times of each point's (pseudo) instance, in snippets
     instance_where: Array  # [R, P] bool
+    known: Array  # [R, P] bool, points whose instance is annotated: a true segment
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
@@ -87,7 +88,10 @@ class Batch:
     features: Array  # [B, N, D]
     where: Array  # [B, N] bool
     points: Array  # [B, N, L] bool, positive snippets of each video class
-    instances: Array  # [B, N, L] bool, pseudo instances of the previous round
+    instances: Array  # [B, N, L] bool, known instances, and pseudo ones of the previous round
+    segments: Array  # [B, P, 2] the same one by one: times in new snippets, from the window's start
+    segment_class_index: Array  # [B, P] int32, into the video classes
+    segment_where: Array  # [B, P] bool
     video_classes: Array  # [B, L] int32
     video_class_where: Array  # [B, L] bool, labelled classes of the whole recording
     video_class_clicked: Array  # [B, L] bool, those with a point in the whole recording
@@ -217,7 +221,7 @@ def trusted_proposals(
 
 
 def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
-    """Gives each point the proposal that most likely is its action.
+    """Gives each point whose segment is not known the proposal that most likely is its action.
 
     That is the best-scoring proposal of its class that contains it and no point of a negative
     class, or else the one that contains the fewest of those.
@@ -234,7 +238,8 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
         fewest = jnp.where(candidate, foreign[None, :], jnp.iinfo(jnp.int32).max)
         candidate = candidate & (foreign[None, :] == fewest.min(axis=1, keepdims=True))
         chosen = jnp.where(candidate, mine.scores[None, :], -jnp.inf).argmax(axis=1)
-        return mine.segments[chosen], candidate.any(axis=1)
+        instances = jnp.where(row.known[:, None], row.instances, mine.segments[chosen])
+        return instances, row.known | candidate.any(axis=1)
 
     instances, where = jax.vmap(one)(with_features(timeline, None), proposals)
     return dataclasses.replace(timeline, instances=instances, instance_where=where)
@@ -311,6 +316,9 @@ def resample_batch(
             where=resampled.where,
             points=_by_video_class(positive, of_class),
             instances=_by_video_class(covered, of_class),
+            segments=new,
+            segment_class_index=row.point_class_index,
+            segment_where=row.instance_where,
             video_classes=row.video_classes,
             video_class_where=row.video_class_where,
             video_class_clicked=(of_class & row.point_where[:, None]).any(axis=0),

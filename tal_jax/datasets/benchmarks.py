@@ -19,7 +19,12 @@ from tal_jax.data.annotations import (
     ground_truth_of,
 )
 from tal_jax.data.lazy_features import FeatureFiles, open_features
-from tal_jax.data.point_distributions import NO_POINTS, POINTS_OF_FILE, generate_points
+from tal_jax.data.point_distributions import (
+    NO_POINTS,
+    POINTS_OF_FILE,
+    fill_points,
+    generate_points,
+)
 from tal_jax.data.point_files import read_points
 from tal_jax.data.recordings import Dataset, Recording, assemble, fits_clock
 from tal_jax.datasets import layouts
@@ -34,7 +39,12 @@ Clicks = dict[str, tuple[Instance, ...]]  # the points of each recording
 
 
 def load_benchmark(
-    layout: Layout, *, points: str, seed: int, overlapping: Sequence[str] = ()
+    layout: Layout,
+    *,
+    points: str,
+    seed: int,
+    overlapping: Sequence[str] = (),
+    segments_suffice: bool = False,
 ) -> Dataset:
     """Loads a benchmark data set.
 
@@ -45,6 +55,8 @@ def load_benchmark(
       seed: of drawn points.
       overlapping: pairs of classes that occur at once, "CliffDiving/Diving"; pairs of other data
         sets' classes are ignored.
+      segments_suffice: whether a training instance may have a segment and no point; its middle is
+        then the point.
 
     Raises:
       InputError: if a file is unreadable, the clock is wrong for more than a tenth of the
@@ -57,7 +69,7 @@ def load_benchmark(
         f"{grid.stride_frames:g} frames a snippet"
     ]
     train, test, found = open_recordings(layout)
-    annotations, more = _training_annotations(layout, train, points, seed)
+    annotations, more = _training_annotations(layout, train, points, seed, segments_suffice)
     pairs = overlapping_classes(overlapping, annotations.classes)
     ground_truth, unusual = _ground_truth(layout, test, pairs)
     return assemble(
@@ -140,7 +152,11 @@ def _recordings(
 
 
 def _training_annotations(
-    layout: Layout, train: Mapping[str, Recording], points: str, seed: int
+    layout: Layout,
+    train: Mapping[str, Recording],
+    points: str,
+    seed: int,
+    segments_suffice: bool,
 ) -> tuple[Annotations, list[str]]:
     """Returns the annotations to train on: classes, and points or labels."""
     classes, notes = layout.annotations.classes, []
@@ -151,7 +167,7 @@ def _training_annotations(
         for name, recording in train.items()
     }
     if points == POINTS_OF_FILE:
-        clicks, found = read_clicks(layout, list(train))
+        clicks, found = read_clicks(layout, list(train), segments_suffice=segments_suffice)
         notes = notes_of(layout.folder, found)
         entries = {
             name: dataclasses.replace(one, instances=clicks.get(name, ()))
@@ -177,7 +193,11 @@ def _training_annotations(
             f"{layout.folder}: {beyond} of {total} points are outside their recordings; "
             "a frame rate is wrong, or the points are of other recordings"
         )
-    return Annotations(classes, fitted), notes
+    annotations = Annotations(classes, fitted)
+    if segments_suffice:
+        annotations, filled = fill_points(annotations, fitted)
+        notes += filled
+    return annotations, notes
 
 
 def fit_instances(instances: Iterable[Instance], duration_s: float) -> tuple[Instance, ...]:
@@ -190,19 +210,24 @@ def fit_instances(instances: Iterable[Instance], duration_s: float) -> tuple[Ins
     return tuple(kept)
 
 
-def read_clicks(layout: Layout, names: Sequence[str]) -> tuple[Clicks, list[Finding]]:
+def read_clicks(
+    layout: Layout, names: Sequence[str], *, segments_suffice: bool = False
+) -> tuple[Clicks, list[Finding]]:
     """Reads the points of training recordings: those of the annotations, or of a point file.
 
     Returns instances with a point in seconds, and with the annotated segment that it lies in, if
     there is exactly one. Annotations may also hold instances without a point, which cannot be
-    trained on.
+    trained on unless `segments_suffice`: then annotated segments that contain no point of a point
+    file are returned, too.
 
     Raises:
-      InputError: if there are no points, several point files, or one cannot be read.
+      InputError: if there are no points where segments do not suffice, several point files, or one
+        cannot be read.
     """
     known = layout.annotations.recordings
     own = {name: tuple(map(_around_its_point, known[name].instances)) for name in names}
-    if not layout.point_file and any(one.point_s is not None for r in own.values() for one in r):
+    has_points = any(one.point_s is not None for r in own.values() for one in r)
+    if not layout.point_file and (has_points or segments_suffice and not layout.point_files):
         return own, []
     if len(layout.point_files) != 1:
         listed = ", ".join(str(path.relative_to(layout.folder)) for path in layout.point_files)
@@ -231,12 +256,27 @@ def read_clicks(layout: Layout, names: Sequence[str]) -> tuple[Clicks, list[Find
             f"{len(layout.annotations.classes)} classes"
         )
         findings.append(Finding("error", text))
-    clicks = {
-        name: tuple(_with_segment(one, known[name].instances) for one in clicks[name])
-        for name in names
-        if name in clicks
-    }
-    return clicks, findings
+    found = {}
+    for name in names:
+        annotated = known[name].instances
+        instances = [_with_segment(one, annotated) for one in clicks.get(name, ())]
+        if segments_suffice:
+            instances += _unclicked(annotated, instances)
+        if name in clicks or instances:
+            found[name] = tuple(instances)
+    return found, findings
+
+
+def _unclicked(annotated: Iterable[Instance], clicks: Sequence[Instance]) -> list[Instance]:
+    """The annotated segments that no point of their class lies in, without a point."""
+    return [
+        Instance(one.label, one.start_s, one.end_s)
+        for one in annotated
+        if one.segment
+        and not any(
+            click.label == one.label and _holds(one.segment, click.point_s) for click in clicks
+        )
+    ]
 
 
 def _around_its_point(instance: Instance) -> Instance:

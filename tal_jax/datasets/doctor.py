@@ -44,11 +44,17 @@ class Diagnosis:
         return dataclasses.asdict(self) | {"wrong": self.wrong}
 
 
-def diagnose(layout: Layout, *, points: str, progress: Callable[[int, int], None]) -> Diagnosis:
+def diagnose(
+    layout: Layout,
+    *,
+    points: str,
+    progress: Callable[[int, int], None],
+    segments_suffice: bool = False,
+) -> Diagnosis:
     """Validates the data set of a layout.
 
-    Of `points`, `data.points` of a config, only "file" requires points. `progress` is called with
-    the number of recordings read, and of all.
+    Of `points`, `data.points` of a config, only "file" requires points, unless `segments_suffice`.
+    `progress` is called with the number of recordings read, and of all.
     """
     known, names = layout.annotations.recordings, layout.names
     opened, findings = _open(layout, [*names["train"], *names["test"]])
@@ -60,7 +66,8 @@ def diagnose(layout: Layout, *, points: str, progress: Callable[[int, int], None
     )
     findings += about_names
     findings += _check_parts(layout)
-    clicks, about_points = _clicks(layout, points)
+    required = points == POINTS_OF_FILE and not segments_suffice
+    clicks, about_points = _clicks(layout, required=required)
     findings += about_points
     findings += _check_values(opened, progress)
     lengths = {name: len(array) for name, array in opened.items() if name in known}
@@ -69,7 +76,7 @@ def diagnose(layout: Layout, *, points: str, progress: Callable[[int, int], None
     ends_s = {name: float(layout.grid.to_seconds(float(size))) for name, size in lengths.items()}
     findings += _check_clicks(layout, clicks, ends_s)
     findings += _check_instances(layout, ends_s)
-    findings += _check_classes(layout, clicks, points)
+    findings += _check_classes(layout, clicks if required else {})
     findings += _choices(layout)
     order = {"error": 0, "warning": 1, "note": 2}
     return Diagnosis(
@@ -208,7 +215,7 @@ def _check_clock(layout: Layout, lengths: Mapping[str, int]) -> tuple[str, list[
     return line, [Finding("warning", text, odd)]
 
 
-def _clicks(layout: Layout, points: str) -> tuple[benchmarks.Clicks, list[Finding]]:
+def _clicks(layout: Layout, *, required: bool) -> tuple[benchmarks.Clicks, list[Finding]]:
     """Returns the points of the training recordings, from the annotations or a point file."""
     names = [name for name in layout.names["train"] if name in layout.annotations.recordings]
     try:
@@ -218,7 +225,7 @@ def _clicks(layout: Layout, points: str) -> tuple[benchmarks.Clicks, list[Findin
     pointless = tuple(n for n, r in clicks.items() if any(one.point_s is None for one in r))
     if pointless:
         findings.append(Finding("error", "train: instances without a point", pointless))
-    if points != POINTS_OF_FILE:
+    if not required:
         findings = [dataclasses.replace(finding, level="note") for finding in findings]
     clicks = {n: tuple(one for one in r if one.point_s is not None) for n, r in clicks.items()}
     return clicks, findings
@@ -230,6 +237,8 @@ def _check_clicks(layout: Layout, clicks, ends_s: Mapping[str, float]) -> Iterat
     for name, instances in clicks.items():
         end_s = max(ends_s.get(name, 0.0), known[name].duration_s or 0.0)
         segments = [one for one in known[name].instances if one.start_s is not None]
+        if len(segments) < len(known[name].instances):
+            segments = []  # some instances are points alone, which lie in no segment
         for one in instances:
             total += 1
             if end_s and not 0 <= one.point_s < end_s:
@@ -276,14 +285,14 @@ def _check_instances(layout: Layout, ends_s: Mapping[str, float]) -> Iterator[Fi
                 yield Finding(level, f"{part}: {len(found[key])} {text}", unique)
 
 
-def _check_classes(layout: Layout, clicks: benchmarks.Clicks, points: str) -> Iterator[Finding]:
+def _check_classes(layout: Layout, clicks: benchmarks.Clicks) -> Iterator[Finding]:
     known = layout.annotations.recordings
 
     def labels(part):
         return {o.label for n in layout.names[part] if n in known for o in known[n].instances}
 
     pointed = {one.label for instances in clicks.values() for one in instances}
-    trained = pointed if clicks and points == POINTS_OF_FILE else labels("train")
+    trained = pointed if clicks else labels("train")
     untaught = sorted(labels("test") - trained)
     if untaught:
         text = f"classes of test recordings without a training instance: {', '.join(untaught)}"

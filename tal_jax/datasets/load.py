@@ -18,6 +18,13 @@ from tal_jax.data.recordings import Dataset
 from tal_jax.datasets import doctor, hapt, layouts, own_layout, watch
 from tal_jax.datasets.benchmarks import load_benchmark
 from tal_jax.datasets.selection import Finding
+from tal_jax.datasets.supervision import (
+    LABELS,
+    POINTS,
+    Supervision,
+    check_supervision,
+    supervise,
+)
 
 DATA_VARIABLE = "TAL_JAX_DATA"
 
@@ -41,21 +48,32 @@ def load_dataset(
     name, seed = settings.pop("name"), settings.pop("seed")
     if name not in LOADERS:
         raise InputError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
+    seed = config.seed if seed is None else seed
+    # Configs of earlier versions have neither: points alone.
+    kind, share = settings.pop("supervision", POINTS), settings.pop("segments_share", 1.0)
     load = LOADERS[name]
     _check_settings(name, set(settings), inspect.signature(load).parameters)
+    supervision = Supervision(kind, share, seed)
+    check_supervision(supervision, settings["points"])
     data = data or os.environ.get(DATA_VARIABLE) or None
-    return load(
-        None if data is None else Path(data),
-        seed=config.seed if seed is None else seed,
-        **settings,
+    dataset = load(
+        None if data is None else Path(data), seed=seed, supervision=supervision, **settings
     )
+    return supervise(dataset, supervision)
 
 
 def _load_watch(
-    data: Path | None, *, seed: int, points: str, shuffles: int, stride_s: float, window_s: float
+    data: Path | None,
+    *,
+    seed: int,
+    supervision: Supervision,
+    points: str,
+    shuffles: int,
+    stride_s: float,
+    window_s: float,
 ) -> Dataset:
     """Loads the embedded recordings, which need no folder."""
-    del data
+    del data, supervision  # every bout has a segment and a point
     return watch.load(
         seed=seed, points=points, shuffles=shuffles, stride_s=stride_s, window_s=window_s
     )
@@ -65,12 +83,18 @@ def _load_hapt(
     data: Path | None,
     *,
     seed: int,
+    supervision: Supervision,
     points: str,
     stride_s: float,
     window_s: float,
     cut_s: tuple[float, ...] = (),
 ) -> Dataset:
     """Loads HAPT, in `data/hapt` or `data` itself."""
+    if cut_s and supervision.segments_suffice:
+        raise InputError(
+            f"config: data.cut_s={tuple(cut_s)} with data.supervision={supervision.kind!r}; "
+            "expected (), since cuts go through instances"
+        )
     if data is None:
         raise InputError(
             f"hapt: no folder given, expected the one that contains `hapt` as --data or "
@@ -86,6 +110,7 @@ def _load_folder(
     data: Path | None,
     *,
     seed: int,
+    supervision: Supervision,
     points: str,
     folder: str,
     train_subset: str,
@@ -108,10 +133,16 @@ def _load_folder(
             f"{POINTS_OF_FILE!r} for the points in the annotations or a point file, or "
             f"{NO_POINTS!r} for video-level labels alone"
         )
+    points = NO_POINTS if supervision.kind == LABELS else points  # which need not be there
     own = (own_layout.GRID_FILE, own_layout.ANNOTATION_FILE)
     if not annotations and all((path / name).is_file() for name in own):
         dataset = own_layout.load_folder(
-            path, points=points, seed=seed, train_subset=train_subset, test_subset=test_subset
+            path,
+            points=points,
+            seed=seed,
+            train_subset=train_subset,
+            test_subset=test_subset,
+            segments_suffice=supervision.segments_suffice,
         )
     else:
         dataset = load_benchmark(
@@ -128,6 +159,7 @@ def _load_folder(
             points=points,
             seed=seed,
             overlapping=overlapping,
+            segments_suffice=supervision.segments_suffice,
         )
     dataset = dataclasses.replace(dataset, root=os.path.abspath(path))
     return recordings.standardize(dataset) if standardize else dataset
@@ -162,7 +194,13 @@ def examine(
         if settings.name != "folder" or not _folder_path(data, settings.folder).is_dir():
             raise
         return doctor.Diagnosis("", {}, "", "", (Finding("error", str(error)),))
-    diagnosis = doctor.diagnose(layout, points=settings.points, progress=progress)
+    supervision = Supervision(settings.get("supervision", POINTS))
+    diagnosis = doctor.diagnose(
+        layout,
+        points=NO_POINTS if supervision.kind == LABELS else settings.points,
+        segments_suffice=supervision.segments_suffice,
+        progress=progress,
+    )
     if not diagnosis.wrong:
         unread = ml_collections.ConfigDict(config.to_dict())
         unread.update(data={"standardize": False})  # which would read all features again
@@ -204,7 +242,7 @@ LOADERS: dict[str, Callable[..., Dataset]] = {
 def _check_settings(
     name: str, given: set[str], parameters: Mapping[str, inspect.Parameter]
 ) -> None:
-    expected = set(parameters) - {"data", "seed"}
+    expected = set(parameters) - {"data", "seed", "supervision"}
     for key in sorted(given - expected):
         raise InputError(
             f"config: data.{key} is no setting of the data set {name!r}; did you mean "

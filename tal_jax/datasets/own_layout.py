@@ -28,7 +28,12 @@ from tal_jax.data.annotations import (
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import open_features
 from tal_jax.data.manifest import read_manifest
-from tal_jax.data.point_distributions import NO_POINTS, POINTS_OF_FILE, generate_points
+from tal_jax.data.point_distributions import (
+    NO_POINTS,
+    POINTS_OF_FILE,
+    fill_points,
+    generate_points,
+)
 from tal_jax.data.recordings import Dataset, Recording, assemble
 from tal_jax.datasets.selection import choose_subsets, notes_of, select_recordings
 
@@ -43,6 +48,7 @@ def load_folder(
     seed: int = 0,
     train_subset: str = "",
     test_subset: str = "",
+    segments_suffice: bool = False,
 ) -> Dataset:
     """Loads a folder of features and the annotations of its recordings.
 
@@ -53,6 +59,8 @@ def load_folder(
       seed: of drawn points.
       train_subset: see `choose_subsets`.
       test_subset: see `choose_subsets`. Each instance of a test recording needs a segment.
+      segments_suffice: whether a training instance may have a segment and no point; its middle is
+        then the point.
 
     Returns:
       The data set. Annotated recordings without features, features without annotations, and a test
@@ -86,6 +94,9 @@ def load_folder(
         part: [name for name, r in annotations.recordings.items() if r.subset == subset]
         for part, subset in (("train", train_subset), ("test", test_subset))
     }
+    if segments_suffice:
+        annotations, filled = fill_points(annotations, names["train"])
+        notes += filled
     paths = {name: recording_path(folder, name) for listed in names.values() for name in listed}
     subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
     if not names["train"]:

@@ -267,8 +267,10 @@ def _describe(number: int, data: Prepared, run: _Run) -> str:
         line += f"; {long} timelines exceed train.length={window}, updates read windows of them"
     elif long:
         line += f"; {long} timelines exceed train.length={window}, updates sample that many places"
-    instances = int(timeline.instance_where.sum())
-    line += f", {instances} pseudo instances" if instances else ""
+    known = int(timeline.known.sum())
+    pseudo = int((timeline.instance_where & ~timeline.known).sum())
+    line += f", {known} known instances" if known else ""
+    line += f", {pseudo} pseudo instances" if pseudo else ""
     place = "streamed" if timeline.features is None else "on the device"
     size = input_pipeline.num_bytes(run.config, run.dataset.train) / 1e6
     return f"{line}; features {place} ({size:,.1f} MB)"

@@ -102,6 +102,8 @@ def write_quality(
     if dataset.train_truth is None or log.has(number, event):
         return
     pseudo, truth = _pseudo_and_true(dataset, config, proposals)
+    if np.isnan(truth).any(axis=1).all():
+        return  # training uses all segments that are known
     quality = pseudo_segments.quality_of(pseudo, truth)
     title = f"round {number}, pseudo segments of the training points"
     report(f"{title}\n{pseudo_segments.format_table(quality)}")
@@ -111,15 +113,21 @@ def write_quality(
 def _pseudo_and_true(
     dataset: Dataset, config: Config, proposals: Results
 ) -> tuple[np.ndarray, np.ndarray]:
-    """`[N, 2]` each in seconds: what the training points get from proposals, and the truth."""
+    """`[N, 2]` each in seconds: what the training points get from proposals, and the truth.
+
+    Points whose segment training uses count as unknown: theirs is no pseudo segment.
+    """
     timeline = pseudo_instances(dataset, config, proposals)
     instances = np.asarray(timeline.instances, np.float64)
     instances[~np.asarray(timeline.instance_where)] = np.nan
+    known = np.asarray(timeline.known)
     pseudo, truth = [], []
-    for recording, segments in zip(dataset.train, instances, strict=True):
-        pseudo.append(recording.grid.to_seconds(segments[: len(recording.points)]))
-        known = (dataset.train_truth or {})[recording.name]
-        truth.append(np.array([one or (np.nan, np.nan) for one in known]).reshape(-1, 2))
+    for recording, segments, used in zip(dataset.train, instances, known, strict=True):
+        size = len(recording.points)
+        pseudo.append(recording.grid.to_seconds(segments[:size]))
+        own = (dataset.train_truth or {})[recording.name]
+        own = np.array([one or (np.nan, np.nan) for one in own]).reshape(-1, 2)
+        truth.append(np.where(used[:size, None], np.nan, own))
     return np.concatenate(pseudo), np.concatenate(truth)
 
 

@@ -240,13 +240,14 @@ def _versions() -> dict[str, str]:
 
 
 def _points(dataset: Dataset) -> dict[str, Any]:
-    """The training points as annotations without segments."""
+    """The training points as annotations, with the segments that training uses."""
     database = {
         recording.name: {
             "subset": "train",
             "duration": recording.duration_s,
             "annotations": [
                 {"label": dataset.classes[point.label], "point": point.time_s}
+                | ({} if point.segment_s is None else {"segment": list(point.segment_s)})
                 for point in recording.points
             ],
         }

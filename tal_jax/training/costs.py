@@ -56,6 +56,7 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
         counts=shape(dtype=jnp.int32),
         instances=shape(points, 2, dtype=jnp.float32),
         instance_where=shape(points, dtype=bool),
+        known=shape(points, dtype=bool),
         # All points may be of one class.
         most_points=timelines.MostPoints(points, points),
     )

@@ -44,6 +44,20 @@ def _changes(**changes):
     return differences(fingerprint(_dataset()), fingerprint(_dataset(**changes)))
 
 
+def test_known_segments():
+    """They count by their values; where there are none, the hashes are those of points alone."""
+
+    def with_segment(segment_s):
+        points = Point(3.0, 0, segment_s), Point(8.0, 1)
+        return _dataset(train=(_recording("a", points=points), _dataset().train[1]))
+
+    none, some, other = map(with_segment, (None, (2.0, 4.0), (2.0, 4.5)))
+    expected = ["other labels in training: 1 recording (a)"]
+    assert differences(fingerprint(none), fingerprint(some)) == expected
+    assert differences(fingerprint(some), fingerprint(other)) == expected
+    assert fingerprint(none).train["a"].labels == "000e780fe0f95f74"
+
+
 def test_the_same_data_are_the_same():
     assert _changes() == []
     again = Fingerprint.from_dict(json.loads(json.dumps(fingerprint(_dataset()).to_dict())))

@@ -60,6 +60,20 @@ def test_features_lie_one_recording_after_another():
     assert packed.where.all(axis=1).tolist() == [False, True, False]
 
 
+def test_known_segments():
+    """In snippets; all of them are known, and count where no point of the recording lacks one."""
+    all_known = (Point(0.3, 7, (0.0, 0.75)), Point(0.9, 2, (0.8, 2.0)))
+    some_known = (Point(0.3, 7), Point(0.9, 2, (0.8, 2.0)))
+    recordings = make("a", 4, all_known), make("b", 6, some_known), make("c", 5), RECORDINGS[0]
+    packed = pack_timeline(recordings, length=6)
+    assert packed.known.tolist() == [[True, True, False], [False, True, False], *2 * [[False] * 3]]
+    assert packed.instance_where.tolist() == [[True, True, False], *3 * [[False] * 3]]
+    want = np.zeros((4, 3, 2), np.float32)
+    want[0, :2] = (0.0, 1.5), (1.6, 4.0)
+    want[1, 1] = 1.6, 4.0
+    np.testing.assert_array_equal(packed.instances, want)
+
+
 def test_half_precision_stays_half():
     assert pack(RECORDINGS[2:], length=6).features.dtype == np.float16
 

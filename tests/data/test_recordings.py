@@ -69,6 +69,9 @@ BAD = {
     "point before": (make(points=(Point(-0.1, 0),)), r"point at -0.1 s, .* within \[0, 4\) s"),
     "point after": (make(points=(Point(4.0, 0),)), r"point at 4.0 s, .* within \[0, 4\) s"),
     "point NaN": (make(points=(Point(np.nan, 0),)), "point at nan s"),
+    "segment apart": (make(points=(Point(1.0, 0, (1.5, 2.0)),)), r"segment \[1.5, 2.0\] s of the"),
+    "segment after": (make(points=(Point(1.0, 0, (0.5, 4.5)),)), r"within \[0, 4\] s"),
+    "segment NaN": (make(points=(Point(1.0, 0, (np.nan, 2.0)),)), "expected one around it"),
     "class": (
         make(points=(Point(1.0, 2),)),
         r"labels \(2,\), expected increasing indices from 0 below 2",

@@ -38,12 +38,12 @@ _trusted = jax.jit(timelines.trusted_proposals, static_argnames="num_video_class
 
 def _recording(name, length, points):
     features = np.random.default_rng(length).normal(size=(length, 3)).astype(np.float32)
-    points = tuple(Point(time_s, label) for time_s, label in points)
+    points = tuple(Point(*point) for point in points)
     return Recording(name, features, GRID, float(length), points)
 
 
 def _timeline(*recordings, overlapping=()):
-    """The untouched timeline of `(length, [(time, label), ...])` recordings."""
+    """The untouched timeline of `(length, [(time, label, segment), ...])` recordings."""
     made = [_recording(str(i), *r) for i, r in enumerate(recordings)]
     timeline = packing.pack_timeline(
         made, length=LENGTH, num_points=3, num_video_classes=2, overlapping=overlapping
@@ -108,6 +108,48 @@ def test_the_untouched_timeline_reads_the_recordings_as_they_are():
     assert not batch.instances.any()
     np.testing.assert_array_equal(batch.video_classes, packed.video_classes)
     np.testing.assert_array_equal(batch.negative_classes, timeline.negative_classes)
+
+
+# ---- known segments
+
+# Of the two recordings, one point of the first and all of the second.
+KNOWN = ((9, [(2.2, 1, (1.5, 4.0)), (6.5, 3)]), (5, [(4.4, 2, (3.0, 5.0))]))
+
+
+def test_known_segments_outlast_all_proposals():
+    timeline = _timeline(*KNOWN)
+    assert timeline.instance_where.tolist() == [[False] * 3, [True, False, False]]
+    found = _numpy(_assign_instances(timeline, _proposals(*PROPOSALS)))
+    assert found.instance_where.tolist() == [[True, True, False], [True, False, False]]
+    np.testing.assert_array_equal(found.instances[0, :2], [(1.5, 4.0), (6.0, 7.5)])
+    np.testing.assert_array_equal(found.instances[1, 0], (3.0, 5.0))
+    assert found.known.tolist() == [[True, False, False], [True, False, False]]
+    without = _numpy(_assign_instances(_timeline(*RECORDINGS), _proposals(*PROPOSALS)))
+    np.testing.assert_array_equal(without.instances[0, :2], [(2.0, 3.0), (6.0, 7.5)])
+
+
+def test_batches_hold_the_segments_one_by_one():
+    """In snippets of the new timeline, from the start of the window."""
+    timeline = _timeline(*KNOWN)
+    batch = _numpy(_resample_batch(timeline, 12))
+    np.testing.assert_array_equal(batch.segment_where, timeline.instance_where)
+    np.testing.assert_array_equal(batch.segment_class_index, timeline.point_class_index)
+    np.testing.assert_allclose(batch.segments[1, 0], (3.0, 5.0), atol=1e-6)
+    assert batch.instances[1, :, 0].tolist() == [3 <= at < 5 for at in range(12)]
+    # The second half of the first recording twice as slow: what was at 6 to 7.5 begins at 8.
+    slow = np.where(np.arange(LENGTH) < 4, 1, 2) * np.asarray(timeline.where)
+    assigned = _assign_instances(timeline, _proposals(*PROPOSALS))
+    slow = dataclasses.replace(
+        assigned,
+        weights=jnp.asarray(slow, jnp.float32),
+        counts=jnp.asarray(slow.sum(axis=1), jnp.int32),
+    )
+    whole = _numpy(_resample_batch(slow, 16))
+    np.testing.assert_allclose(whole.segments[0, :2], [(1.5, 4.0), (8.0, 11.0)], atol=1e-5)
+    window = _numpy(_resample_batch(slow, 6, first=jnp.array([5, 0], jnp.int32)))
+    np.testing.assert_allclose(window.segments[0, :2], [(-3.5, -1.0), (3.0, 6.0)], atol=1e-5)
+    assert window.instances[0, :, 1].tolist() == [False] * 3 + [True] * 3
+    assert not window.instances[0, :, 0].any()
 
 
 # ---- compensation

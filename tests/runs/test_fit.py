@@ -21,6 +21,7 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.fingerprint import fingerprint
 from tal_jax.data.predictions import activitynet_json, read_predictions, write_predictions
 from tal_jax.data.recordings import Dataset, Point, Recording
+from tal_jax.datasets.load import load_dataset
 from tal_jax.evaluation.point_criterion import point_criterion
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict, predict_round
@@ -187,7 +188,8 @@ def test_every_program_is_compiled_once(toy_run):
     # One for the shape of the training recordings, one for that of the test recordings.
     assert counts["jit(forward)"] == counts["jit(localize_compiled)"] == 2
     assert counts["jit(compensate)"] == 1
-    assert counts["jit(assign_instances)"] == 1
+    # One for each round's number of proposals, whose quality is measured.
+    assert 1 <= counts["jit(assign_instances)"] <= 2
 
 
 def test_a_second_run_compiles_nothing_large(toy_run, tmp_path):
@@ -259,6 +261,30 @@ def test_true_segments_are_for_evaluation_alone(toy_run, tmp_path):
     assert proposals[0] == proposals[1]
     assert [len(one) for one in lines] == [0, 1]
     assert fingerprint(other) == fingerprint(dataset)
+
+
+def test_segments_of_some_recordings(toy_run, tmp_path):
+    """They are instances from round 0 on; pseudo segments of the others are measured."""
+    config = toy.config(toy_run.data)
+    config.train.update(steps=15, rounds=1)
+    config.data.update(supervision="mixed", segments_share=0.5)
+    dataset, lines = load_dataset(config), []
+    fit(dataset, config, workdir=tmp_path, report=lines.append)
+    points = [point for recording in dataset.train for point in recording.points]
+    known = [point for point in points if point.segment_s is not None]
+    assert 0 < len(known) < len(points)
+    # Every recording is there twice (`keep_original`).
+    assert any(f", {2 * len(known)} known instances" in line for line in lines)
+    assert not any("pseudo instances" in line for line in lines)
+    log = _read_log(tmp_path)
+    (quality,) = (line for line in log if line.get("event") == "pseudo_segments")
+    assert quality["total"]["instances"] == len(points) - len(known)
+    assert all(line["loss_ins"] > 0 for line in log if "step" in line)
+    without = [line for line in _read_log(toy_run.workdir) if line["round"] == 0]
+    assert all(line["loss_ins"] == 0 for line in without if "step" in line)
+    saved = _read(tmp_path / "train_points.json")["database"]
+    segments = [one.get("segment") for each in saved.values() for one in each["annotations"]]
+    assert [one for one in segments if one] == [list(point.segment_s) for point in known]
 
 
 def test_a_log_without_the_quality_gets_it_once(toy_run, tmp_path):
