@@ -152,6 +152,8 @@ def _shared_config(method: str) -> Config:
     config.train.batch_size = 16
     config.train.learning_rate = 1e-4
     config.train.l2 = 5e-4
+    # "constant", or "cosine": the learning rate falls to 0 over the updates of a round.
+    config.train.schedule = "constant"
     config.train.search_every = 10
     # Samples of a recording at random times of their cells; then also whole snippets, without
     # interpolation.
@@ -181,10 +183,43 @@ def _shared_config(method: str) -> Config:
     # `iou_threshold`.
     config.localization.soft_sigma = 0.5
 
+    # The second stage, which learns the ends of actions from the pseudo segments of all rounds.
+    config.stages = ("rounds",)
+    config.detector = ml_collections.ConfigDict()
+    config.detector.components = 128
+    config.detector.width = 128
+    # Levels of the pyramid; 0 takes as many as the longest pseudo segments need.
+    config.detector.num_levels = 0
+    config.detector.dropout = 0.3
+    config.detector.lambda_ends = 1.0
+    config.detector.steps = 400
+    config.detector.batch_size = 4
+    config.detector.learning_rate = 1e-3
+    config.detector.l2 = 1e-4
+
     config.evaluation = ml_collections.ConfigDict()
     config.evaluation.tious = tuple(round(0.1 * i, 1) for i in range(1, 8))
     config.evaluation.drop_ambiguous = False
     return config
+
+
+def detector_config(config: Config, num_levels: int) -> ml_collections.FrozenConfigDict:
+    """The config of the second stage: what `training` needs of a run's config, for the detector."""
+    own, train = config.detector.to_dict(), config.train.to_dict()
+    model = {name: own[name] for name in ("width", "dropout")}
+    for name in ("steps", "batch_size", "learning_rate", "l2"):
+        train[name] = own[name]
+    # Few components fit on every device, and a small network on one.
+    train |= {"features": "resident", "layer_shards": 1, "jitter": False, "nearest": False}
+    train |= {"schedule": "cosine", "patience": 0, "holdout": 0}
+    values = {
+        "method": "detector",
+        "seed": config.seed,
+        "model": model | {"num_levels": num_levels, "precision": "float32"},
+        "loss": {"lambda_ends": own["lambda_ends"]},
+        "train": train,
+    }
+    return ml_collections.FrozenConfigDict(values)
 
 
 def data_config(name: str, **settings: Any) -> ml_collections.ConfigDict:
@@ -414,6 +449,8 @@ def check_config(
     expect("train.l2", train.l2 >= 0, "at least 0")
     modes = ("auto", "resident", "streamed")
     expect("train.features", train.features in modes, f"one of {', '.join(modes)}")
+    schedules = ("constant", "cosine")
+    expect("train.schedule", train.schedule in schedules, f"one of {', '.join(schedules)}")
     expect("train.holdout", train.holdout >= 0, "at least 0")
     needs = train.patience == 0 or (train.patience > 0 and train.holdout > 0)
     expect("train.patience", needs, "0, or more than 0 with train.holdout > 0")
@@ -433,11 +470,32 @@ def check_config(
     expect("localization.soft_sigma", localization.soft_sigma >= 0, "at least 0")
     some = len(localization.thresholds) + len(localization.foreground_thresholds) > 0
     expect("localization.thresholds", some, "some, or some localization.foreground_thresholds")
+    _check_stages(values, expect)
     tious = values.evaluation.tious
     fractions = len(tious) > 0 and all(0 < tiou <= 1 for tiou in tious)
     expect("evaluation.tious", fractions, "numbers in (0, 1]")
     _CHECKS[values.method](values, expect)
     return ml_collections.FrozenConfigDict(config)
+
+
+STAGES = ("rounds", "detector")
+
+
+def _check_stages(config: Config, expect: Callable[[str, bool, str], None]) -> None:
+    stages, detector = tuple(config.stages), config.detector
+    expect("stages", stages in (STAGES[:1], STAGES), f"{STAGES[:1]} or {STAGES}")
+    points = config.method == "rsmp" or "detector" not in stages
+    expect("stages", points, f"{STAGES[:1]}: the detector learns from points, method rsmp")
+    for key in ("components", "width", "steps", "batch_size"):
+        expect(f"detector.{key}", detector[key] >= 1, "at least 1")
+    every = config.train.search_every
+    multiple = detector.steps % every == 0
+    expect("detector.steps", multiple, f"a multiple of train.search_every={every}")
+    expect("detector.num_levels", 0 <= detector.num_levels <= 10, "from 1 to 10, or 0")
+    expect("detector.dropout", 0 <= detector.dropout < 1, "at least 0 and below 1")
+    expect("detector.learning_rate", detector.learning_rate > 0, "more than 0")
+    expect("detector.l2", detector.l2 >= 0, "at least 0")
+    expect("detector.lambda_ends", detector.lambda_ends >= 0, "at least 0")
 
 
 def _check_rsmp(config: Config, expect: Callable[[str, bool, str], None]) -> None:

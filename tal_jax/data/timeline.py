@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from tal_jax.ops import resampling
+from tal_jax.ops import fusion, resampling
 from tal_jax.ops import segments as segment_ops
 
 # On the host, on a device, or a shape.
@@ -240,6 +240,29 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
         chosen = jnp.where(candidate, mine.scores[None, :], -jnp.inf).argmax(axis=1)
         instances = jnp.where(row.known[:, None], row.instances, mine.segments[chosen])
         return instances, row.known | candidate.any(axis=1)
+
+    instances, where = jax.vmap(one)(with_features(timeline, None), proposals)
+    return dataclasses.replace(timeline, instances=instances, instance_where=where)
+
+
+def fuse_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
+    """Gives each point whose segment is not known the mean of the proposals that are its action.
+
+    Those are proposals of its class, of any number of rounds, that contain it and no other point of
+    its class or of a negative class. Points without any have no instance.
+    """
+
+    def one(row: Timeline, mine: Proposals):
+        times, segments = row.point_times[:, None], mine.segments[None]
+        inside = (segments[..., 0] <= times) & (times < segments[..., 1])
+        inside = inside & row.point_where[:, None]
+        of_class = mine.class_index[None, :] == row.point_class_index[:, None]
+        negative = row.negative_classes[mine.class_index][:, row.point_class_index].T
+        others = (inside & (of_class | negative)).sum(axis=0, dtype=jnp.int32)
+        candidate = inside & mine.where[None, :] & of_class & (others == 1)[None, :]
+        found, exists = fusion.point_segments(mine.segments, mine.scores, candidate)
+        instances = jnp.where(row.known[:, None], row.instances, found)
+        return instances, row.known | exists
 
     instances, where = jax.vmap(one)(with_features(timeline, None), proposals)
     return dataclasses.replace(timeline, instances=instances, instance_where=where)

@@ -27,6 +27,7 @@ from tal_jax.data.predictions import (
 from tal_jax.data.recordings import Recording, check_recording
 from tal_jax.data.timeline import Timeline
 from tal_jax.inference import localize
+from tal_jax.inference.detector import FittedDetector
 from tal_jax.ops import resampling
 from tal_jax.training import input_pipeline, processes, sharding, update
 from tal_jax.training.prepare import compensate, prepare_plain
@@ -45,6 +46,7 @@ class Fitted:
     config: Config
     classes: tuple[str, ...]
     dim: int  # D of the features
+    detector: FittedDetector | None = None  # of the second stage
 
     @property
     def model(self) -> Any:

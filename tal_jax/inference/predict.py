@@ -1,4 +1,4 @@
-"""Detections of trained networks (all rounds averaged, or one round), and proposals."""
+"""Detections of trained networks (all stages, all rounds averaged, or one round), and proposals."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
@@ -10,11 +10,13 @@ from tal_jax.data.predictions import Predictions, RecordingPredictions, Results
 from tal_jax.data.recordings import Recording, labels_of
 from tal_jax.data.timeline import Lengths, Timeline
 from tal_jax.inference import localize
+from tal_jax.inference.detector import detect
 from tal_jax.inference.forward import Fitted, lengthens, predict_recordings, predict_timeline
+from tal_jax.inference.fusion import fuse_stages
 
 
 def predict(fitted: Fitted, recordings: Sequence[Recording]) -> Results:
-    """Detects actions in recordings, by the mean of the predictions of all rounds.
+    """Detects actions in recordings, by the mean of all rounds and by the second stage, if any.
 
     Args:
       fitted: trained networks.
@@ -26,8 +28,21 @@ def predict(fitted: Fitted, recordings: Sequence[Recording]) -> Results:
     Raises:
       InputError: if features are bad or of another D than the networks were trained on.
     """
-    predictions = predict_mean(fitted, recordings)
-    return localize.localize_in_processes(predictions, fitted.config.localization, fitted.classes)
+    return predict_stages(fitted, recordings, predict_mean(fitted, recordings))
+
+
+def predict_stages(
+    fitted: Fitted,
+    recordings: Sequence[Recording],
+    predictions: Mapping[str, RecordingPredictions],
+) -> Results:
+    """Detections of the rounds' mean predictions, fused with those of the second stage."""
+    options = fitted.config.localization
+    rounds = localize.localize_in_processes(predictions, options, fitted.classes)
+    if fitted.detector is None:
+        return rounds
+    found = detect(fitted.detector, recordings, soft_sigma=options.soft_sigma)
+    return fuse_stages(rounds, found, soft_sigma=options.soft_sigma)
 
 
 def predict_mean(

@@ -2,8 +2,8 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """The methods by name. A further one takes a network, a module like `hamnet`, and a config."""
 
-from tal_jax.methods import hamnet, rsmp
-from tal_jax.methods.base import Config, Method, Metrics
+from tal_jax.methods import detector, hamnet, rsmp
+from tal_jax.methods.base import Config, Method, Metrics, Trainable
 
 METHODS: dict[str, Method] = {"rsmp": rsmp.METHOD, "hamnet": hamnet.METHOD}
 
@@ -13,4 +13,9 @@ def method_of(config: Config) -> Method:
     return METHODS[config.method]
 
 
-__all__ = ["METHODS", "Config", "Method", "Metrics", "method_of"]
+def trainable_of(config: Config) -> Trainable:
+    """What a config trains: its method, or the detector of the second stage."""
+    return detector.METHOD if config.method == "detector" else method_of(config)
+
+
+__all__ = ["METHODS", "Config", "Method", "Metrics", "Trainable", "method_of", "trainable_of"]

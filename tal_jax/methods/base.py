@@ -16,17 +16,14 @@ from tal_jax.data.timeline import Batch, Timeline
 Metrics = dict[str, jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """A network with its loss, pseudo labels and scores, as pure functions.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Trainable:
+    """A network with its loss and pseudo labels, as pure functions: all that an update needs.
 
     `model` is the Flax module, `config` a run's config (static under `jit`), `params` the module's
-    parameters. A model has a `reach`: the number of snippets on each side that an output depends
-    on, apart from what `sliding_logits` sums over the whole recording.
+    parameters.
 
     Attributes:
-      supervision: what the method learns from. Points are known for a window of a recording;
-        video-level labels are known for the whole only, so such a method samples long recordings.
       loss_weights: names of the values in `config.loss` that weigh the parts of the loss.
       progress_terms: parts of the loss on the progress line, with their titles.
       make_model: `(config, num_classes) -> model`.
@@ -34,6 +31,26 @@ class Method:
         search; a pytree whose leaves have a leading axis of recordings.
       search: `(model, config, params, batch) -> pseudo labels`.
       loss: `(model, config, params, batch, pseudo labels, weights, key) -> parts` and "loss".
+    """
+
+    loss_weights: tuple[str, ...]
+    progress_terms: Mapping[str, str]
+    make_model: Callable[[Config, int], Any]
+    no_pseudo_labels: Callable[[Timeline, int, int], Any]
+    search: Callable[[Any, Config, Any, Batch], Any]
+    loss: Callable[[Any, Config, Any, Batch, Any, Metrics, jax.Array], Metrics]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Method(Trainable):
+    """What learns from weak labels, and predicts per-snippet scores.
+
+    Its model has a `reach`: the number of snippets on each side that an output depends on, apart
+    from what `sliding_logits` sums over the whole recording.
+
+    Attributes:
+      supervision: what the method learns from. Points are known for a window of a recording;
+        video-level labels are known for the whole only, so such a method samples long recordings.
       logits: `(model, config, params, features [B, N, D], where [B, N]) -> per-snippet logits`, a
         pytree of arrays `[B, N, …]`.
       sliding_logits: `(model, config, params, windows) -> logits` of one long recording, read
@@ -42,12 +59,6 @@ class Method:
     """
 
     supervision: Literal["points", "labels"]
-    loss_weights: tuple[str, ...]
-    progress_terms: Mapping[str, str]
-    make_model: Callable[[Config, int], Any]
-    no_pseudo_labels: Callable[[Timeline, int, int], Any]
-    search: Callable[[Any, Config, Any, Batch], Any]
-    loss: Callable[[Any, Config, Any, Batch, Any, Metrics, jax.Array], Metrics]
     logits: Callable[[Any, Config, Any, jax.Array, jax.Array], Any]
     sliding_logits: Callable[[Any, Config, Any, Windows], Any]
     predictions: Callable[[Config, Any, jax.Array], Predictions]

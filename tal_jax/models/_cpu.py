@@ -15,7 +15,7 @@ from tal_jax._typing import Array, Float, PRNGKeyArray, Shaped
 
 # The width from which convolving snippets in pairs pays. Narrow layers gain little by it (a fifth
 # at 64) and are not what an update waits for.
-WIDE = 256
+WIDE = 128
 
 
 def paired_convolution(

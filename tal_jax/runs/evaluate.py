@@ -14,7 +14,7 @@ from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import workdir as work
 from tal_jax.runs.results import evaluate
-from tal_jax.runs.round_folders import has_all_rounds, round_folders, round_title
+from tal_jax.runs.round_folders import detections_path, result_folders, round_folders
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
@@ -37,17 +37,15 @@ def _evaluate_rounds(workdir: Path, config: Config, print_line: Callable[[str], 
     rounds = round_folders(workdir, "detections_test.json")
     if not rounds:
         raise InputError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
-    all_rounds = has_all_rounds(workdir)
-    paths = {folder: folder / "detections_test.json" for folder in rounds}
-    if all_rounds:
-        paths[workdir] = workdir / "detections.json"
+    folders = result_folders(workdir, "detections_test.json")
     scored = {
-        folder: evaluate(read_results(path), ground_truth, config) for folder, path in paths.items()
+        title: evaluate(read_results(detections_path(workdir, folder)), ground_truth, config)
+        for title, folder in folders.items()
     }
-    for folder, metrics in scored.items():
-        print_line(f"{round_title(folder)}\n{detection.format_table(metrics)}")
-        files.write_json(folder / "evaluation.json", metrics.to_dict())
-    if not all_rounds:
+    for title, metrics in scored.items():
+        print_line(f"{title}\n{detection.format_table(metrics)}")
+        files.write_json(folders[title] / "evaluation.json", metrics.to_dict())
+    if workdir not in folders.values():
         files.write_json(workdir / "evaluation.json", metrics.to_dict())
 
 
@@ -95,19 +93,18 @@ def evaluate_scores(
 
 
 def compare_rounds(workdir: str | Path) -> str:
-    """A table with the mAP of each evaluated round, and of all rounds, in percent.
+    """A table with the mAP of each evaluated round, of all rounds and of the stages, in percent.
 
     Empty where there is none.
     """
-    rows, workdir = [], Path(workdir)
-    folders = round_folders(workdir, "evaluation.json")
-    for folder in [*folders, workdir] if has_all_rounds(workdir) else folders:
+    rows = []
+    for title, folder in result_folders(workdir, "evaluation.json").items():
         metrics = detection.DetectionMetrics.from_dict(files.read_json(folder / "evaluation.json"))
         if not rows:
             thresholds = "".join(f"{f'@{tiou:g}':>7}" for tiou in metrics.tious.round(6))
             rows.append(f"{'mAP in %':10}{thresholds}{'average':>10}")
         values = "".join(f"{100 * value:7.1f}" for value in metrics.map)
-        rows.append(f"{round_title(folder):10}{values}{100 * metrics.average_map:10.1f}")
+        rows.append(f"{title:10}{values}{100 * metrics.average_map:10.1f}")
     return "\n".join(rows)
 
 
@@ -121,7 +118,7 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
       InputError: if a file cannot be read.
     """
     lines = [
-        "mAP in %, mean ± standard deviation over the seeds, last update, all rounds",
+        "mAP in %, mean ± standard deviation over the seeds, last update, all rounds and stages",
         "",
         "| setting | seeds | .1 | .3 | .5 | .7 | average | recall of short at .5 |",
         "|---|---|---|---|---|---|---|---|",

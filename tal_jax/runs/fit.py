@@ -20,8 +20,9 @@ from tal_jax.evaluation.point_criterion import point_criterion
 from tal_jax.inference import localize
 from tal_jax.inference.forward import Fitted, lengthens, predict_recordings
 from tal_jax.inference.predict import predict_round, propose
-from tal_jax.runs import members, results
+from tal_jax.runs import detector_stage, members, results
 from tal_jax.runs import workdir as work
+from tal_jax.runs.round_folders import DETECTOR
 from tal_jax.training import input_pipeline, loop, processes
 from tal_jax.training.prepare import Prepared, common_sizes, hold_out, prepare_round, round_lengths
 
@@ -109,7 +110,21 @@ def _fit_rounds(runs: Sequence["_Run"], report: Report) -> list[Fitted]:
         del prepared, data  # neither the test recordings nor the next round need room beside it
         if any([_evaluate(run, number, report) for run in runs]):
             report(f"round {number}: {time.monotonic() - began:.0f} s")
+    if DETECTOR in runs[0].config.stages:
+        _fit_detectors(runs, report)
     return [run.fitted for run in runs]
+
+
+def _fit_detectors(runs: Sequence["_Run"], report: Report) -> None:
+    """The second stage of all runs."""
+    began = time.monotonic()
+    members = [
+        detector_stage.Member(run.dataset, run.config, run.workdir, run.title, run.fitted)
+        for run in runs
+    ]
+    for run, fitted in zip(runs, detector_stage.train_stage(members, report), strict=True):
+        run.fitted = fitted
+    report(f"detector: {time.monotonic() - began:.0f} s")
 
 
 @dataclasses.dataclass

@@ -54,6 +54,7 @@ def check_configs(configs: Sequence[Config], workdirs: Sequence[Path]) -> None:
 def _shared_settings(config: Config) -> dict[str, Any]:
     """All settings that members have in common, flat."""
     values = {key: config[key.split(".")[0]][key.split(".")[1]] for key in _COMMON}
+    values |= {"stages": config.stages} | flatten({"detector": config.detector.to_dict()})
     return values | flatten(update.compiled_config(config).to_dict())
 
 

@@ -58,11 +58,11 @@ def write_round(
     config, number = fitted.config, len(fitted.params) - 1
     folder = round_folder(workdir, number)
     write_predictions(folder / "scores_test.npz", predictions)
-    log = metrics_log.MetricsLog(workdir / "metrics.jsonl")
+    log = open_log(workdir)
     files.write_json(folder / "detections_test.json", activitynet_json(found))
     metrics = evaluate(found, dataset.ground_truth, config)
     report(f"round {number}\n{detection.format_table(metrics)}")
-    _log(log, metrics, number, "evaluation")
+    log_metrics(log, metrics, number, "evaluation")
     # Read from files, so that a run that continues needs no network for it.
     paths = [round_folder(workdir, one) / "scores_test.npz" for one in range(number + 1)]
     mean = mean_predictions(map(read_predictions, paths))
@@ -72,10 +72,15 @@ def write_round(
     of_all = evaluate(found, dataset.ground_truth, config)
     if number:
         report(f"all rounds, 0 to {number}\n{detection.format_table(of_all)}")
-        _log(log, of_all, number, "evaluation_of_all_rounds")
+        log_metrics(log, of_all, number, "evaluation_of_all_rounds")
     files.write_json(workdir / "evaluation.json", of_all.to_dict())
     # Last: it marks the round as done.
     files.write_json(folder / "evaluation.json", metrics.to_dict())
+
+
+def open_log(workdir: Path) -> metrics_log.MetricsLog:
+    """The log of a run."""
+    return metrics_log.MetricsLog(workdir / "metrics.jsonl")
 
 
 def write_quality(
@@ -98,7 +103,7 @@ def write_quality(
       workdir: the run's work directory.
       report: prints a line.
     """
-    log, event = metrics_log.MetricsLog(workdir / "metrics.jsonl"), "pseudo_segments"
+    log, event = open_log(workdir), "pseudo_segments"
     if dataset.train_truth is None or log.has(number, event):
         return
     pseudo, truth = _pseudo_and_true(dataset, config, proposals)
@@ -131,9 +136,10 @@ def _pseudo_and_true(
     return np.concatenate(pseudo), np.concatenate(truth)
 
 
-def _log(
+def log_metrics(
     log: metrics_log.MetricsLog, metrics: detection.DetectionMetrics, number: int, event: str
 ) -> None:
+    """Adds an evaluation to the log, as what came after a number of rounds."""
     middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
     short, long = (
         float(recall[middle]) if np.isfinite(recall[middle]) else None

@@ -1,8 +1,9 @@
-"""The folders `round_0`, `round_1`, ... of a work directory."""
+"""The folders `round_0`, `round_1`, ... of a work directory, and those of its stages."""
 
 from pathlib import Path
 
-ALL_ROUNDS = "all rounds"
+ALL_ROUNDS, DETECTOR, ALL_STAGES = "all rounds", "detector", "all stages"
+ALL_ROUNDS_FOLDER, DETECTOR_FOLDER = "all_rounds", "detector"
 
 
 def round_folders(workdir: str | Path, containing: str = "") -> list[Path]:
@@ -15,6 +16,30 @@ def round_folders(workdir: str | Path, containing: str = "") -> list[Path]:
     return sorted(folders, key=lambda folder: int(folder.name[6:]))
 
 
+def result_folders(workdir: str | Path, containing: str = "") -> dict[str, Path]:
+    """Returns the folders with results by their titles: rounds, the ensemble of these, and stages.
+
+    Args:
+      workdir: of a run.
+      containing: a file that every round and the detector must have.
+    """
+    workdir = Path(workdir)
+    folders = {one.name.replace("_", " "): one for one in round_folders(workdir, containing)}
+    if has_detector(workdir):
+        if (workdir / ALL_ROUNDS_FOLDER).exists():
+            folders[ALL_ROUNDS] = workdir / ALL_ROUNDS_FOLDER
+        folders[DETECTOR] = workdir / DETECTOR_FOLDER
+        folders[ALL_STAGES] = workdir
+    elif has_all_rounds(workdir):
+        folders[ALL_ROUNDS] = workdir
+    return folders
+
+
+def detections_path(workdir: str | Path, folder: Path) -> Path:
+    """Returns the file with the detections of one of the `result_folders`."""
+    return folder / ("detections.json" if folder == Path(workdir) else "detections_test.json")
+
+
 def has_all_rounds(workdir: str | Path) -> bool:
     """Whether a work directory has the detections of the ensemble of several rounds."""
     files = ("detections.json", "scores_test.npz")
@@ -22,6 +47,6 @@ def has_all_rounds(workdir: str | Path) -> bool:
     return several and all((Path(workdir) / name).exists() for name in files)
 
 
-def round_title(folder: Path) -> str:
-    """Returns the title of a round's folder, or of the work directory for the ensemble."""
-    return folder.name.replace("_", " ") if folder.name.startswith("round_") else ALL_ROUNDS
+def has_detector(workdir: str | Path) -> bool:
+    """Whether a work directory has the results of both stages."""
+    return (Path(workdir) / DETECTOR_FOLDER / "evaluation.json").exists()

@@ -1,5 +1,6 @@
 """Work directories: the card of a run (config, versions, machine, data) and its rounds."""
 
+import dataclasses
 import platform
 import subprocess
 from collections.abc import Iterable
@@ -18,14 +19,16 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.fingerprint import Fingerprint, differences, fingerprint
 from tal_jax.data.manifest import Manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions, read_results
+from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
 from tal_jax.datasets.load import load_dataset
 from tal_jax.inference import export
+from tal_jax.inference.detector import FittedDetector
 from tal_jax.inference.forward import Fitted
-from tal_jax.inference.localize import localize_predictions
-from tal_jax.inference.predict import predict_mean
+from tal_jax.inference.predict import predict_mean, predict_stages
 from tal_jax.inference.predict_file import Network
 from tal_jax.ops import segments as segment_ops
+from tal_jax.runs.round_folders import DETECTOR_FOLDER
 from tal_jax.training import checkpoints
 from tal_jax.training.loop import checkpoint_folder
 
@@ -319,7 +322,27 @@ def _load(workdir: Path) -> tuple[Fitted, dict[str, Any]]:
         fitted = fitted.with_round(_load_params(checkpoint_folder(workdir, number), config))
     if not fitted.params:
         raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
+    if (workdir / DETECTOR_FOLDER / "proposals_train.json").exists():
+        fitted = dataclasses.replace(fitted, detector=_load_detector(workdir, fitted.classes))
     return fitted, data
+
+
+def _load_detector(workdir: Path, classes: tuple[str, ...]) -> FittedDetector:
+    """The network of a finished second stage."""
+    folder = workdir / DETECTOR_FOLDER
+    config = ml_collections.FrozenConfigDict(files.read_json(folder / "config.json"))
+    params = _load_params(checkpoint_folder(workdir, DETECTOR_FOLDER), config)
+    return FittedDetector(params, config, read_projection(folder), classes)
+
+
+def read_projection(folder: Path) -> Projection:
+    """The projection of features in the folder of a second stage.
+
+    Raises:
+      InputError: if its file cannot be read.
+    """
+    arrays = files.read_npz(folder / "projection.npz")
+    return Projection(arrays["mean"], arrays["components"])
 
 
 def _load_params(folder: Path, config: Config) -> Any:
@@ -343,8 +366,7 @@ def open_run(workdir: str | Path) -> Network:
 
     def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
         found = predict_mean(fitted, [recording])
-        options = fitted.config.localization
-        results = localize_predictions(found, options, fitted.classes)
+        results = predict_stages(fitted, [recording], found)
         return results[recording.name], found[recording.name]
 
     return Network(
@@ -403,10 +425,16 @@ def shown_threshold(workdir: Path, round_number: int, options: Config) -> float 
     Duplicates among the proposals are lowered as they are among detections. None where a run has no
     points.
     """
-    proposals = read_results(round_folder(workdir, round_number) / "proposals_train.json")
+    of_stages = workdir / DETECTOR_FOLDER / "proposals_train.json"
+    if of_stages.exists():
+        # Fused, which lowered duplicates already.
+        proposals, soft_sigma = read_results(of_stages), 0.0
+    else:
+        path = round_folder(workdir, round_number) / "proposals_train.json"
+        proposals, soft_sigma = read_results(path), options.soft_sigma
     points = files.read_json(workdir / "train_points.json")
     count = sum(len(one["annotations"]) for one in points["database"].values())
-    scores = np.sort(_ranked(proposals.values(), options.soft_sigma))[::-1]
+    scores = np.sort(_ranked(proposals.values(), soft_sigma))[::-1]
     return float(scores[min(count, len(scores)) - 1]) if count and len(scores) else None
 
 

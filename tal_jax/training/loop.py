@@ -52,6 +52,7 @@ def train_round(
     *,
     number: int,
     lengths: Lengths,
+    stage: str = "",
     vectorize: bool | None = None,
     report: Callable[[str], None] = print,
 ) -> list[TrainState]:
@@ -65,8 +66,9 @@ def train_round(
       model: the network.
       members: M runs; more than one have timelines of the same shapes, features on the device, no
         criterion and no early stopping (see `members.check_configs`), and use a single device.
-      number: of the round, from 0.
+      number: of the round, from 0; for a stage after the rounds, how many of these there are.
       lengths: of windows and of longer timelines, see `update.make_block`.
+      stage: name of a stage after the rounds, and of its folder.
       vectorize: make each update of all runs at once; else they take turns in the program of a
         single run. By default on accelerators only: a single run does not fill one, but it fills a
         CPU, where vectorized updates are slower.
@@ -86,7 +88,7 @@ def train_round(
     if vectorize is None:
         vectorize = len(members) > 1 and jax.default_backend() != "cpu"
     with contextlib.ExitStack() as stack:
-        runs = [_begin(stack, model, member, number, mesh) for member in members]
+        runs = [_begin(stack, model, member, number, stage, mesh) for member in members]
         while behind := [run for run in runs if not run.finished]:
             begun = min(run.step for run in behind)
             group = [run for run in behind if run.step == begun]
@@ -109,6 +111,7 @@ class _Run:
 
     member: Member
     number: int
+    stage: str
     mesh: Mesh | None
     key: jax.Array
     state: TrainState
@@ -120,7 +123,11 @@ class _Run:
 
     @property
     def folder(self) -> Path:
-        return checkpoint_folder(self.member.workdir, self.number)
+        return checkpoint_folder(self.member.workdir, self.stage or self.number)
+
+    @property
+    def title(self) -> str:
+        return self.stage or f"round {self.number}"
 
     @property
     def stopped_early(self) -> bool:
@@ -161,14 +168,19 @@ class _Run:
 
 
 def _begin(
-    stack: contextlib.ExitStack, model: Any, member: Member, number: int, mesh: Mesh | None
+    stack: contextlib.ExitStack,
+    model: Any,
+    member: Member,
+    number: int,
+    stage: str,
+    mesh: Mesh | None,
 ) -> _Run:
     """A run at its latest checkpoint, or at the beginning of the round."""
     key, init_key = jax.random.split(jax.random.fold_in(jax.random.key(member.config.seed), number))
     dim = member.recordings[0].features.shape[1]
     state = update.init_state(model, member.config, dim, init_key, member.params)
     log = metrics_log.MetricsLog(member.workdir / "metrics.jsonl")
-    run = _Run(member, number, mesh, key, jax.device_get(state), None, log)
+    run = _Run(member, number, stage, mesh, key, jax.device_get(state), None, log)
     if processes.is_primary():
         opened = checkpoints.open_checkpoints(run.folder, keep_best=member.criterion is not None)
         run.saved = stack.enter_context(opened)
@@ -178,9 +190,10 @@ def _begin(
     return run
 
 
-def checkpoint_folder(workdir: Path, number: int) -> Path:
-    """The checkpoints of a round."""
-    return workdir / f"round_{number}" / "checkpoints"
+def checkpoint_folder(workdir: Path, part: int | str) -> Path:
+    """The checkpoints of a round, or of a stage after the rounds."""
+    folder = f"round_{part}" if isinstance(part, int) else part
+    return workdir / folder / "checkpoints"
 
 
 # --- updates of a group of runs ---
@@ -267,7 +280,7 @@ def _train_until(
             run.state, run.step = state, step
             if not math.isfinite(own["loss"]):
                 raise InputError(
-                    f"round {number}: the loss became {own['loss']} within updates {begun}–{step}; "
+                    f"{run.title}: the loss became {own['loss']} within updates {begun}–{step}; "
                     f"the last good state is in {run.folder}. A lower train.learning_rate (now "
                     f"{run.member.config.train.learning_rate:g}) usually helps"
                 )
@@ -279,7 +292,7 @@ def _train_until(
             for run in group:
                 run.save()
     if group[0].stopped_early and step < train.steps:
-        report(f"round {number}: no better on the held-out points; stopped early")
+        report(f"{group[0].title}: no better on the held-out points; stopped early")
 
 
 def _next_stop(step: int, train: Config) -> int:
@@ -299,15 +312,16 @@ def _log(
 ) -> None:
     """Writes what was measured to each run's log, and prints the mean."""
     config, number, step = group[0].member.config, group[0].number, group[0].step
+    stage = group[0].stage
+    place = {"round": number} | ({"stage": stage} if stage else {})
     for run, own in zip(group, values, strict=True):
-        line = {"round": number, "step": step, **_logged(own), **speed}
+        line = place | {"step": step, **_logged(own), **speed}
         processes.on_primary(functools.partial(run.log.append, **line))
     mean = {name: sum(own[name] for own in values) / len(values) for name in values[0]}
     line = metrics_log.progress_line(
         _logged(mean) | speed,
-        methods.method_of(config).progress_terms,
-        round_number=number,
-        rounds=config.train.rounds,
+        methods.trainable_of(config).progress_terms,
+        title=stage or f"round {number} of {config.train.rounds - 1}",
         step=step,
         steps=config.train.steps,
     )

@@ -70,8 +70,7 @@ def progress_line(
     values: dict[str, float],
     shown: Mapping[str, str],
     *,
-    round_number: int,
-    rounds: int,
+    title: str,
     step: int,
     steps: int,
 ) -> str:
@@ -79,7 +78,7 @@ def progress_line(
     parts = ", ".join(f"{title} {values[f'loss_{name}']:.3f}" for name, title in shown.items())
     minutes, seconds = divmod(round(values["eta_s"]), 60)
     return (
-        f"round {round_number} of {rounds - 1}  update {step:>5}/{steps}  "
+        f"{title}  update {step:>5}/{steps}  "
         f"loss {values['loss']:.3f} ({parts})  {values['steps_per_s']:.1f} updates/s  "
         f"{minutes}:{seconds:02d} left{_left_out(values)}"
     )

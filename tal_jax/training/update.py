@@ -34,10 +34,19 @@ _RATES = ("learning_rate", "l2")
 
 
 def make_optimizer(settings: Metrics) -> optax.GradientTransformation:
-    """Adam with L2 added to the gradient, before the moments."""
-    return optax.chain(
-        optax.add_decayed_weights(settings["l2"]), optax.adam(settings["learning_rate"])
-    )
+    """Adam with L2 added to the gradient, before the moments.
+
+    With `steps` the learning rate falls to 0 in a half cosine over as many updates.
+    """
+    rate = settings["learning_rate"]
+    if "steps" in settings:
+        rate = functools.partial(_cosine, settings)
+    return optax.chain(optax.add_decayed_weights(settings["l2"]), optax.adam(rate))
+
+
+def _cosine(settings: Metrics, count: jax.Array) -> jax.Array:
+    share = jnp.minimum(count / settings["steps"], 1.0)
+    return settings["learning_rate"] * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
 
 
 def init_state(
@@ -59,9 +68,11 @@ def _make_init(model: Any) -> Callable:
 
 def settings_of(config: Config) -> Metrics:
     """The numbers that may change without another compilation, as arrays."""
-    names = methods.method_of(config).loss_weights
+    names = methods.trainable_of(config).loss_weights
     numbers = {name: config.loss[name] for name in names}
     numbers |= {name: config.train[name] for name in _RATES}
+    if config.train.schedule == "cosine":
+        numbers["steps"] = config.train.steps
     return {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
 
 
@@ -70,7 +81,7 @@ def compiled_config(config: Config) -> Config:
     values = config.to_dict()
     sections = ("method", "model", "seeds", "loss")
     kept = {name: values[name] for name in sections if name in values}
-    for name in methods.method_of(config).loss_weights:
+    for name in methods.trainable_of(config).loss_weights:
         del kept["loss"][name]
     train = ("batch_size", "search_every", "jitter", "nearest")
     kept["train"] = {name: values["train"][name] for name in train}
@@ -210,7 +221,7 @@ def make_block(
       `block(state, timeline, rows, settings, key) -> (state, metrics)`, to be compiled, with `rows`
       from `choose_rows`; the metrics are means over the updates.
     """
-    method, search_batches = methods.method_of(config), _search_batches()
+    method, search_batches = methods.trainable_of(config), _search_batches()
 
     def loss_fn(params, batch, pseudo, settings, key):
         parts = method.loss(model, config, params, batch, pseudo, settings, key)
@@ -273,7 +284,7 @@ def make_block(
         first = None
         if lengths.windowed:
             first = timelines.draw_windows(own.counts, lengths.window, window_keys)
-            pseudo = pseudo.window(first, lengths.window)
+            pseudo = pseudo.window(first, lengths.window) if pseudo else pseudo
         batch = timelines.resample_batch(
             own, lengths.window, keys=keys, nearest=config.train.nearest, first=first
         )
@@ -285,7 +296,10 @@ def make_block(
     read = sharding.map_shards(read, mesh, (known, shard, shard, shard, shard, shard), shard)
 
     def block(state, timeline, rows, settings, key):
-        found, places = search(state.params, timeline, rows, state.step > 0)
+        # Without pseudo labels there is nothing to search for, nor to compile.
+        found, places = (), rows
+        if jax.tree.leaves(method.no_pseudo_labels(timeline, 1, lengths.whole[-1])):
+            found, places = search(state.params, timeline, rows, state.step > 0)
 
         def one_update(state, given):
             rows, places = given

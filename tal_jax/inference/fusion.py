@@ -1,0 +1,123 @@
+"""Detections of several sources fused: of stages, of rounds, or of other programs."""
+
+import functools
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tal_jax.data import packing
+from tal_jax.data.predictions import Results
+from tal_jax.ops import fusion
+from tal_jax.ops import segments as segment_ops
+
+# Detections overlap by this tIoU where two stages, and where neighbouring anchors of one network
+# found the same action.
+OF_STAGES, OF_ANCHORS = 0.6, 0.7
+# Detections below this share of a recording's best score are duplicates, or next to impossible.
+_LEAST_SHARE = 0.005
+_STEP = 64
+
+
+def fuse_results(sources: Sequence[Results], *, iou_threshold: float, soft_sigma: float) -> Results:
+    """Fuses detections class by class, then lowers the scores of duplicates by soft-NMS.
+
+    Args:
+      sources: detections or proposals of the same recordings; the scores of all mean the same.
+      iou_threshold: see `ops.fuse_detections`.
+      soft_sigma: see `ops.soft_nms`; 0 leaves the scores.
+
+    Returns:
+      Detections, best first.
+    """
+    results: Results = {name: [] for name in sources[0]}
+    groups = _groups(sources)
+    for size, keys in _by_size(groups):
+        rows, where = _stack([groups[key] for key in keys], size)
+        # float32 resolves hours to a millisecond, if counted from the first detection.
+        first_s = rows[:, :1, :2].min(axis=-1, keepdims=True)
+        found = _fuse(
+            (rows[..., :2] - first_s).astype(np.float32),
+            rows[..., 2].astype(np.float32),
+            rows[..., 3].astype(np.int32),
+            where,
+            iou_threshold,
+            soft_sigma,
+            num_sources=len(sources),
+        )
+        segments, scores, where = map(np.asarray, found)
+        segments_s = segments + first_s
+        for row, (name, label) in enumerate(keys):
+            exists = where[row] & (scores[row] > 0) & (segments[row, :, 1] > segments[row, :, 0])
+            results[name] += [
+                {"label": label, "score": float(score), "segment": segment_s.tolist()}
+                for segment_s, score in zip(
+                    segments_s[row, exists], scores[row, exists], strict=True
+                )
+            ]
+    return {name: _best_first(entries) for name, entries in results.items()}
+
+
+def fuse_stages(rounds: Results, detector: Results, *, soft_sigma: float) -> Results:
+    """Detections of the rounds and of the detector, fused."""
+    return fuse_results([rounds, detector], iou_threshold=OF_STAGES, soft_sigma=soft_sigma)
+
+
+def _best_first(entries):
+    best = max((entry["score"] for entry in entries), default=0.0)
+    kept = [entry for entry in entries if entry["score"] >= _LEAST_SHARE * best]
+    return sorted(kept, key=lambda entry: -entry["score"])
+
+
+def _groups(
+    sources: Sequence[Results],
+) -> dict[tuple[str, str], list[tuple[float, float, float, int]]]:
+    """Start, end, score and source of the detections of each recording and class."""
+    groups: dict[tuple[str, str], list[tuple[float, float, float, int]]] = {}
+    for number, results in enumerate(sources):
+        for name, entries in results.items():
+            for entry in entries:
+                row = (*entry["segment"], entry["score"], number)
+                groups.setdefault((name, entry["label"]), []).append(row)
+    return groups
+
+
+def _by_size(groups: Mapping[tuple[str, str], Sequence]):
+    """Keys of groups of about the same size, and what to pad these to: few shapes."""
+    kinds: dict[int, list[tuple[str, str]]] = {}
+    for key, rows in groups.items():
+        size = max(_STEP, 1 << (len(rows) - 1).bit_length())
+        kinds.setdefault(size, []).append(key)
+    for size, keys in kinds.items():
+        for part in packing.equal_parts(keys):
+            yield size, part
+
+
+def _stack(groups: Sequence[Sequence[tuple[float, float, float, int]]], size: int):
+    rows = np.zeros((len(groups), size, 4))
+    where = np.zeros((len(groups), size), bool)
+    for number, group in enumerate(groups):
+        rows[number, : len(group)] = group
+        where[number, : len(group)] = True
+    return rows, where
+
+
+@functools.partial(jax.jit, static_argnames="num_sources")
+def _fuse(segments, scores, sources, where, iou_threshold, soft_sigma, *, num_sources):
+    def one(given):
+        segments, scores, sources, where = given
+        fused = fusion.fuse_detections(
+            segments,
+            scores,
+            sources,
+            num_sources=num_sources,
+            iou_threshold=iou_threshold,
+            where=where,
+        )
+        sigma = jnp.where(soft_sigma > 0, soft_sigma, 1.0)
+        lowered = segment_ops.soft_nms(fused.segments, fused.scores, sigma=sigma, where=fused.where)
+        scores = jnp.where(soft_sigma > 0, lowered, fused.scores)
+        return fused.segments, scores, fused.where
+
+    return jax.lax.map(one, (segments, scores, sources, where))

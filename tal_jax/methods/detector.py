@@ -1,0 +1,76 @@
+# pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
+# pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
+"""The detector as a second stage: boundaries learned from pseudo or true segments."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from tal_jax.data.timeline import Batch
+from tal_jax.losses import detector as detector_loss
+from tal_jax.methods.base import Config, Metrics, Trainable
+from tal_jax.models import detector
+from tal_jax.ops import anchors as anchor_ops
+
+
+def make_model(config: Config, num_classes: int) -> detector.Detector:
+    """The network that a config describes."""
+    model = config.model
+    return detector.Detector(
+        num_classes=num_classes,
+        width=model.width,
+        num_levels=model.num_levels,
+        dropout=model.dropout,
+        dtype=jnp.dtype(model.precision),
+    )
+
+
+def loss(
+    model: detector.Detector,
+    config: Config,
+    params: Any,
+    batch: Batch,
+    pseudo: tuple[()],
+    weights: Metrics,
+    key: jax.Array,
+) -> Metrics:
+    """The loss of a batch and its parts."""
+    del config, pseudo
+    outputs: Any = model.apply(
+        {"params": params},
+        batch.features,
+        where=batch.where,
+        deterministic=False,
+        rngs={"dropout": key},
+    )
+    classes = jnp.take_along_axis(batch.video_classes, batch.segment_class_index, axis=1)
+    parts = detector_loss.detector_losses(
+        outputs.logits,
+        outputs.offsets,
+        anchors_of_outputs(model, outputs.logits),
+        batch.segments,
+        classes,
+        segment_where=batch.segment_where,
+        where=outputs.where,
+        length=batch.where.sum(axis=1, dtype=jnp.int32),
+    )
+    total = parts["classification"] + weights["lambda_ends"] * parts["ends"]
+    return {**parts, "loss": total}
+
+
+def anchors_of_outputs(model: detector.Detector, logits: jax.Array) -> anchor_ops.Anchors:
+    """The anchors that the network's logits `[B, A, C]` belong to."""
+    # T + T / 2 + ... = A, and T is a multiple of the coarsest stride.
+    length = logits.shape[1] * model.multiple // (2 * model.multiple - 1)
+    return anchor_ops.pyramid_anchors(length, num_levels=model.num_levels)
+
+
+METHOD = Trainable(
+    loss_weights=("lambda_ends",),
+    progress_terms={"classification": "classification", "ends": "ends"},
+    make_model=make_model,
+    no_pseudo_labels=lambda timeline, num_recordings, num_samples: (),
+    search=lambda model, config, params, batch: (),
+    loss=loss,
+)

@@ -1,0 +1,212 @@
+"""The second stage of a run: a detector that learns from the pseudo segments of all rounds.
+
+Its folder `detector` in the work directory::
+
+    pseudo_segments.json   what it learns from, as annotations
+    config.json            its settings, those that depend on the pseudo segments included
+    projection.npz         the principal components that it reads the features by
+    checkpoints/           its network
+    proposals_train.json   detections of both stages in the training recordings
+    detections_test.json   detections of the detector alone in the test recordings
+    evaluation.json        their evaluation
+
+What the rounds detect without it moves to the folder `all_rounds`; the work directory itself then
+has the detections of both stages.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tal_jax.config import Config, detector_config
+from tal_jax.data import files, packing
+from tal_jax.data import timeline as timelines
+from tal_jax.data.predictions import Results, activitynet_json, read_predictions, read_results
+from tal_jax.data.projection import Projection, principal_components
+from tal_jax.data.recordings import Dataset, labels_of
+from tal_jax.evaluation import detection
+from tal_jax.inference.detector import FittedDetector, detect
+from tal_jax.inference.forward import Fitted
+from tal_jax.inference.fusion import fuse_stages
+from tal_jax.inference.localize import localize_predictions
+from tal_jax.runs import results
+from tal_jax.runs.round_folders import ALL_ROUNDS_FOLDER, DETECTOR_FOLDER, round_folders
+from tal_jax.runs.workdir import read_projection
+from tal_jax.training import loop, processes, pseudo_segments
+from tal_jax.training.prepare import common_sizes
+
+Report = Callable[[str], None]
+
+# A segment whose farther end is this many strides of the coarsest level away fits that level.
+_STRIDES = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One run's part in the stage."""
+
+    dataset: Dataset
+    config: Config
+    workdir: Path
+    title: str
+    fitted: Fitted
+
+
+def train_stage(members: Sequence[Member], report: Report) -> list[Fitted]:
+    """Trains the detectors of several runs, or what is left of it, and evaluates both stages."""
+    documents = [_pseudo_segments(member, report) for member in members]
+    projections = [processes.on_primary(_projection, member) for member in members]
+    num_levels = _num_levels(documents, members)
+    sizes = common_sizes([member.dataset for member in members], members[0].config)
+    parts, shared = [], None
+    for member, document, projection in zip(members, documents, projections, strict=True):
+        config = detector_config(member.config, num_levels)
+        path = member.workdir / DETECTOR_FOLDER / "config.json"
+        processes.on_primary(files.write_json, path, config.to_dict())
+        recordings = projection.apply_to(member.dataset.train)
+        plain = packing.pack_timeline(recordings, overlapping=member.dataset.overlapping, **sizes)
+        timeline = pseudo_segments.with_segments(plain, document, recordings)
+        features = packing.pack_features(recordings)
+        if shared is None or not np.array_equal(features, shared):
+            shared = jnp.asarray(features)
+        timeline = timelines.with_features(jax.tree.map(jnp.asarray, timeline), shared)
+        parts.append(loop.Member(config, timeline, recordings, member.workdir))
+    lengths = packing.lengths_of(_counts(parts), members[0].config.train.length)
+    classes = [tuple(member.dataset.classes) for member in members]
+    found = [
+        FittedDetector(None, part.config, projection, own)
+        for part, projection, own in zip(parts, projections, classes, strict=True)
+    ]
+    states = loop.train_round(
+        found[0].model,
+        parts,
+        number=members[0].config.train.rounds,
+        lengths=lengths,
+        stage=DETECTOR_FOLDER,
+        report=report,
+    )
+    fitted = []
+    for member, detector, state in zip(members, found, states, strict=True):
+        detector = dataclasses.replace(detector, params=state.params)
+        fitted.append(dataclasses.replace(member.fitted, detector=detector))
+        _propose(member, fitted[-1])
+        _evaluate(member, fitted[-1], report)
+    return fitted
+
+
+def _counts(parts: Sequence[loop.Member]) -> np.ndarray:
+    return np.concatenate([np.asarray(part.timeline.counts) for part in parts])
+
+
+# --- what it learns from ---
+
+
+def _pseudo_segments(member: Member, report: Report) -> dict[str, Any]:
+    path = member.workdir / DETECTOR_FOLDER / "pseudo_segments.json"
+    if not processes.on_primary(path.exists):
+        folders = round_folders(member.workdir, "proposals_train.json")
+        rounds = [
+            processes.on_primary(read_results, folder / "proposals_train.json")
+            for folder in folders
+        ]
+        found = pseudo_segments.fuse_rounds(member.dataset, member.config, rounds)
+        document = pseudo_segments.to_json(found, member.dataset)
+        processes.on_primary(files.write_json, path, document)
+    # Read back even when just written: a person may edit it before the stage goes on.
+    document = processes.on_primary(files.read_json, path)
+    sources = [
+        entry["source"]
+        for recording in document["database"].values()
+        for entry in recording["annotations"]
+    ]
+    counts = {source: sources.count(source) for source in ("annotated", "fused", "median")}
+    parts = ", ".join(f"{count} {source}" for source, count in counts.items() if count)
+    title = f"{member.title}: " if member.title else ""
+    report(f"{title}detector: {len(sources)} segments to learn from ({parts})")
+    return document
+
+
+def _projection(member: Member) -> Projection:
+    folder = member.workdir / DETECTOR_FOLDER
+    if not (folder / "projection.npz").exists():
+        found = principal_components(member.dataset.train, member.config.detector.components)
+        arrays = {"mean": found.mean, "components": found.components}
+        files.write_npz(folder / "projection.npz", arrays)
+    return read_projection(folder)
+
+
+def _num_levels(documents: Sequence[dict[str, Any]], members: Sequence[Member]) -> int:
+    """As many levels as the longest segments of all runs need, but for one in twenty."""
+    given = members[0].config.detector.num_levels
+    if given:
+        return given
+    lengths = [
+        (entry["segment"][1] - entry["segment"][0]) / recording.grid.stride_s
+        for document, member in zip(documents, members, strict=True)
+        for recording in member.dataset.train
+        for entry in document["database"][recording.name]["annotations"]
+    ]
+    half = float(np.quantile(lengths, 0.95)) / 2 if lengths else 1.0
+    return int(np.clip(math.ceil(math.log2(max(half, 1) / _STRIDES)) + 1, 3, 8))
+
+
+# --- results ---
+
+
+def _propose(member: Member, fitted: Fitted) -> None:
+    """Detections of both stages in the training recordings, in their own classes, once."""
+    path = member.workdir / DETECTOR_FOLDER / "proposals_train.json"
+    if processes.on_primary(path.exists):
+        return
+    recordings, sigma = member.dataset.train, member.config.localization.soft_sigma
+    wanted = {one.name: labels_of(one) for one in recordings}
+    assert fitted.detector is not None
+    found = detect(fitted.detector, recordings, soft_sigma=sigma, wanted=wanted)
+    folders = round_folders(member.workdir, "proposals_train.json")
+    if folders:
+        rounds = processes.on_primary(read_results, folders[-1] / "proposals_train.json")
+        found = fuse_stages(rounds, found, soft_sigma=sigma)
+    processes.on_primary(files.write_json, path, activitynet_json(found))
+
+
+def _evaluate(member: Member, fitted: Fitted, report: Report) -> None:
+    done = member.workdir / DETECTOR_FOLDER / "evaluation.json"
+    if not member.dataset.test or processes.on_primary(done.exists):
+        return
+    assert fitted.detector is not None
+    sigma = member.config.localization.soft_sigma
+    found = detect(fitted.detector, member.dataset.test, soft_sigma=sigma)
+    if member.title:
+        report(f"{member.workdir}:")
+    processes.on_primary(_write, member, found, report)
+
+
+def _write(member: Member, found: Results, report: Report) -> None:
+    """Writes the results of the rounds, of the detector, and of both."""
+    workdir, config = member.workdir, member.config
+    predictions = read_predictions(workdir / "scores_test.npz")
+    rounds = localize_predictions(predictions, config.localization, member.dataset.classes)
+    both = fuse_stages(rounds, found, soft_sigma=config.localization.soft_sigma)
+    log, truth = results.open_log(workdir), member.dataset.ground_truth
+
+    def write(folder: Path, name: str, title: str, event: str, own: Results) -> None:
+        files.write_json(folder / name, activitynet_json(own))
+        metrics = results.evaluate(own, truth, config)
+        report(f"{title}\n{detection.format_table(metrics)}")
+        results.log_metrics(log, metrics, config.train.rounds, event)
+        # Last: it marks the results as written.
+        files.write_json(folder / "evaluation.json", metrics.to_dict())
+
+    test = "detections_test.json"
+    before = workdir / ALL_ROUNDS_FOLDER
+    files.write_json(before / test, activitynet_json(rounds))
+    metrics = results.evaluate(rounds, truth, config)
+    files.write_json(before / "evaluation.json", metrics.to_dict())
+    write(workdir, "detections.json", "all stages", "evaluation_of_all_stages", both)
+    write(workdir / DETECTOR_FOLDER, test, "detector", "evaluation_of_detector", found)
