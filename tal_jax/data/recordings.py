@@ -209,8 +209,15 @@ def check_dataset(dataset: Dataset) -> None:
             f"data set: {min(odd)!r} is only one of test recording and ground truth, expected "
             "to be both"
         )
-    for recording in dataset.train if dataset.train_truth is not None else ():
-        segments = dataset.train_truth.get(recording.name, ())
+    if dataset.train_truth is not None:
+        _check_truth(dataset.train_truth, dataset.train)
+
+
+def _check_truth(
+    truth: Mapping[str, tuple[Segment | None, ...]], recordings: Sequence[Recording]
+) -> None:
+    for recording in recordings:
+        segments = truth.get(recording.name, ())
         if len(segments) != len(recording.points):
             raise InputError(
                 f"data set: train_truth has {len(segments)} segments for the "

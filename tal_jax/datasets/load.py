@@ -45,10 +45,10 @@ def load_dataset(
     """
     settings: Any = config.data
     settings = settings.to_dict()
-    name, seed = settings.pop("name"), settings.pop("seed")
+    name, own_seed = settings.pop("name"), settings.pop("seed")
     if name not in LOADERS:
         raise InputError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
-    seed = config.seed if seed is None else seed
+    seed: Any = config.seed if own_seed is None else own_seed
     # Configs of earlier versions have neither: points alone.
     kind, share = settings.pop("supervision", POINTS), settings.pop("segments_share", 1.0)
     load = LOADERS[name]
