@@ -141,6 +141,7 @@ def _shared_config(method: str) -> Config:
     config.sampling = ml_collections.ConfigDict()
     config.sampling.compensate = False
     config.sampling.keep_original = False
+    # None decides it in every round from the lengths of the pseudo instances.
     config.sampling.tau_s = 7.68
     config.sampling.delta = 0.5
     config.sampling.alpha = 0.7
@@ -420,6 +421,10 @@ def _as_kind(value: Any, kind: type) -> Any:
     return value if matches else None
 
 
+# Decided while a run goes on; all other settings have a value before it begins.
+_MAY_BE_NONE = ("sampling.tau_s",)
+
+
 def check_config(
     config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
 ) -> ml_collections.FrozenConfigDict:
@@ -438,13 +443,17 @@ def check_config(
             raise InputError(f"config: {key}={value!r}; expected {what}")
 
     expect("method", values.method in DEFAULTS, f"one of {', '.join(DEFAULTS)}")
+    for key, value in flatten(values.to_dict()).items():
+        left_open = value is None and key not in _MAY_BE_NONE and not key.startswith("data.")
+        expect(key, not left_open, "a value; `training.automatic.decide` sets it from the data")
     train, sampling, localization = values.train, values.sampling, values.localization
     for key in ("steps", "rounds", "batch_size", "search_every", "length", "layer_shards"):
         expect(f"train.{key}", train[key] >= 1, "at least 1")
     for key in ("steps", "log_every", "checkpoint_every"):
         multiple = train[key] >= 1 and train[key] % train.search_every == 0
         expect(f"train.{key}", multiple, f"a multiple of train.search_every={train.search_every}")
-    expect("model.widths", all(width >= 1 for width in values.model.widths), "at least 1 each")
+    wide = all(isinstance(width, int) and width >= 1 for width in values.model.widths)
+    expect("model.widths", wide, "at least 1 each")
     expect("train.learning_rate", train.learning_rate > 0, "more than 0")
     expect("train.l2", train.l2 >= 0, "at least 0")
     modes = ("auto", "resident", "streamed")
@@ -458,7 +467,10 @@ def check_config(
     precise = values.model.precision in ("float32", "bfloat16")
     expect("model.precision", precise, "'float32' or 'bfloat16'")
     expect("loss.topk_ratio", values.loss.topk_ratio >= 1, "at least 1")
-    expect("sampling.tau_s", sampling.tau_s > 0, "more than 0 seconds")
+    seconds = sampling.tau_s is None or sampling.tau_s > 0
+    expect("sampling.tau_s", seconds, "more than 0 seconds, or None for the proposals' own lengths")
+    tests = sampling.tau_s is not None or not sampling.test_compensation
+    expect("sampling.test_compensation", tests, "False without a value of sampling.tau_s")
     expect("sampling.delta", sampling.delta >= 0, "at least 0")
     expect("sampling.alpha", 0 <= sampling.alpha <= 1, "from 0 to 1")
     for key in ("thresholds", "foreground_thresholds"):

@@ -393,7 +393,7 @@ def test_help_teaches(capsys, command):
     assert caught.value.code == 0
     assert f"  tal-jax {command}" in out.split("options:")[1]  # an example
     if command == "train":
-        assert "hapt_hamnet, hapt_rsmp, own_rsmp, quickstart, " in " ".join(out.split())
+        assert "activitynet13_rsmp, auto, beoid_rsmp, " in " ".join(out.split())
 
 
 def test_help_does_not_load_jax():
@@ -778,9 +778,14 @@ def golf(tmp_path):
 
 def test_doctor_of_a_good_folder(capsys, golf):
     out = _succeed(capsys, "doctor", golf)
-    assert "explains 3 of 3 recordings" in out and out.endswith("ready to train\n")
+    assert "explains 3 of 3 recordings" in out and "\nready to train\n" in out
+    # 63 snippets each: 1.25 times as many, in steps of 64.
+    assert re.search(r"train.length +=\s128 +all recordings fit: the longest has 63 snippets", out)
     found = json.loads(_succeed(capsys, "doctor", golf, "--json"))
     assert found["wrong"] is False and found["counts"]["train"]["points"] == 2
+    assert found["decisions"]["train.length"] == 128
+    chosen = _succeed(capsys, "doctor", golf, "--config", "thumos14_rsmp", "--json")
+    assert json.loads(chosen)["decisions"] == {}
 
 
 def test_doctor_of_a_broken_folder_exits_with_1(capsys, golf):

@@ -4,26 +4,59 @@ import ast
 import json
 
 import ml_collections
+import numpy as np
 import pytest
 
 from tal_jax import config as configs
 from tal_jax import configs as shipped
+from tal_jax.data.clock import Grid
+from tal_jax.data.recordings import Dataset, Point, Recording
+from tal_jax.training import automatic
 
 NAMES = (
     "activitynet12_hamnet",
     "activitynet12_rsmp",
     "activitynet13_rsmp",
+    "auto",
     "beoid_rsmp",
     "gtea_rsmp",
     "hapt_hamnet",
     "hapt_rsmp",
-    "own_rsmp",
     "quickstart",
     "thumos14_hamnet",
     "thumos14_rsmp",
     "watch_hamnet",
     "watch_rsmp",
 )
+
+
+def _decided(config):
+    """`auto` for the toy problem's sizes: one recording of 200 snippets, two points."""
+    features = np.zeros((200, 8), np.float32)
+    points = (Point(10.0, 0), Point(30.0, 0))
+    recording = Recording("a", features, Grid(10, 5, 15), 100.0, points)
+    dataset = Dataset(("bump",), (recording,), (), {"database": {}})
+    return automatic.decide(config, dataset)[0]
+
+
+def test_switches_of_auto_replace_the_data():
+    for name in ("hapt", "watch"):
+        config, own = configs.load_config(f"auto:quick,{name}"), configs.load_config("auto:quick")
+        tuned = configs.load_config(f"{name}_rsmp")
+        assert config.data.to_dict() == tuned.data.to_dict() and config.train == own.train
+    with pytest.raises(ValueError, match="unknown config switch 'hpat'; did you mean 'hapt'"):
+        configs.load_config("auto:hpat")
+
+
+def test_open_settings_take_values_of_their_type():
+    config = configs.load_config("auto")
+    for assignment in ("model.widths=(8, 8)", "loss.topk_ratio=20", "train.length=64"):
+        configs.override(config, assignment)
+    assert config.model.widths == (8, 8) and config.loss.topk_ratio == 20.0
+    assert config.train.length == 64
+    for wrong in ("train.length=6.5", "model.widths=8", "model.dropout=some"):
+        with pytest.raises(ValueError, match="expected"):
+            configs.override(config, wrong)
 
 
 def test_names():
@@ -36,6 +69,8 @@ def test_shipped_configs(name, arg):
     if arg in (":document", ":mended") and not name.endswith("hamnet"):
         pytest.skip("there are variants of HAM-Net alone")
     config = configs.load_config(name + arg)
+    if name == "auto":
+        config = _decided(config)
     checked = configs.check_config(config)
     defaults = configs.DEFAULTS[config.method]()
     assert set(config) == set(defaults)
@@ -46,6 +81,7 @@ def test_shipped_configs(name, arg):
     assert config.seed == 0 and config.data.seed is None
     if arg == ":quick":
         full = configs.load_config(name)
+        full = _decided(full) if name == "auto" else full
         assert config.train.rounds * config.train.steps < full.train.rounds * full.train.steps
     # Survives the work directory's config.json.
     again = ml_collections.ConfigDict(json.loads(json.dumps(checked.to_dict())))

@@ -29,8 +29,7 @@ def story(tmp_path_factory):
         *("points", "make", films / "truth.json", "--law", "uniform", "--seed", 0),
         *("--output", features / "annotations.json"),
     )
-    settings = ["--set", "model.dropout=0.5"]
-    _run("train", "--config", "own_rsmp:quick", "--data", features, "--workdir", workdir, *settings)
+    _run("train", "--config", "auto:quick", "--data", features, "--workdir", workdir)
     for number in range(3):
         _run(
             *("predict", films / f"test_{number}.mp4", "--workdir", workdir),

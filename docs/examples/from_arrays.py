@@ -20,10 +20,8 @@ def made_up_recording(seed: int) -> tuple[np.ndarray, list[float]]:
 
 def main(workdir: str) -> dict:
     """Three recordings to train on, one to detect in."""
-    config = tal.load_config("own_rsmp:quick")
+    config = tal.load_config("auto:quick")
     config.train.rounds = 1
-    config.train.steps = config.train.checkpoint_every = config.train.log_every = 100
-    config.train.length = 96
     arrays = {name: made_up_recording(seed) for seed, name in enumerate("abcd")}
 
     # --8<-- [start:fit]

@@ -3,18 +3,21 @@
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tal_jax._errors import InputError
 from tal_jax.cli import common
+
+if TYPE_CHECKING:
+    from tal_jax.training.automatic import Decision
 
 LABEL_KINDS = ("activitynet", "csv", "elan", "label-studio", "via", "audacity")
 
 _DOCTOR = """\
 Validates a folder of features and annotations before training, in the layout of LACP, HR-Pro,
 ASM-Loc, W-TALC or ActivityNet codebases, or of this project. Reads every file once and reports the
-clock, missing and broken files, and misplaced points and segments. Exits with 1 if training would
-fail or use wrong data.
+clock, missing and broken files, misplaced points and segments, and the settings that training
+would decide from the data. Exits with 1 if training would fail or use wrong data.
 
   tal-jax doctor ~/data/THUMOS14
   tal-jax doctor ~/data/THUMOS14 --config thumos14_rsmp --set data.points=file --json
@@ -105,17 +108,47 @@ def add_commands(commands: Any) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from tal_jax.datasets.doctor import format_diagnosis
     from tal_jax.datasets.load import examine
+    from tal_jax.training.automatic import format_decisions
 
     with common.progress_line() as show:
+        config = common.load_config(arguments)
         found = examine(
-            common.load_config(arguments),
+            config,
             arguments.folder,
             progress=lambda done, total: show(f"reading {done} of {total}"),
         )
-    common.echo(
-        json.dumps(found.to_dict(), indent=1) if arguments.json else format_diagnosis(found)
-    )
+    decisions = () if found.wrong else _decisions(config, arguments)
+    if arguments.json:
+        settings = {one.key: one.value for one in decisions}
+        common.echo(json.dumps(found.to_dict() | {"decisions": settings}, indent=1))
+        return int(found.wrong)
+    common.echo(format_diagnosis(found))
+    if decisions:
+        common.echo(f"training without --config would decide\n{format_decisions(decisions)}")
     return int(found.wrong)
+
+
+def _decisions(config: Any, arguments: argparse.Namespace) -> "tuple[Decision, ...]":
+    """What `auto`, or a config that leaves settings open, decides from a folder.
+
+    By its points or, if it has none, by drawn ones. None where it cannot be trained on.
+    """
+    from tal_jax.config import load_config
+    from tal_jax.data.point_distributions import POINTS_OF_FILE
+    from tal_jax.datasets.load import load_dataset
+    from tal_jax.training.automatic import decide
+
+    if arguments.config is None:
+        data = config.data
+        config = load_config("auto")
+        config.data = data
+    for points in dict.fromkeys((POINTS_OF_FILE, config.data.points)):
+        config.data.update(points=points, standardize=False)  # which would read all features
+        try:
+            return decide(config, load_dataset(config, arguments.folder))[1]
+        except InputError:
+            continue
+    return ()
 
 
 def _convert(arguments: argparse.Namespace) -> None:
@@ -184,16 +217,19 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
 def _info(arguments: argparse.Namespace) -> None:
     from tal_jax.config import Config, check_config
     from tal_jax.datasets.load import load_dataset
+    from tal_jax.training.automatic import decide
     from tal_jax.training.costs import Sizes, timeline_shapes, training_costs
     from tal_jax.training.prepare import prepare_round
 
-    config: Config = check_config(common.load_config(arguments))
+    config: Config = common.load_config(arguments)
     if arguments.data or config.data.name == "watch":
         dataset = load_dataset(config, arguments.data)
+        config = check_config(decide(config, dataset)[0])
         timeline = prepare_round(dataset, config, None).timeline
         recordings, num_classes = len(dataset.train), len(dataset.classes)
         dim = dataset.train[0].features.shape[1]
     else:
+        config = check_config(config)
         given = {name: getattr(arguments, name) for name in _SIZES}
         sizes = Sizes(**{name: size for name, size in given.items() if size is not None})
         timeline, recordings, num_classes = timeline_shapes(sizes), sizes.recordings, sizes.classes

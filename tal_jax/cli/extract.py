@@ -16,7 +16,8 @@ _TERMINATED = 128 + signal.SIGTERM  # the exit code, as shells have it
 _EXTRACT = """\
 Computes snippet features of recordings, for `tal-jax train` and `tal-jax predict`. FILE is a video,
 or a table of sensor samples with a time column (.csv, .npy, .parquet). To resume, or after adding
-files, repeat the command. Exits with 1 if a file failed; the others are extracted.
+files, repeat the command. Exits with 1 if a file failed; the others are extracted. With an
+annotations.json in DIR or beside the recordings, a note proposes stride and window for its labels.
 
   signal        tables: statistics and spectra of sliding windows
   motion        videos: colours and motion, without a network; for a first try
@@ -66,10 +67,27 @@ def _extract(arguments: argparse.Namespace) -> int:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
+def _propose_clock(arguments: argparse.Namespace, backbone: Any, options: dict[str, str]) -> None:
+    """Prints a stride and a window that suit labels better, where neither was chosen.
+
+    Features do not follow labels by themselves: the same command on the same recordings would give
+    others once more is labelled.
+    """
+    from tal_jax.extraction import label_density
+
+    annotations = label_density.find_annotations(arguments.files, arguments.output)
+    if annotations is None or {"stride", "window"} & options.keys():
+        return
+    if line := label_density.propose_clock(annotations, backbone):
+        common.echo(f"note: {line}")
+
+
 def _extract_and_report(arguments: argparse.Namespace) -> int:
     from tal_jax import extraction
 
-    backbone = extraction.open_backbone(arguments.backbone, **common.backbone_options(arguments))
+    options = common.backbone_options(arguments)
+    backbone = extraction.open_backbone(arguments.backbone, **options)
+    _propose_clock(arguments, backbone, options)
     with common.progress_line() as show:
 
         def report(line: str) -> None:

@@ -34,6 +34,7 @@ _CONFIGS = (
 )
 
 _TRAIN = """\
+  tal-jax train --data ~/features --workdir runs/mine
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/hapt1 --set seed=1
   tal-jax train --config configs/hapt_rsmp.py:quick --data ~/data --workdir runs/try \\
@@ -61,7 +62,9 @@ def add_commands(commands: Any) -> None:
     known = textwrap.fill(_CONFIGS.format(configs=", ".join(config_names())), 100)
     title = "train all rounds of a config"
     train = common.add_parser(commands, "train", title, f"{known}\n\n{_TRAIN}", _train)
-    common.add_shared(train, "--config", "--data", "--set", "--workdir")
+    title = "name of a config, or path of a .py file; default %(default)s, which decides settings"
+    common.add_shared(train, "--config", required=False, default="auto", help=title)
+    common.add_shared(train, "--data", "--set", "--workdir")
     train.add_argument(
         "--processes",
         metavar="WHERE",

@@ -30,7 +30,7 @@ from tal_jax.inference import localize
 from tal_jax.inference.detector import FittedDetector
 from tal_jax.ops import resampling
 from tal_jax.training import input_pipeline, processes, sharding, update
-from tal_jax.training.prepare import compensate, prepare_plain
+from tal_jax.training.prepare import compensate, given_short_s, prepare_plain
 
 # Longer recordings are read window by window.
 _MOST_SNIPPETS = 8192
@@ -143,7 +143,8 @@ def _lengthen(
     labelled = dataclasses.replace(
         timeline, video_classes=video_classes, video_class_where=video_class_where
     )
-    lengthened = compensate(labelled, proposals, recordings, config.sampling)
+    short_s = given_short_s(config.sampling)
+    lengthened = compensate(labelled, proposals, recordings, config.sampling, short_s=short_s)
     timeline = dataclasses.replace(timeline, weights=lengthened.weights, counts=lengthened.counts)
     length = timeline.weights.shape[1]
     return timeline, localize.lengthened_size(int(timeline.counts.max()), length)

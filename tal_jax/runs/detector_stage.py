@@ -194,10 +194,12 @@ def _write(member: Member, found: Results, report: Report) -> None:
     rounds = localize_predictions(predictions, config.localization, member.dataset.classes)
     both = fuse_stages(rounds, found, soft_sigma=config.localization.soft_sigma)
     log, truth = results.open_log(workdir), member.dataset.ground_truth
+    # What the last round lengthened actions below.
+    short_s = results.evaluated_short_s(round_folders(workdir, "evaluation.json")[-1])
 
     def write(folder: Path, name: str, title: str, event: str, own: Results) -> None:
         files.write_json(folder / name, activitynet_json(own))
-        metrics = results.evaluate(own, truth, config)
+        metrics = results.evaluate(own, truth, config, short_s=short_s)
         report(f"{title}\n{detection.format_table(metrics)}")
         results.log_metrics(log, metrics, config.train.rounds, event)
         # Last: it marks the results as written.
@@ -206,7 +208,7 @@ def _write(member: Member, found: Results, report: Report) -> None:
     test = "detections_test.json"
     before = workdir / ALL_ROUNDS_FOLDER
     files.write_json(before / test, activitynet_json(rounds))
-    metrics = results.evaluate(rounds, truth, config)
+    metrics = results.evaluate(rounds, truth, config, short_s=short_s)
     files.write_json(before / "evaluation.json", metrics.to_dict())
     write(workdir, "detections.json", "all stages", "evaluation_of_all_stages", both)
     write(workdir / DETECTOR_FOLDER, test, "detector", "evaluation_of_detector", found)

@@ -13,7 +13,7 @@ from tal_jax.data.predictions import activitynet_json, read_predictions, read_re
 from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import workdir as work
-from tal_jax.runs.results import evaluate
+from tal_jax.runs.results import evaluate, evaluated_short_s
 from tal_jax.runs.round_folders import detections_path, result_folders, round_folders
 
 
@@ -39,7 +39,12 @@ def _evaluate_rounds(workdir: Path, config: Config, print_line: Callable[[str], 
         raise InputError(f"{workdir}: no round with detections_test.json; nothing to evaluate")
     folders = result_folders(workdir, "detections_test.json")
     scored = {
-        title: evaluate(read_results(detections_path(workdir, folder)), ground_truth, config)
+        title: evaluate(
+            read_results(detections_path(workdir, folder)),
+            ground_truth,
+            config,
+            short_s=evaluated_short_s(folder),
+        )
         for title, folder in folders.items()
     }
     for title, metrics in scored.items():
@@ -83,7 +88,8 @@ def evaluate_scores(
                 f"{len(data['classes'])} of the run in {workdir}"
             )
     found = localize_predictions(predictions, config.localization, data["classes"])
-    metrics = evaluate(found, ground_truth, config)
+    short_s = evaluated_short_s(Path(path).absolute().parent)
+    metrics = evaluate(found, ground_truth, config, short_s=short_s)
     missing = sorted(set(ground_truth["database"]) - set(predictions))
     if missing:
         raise InputError(f"{path}: no scores of {missing[0]!r}; expected every test recording")
@@ -129,7 +135,7 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
             continue
         deviations = scores.std(axis=0, ddof=min(1, len(scores) - 1))
         cells = [
-            f"{100 * mean:.1f} ± {100 * deviation:.1f}"
+            f"{100 * mean:.1f} ± {100 * deviation:.1f}" if np.isfinite(mean) else "-"
             for mean, deviation in zip(scores.mean(axis=0), deviations, strict=True)
         ]
         lines.append(f"| {title} | {len(scores)} | {' | '.join(cells)} |")

@@ -6,6 +6,7 @@ work directory that a person can read, edit or replace.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ from tal_jax.inference.predict import predict_round, propose
 from tal_jax.runs import detector_stage, members, results
 from tal_jax.runs import workdir as work
 from tal_jax.runs.round_folders import DETECTOR
-from tal_jax.training import input_pipeline, loop, processes
+from tal_jax.training import automatic, input_pipeline, loop, processes
 from tal_jax.training.prepare import Prepared, common_sizes, hold_out, prepare_round, round_lengths
 
 Report = Callable[[str], None]
@@ -91,8 +92,8 @@ def fit_many(
       OSError: if a work directory cannot be written.
     """
     folders = list(map(Path, workdirs))
-    configs = _check(datasets, configs, folders)
     report = report if processes.is_primary() else lambda line: None
+    configs = _check(datasets, _decide(datasets, configs, folders, report), folders)
     with contextlib.ExitStack() as stack:
         for folder in folders:
             processes.on_primary(stack.enter_context, locks.one_writer(folder, "training"))
@@ -138,6 +139,30 @@ class _Run:
     title: str  # before its lines; empty for a single run
     fitted: Fitted  # of the rounds so far
     proposals: Results | None = None
+    short_s: float | None = None  # what the last round lengthened actions below
+
+
+def _decide(
+    datasets: Sequence[Dataset], configs: Sequence[Config], folders: list[Path], report: Report
+) -> list[Config]:
+    """The configs without settings that are left to the data.
+
+    A run that goes on keeps what it began with, where other points or another version of this
+    package would decide otherwise. Runs that are trained at once share a program, so the data of
+    the first one decide for all.
+    """
+    matching = len(datasets) == len(configs) == len(folders)
+    if not matching or not any(map(automatic.undecided, configs)):
+        return list(configs)
+    begun = [processes.on_primary(work.begun_settings, folder) for folder in folders]
+    configs = [
+        automatic.with_values(config, values) for config, values in zip(configs, begun, strict=True)
+    ]
+    check_dataset(datasets[0])
+    decided, decisions = automatic.decide(configs[0], datasets[0])
+    for line in automatic.format_decisions(decisions).splitlines():
+        report(line)
+    return [automatic.with_values(config, decided.to_dict()) for config in configs]
 
 
 def _check(
@@ -192,6 +217,7 @@ def _prepare(runs: Sequence[_Run], number: int, report: Report) -> list[Prepared
         prepared.append(
             prepare_round(run.dataset, run.config, run.proposals, sizes=sizes, features=features)
         )
+        run.short_s = prepared[-1].short_s
         line = _describe(number, prepared[-1], run)
         report(f"{run.title}: {line}" if run.title else line)
     return prepared
@@ -264,9 +290,8 @@ def _evaluate(run: _Run, number: int, report: Report) -> bool:
     if not run.dataset.test or processes.on_primary(done.exists):
         return False
     found, predictions = predict_round(run.fitted, number, run.dataset.test)
-    processes.on_primary(
-        results.write_round, run.fitted, found, predictions, run.dataset, run.workdir, report
-    )
+    write = functools.partial(results.write_round, short_s=run.short_s)
+    processes.on_primary(write, run.fitted, found, predictions, run.dataset, run.workdir, report)
     return True
 
 
@@ -278,6 +303,7 @@ def _describe(number: int, data: Prepared, run: _Run) -> str:
     line = f"round {number}: {len(timeline.counts)} timelines, {before} snippets"
     if after != before:
         line += f", lengthened to {after}"
+        line += f" (actions under {data.short_s:.3g} s)" if data.short_s else ""
     if data.lengths.windowed:
         line += f"; {long} timelines exceed train.length={window}, updates read windows of them"
     elif long:

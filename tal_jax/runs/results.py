@@ -22,15 +22,20 @@ from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import mean_predictions
 from tal_jax.runs.workdir import round_folder
 from tal_jax.training import metrics_log
-from tal_jax.training.prepare import pseudo_instances
+from tal_jax.training.prepare import given_short_s, pseudo_instances
 
 
 def evaluate(
     results: Results,
     ground_truth: dict[str, Any],
     config: Config,
+    *,
+    short_s: float | None = None,
 ) -> detection.DetectionMetrics:
-    """Evaluates detections by a config; "short" actions are those that compensation lengthens."""
+    """Evaluates detections by a config; "short" actions are those that compensation lengthens.
+
+    Where rounds decide which these are (`sampling.tau_s` is None), those shorter than `short_s`.
+    """
     kept: Any = results
     if config.evaluation.drop_ambiguous:
         kept = detection.without_ambiguous(results, ground_truth.get("ambiguous", {}))
@@ -38,8 +43,16 @@ def evaluate(
         ground_truth,
         activitynet_json(kept),
         tious=config.evaluation.tious,
-        short_s=config.sampling.tau_s / (2 * config.sampling.delta + 1),
+        short_s=short_s if config.sampling.tau_s is None else given_short_s(config.sampling),
     )
+
+
+def evaluated_short_s(folder: Path) -> float | None:
+    """Below which length actions were short when `evaluation.json` was written; None without it."""
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return None
+    return detection.DetectionMetrics.from_dict(files.read_json(path)).short_s
 
 
 def write_round(
@@ -49,18 +62,20 @@ def write_round(
     dataset: Dataset,
     workdir: Path,
     report: Callable[[str], None],
+    *,
+    short_s: float | None = None,
 ) -> None:
     """Writes the last round's predictions, detections and evaluation, and those of all rounds.
 
     `fitted` are the networks of all rounds so far, `found` the last one's detections in the test
-    recordings, made from `predictions`.
+    recordings, made from `predictions`. `short_s` is what the round lengthened actions below.
     """
     config, number = fitted.config, len(fitted.params) - 1
     folder = round_folder(workdir, number)
     write_predictions(folder / "scores_test.npz", predictions)
     log = open_log(workdir)
     files.write_json(folder / "detections_test.json", activitynet_json(found))
-    metrics = evaluate(found, dataset.ground_truth, config)
+    metrics = evaluate(found, dataset.ground_truth, config, short_s=short_s)
     report(f"round {number}\n{detection.format_table(metrics)}")
     log_metrics(log, metrics, number, "evaluation")
     # Read from files, so that a run that continues needs no network for it.
@@ -69,7 +84,7 @@ def write_round(
     write_predictions(workdir / "scores_test.npz", mean)
     found = localize_predictions(mean, config.localization, fitted.classes)
     files.write_json(workdir / "detections.json", activitynet_json(found))
-    of_all = evaluate(found, dataset.ground_truth, config)
+    of_all = evaluate(found, dataset.ground_truth, config, short_s=short_s)
     if number:
         report(f"all rounds, 0 to {number}\n{detection.format_table(of_all)}")
         log_metrics(log, of_all, number, "evaluation_of_all_rounds")

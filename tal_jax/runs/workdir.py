@@ -78,6 +78,12 @@ def start(workdir: Path, config: Config, dataset: Dataset) -> list[str]:
     return []
 
 
+def begun_settings(workdir: Path) -> dict[str, Any]:
+    """The settings that the run in a work directory began with; empty where there is none."""
+    path = workdir / "config.json"
+    return files.read_json(path) if path.exists() else {}
+
+
 def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
     """Refuses a config or data set other than the run's.
 

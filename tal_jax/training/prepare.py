@@ -25,6 +25,7 @@ class Prepared:
 
     timeline: Timeline
     lengths: Lengths
+    short_s: float | None = None  # shorter actions were lengthened; None where none were
 
 
 def prepare_round(
@@ -54,22 +55,23 @@ def prepare_round(
         jnp.asarray,
         packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes),
     )
-    timeline = plain
+    timeline, short_s = plain, None
     if proposals is not None:
         found, plain = _with_instances(plain, proposals, dataset)
         timeline = plain
         if config.sampling.compensate:
-            timeline = compensate(plain, found, dataset.train, config.sampling)
+            short_s = _short_s(plain, dataset.train, config.sampling)
+            timeline = compensate(plain, found, dataset.train, config.sampling, short_s=short_s)
     if config.sampling.keep_original:
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
         timeline = timelines.join(timeline, plain)
     lengths = round_lengths(config, [timeline])
     if input_pipeline.streams(config, dataset.train):
-        return Prepared(jax.device_get(timeline), lengths)
+        return Prepared(jax.device_get(timeline), lengths, short_s)
     if features is None:
         num_rows = packing.spacious(sum(packing.snippet_counts(dataset.train)))
         features = device_features(dataset.train, num_rows, config)
-    return Prepared(timelines.with_features(timeline, features), lengths)
+    return Prepared(timelines.with_features(timeline, features), lengths, short_s)
 
 
 def pseudo_instances(dataset: Dataset, config: Config, proposals: Results) -> Timeline:
@@ -97,9 +99,12 @@ def compensate(
     proposals: Proposals,
     recordings: Sequence[Recording],
     sampling: Config,
+    *,
+    short_s: float | None,
 ) -> Timeline:
-    """Lengthens the short ones among trusted proposals, by the settings of a run."""
-    tau = [sampling.tau_s / recording.grid.stride_s for recording in recordings]
+    """Lengthens trusted proposals shorter than `short_s`, by the settings of a run; None: none."""
+    tau_s = (short_s or 0.0) * (2 * sampling.delta + 1)  # proposals are widened before
+    tau = [tau_s / recording.grid.stride_s for recording in recordings]
     return jax.jit(timelines.compensate)(
         timeline,
         proposals,
@@ -107,6 +112,25 @@ def compensate(
         delta=sampling.delta,
         alpha=sampling.alpha,
     )
+
+
+def given_short_s(sampling: Config) -> float | None:
+    """Actions shorter than this are short by the settings of a run; None where rounds decide."""
+    return None if sampling.tau_s is None else sampling.tau_s / (2 * sampling.delta + 1)
+
+
+def _short_s(timeline: Timeline, recordings: Sequence[Recording], sampling: Config) -> float | None:
+    """The length below which an action is short, in seconds.
+
+    By `sampling.tau_s` or, where that is None, the lower quartile of the pseudo instances' lengths:
+    a quarter of the actions are lengthened, however long actions are. None without any instance.
+    """
+    if sampling.tau_s is not None:
+        return given_short_s(sampling)
+    lengths = np.diff(np.asarray(timeline.instances, np.float64))[..., 0]
+    stride_s = np.array([recording.grid.stride_s for recording in recordings])
+    lengths_s = (lengths * stride_s[:, None])[np.asarray(timeline.instance_where)]
+    return float(np.quantile(lengths_s, 0.25)) if lengths_s.size else None
 
 
 def _with_instances(
