@@ -60,8 +60,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.localization.class_threshold = 0.2
     config.localization.thresholds = tuple(round(0.1 * i, 1) for i in range(10))
     config.localization.min_outer = config_dict.placeholder(float)
+    config.stages = ("rounds", "detector")
 
     if "quick" in switches:
+        config.stages = ("rounds",)
         config.train.rounds = 2
         config.train.steps = 100
         config.train.checkpoint_every = 100

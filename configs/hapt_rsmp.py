@@ -53,8 +53,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     # The 1.5 s window of a snippet spreads a transition over its neighbours; the outer region of
     # the OIC score has to extend beyond them: two windows.
     config.localization.min_outer = 6.0
+    config.stages = ("rounds", "detector")
 
     if "quick" in switches:
+        config.stages = ("rounds",)
         config.train.rounds = 2
         config.train.steps = 60
         config.train.checkpoint_every = 60

@@ -47,8 +47,10 @@ def get_config(arg: str | None = None) -> ml_collections.ConfigDict:
     config.train.checkpoint_every = 200
     config.localization.class_threshold = 0.2
     config.localization.thresholds = tuple(round(0.1 * i, 1) for i in range(10))
+    config.stages = ("rounds", "detector")
 
     if "quick" in switches:
+        config.stages = ("rounds",)
         config.data.shuffles = 1
         config.train.rounds = 2
         config.train.steps = 60

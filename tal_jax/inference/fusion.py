@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tal_jax.data import packing
-from tal_jax.data.predictions import Results
+from tal_jax.data.predictions import Entries, Results
 from tal_jax.ops import fusion
 from tal_jax.ops import segments as segment_ops
 
@@ -31,7 +31,7 @@ def fuse_results(sources: Sequence[Results], *, iou_threshold: float, soft_sigma
     Returns:
       Detections, best first.
     """
-    results: Results = {name: [] for name in sources[0]}
+    fused: dict[tuple[str, str], Entries] = {}
     groups = _groups(sources)
     for size, keys in _by_size(groups):
         rows, where = _stack([groups[key] for key in keys], size)
@@ -48,14 +48,18 @@ def fuse_results(sources: Sequence[Results], *, iou_threshold: float, soft_sigma
         )
         segments, scores, where = map(np.asarray, found)
         segments_s = segments + first_s
-        for row, (name, label) in enumerate(keys):
+        for row, key in enumerate(keys):
             exists = where[row] & (scores[row] > 0) & (segments[row, :, 1] > segments[row, :, 0])
-            results[name] += [
-                {"label": label, "score": float(score), "segment": segment_s.tolist()}
+            # Parts of equal size overlap: a group may come twice.
+            fused[key] = [
+                {"label": key[1], "score": float(score), "segment": segment_s.tolist()}
                 for segment_s, score in zip(
                     segments_s[row, exists], scores[row, exists], strict=True
                 )
             ]
+    results: Results = {name: [] for name in sources[0]}
+    for name, label in groups:
+        results[name] += fused[name, label]
     return {name: _best_first(entries) for name, entries in results.items()}
 
 
@@ -64,7 +68,7 @@ def fuse_stages(rounds: Results, detector: Results, *, soft_sigma: float) -> Res
     return fuse_results([rounds, detector], iou_threshold=OF_STAGES, soft_sigma=soft_sigma)
 
 
-def _best_first(entries):
+def _best_first(entries: Entries) -> Entries:
     best = max((entry["score"] for entry in entries), default=0.0)
     kept = [entry for entry in entries if entry["score"] >= _LEAST_SHARE * best]
     return sorted(kept, key=lambda entry: -entry["score"])
