@@ -10,6 +10,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tal_jax._typing import Array, ArrayLike, Bool, Float, Int, Mask, Real
 from tal_jax.ops import _check
@@ -41,13 +42,14 @@ def fuse_detections(
     *,
     num_sources: int,
     iou_threshold: Real[ArrayLike, ""],
+    trust: Real[ArrayLike, " S"] | None = None,
     where: Mask[ArrayLike, " N"] | None = None,
 ) -> Fused:
     r"""Fuses the detections of several sources (late fusion, weighted segment fusion).
 
     Clusters are those of non-maximum suppression (NMS): the best segment left and all that overlap
     it by the threshold, until none is left. A cluster's ends are the means of its segments' ends,
-    weighted by their scores; its score is the mean over sources of the source's best score,
+    weighted by their scores times the trust in their sources; its score is the mean over sources of the source's best score,
 
     $$s = \frac{1}{S} \sum_s \max_{i \in \mathrm{cluster}, \mathrm{source}_i = s} s_i$$
 
@@ -65,6 +67,7 @@ def fuse_detections(
       sources: the source of each segment, from 0.
       num_sources: S, the number of sources (static).
       iou_threshold: a tIoU from which on a segment belongs to a better one, 0 to 1.
+      trust: how exact the ends of each source are, relative to the others; default alike.
       where: any mask; a masked segment belongs to no cluster.
 
     Returns:
@@ -82,12 +85,16 @@ def fuse_detections(
     where = _check.mask(where, "where", "N", sizes)
     num_sources = _check.static_size(num_sources, "num_sources", least=1)
     threshold = _check.setting(iou_threshold, "iou_threshold", least=0, most=1)
+    trust = _check.numbers(np.ones(num_sources) if trust is None else trust, "trust", "S")
+    if trust.shape[0] != num_sources:
+        raise ValueError(f"trust must have shape [{num_sources}], got {list(trust.shape)}")
     keep = segment_ops.nms(segments, scores, iou_threshold=threshold, where=where)
     owner = _owners(segments, scores, keep, threshold)
     at = jnp.arange(sizes["N"], dtype=jnp.int32)
     member = (owner[None, :] == at[:, None]) & where[None, :] & keep[:, None]  # [cluster, segment]
     # The lead weighs something even where all scores are 0.
-    weights = jnp.where(member, scores[None, :], 0.0) + jnp.where(jnp.diag(keep), 1e-6, 0.0)
+    weights = jnp.where(member, (scores * trust[sources])[None, :], 0.0)
+    weights = weights + jnp.where(jnp.diag(keep), 1e-6, 0.0)
     fused = _weighted_mean(weights, segments)
     of_source = sources[None, :] == jnp.arange(num_sources, dtype=sources.dtype)[:, None]
     best = jnp.where(member[None] & of_source[:, None, :], scores, 0.0).max(axis=-1, initial=0.0)
