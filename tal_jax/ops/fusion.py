@@ -49,7 +49,8 @@ def fuse_detections(
 
     Clusters are those of non-maximum suppression (NMS): the best segment left and all that overlap
     it by the threshold, until none is left. A cluster's ends are the means of its segments' ends,
-    weighted by their scores times the trust in their sources; its score is the mean over sources of the source's best score,
+    weighted by their scores times the trust in their sources; its score is the mean over sources of
+    the source's best score,
 
     $$s = \frac{1}{S} \sum_s \max_{i \in \mathrm{cluster}, \mathrm{source}_i = s} s_i$$
 
