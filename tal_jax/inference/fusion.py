@@ -1,7 +1,7 @@
 """Detections of several sources fused: of stages, of rounds, or of other programs."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -41,7 +41,7 @@ def fuse_results(
     Returns:
       Detections, best first.
     """
-    fused: dict[tuple[str, str], Entries] = {}
+    results: Results = {name: [] for name in sources[0]}
     groups = _groups(sources)
     for size, keys in _by_size(groups):
         rows, where = _stack([groups[key] for key in keys], size)
@@ -59,18 +59,14 @@ def fuse_results(
         )
         segments, scores, where = map(np.asarray, found)
         segments_s = segments + first_s
-        for row, key in enumerate(keys):
+        for row, (name, label) in enumerate(keys):
             exists = where[row] & (scores[row] > 0) & (segments[row, :, 1] > segments[row, :, 0])
-            # Parts of equal size overlap: a group may come twice.
-            fused[key] = [
-                {"label": key[1], "score": float(score), "segment": segment_s.tolist()}
+            results[name] += [
+                {"label": label, "score": float(score), "segment": segment_s.tolist()}
                 for segment_s, score in zip(
                     segments_s[row, exists], scores[row, exists], strict=True
                 )
             ]
-    results: Results = {name: [] for name in sources[0]}
-    for name, label in groups:
-        results[name] += fused[name, label]
     return {name: _best_first(entries) for name, entries in results.items()}
 
 
@@ -99,20 +95,27 @@ def _groups(
     return groups
 
 
-def _by_size(groups: Mapping[tuple[str, str], Sequence]):
-    """Keys of groups of about the same size, and what to pad these to: few shapes."""
+def _by_size(
+    groups: Mapping[tuple[str, str], Sequence],
+) -> Iterator[tuple[int, list[tuple[str, str]]]]:
+    """Up to `CHUNK` keys of groups of about the same size, and what to pad these to: few shapes."""
     kinds: dict[int, list[tuple[str, str]]] = {}
     for key, rows in groups.items():
-        size = max(_STEP, 1 << (len(rows) - 1).bit_length())
+        size = _STEP
+        while size < len(rows):
+            size *= 4
         kinds.setdefault(size, []).append(key)
     for size, keys in kinds.items():
-        for part in packing.equal_parts(keys):
-            yield size, part
+        for first in range(0, len(keys), packing.CHUNK):
+            yield size, keys[first : first + packing.CHUNK]
 
 
-def _stack(groups: Sequence[Sequence[tuple[float, float, float, int]]], size: int):
-    rows = np.zeros((len(groups), size, 4))
-    where = np.zeros((len(groups), size), bool)
+def _stack(
+    groups: Sequence[Sequence[tuple[float, float, float, int]]], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """`[CHUNK, size, 4]` rows of groups, and `[CHUNK, size]` True where one is."""
+    rows = np.zeros((packing.CHUNK, size, 4))
+    where = np.zeros(rows.shape[:2], bool)
     for number, group in enumerate(groups):
         rows[number, : len(group)] = group
         where[number, : len(group)] = True
