@@ -260,9 +260,9 @@ def fuse_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
         negative = row.negative_classes[mine.class_index][:, row.point_class_index].T
         others = (inside & (of_class | negative)).sum(axis=0, dtype=jnp.int32)
         candidate = inside & mine.where[None, :] & of_class & (others == 1)[None, :]
-        found, exists = fusion.point_segments(mine.segments, mine.scores, candidate)
-        instances = jnp.where(row.known[:, None], row.instances, found)
-        return instances, row.known | exists
+        found = fusion.point_segments(mine.segments, mine.scores, candidate)
+        instances = jnp.where(row.known[:, None], row.instances, found.segments)
+        return instances, row.known | found.where
 
     instances, where = jax.vmap(one)(with_features(timeline, None), proposals)
     return dataclasses.replace(timeline, instances=instances, instance_where=where)

@@ -18,7 +18,7 @@ OF_STAGES, OF_ANCHORS = 0.6, 0.7
 # The detector regresses ends, the rounds read them from where score sequences cross thresholds: on
 # HAPT and SHREC'21 a mean that leans to the detector is better than either, and than an even one.
 _TRUST = (1.0, 4.0)
-# Detections below this share of a recording's best score are duplicates, or next to impossible.
+# Detections below this share of a recording's best score are left out.
 _LEAST_SHARE = 0.005
 _STEP = 64
 
@@ -39,13 +39,15 @@ def fuse_results(
       soft_sigma: see `ops.soft_nms`; 0 leaves the scores.
 
     Returns:
-      Detections, best first.
+      Detections of every recording of any source, best first, without those that score less than
+      0.005 of the recording's best: duplicates, or next to impossible.
     """
-    results: Results = {name: [] for name in sources[0]}
+    results: Results = {name: [] for source in sources for name in source}
+    trust = trust or [1.0] * len(sources)
     groups = _groups(sources)
     for size, keys in _by_size(groups):
         rows, where = _stack([groups[key] for key in keys], size)
-        # float32 resolves hours to a millisecond, if counted from the first detection.
+        # On a device times are float32: they count from the first detection.
         first_s = rows[:, :1, :2].min(axis=-1, keepdims=True)
         found = _fuse(
             (rows[..., :2] - first_s).astype(np.float32),
@@ -54,20 +56,34 @@ def fuse_results(
             where,
             np.float32(iou_threshold),
             np.float32(soft_sigma),
-            np.array(trust or [1.0] * len(sources), np.float32),
+            np.array(trust, np.float32),
             num_sources=len(sources),
         )
-        segments, scores, where = map(np.asarray, found)
-        segments_s = segments + first_s
-        for row, (name, label) in enumerate(keys):
-            exists = where[row] & (scores[row] > 0) & (segments[row, :, 1] > segments[row, :, 0])
-            results[name] += [
-                {"label": label, "score": float(score), "segment": segment_s.tolist()}
-                for segment_s, score in zip(
-                    segments_s[row, exists], scores[row, exists], strict=True
-                )
-            ]
+        # The last groups of a part are padding.
+        of_groups = zip(keys, rows, *map(np.asarray, found), strict=False)
+        for (name, label), row, clusters, scores in of_groups:
+            results[name] += _fused_entries(label, row, clusters, scores, np.array(trust))
     return {name: _best_first(entries) for name, entries in results.items()}
+
+
+def _fused_entries(
+    label: str, rows: np.ndarray, clusters: np.ndarray, scores: np.ndarray, trust: np.ndarray
+) -> Entries:
+    """Detections of one class: the means of `ops.fuse_detections` in float64.
+
+    In float32 the times of a day have steps of 8 ms.
+    """
+    weights = np.maximum(rows[:, 2], 0) * trust[rows[:, 3].astype(int)]
+    total, sums = np.zeros(len(rows)), np.zeros((len(rows), 2))
+    np.add.at(total, clusters, weights)
+    np.add.at(sums, clusters, weights[:, None] * rows[:, :2])
+    exists = np.flatnonzero(scores > 0)
+    segments_s = sums[exists] / total[exists, None]
+    return [
+        {"label": label, "score": float(score), "segment": segment_s.tolist()}
+        for segment_s, score in zip(segments_s, scores[exists], strict=True)
+        if segment_s[1] > segment_s[0]
+    ]
 
 
 def fuse_stages(rounds: Results, detector: Results, *, soft_sigma: float) -> Results:
@@ -138,6 +154,6 @@ def _fuse(segments, scores, sources, where, iou_threshold, soft_sigma, trust, *,
         sigma = jnp.where(soft_sigma > 0, soft_sigma, 1.0)
         lowered = segment_ops.soft_nms(fused.segments, fused.scores, sigma=sigma, where=fused.where)
         scores = jnp.where(soft_sigma > 0, lowered, fused.scores)
-        return fused.segments, scores, fused.where
+        return fused.clusters, jnp.where(fused.where, scores, 0.0)
 
     return jax.lax.map(one, (segments, scores, sources, where))

@@ -10,7 +10,6 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tal_jax._typing import Array, ArrayLike, Bool, Float, Int, Mask, Real
 from tal_jax.ops import _check
@@ -24,14 +23,31 @@ class Fused:
     """Fused segments, in the places of the best segment of each cluster.
 
     Attributes:
-      segments: starts and ends.
+      segments: starts and ends; 0 where there is none.
       scores: larger is better; 0 where there is none.
       where: True for the segments that exist.
+      clusters: the place of the fused segment that each given one is part of; of masked ones, their
+        own.
     """
 
     segments: Float[Array, "N 2"]
     scores: Float[Array, " N"]
     where: Bool[Array, " N"]
+    clusters: Int[Array, " N"]
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class PointSegments:
+    """The pseudo segments of P point labels.
+
+    Attributes:
+      segments: starts and ends; 0 where there is none.
+      where: True for the points that have one.
+    """
+
+    segments: Float[Array, "P 2"]
+    where: Bool[Array, " P"]
 
 
 @static("num_sources")
@@ -81,26 +97,31 @@ def fuse_detections(
     """
     sizes: dict[str, int] = {}
     segments = _check.numbers(segments, "segments", "N 2", sizes)
-    scores = jnp.maximum(_check.numbers(scores, "scores", "N", sizes), 0.0)
-    sources = jnp.asarray(sources)
+    scores = _check.numbers(scores, "scores", "N", sizes)
+    sources = _check.numbers(sources, "sources", "N", sizes, dtype=jnp.int32)
     where = _check.mask(where, "where", "N", sizes)
     num_sources = _check.static_size(num_sources, "num_sources", least=1)
-    threshold = _check.setting(iou_threshold, "iou_threshold", least=0, most=1)
-    trust = _check.numbers(np.ones(num_sources) if trust is None else trust, "trust", "S")
-    if trust.shape[0] != num_sources:
-        raise ValueError(f"trust must have shape [{num_sources}], got {list(trust.shape)}")
-    keep = segment_ops.nms(segments, scores, iou_threshold=threshold, where=where)
-    owner = _owners(segments, scores, keep, threshold)
-    at = jnp.arange(sizes["N"], dtype=jnp.int32)
-    member = (owner[None, :] == at[:, None]) & where[None, :] & keep[:, None]  # [cluster, segment]
-    # The lead weighs something even where all scores are 0.
-    weights = jnp.where(member, (scores * trust[sources])[None, :], 0.0)
-    weights = weights + jnp.where(jnp.diag(keep), 1e-6, 0.0)
-    fused = _weighted_mean(weights, segments)
-    of_source = sources[None, :] == jnp.arange(num_sources, dtype=sources.dtype)[:, None]
-    best = jnp.where(member[None] & of_source[:, None, :], scores, 0.0).max(axis=-1, initial=0.0)
+    trust = _check.numbers(
+        jnp.ones(num_sources) if trust is None else trust, "trust", "S", {"S": num_sources}
+    )
+    segments = jnp.where(where[:, None], segments, 0.0)
+    scores = jnp.where(where, jnp.maximum(scores, 0.0), 0.0)
+    clusters = segment_ops.nms_clusters(segments, scores, iou_threshold=iou_threshold, where=where)
+    kept = where & (clusters == jnp.arange(sizes["N"], dtype=jnp.int32))
+
+    def total(values: Float[Array, "N ..."]) -> Float[Array, "N ..."]:
+        return jnp.zeros_like(values).at[clusters].add(values)
+
+    # The means of what the others differ from the best by: exact for late times, too.
+    weights = (scores * trust[sources])[:, None]
+    moved, sums = total(weights * (segments - segments[clusters])), total(weights)
+    fused = segments + moved / jnp.where(sums > 0, sums, 1.0)
+    best = _best_of_sources(scores, sources, clusters, num_sources)
     return Fused(
-        jnp.where(keep[:, None], fused, 0.0), jnp.where(keep, best.mean(axis=0), 0.0), keep
+        jnp.where(kept[:, None], fused, 0.0),
+        jnp.where(kept, best.mean(axis=0), 0.0),
+        kept,
+        clusters,
     )
 
 
@@ -111,18 +132,18 @@ def point_segments(
     *,
     iou_threshold: Real[ArrayLike, ""] = 0.25,
     temperature: Real[ArrayLike, ""] = 0.1,
-) -> tuple[Float[Array, "P 2"], Bool[Array, " P"]]:
+) -> PointSegments:
     r"""Fuses the proposals around each point label to its pseudo segment.
 
     The best candidate of a point and those that overlap it by more than the threshold are averaged,
-    with weights $\exp(s_i / temperature)$. A mean of segments that contain a time contains it, and
-    a mean of segments that end before another time does so, too: what the point label states stays
-    true.
+    with weights $\exp(s_i / \tau)$, $\tau$ being the temperature. A mean of segments that contain a
+    time contains it, and a mean of segments that end before another time does so, too: what the
+    point label states stays true.
 
-    >>> segments, exists = point_segments(
+    >>> pseudo = point_segments(
     ...     jnp.array([[0.0, 4.0], [0.0, 5.0], [9.0, 11.0]]), jnp.array([0.5, 0.5, 0.9]),
     ...     jnp.array([[True, True, False], [False, False, False]]))
-    >>> print(segments[0], exists)
+    >>> print(pseudo.segments[0], pseudo.where)
     [0.  4.5] [ True False]
 
     Args:
@@ -133,7 +154,7 @@ def point_segments(
       temperature: above 0; smaller weighs the best more.
 
     Returns:
-      The pseudo segment of each point, float32, and True for the points that have one.
+      `PointSegments`, in float32.
 
     Raises:
       ValueError: if shapes or types do not fit, or a setting that is not traced is out of range.
@@ -144,39 +165,40 @@ def point_segments(
     candidates = _check.mask(candidates, "candidates", "P N", sizes)
     threshold = _check.setting(iou_threshold, "iou_threshold", least=0, most=1)
     temperature = _check.setting(temperature, "temperature", above=0)
+    if sizes["N"] == 0:
+        return PointSegments(jnp.zeros((sizes["P"], 2)), jnp.zeros(sizes["P"], bool))
+    # What is no candidate of any point counts as masked: it may hold anything.
+    some = candidates.any(axis=0)
+    segments, scores = jnp.where(some[:, None], segments, 0.0), jnp.where(some, scores, 0.0)
 
-    def one(candidate: Bool[Array, " N"]) -> tuple[Array, Array]:
-        masked = jnp.where(candidate, scores, -jnp.inf)
-        best = masked.argmax()
-        overlaps = segment_ops.segment_iou(segments[best][None], segments)[0] > threshold
-        chosen = candidate & (overlaps | (jnp.arange(len(scores)) == best))
-        weights = jnp.where(chosen, jnp.exp((scores - scores[best]) / temperature), 0.0)
-        return _weighted_mean(weights[None], segments)[0], candidate.any()
+    def one(candidate: Bool[Array, " N"]) -> PointSegments:
+        best = jnp.where(candidate, scores, -jnp.inf).argmax()
+        near = segment_ops.segment_iou(segments[best][None], segments)[0] > threshold
+        near = candidate & near.at[best].set(True)
+        weights = jnp.where(
+            near, jnp.exp(jnp.where(near, scores - scores[best], 0.0) / temperature), 0.0
+        )
+        moved = (weights[:, None] * (segments - segments[best][None])).sum(axis=0)
+        total = weights.sum()
+        found = segments[best] + moved / jnp.where(total > 0, total, 1.0)
+        return PointSegments(jnp.where(candidate.any(), found, 0.0), candidate.any())
 
-    found, where = jax.vmap(one)(candidates)
-    return jnp.where(where[:, None], found, 0.0), where
+    return jax.vmap(one)(candidates)
 
 
-def _owners(
-    segments: Float[Array, "N 2"],
+def _best_of_sources(
     scores: Float[Array, " N"],
-    keep: Bool[Array, " N"],
-    threshold: Float[Array, ""],
-) -> Int[Array, " N"]:
-    """The best kept segment that each one overlaps by the threshold; itself if it is kept."""
+    sources: Int[Array, " N"],
+    clusters: Int[Array, " N"],
+    num_sources: int,
+) -> Float[Array, "S N"]:
+    """The best score of each source in each cluster, 0 where it has none."""
     size = scores.shape[0]
-    at = jnp.arange(size, dtype=jnp.int32)
-    order = jnp.argsort(scores, descending=True, stable=True)
-    rank = jnp.zeros(size, jnp.int32).at[order].set(at, unique_indices=True)
-    near = keep[:, None] & (segment_ops.segment_iou(segments, segments) >= threshold)
-    near = near | (jnp.diag(keep))
-    return jnp.where(near, rank[:, None], size).argmin(axis=0).astype(jnp.int32)
-
-
-def _weighted_mean(
-    weights: Float[Array, "M N"], segments: Float[Array, "N 2"]
-) -> Float[Array, "M 2"]:
-    """Means of segments, computed from their distances to the mean of the row's first end."""
-    total = weights.sum(axis=1, keepdims=True)
-    shares = weights / jnp.where(total > 0, total, 1.0)
-    return shares @ segments
+    order = jnp.argsort(jax.lax.stop_gradient(scores), descending=True, stable=True)
+    order = order.astype(jnp.int32)
+    rank = (
+        jnp.zeros_like(order).at[order].set(jnp.arange(size, dtype=jnp.int32), unique_indices=True)
+    )
+    none = jnp.broadcast_to(jnp.full_like(rank, size), (num_sources, size))
+    first = none.at[sources, clusters].min(rank)
+    return scores[order].at[first].get(mode="fill", fill_value=0.0)

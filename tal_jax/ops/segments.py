@@ -11,11 +11,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from tal_jax._typing import Array, ArrayLike, Bool, Float, Mask, Real
+from tal_jax._typing import Array, ArrayLike, Bool, Float, Int, Mask, Real
 from tal_jax.ops import _axes, _check
 from tal_jax.ops._static import static
 
-_State = tuple[Bool[Array, " N"] | Float[Array, " N"], Bool[Array, " N"]]  # of loops
+_State = tuple[Int[Array, " N"] | Float[Array, " N"], Bool[Array, " N"]]  # of loops
 
 
 def segment_iou(a: Real[ArrayLike, "N 2"], b: Real[ArrayLike, "M 2"]) -> Float[Array, "N M"]:
@@ -73,7 +73,41 @@ def nms(
     """
     segments, scores, where = _checked(segments, scores, where, legacy_plus_one)
     iou_threshold = _check.setting(iou_threshold, "iou_threshold", least=0, most=1)
-    return _keep_greedily(
+    clusters = _cluster_greedily(
+        segments, scores, where, lambda best, others: _iou(best, others) < iou_threshold
+    )
+    return where & _is_best(clusters)
+
+
+def nms_clusters(
+    segments: Real[ArrayLike, "N 2"],
+    scores: Real[ArrayLike, " N"],
+    *,
+    iou_threshold: Real[ArrayLike, ""],
+    where: Mask[ArrayLike, " N"] | None = None,
+) -> Int[Array, " N"]:
+    """Returns which segment removes each one in greedy non-maximum suppression (NMS).
+
+    >>> segments = jnp.array([[0.0, 4.0], [0.0, 5.0], [4.0, 6.0]])
+    >>> nms_clusters(segments, jnp.array([0.5, 0.9, 0.3]), iou_threshold=0.7)
+    Array([1, 1, 2], dtype=int32)
+
+    Args:
+      segments: starts and ends, of one class.
+      scores: larger is better.
+      iou_threshold: see `nms`.
+      where: any mask; a masked segment removes nothing.
+
+    Returns:
+      The index of the best segment of each one's cluster, int32; of segments that are kept or
+      masked, their own.
+
+    Raises:
+      ValueError: if shapes or types do not fit, or a threshold that is not traced is out of range.
+    """
+    segments, scores, where = _checked(segments, scores, where)
+    iou_threshold = _check.setting(iou_threshold, "iou_threshold", least=0, most=1)
+    return _cluster_greedily(
         segments, scores, where, lambda best, others: _iou(best, others) < iou_threshold
     )
 
@@ -116,35 +150,42 @@ def disjoint_segments(
         shorter = jnp.minimum(jnp.maximum(best[1] - best[0], 0.0), lengths)
         return _shared(best, others) <= max_share * shorter
 
-    return _keep_greedily(segments, scores, where, fits)
+    return where & _is_best(_cluster_greedily(segments, scores, where, fits))
 
 
-def _keep_greedily(
+def _is_best(clusters: Int[Array, " N"]) -> Bool[Array, " N"]:
+    return clusters == jnp.arange(clusters.shape[0], dtype=jnp.int32)
+
+
+def _cluster_greedily(
     segments: Float[Array, "N 2"],
     scores: Float[Array, " N"],
     where: Bool[Array, " N"],
     fits: Callable[[Array, Array], Array],
-) -> Bool[Array, " N"]:
-    """Keeps the best segment left, removes those where `fits(best, others)` is False, and so on."""
+) -> Int[Array, " N"]:
+    """Keeps the best segment left, removes those where `fits(best, others)` is False, and so on.
+
+    Returns the index of the segment that each one was removed by; its own if it was kept or masked.
+    """
     size = scores.shape[0]
     if size == 0:
-        return where
+        return jnp.zeros(0, jnp.int32)
     segments, scores = jax.lax.stop_gradient((segments, scores))
     where = _axes.vary_like(where, (segments, scores))
-    order = jnp.argsort(scores, descending=True, stable=True)
+    order = jnp.argsort(scores, descending=True, stable=True).astype(jnp.int32)
     # From here on in falling order, so that the best is the first one left: a plain minimum.
     segments, left = segments[order], where[order]
     at = jnp.arange(size, dtype=jnp.int32)
 
     def keep_next(state: _State) -> _State:
-        kept, left = state
+        clusters, left = state
         best = jnp.min(jnp.where(left, at, size - 1))
-        is_best = at == best
-        return kept | is_best, left & fits(segments[best], segments) & ~is_best
+        removed = left & (~fits(segments[best], segments) | (at == best))
+        return jnp.where(removed, best, clusters), left & ~removed
 
-    none = jnp.zeros_like(left)
-    kept, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), keep_next, (none, left))
-    return none.at[order].set(kept, unique_indices=True)
+    state = _axes.vary_like(at, left), left
+    clusters, _ = jax.lax.while_loop(lambda state: jnp.any(state[1]), keep_next, state)
+    return jnp.zeros_like(order).at[order].set(order[clusters], unique_indices=True)
 
 
 @static("legacy_plus_one")

@@ -600,3 +600,61 @@ def test_bad_proposals(entries, message):
     results = {"s": []} if entries is None else {"r": entries, "s": []}
     with pytest.raises(ValueError, match=message):
         _read(results)
+
+
+# ---- instances fused from the proposals of several rounds
+
+
+def _fused_by_loops(recording, proposals, labels, overlapping=()):
+    """Each point in turn, and each proposal."""
+    found = []
+    for time, label, *segment in recording:
+        if segment:
+            found.append(segment[0])
+            continue
+        own = []
+        for start, end, score, index in proposals:
+            inside = [other for at, other, *_ in recording if start <= at < end]
+            apart = [
+                other
+                for other in inside
+                if other != label and {other, label} not in map(set, overlapping)
+            ]
+            mine = labels[index] == label and start <= time < end
+            if mine and inside.count(label) == 1 and not apart:
+                own.append((score, start, end))
+        if not own:
+            found.append(None)
+            continue
+        best = max(own, key=lambda one: one[0])
+        total = sums = 0.0
+        for score, start, end in own:
+            shared = max(0.0, min(end, best[2]) - max(start, best[1]))
+            if shared / (max(end, best[2]) - min(start, best[1])) > 0.25:
+                weight = np.exp(score / 0.1)
+                total, sums = total + weight, sums + weight * np.array([start, end])
+        found.append(sums / total)
+    return found
+
+
+@pytest.mark.parametrize("overlapping", [(), ((1, 3),)])
+def test_fused_instances_against_loops(overlapping):
+    rng, fuse = np.random.default_rng(0), jax.jit(timelines.fuse_instances)
+    fused = 0
+    for _ in range(10):
+        points = [(2.2, 1), (4.3, 1), (6.5, 3)]
+        if rng.random() < 0.5:
+            points[1] = (4.3, 1, (3.5, 5.0))
+        proposals = []
+        for _ in range(12):
+            start, end = np.sort(rng.integers(0, 19, 2) / 2)
+            proposals.append((start, end, rng.random(), int(rng.integers(2))))
+        timeline = _timeline((9, points), overlapping=overlapping)
+        got = _numpy(fuse(timeline, _proposals(proposals, room=16)))
+        want = _fused_by_loops(points, proposals, (1, 3), overlapping)
+        fused += sum(one is not None for one in want)
+        for index, segment in enumerate(want):
+            assert got.instance_where[0, index] == (segment is not None)
+            if segment is not None:
+                np.testing.assert_allclose(got.instances[0, index], segment, rtol=1e-5)
+    assert fused > 10
