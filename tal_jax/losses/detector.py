@@ -1,17 +1,26 @@
 # pyright: strict, reportUnknownMemberType=false, reportUnknownVariableType=false
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
-"""The assembled loss of the detector, from pseudo or true segments.
+r"""The assembled loss of the detector, from pseudo or true segments.
 
-loss = classification + lambda_ends ends
+$$L = L_{classification} + \lambda_{ends} L_{ends}$$
+
+Source: the losses of ActionFormer (Zhang et al. 2022): the focal loss (Lin et al. 2017) and the
+distance-IoU loss (Zheng et al. 2020).
 """
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from tal_jax._typing import Array, Bool, Float, Int
+from tal_jax.losses import masked
 from tal_jax.ops import anchors as anchor_ops
 from tal_jax.ops.anchors import Anchors
+
+# Of the focal loss: the weight of positives (that of negatives is the rest), and the exponent.
+_POSITIVE_WEIGHT, _EXPONENT = 0.25, 2.0
+# Ends this many snippets outside of the window still count as shown: those of the recording's own
+# actions may lie there by rounding.
+_MARGIN = 1
 
 
 def detector_losses(
@@ -42,8 +51,8 @@ def detector_losses(
 
     Returns:
       `classification`, the focal loss summed over anchors and classes, and `ends`, one minus the
-      distance-IoU (DIoU) summed over anchors, both divided by the number of positive anchors of the
-      batch; `[]`.
+      distance-IoU (DIoU) summed over positive anchors, both divided by the number of positive
+      anchors of the batch; `[]`.
     """
 
     def one(
@@ -57,14 +66,25 @@ def detector_losses(
     ) -> tuple[Array, Array, Array]:
         targets = anchor_ops.assign_anchors(anchors, segments, where=segment_where)
         positive = targets.positive & where
-        labels = jax.nn.one_hot(classes[targets.index], logits.shape[-1]) * positive[:, None]
-        focal = optax.losses.sigmoid_focal_loss(logits, labels, alpha=0.25, gamma=2.0)
-        focal = jnp.where(where[:, None], focal, 0.0).sum()
-        whole = (segments[:, 0] > -1) & (segments[:, 1] < length + 1)
-        learnt = segments[targets.index]
+        num_classes = logits.shape[-1]
+        labels = jax.nn.one_hot(classes[targets.index], num_classes, dtype=bool)
+        labels = (labels & positive[:, None]).reshape(-1, 1)
+        focal = masked.focal_loss(
+            logits.reshape(-1, 1),
+            labels,
+            exponent=_EXPONENT,
+            where=jnp.repeat(where, num_classes),
+            weights=jnp.where(labels[:, 0], _POSITIVE_WEIGHT, 1 - _POSITIVE_WEIGHT),
+            reduce_fn=jnp.sum,
+        )
+        last = length.astype(jnp.float32) + _MARGIN
+        whole = (segments[:, 0] > -_MARGIN) & (segments[:, 1] < last)
+        shown = positive & whole[targets.index]
+        # Elsewhere two empty segments: what stands there has no part, not even in the gradient.
         found = anchor_ops.decode_segments(anchors, offsets)
-        ends = 1 - anchor_ops.segment_diou(found, learnt)
-        ends = jnp.where(positive & whole[targets.index], ends, 0.0).sum()
+        found = jnp.where(shown[:, None], found, 0.0)
+        learnt = jnp.where(shown[:, None], segments[targets.index], 0.0)
+        ends = (1 - anchor_ops.segment_diou(found, learnt)).sum(where=shown)
         return focal, ends, positive.sum(dtype=jnp.float32)
 
     focal, ends, positives = jax.vmap(one)(

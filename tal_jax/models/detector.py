@@ -3,6 +3,7 @@
 """Detector: an anchor-free network on a temporal feature pyramid, for pseudo or true segments."""
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,7 +78,7 @@ class Detector(nn.Module):
         classify = layers.classifier(
             self.num_classes,
             dtype=self.dtype,
-            bias_init=nn.initializers.constant(jnp.log(_PRIOR / (1 - _PRIOR))),
+            bias_init=nn.initializers.constant(math.log(_PRIOR / (1 - _PRIOR))),
             name="classifier",
         )
         regress = layers.classifier(2, dtype=self.dtype, name="regressor")
@@ -107,8 +108,12 @@ class Detector(nn.Module):
 
     @property
     def reach(self) -> int:
-        """Snippets on each side that an output depends on, a multiple of the coarsest stride."""
-        # The finest level's layers, one layer a coarser level, and the heads of the coarsest.
+        """Snippets on each side of its time that an output depends on.
+
+        A multiple of the coarsest stride.
+        """
+        # Of an anchor of the coarsest level, in its strides: half of its own, one of the level's
+        # layer, the heads. Finer levels add less than one more, the sum of their strides.
         return (1 + 1 + _HEAD_LAYERS + 1) * self.multiple
 
 
@@ -161,7 +166,7 @@ def _split(joined: Shaped[Array, "B N W"], sizes: Sequence[int]) -> Shaped[Array
 
 def _halve(
     hidden: Float[Array, "B T W"], where: Bool[Array, "B T"]
-) -> tuple[Float[Array, "B T W"], Bool[Array, "B T"]]:
+) -> tuple[Float[Array, "B half W"], Bool[Array, "B half"]]:
     """The larger of each two neighbours; hidden features are at least 0, and 0 where masked."""
     batch, length, width = hidden.shape
     pairs = hidden.reshape(batch, length // 2, 2, width).max(axis=2)

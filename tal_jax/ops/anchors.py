@@ -86,7 +86,8 @@ def pyramid_anchors(length: int, *, num_levels: int) -> Anchors:
         times = (jnp.arange(size, dtype=jnp.float32) + 0.5) * stride
         least = _NEAREST * stride if level else 0.0
         most = _FARTHEST * stride if level < num_levels - 1 else jnp.inf
-        parts.append((times, *(jnp.full(size, value) for value in (stride, least, most))))
+        others = (jnp.full(size, value, jnp.float32) for value in (stride, least, most))
+        parts.append((times, *others))
     return Anchors(*(jnp.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
@@ -99,9 +100,11 @@ def assign_anchors(
     """Returns which segment each anchor learns: centre sampling on the level that fits its length.
 
     An anchor learns the shortest of the segments that it lies in, whose middle is within 1.5
-    strides, and whose farther end is at a distance that the anchor's level is for. Every segment is
-    learnt by at least one anchor: the nearest one to its middle on the level that fits half its
-    length, which may lie outside of a segment shorter than a snippet.
+    strides, and whose farther end is at a distance that the anchor's level is for. A segment is
+    also learnt by the anchor in whose stride its middle lies, on the level that fits half its
+    length: that anchor may lie outside of a segment shorter than a snippet. So every segment whose
+    middle lies in the recording, or the window of it, is learnt by an anchor, unless one that is no
+    longer takes the same anchors.
 
     >>> anchors = pyramid_anchors(4, num_levels=1)
     >>> targets = assign_anchors(anchors, jnp.array([[0.0, 3.0]]))
@@ -122,27 +125,28 @@ def assign_anchors(
     sizes: dict[str, int] = {}
     segments = _check.numbers(segments, "segments", "P 2", sizes)
     where = _check.mask(where, "where", "P", sizes)
-    starts, ends = segments[:, 0], segments[:, 1]
-    lengths, middles = ends - starts, (starts + ends) / 2
     times, strides = anchors.times[:, None], anchors.strides[:, None]
+    segments = jnp.where(where[:, None], segments, 0.0)
+    starts, ends = segments[None, :, 0], segments[None, :, 1]
+    lengths, middles = ends - starts, (starts + ends) / 2
     off_middle = jnp.abs(times - middles)
     farther = off_middle + lengths / 2
     inside = off_middle < lengths / 2
     fits = (anchors.nearest[:, None] <= farther) & (farther < anchors.farthest[:, None])
     learns = inside & fits & (off_middle < _CENTRE_RADIUS * strides)
-    # The level for a segment's half length, and its anchor that is nearest to the middle.
+    # The level for a segment's half length, and its anchor whose stride the middle lies in.
     half = jnp.maximum(lengths / 2, 0.0)
     level = (anchors.nearest[:, None] <= half) & (half < anchors.farthest[:, None])
-    nearest = jnp.where(level, off_middle, jnp.inf).argmin(axis=0)
-    at = jnp.arange(len(anchors.times), dtype=nearest.dtype)[:, None]
-    learns = (learns | (at == nearest)) & where
+    first = times - strides / 2
+    holds = (first <= middles) & (middles < first + strides)
+    learns = (learns | (level & holds)) & where[None, :]
     index = jnp.where(learns, lengths, jnp.inf).argmin(axis=1).astype(jnp.int32)
     positive = learns.any(axis=1)
     return Targets(jnp.where(positive, index, 0), positive)
 
 
 def decode_segments(
-    anchors: Anchors, offsets: Float[Array, "*batch A 2"]
+    anchors: Anchors, offsets: Real[ArrayLike, "*batch A 2"]
 ) -> Float[Array, "*batch A 2"]:
     """Returns the segments that anchors predict: their times minus and plus scaled distances.
 
@@ -156,15 +160,21 @@ def decode_segments(
       offsets: distances to start and end in strides; leading axes are batch axes.
 
     Returns:
-      Starts and ends in snippets, not clipped to the recording.
+      Starts and ends in snippets, float32, not clipped to the recording.
+
+    Raises:
+      ValueError: if shapes or types do not fit.
     """
-    signs = jnp.array([-1.0, 1.0])
-    return anchors.times[:, None] + signs * anchors.strides[:, None] * offsets
+    offsets = _check.numbers(offsets, "offsets", "... A 2", {"A": anchors.times.shape[0]})
+    shape = offsets.shape[:-1]
+    times = jnp.broadcast_to(anchors.times, shape)
+    before, after = jnp.moveaxis(offsets, -1, 0) * jnp.broadcast_to(anchors.strides, shape)[None]
+    return jnp.stack([times - before, times + after], axis=-1)
 
 
 def segment_diou(
-    a: Real[ArrayLike, "*batch 2"], b: Real[ArrayLike, "*batch 2"]
-) -> Float[Array, "*batch"]:
+    a: Real[ArrayLike, "*#batch 2"], b: Real[ArrayLike, "*#batch 2"]
+) -> Float[Array, "..."]:
     r"""Returns the distance-IoU (DIoU) of pairs of segments, in [-1, 1].
 
     $$\mathrm{tIoU} - \frac{(m_a - m_b)^2}{u^2}$$
@@ -176,7 +186,7 @@ def segment_diou(
     [ 1.   -0.25]
 
     Args:
-      a: starts and ends; leading axes are batch axes.
+      a: starts and ends that are not before them; leading axes are batch axes.
       b: starts and ends, broadcast against `a`.
 
     Returns:
@@ -185,14 +195,18 @@ def segment_diou(
     Raises:
       ValueError: if shapes or types do not fit.
 
-    Source: Zheng et al. 2020, equation 7, on a line.
+    Source: distance-IoU loss (Zheng et al. 2020), equation 7, on a line.
     """
-    a, b = _check.numbers(a, "a", "... 2"), _check.numbers(b, "b", "... 2")
-    low = jnp.minimum(a, b)
-    high = jnp.maximum(a, b)
+    a, b = jnp.broadcast_arrays(_check.numbers(a, "a", "... 2"), _check.numbers(b, "b", "... 2"))
+    low, high = jnp.minimum(a, b), jnp.maximum(a, b)
     shared = jnp.maximum(low[..., 1] - high[..., 0], 0.0)
-    hull = jnp.maximum(high[..., 1] - low[..., 0], 1e-6)
-    lengths = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0])
-    union = jnp.maximum(lengths - shared, 1e-6)
-    distance = (a.sum(axis=-1) - b.sum(axis=-1)) / 2
-    return shared / union - jnp.square(distance / hull)
+    hull = high[..., 1] - low[..., 0]
+    union = (a[..., 1] - a[..., 0]) + (b[..., 1] - b[..., 0]) - shared
+    apart = (a.sum(axis=-1) - b.sum(axis=-1)) / 2
+    return _share(shared, union) - jnp.square(_share(apart, hull))
+
+
+def _share(part: Float[Array, "*batch"], whole: Float[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """A quotient, 0 where the denominator is: of segments without length."""
+    some = whole > 0
+    return jnp.where(some, part / jnp.where(some, whole, 1.0), 0.0)
