@@ -73,5 +73,7 @@ def principal_components(recordings: Sequence[Recording], most: int) -> Projecti
     # The sign of an eigenvector is a matter of the library.
     largest = np.abs(components).argmax(axis=0)
     components = components * np.sign(components[largest, np.arange(components.shape[1])])
-    scale = np.sqrt(max(variances.mean(), np.finfo(np.float32).tiny))
-    return Projection(mean, components / scale)
+    mean_variance = variances.mean()
+    # Of features that are constant but for rounding, nothing is scaled.
+    constant = mean_variance <= np.finfo(np.float32).eps ** 2 * np.square(snippets).mean()
+    return Projection(mean, components / (1.0 if constant else np.sqrt(mean_variance)))

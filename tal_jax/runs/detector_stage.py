@@ -40,6 +40,7 @@ from tal_jax.runs.round_folders import ALL_ROUNDS_FOLDER, DETECTOR_FOLDER, round
 from tal_jax.runs.workdir import read_projection
 from tal_jax.training import loop, processes, pseudo_segments
 from tal_jax.training.prepare import common_sizes
+from tal_jax.training.update import TrainState
 
 Report = Callable[[str], None]
 
@@ -62,10 +63,12 @@ def train_stage(members: Sequence[Member], report: Report) -> list[Fitted]:
     """Trains the detectors of several runs, or what is left of it, and evaluates both stages."""
     documents = [_pseudo_segments(member, report) for member in members]
     projections = [processes.on_primary(_projection, member) for member in members]
-    num_levels = _num_levels(documents, members)
+    levels = list(map(_num_levels, documents, members))
     sizes = common_sizes([member.dataset for member in members], members[0].config)
     parts, shared = [], None
-    for member, document, projection in zip(members, documents, projections, strict=True):
+    for member, document, projection, num_levels in zip(
+        members, documents, projections, levels, strict=True
+    ):
         config = detector_config(member.config, num_levels)
         path = member.workdir / DETECTOR_FOLDER / "config.json"
         processes.on_primary(files.write_json, path, config.to_dict())
@@ -83,17 +86,22 @@ def train_stage(members: Sequence[Member], report: Report) -> list[Fitted]:
         FittedDetector(None, part.config, projection, own)
         for part, projection, own in zip(parts, projections, classes, strict=True)
     ]
-    states = loop.train_round(
-        found[0].model,
-        parts,
-        number=members[0].config.train.rounds,
-        lengths=lengths,
-        stage=DETECTOR_FOLDER,
-        report=report,
-    )
+    # Networks of one number of levels are trained at once, each as it would be alone.
+    states: dict[int, TrainState] = {}
+    for num_levels in sorted(set(levels)):
+        alike = [index for index, own in enumerate(levels) if own == num_levels]
+        trained = loop.train_round(
+            found[alike[0]].model,
+            [parts[index] for index in alike],
+            number=members[0].config.train.rounds,
+            lengths=lengths,
+            stage=DETECTOR_FOLDER,
+            report=report,
+        )
+        states |= dict(zip(alike, trained, strict=True))
     fitted = []
-    for member, detector, state in zip(members, found, states, strict=True):
-        detector = dataclasses.replace(detector, params=state.params)
+    for index, (member, detector) in enumerate(zip(members, found, strict=True)):
+        detector = dataclasses.replace(detector, params=states[index].params)
         fitted.append(dataclasses.replace(member.fitted, detector=detector))
         _propose(member, fitted[-1])
         _evaluate(member, fitted[-1], report)
@@ -120,8 +128,9 @@ def _pseudo_segments(member: Member, report: Report) -> dict[str, Any]:
         processes.on_primary(files.write_json, path, document)
     # Read back even when just written: a person may edit it before the stage goes on.
     document = processes.on_primary(files.read_json, path)
+    pseudo_segments.check(document, member.dataset.train, path)
     sources = [
-        entry["source"]
+        entry.get("source", "annotated")
         for recording in document["database"].values()
         for entry in recording["annotations"]
     ]
@@ -141,14 +150,12 @@ def _projection(member: Member) -> Projection:
     return read_projection(folder)
 
 
-def _num_levels(documents: Sequence[dict[str, Any]], members: Sequence[Member]) -> int:
-    """As many levels as the longest segments of all runs need, but for one in twenty."""
-    given = members[0].config.detector.num_levels
-    if given:
-        return given
+def _num_levels(document: dict[str, Any], member: Member) -> int:
+    """As many levels as the longest segments need, but for one in twenty."""
+    if member.config.detector.num_levels:
+        return member.config.detector.num_levels
     lengths = [
         (entry["segment"][1] - entry["segment"][0]) / recording.grid.stride_s
-        for document, member in zip(documents, members, strict=True)
         for recording in member.dataset.train
         for entry in document["database"][recording.name]["annotations"]
     ]

@@ -172,6 +172,12 @@ def _check(
     configs = [check_config(config) for config in configs]
     for dataset in datasets:
         check_dataset(dataset)
+        pointless = not any(recording.points for recording in dataset.train)
+        if pointless and any(DETECTOR in config.stages for config in configs):
+            raise InputError(
+                "stages: the detector learns from points, of which the training recordings have "
+                "none; expected stages=('rounds',)"
+            )
         # Now: a broken test file would show only after the first round.
         for recording in processes.host_shard((*dataset.train, *dataset.test)):
             read_features(recording)

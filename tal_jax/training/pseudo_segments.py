@@ -10,12 +10,14 @@ with the source "annotated" for a segment that was known, "fused" for a mean of 
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
@@ -46,12 +48,13 @@ def fuse_rounds(dataset: Dataset, config: Config, rounds: Sequence[Results]) -> 
     )
     timeline = jax.tree.map(jnp.asarray, plain)
     fused = jax.device_get(jax.jit(timelines.fuse_instances)(timeline, proposals))
-    segments, where = _completed(fused)
+    stride_s = np.array([one.grid.stride_s for one in dataset.train])
+    segments, where = _completed(fused, stride_s)
     return {
         recording.name: [
             {
                 "label": dataset.classes[point.label],
-                "segment": recording.grid.to_seconds(segments[row, index]).tolist(),
+                "segment": _to_seconds(segments[row, index], recording),
                 "point": point.time_s,
                 "source": "annotated"
                 if fused.known[row, index]
@@ -63,20 +66,26 @@ def fuse_rounds(dataset: Dataset, config: Config, rounds: Sequence[Results]) -> 
     }
 
 
-def _completed(timeline: Timeline) -> tuple[np.ndarray, np.ndarray]:
-    """`[R, P, 2]` segments of all points, and `[R, P]` True for those that had one.
+def _to_seconds(segment: np.ndarray, recording: Recording) -> list[float]:
+    """Within the recording: its last snippet may reach beyond the end."""
+    segment_s = recording.grid.to_seconds(segment)
+    return np.clip(segment_s, 0.0, recording.duration_s).tolist()
+
+
+def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """`[R, P, 2]` segments of all points in snippets, and `[R, P]` True for those that had one.
 
     The others get the median length of their class, or of all classes, around their point, and end
-    before the next point.
+    before the next point. `stride_s` `[R]` are the recordings' strides in seconds.
     """
     segments = np.array(timeline.instances, np.float64)
     exists = np.array(timeline.instance_where)
     labels = np.take_along_axis(timeline.video_classes, timeline.point_class_index, axis=1)
-    lengths = segments[..., 1] - segments[..., 0]
+    lengths_s = (segments[..., 1] - segments[..., 0]) * stride_s[:, None]
     for row, index in zip(*np.nonzero(timeline.point_where & ~exists), strict=True):
         alike = exists & (labels == labels[row, index])
         alike = alike if alike.any() else exists
-        half = np.median(lengths[alike]) / 2 if alike.any() else 0.5
+        half = np.median(lengths_s[alike]) / stride_s[row] / 2 if alike.any() else 0.5
         time = timeline.point_times[row, index]
         others = timeline.point_times[row][timeline.point_where[row]]
         before = others[others < time].max(initial=0.0)
@@ -98,10 +107,38 @@ def to_json(pseudo: PseudoSegments, dataset: Dataset) -> dict[str, Any]:
     return {"version": "tal_jax", "classes": list(dataset.classes), "database": database}
 
 
+def check(document: Mapping[str, Any], recordings: Sequence[Recording], path: Path) -> None:
+    """Checks a document from `to_json`, which a person may have edited.
+
+    Args:
+      document: read from `path`.
+      recordings: training recordings with points.
+      path: for messages.
+
+    Raises:
+      InputError: if it does not hold one segment around each point, in their order.
+    """
+    for recording in recordings:
+        name = recording.name
+        entries = document.get("database", {}).get(name, {}).get("annotations", [])
+        if len(entries) != len(recording.points):
+            raise InputError(
+                f"{path}: {len(entries)} annotations of {name!r}; expected one for each of its "
+                f"{len(recording.points)} points, in their order"
+            )
+        room = recording.grid.stride_s  # the times of proposals are rounded to float32
+        for entry, point in zip(entries, recording.points, strict=True):
+            start_s, end_s = entry.get("segment") or (0.0, 0.0)
+            around = start_s < end_s and start_s - room < point.time_s < end_s + room
+            if entry.get("point") != point.time_s or not around:
+                raise InputError(
+                    f"{path}: segment {entry.get('segment')} of the point at {entry.get('point')} "
+                    f"s of {name!r}; expected one around the point at {point.time_s!r} s"
+                )
+
+
 def with_segments(
-    timeline: Timeline,
-    document: Mapping[str, Any],
-    recordings: Sequence[Recording],
+    timeline: Timeline, document: Mapping[str, Any], recordings: Sequence[Recording]
 ) -> Timeline:
     """A timeline on the host with the segments that `to_json` wrote for its recordings' points."""
     segments, where = np.array(timeline.instances), np.array(timeline.instance_where)

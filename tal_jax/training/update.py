@@ -39,14 +39,13 @@ def make_optimizer(settings: Metrics) -> optax.GradientTransformation:
     With `steps` the learning rate falls to 0 in a half cosine over as many updates.
     """
     rate = settings["learning_rate"]
-    if "steps" in settings:
-        rate = functools.partial(_cosine, settings)
-    return optax.chain(optax.add_decayed_weights(settings["l2"]), optax.adam(rate))
 
+    def falling(count: Any) -> jax.Array:
+        share = jnp.minimum(count / settings["steps"], 1.0)
+        return rate * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
 
-def _cosine(settings: Metrics, count: jax.Array) -> jax.Array:
-    share = jnp.minimum(count / settings["steps"], 1.0)
-    return settings["learning_rate"] * 0.5 * (1.0 + jnp.cos(jnp.pi * share))
+    schedule = falling if "steps" in settings else rate
+    return optax.chain(optax.add_decayed_weights(settings["l2"]), optax.adam(schedule))
 
 
 def init_state(

@@ -163,3 +163,34 @@ def test_settings_are_traced_and_shapes_are_not():
     assert float(update.settings_of(config)["learning_rate"]) == 0.5
     config.train.batch_size = 3
     assert update.compiled_config(check_config(config)) != before
+
+
+# ---- the schedule of the learning rate
+
+
+def test_learning_rate_falls_in_a_half_cosine():
+    """At the first, the middle and the last update, as optax has it: by what Adam moves."""
+    config = toy.config()
+    config.train.update(schedule="cosine", steps=20, l2=0.0, learning_rate=0.25)
+    settings = update.settings_of(check_config(config))
+    want_rate = optax.cosine_decay_schedule(0.25, 20)
+    optimizer = update.make_optimizer(settings)
+    params = {"x": jnp.zeros(())}
+    state = optimizer.init(params)
+    step = jax.jit(lambda state: optimizer.update({"x": jnp.ones(())}, state, params))
+    for number in range(25):
+        moved, state = step(state)
+        # Adam moves by the learning rate where all gradients are the same.
+        np.testing.assert_allclose(moved["x"], -want_rate(number), rtol=1e-4, atol=1e-7)
+    rates = [want_rate(number) for number in (0, 10, 20)]
+    np.testing.assert_allclose(rates, [0.25, 0.125, 0], rtol=1e-6, atol=1e-9)
+
+
+def test_constant_learning_rate():
+    settings = update.settings_of(check_config(toy.config()))
+    assert "steps" not in settings
+    optimizer = update.make_optimizer(settings)
+    state = optimizer.init({"x": jnp.zeros(())})
+    for _ in range(3):
+        moved, state = optimizer.update({"x": jnp.ones(())}, state, {"x": jnp.zeros(())})
+        np.testing.assert_allclose(moved["x"], -toy.config().train.learning_rate, rtol=1e-4)
