@@ -51,9 +51,18 @@ if TYPE_CHECKING:
         video_loss as video_loss,
         video_mil_loss as video_mil_loss,
     )
+    from tal_jax.models.detector import Detector as Detector
     from tal_jax.models.hamnet import HAMNet as HAMNet
     from tal_jax.models.rsmp import RSMP as RSMP
     from tal_jax.ops._static import jit as jit
+    from tal_jax.ops.anchors import (
+        Anchors as Anchors,
+        Targets as Targets,
+        assign_anchors as assign_anchors,
+        decode_segments as decode_segments,
+        pyramid_anchors as pyramid_anchors,
+        segment_diou as segment_diou,
+    )
     from tal_jax.ops.attention import (
         attend as attend,
         hard_attention as hard_attention,
@@ -66,6 +75,12 @@ if TYPE_CHECKING:
         contrast_map as contrast_map,
         curve_contrast as curve_contrast,
         inner_outer_contrast as inner_outer_contrast,
+    )
+    from tal_jax.ops.fusion import (
+        Fused as Fused,
+        PointSegments as PointSegments,
+        fuse_detections as fuse_detections,
+        point_segments as point_segments,
     )
     from tal_jax.ops.localization import (
         Detections as Detections,
@@ -127,14 +142,19 @@ _MODULES = {
         "best_contrast_loss feature_contrast_loss focal_loss guide_loss instance_loss masked_mean "
         "sequence_contrast_loss sparsity_loss topk_count topk_pool video_loss video_mil_loss"
     ),
+    "tal_jax.models.detector": "Detector",
     "tal_jax.models.hamnet": "HAMNet",
     "tal_jax.models.rsmp": "RSMP",
     "tal_jax.ops._static": "jit",
+    "tal_jax.ops.anchors": (
+        "Anchors Targets assign_anchors decode_segments pyramid_anchors segment_diou"
+    ),
     "tal_jax.ops.attention": (
         "attend hard_attention published_hard_attention published_semi_soft_attention "
         "semi_soft_attention soft_attention"
     ),
     "tal_jax.ops.contrast": "contrast_map curve_contrast inner_outer_contrast",
+    "tal_jax.ops.fusion": "Fused PointSegments fuse_detections point_segments",
     "tal_jax.ops.localization": "Detections Runs localize present_classes threshold_runs",
     "tal_jax.ops.pooling": "topk_mean",
     "tal_jax.ops.pseudo_labels": (

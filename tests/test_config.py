@@ -185,7 +185,7 @@ def test_override(assignment, value):
     ("assignment", "message"),
     [
         ("train.stps=3", "no key 'train.stps'; did you mean 'train.steps'?"),
-        ("steps=3", "did you mean 'train.steps'?"),
+        ("train.step=3", "did you mean 'train.steps'?"),
         ("learning_rate=3", "did you mean 'train.learning_rate'?"),
         ("train=3", "no key 'train'"),
         ("train.steps.more=3", "no key 'train.steps.more'; did you mean 'train.steps'?"),

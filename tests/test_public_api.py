@@ -38,6 +38,12 @@ SIGNATURES = {
     "segment_iou": "a, b",
     "nms": "segments, scores, *, iou_threshold, legacy_plus_one, where",
     "soft_nms": "segments, scores, *, sigma, legacy_plus_one, where",
+    "fuse_detections": "segments, scores, sources, *, num_sources, iou_threshold, trust, where",
+    "point_segments": "segments, scores, candidates, *, iou_threshold, temperature",
+    "pyramid_anchors": "length, *, num_levels",
+    "assign_anchors": "anchors, segments, *, where",
+    "decode_segments": "anchors, offsets",
+    "segment_diou": "a, b",
 }
 
 
@@ -59,7 +65,7 @@ def test_evaluation_signature():
 NAMES = """
     threshold_runs localize present_classes soft_attention semi_soft_attention hard_attention
     published_semi_soft_attention published_hard_attention rsmp_config hamnet_config RSMP HAMNet
-    generate_points fit predict load_run evaluate_detections jit
+    generate_points fit predict load_run evaluate_detections jit Detector
 """.split()
 
 
@@ -105,6 +111,10 @@ def test_old_unpacking_of_runs_works_with_a_warning():
 STATIC = {
     "compensation_weights": ((jnp.ones((2, 2)), 3), {"tau": 2.0}),
     "contrast_map": ((jnp.ones(4), 2), {}),
+    "fuse_detections": (
+        (jnp.ones((3, 2)), jnp.ones(3), jnp.zeros(3, jnp.int32)),
+        {"num_sources": 2, "iou_threshold": 0.5},
+    ),
     "localize": (
         (jnp.ones((4, 2)), jnp.ones(4), jnp.ones(2)),
         {
@@ -115,6 +125,7 @@ STATIC = {
         },
     ),
     "mine_seeds": ((jnp.ones(4), jnp.ones((4, 1), bool)), {"force_between": "same"}),
+    "pyramid_anchors": ((4,), {"num_levels": 2}),
     "reassign": ((jnp.ones((4, 2)), jnp.ones((1, 2))), {"num_iters": 1, "closed_form": True}),
     "resample": ((jnp.ones((4, 2)), jnp.ones(4), 3), {}),
     "sequence_segments": ((jnp.ones(4, bool),), {"num_segments": 2}),

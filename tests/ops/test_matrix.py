@@ -106,6 +106,20 @@ OPS = {
         True),
     "disjoint_segments": (
         tal.disjoint_segments, [_segments(16), _numbers((N,), 18)], [], 0, False),
+    "fuse_detections": (
+        lambda s, x: tal.fuse_detections(
+            s, x, jnp.arange(N, dtype=jnp.int32) % 2, num_sources=2, iou_threshold=0.25),
+        [_segments(16), _numbers((N,), 18)], [], 0, True),
+    "point_segments": (
+        lambda s, x, c: tal.point_segments(s, x, c, temperature=32.0),
+        [_segments(16), _numbers((N,), 18)], [_flags((K, N), 20, 0.6)], 0.01, True),
+    "assign_anchors": (
+        lambda s: tal.assign_anchors(tal.pyramid_anchors(T, num_levels=3), s),
+        [_segments(17)], [], 0, False),
+    "decode_segments": (
+        lambda x: tal.decode_segments(tal.pyramid_anchors(T, num_levels=3), x),
+        [_numbers((T + T // 2 + T // 4, 2), 21)], [], 0, True),
+    "segment_diou": (tal.segment_diou, [_segments(16), _segments(17)], [], 0, True),
     "threshold_runs": (
         lambda x, where: tal.threshold_runs(x, _THRESHOLDS, max_runs=9, where=where),
         [_SCORES], [_WHERE], 0, True),
