@@ -161,8 +161,13 @@ def test_page_holds_what_the_run_left(workdir):
     assert data["train"][1]["points"] == [0, 3000, 2, 11000]
     assert data["train"][1]["truth"] == []
     assert data["instances"] == [[2, 3.0], [2, 5.0], [0, None]]
-    assert data["thresholds"] == {"test": 0.3, "train": 0.3}  # four spans each
-    assert [one["round"] for one in data["losses"]] == [0, 1]
+    assert data["thresholds"] == {"test": [0.3, 0.3], "train": [0.3, 0.3]}  # four spans each
+    assert [one["name"] for one in data["losses"]] == ["round 0", "round 1"]
+    assert [one["stage"] for one in data["losses"]] == ["", ""] and data["proposals"] == [
+        "round 0",
+        "round 1",
+    ]
+    assert all(one["pseudo"] == [] for one in data["train"])
     assert data["losses"][0]["steps"] == [10, 20]
     assert data["losses"][0]["parts"] == {"loss": [0.3, 0.15], "loss_vid": [0.1, 0.05]}
 
@@ -288,7 +293,7 @@ def test_detections_alone(tmp_path):
     assert [one["name"] for one in data["rounds"]] == ["detections"]
     assert data["test"][0]["duration"] == 16.0  # the last end
     assert data["classes"] == CLASSES
-    assert data["thresholds"]["test"] == 0.4
+    assert data["thresholds"]["test"] == [0.4]
     assert write_picture(tmp_path).exists()
 
 
@@ -297,7 +302,7 @@ def test_all_rounds_stand_behind_the_last(toy_run):
     work = read_workdir(toy_run.workdir)
     assert [one.name for one in work.rounds] == ["round 0", "round 1", "all rounds"]
     last = work.rounds[-1]
-    assert last.proposals is None and all(one.proposals for one in work.rounds[:-1])
+    assert list(work.proposals) == ["round 0", "round 1"] and all(work.proposals.values())
     want = json.loads((toy_run.workdir / "detections.json").read_text())["results"]
     assert {name: len(spans) for name, spans in last.detections.items()} == {
         name: len(entries) for name, entries in want.items()
@@ -427,7 +432,9 @@ def test_large_page_stays_below_5_mb(tmp_path):
         config={},
         test=dict.fromkeys(names, RecordingAnnotation("test", 750.0, instances=truth)),
         train=dict.fromkeys(names, RecordingAnnotation("train", 750.0)),
-        rounds=tuple(Round(f"round {i}", results, results, None) for i in range(4)),
+        rounds=tuple(Round(f"round {i}", results, None) for i in range(4)),
+        proposals={f"round {i}": results for i in range(4)},
+        pseudo_segments={},
         scores=dict.fromkeys(
             names, RecordingPredictions(Grid(50, 25, 75), 750.0, sequence, sequence)
         ),
