@@ -14,7 +14,7 @@ from tal_jax.data.predictions import Results
 from tal_jax.report.pages import Curves, fill_template, pack_curves
 from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import Work, read_workdir, thresholds_of, title_of, truth_of
-from tal_jax.training.pseudo_segments import SOURCES
+from tal_jax.training.pseudo_segments import ANNOTATED, SOURCES
 
 # These keep the page under 5 MB. The page lists whatever they leave out.
 _MOST_RECORDINGS = 200
@@ -161,10 +161,14 @@ def _flat(entries: Iterable[Mapping[str, Any]], index: Mapping[str, int]) -> lis
 
 
 def _pseudo_segments(entries: Iterable[Mapping[str, Any]], index: Mapping[str, int]) -> list[int]:
-    """Class, start and length in ms, and the number of the source, one by one."""
-    return [
-        number for one in entries for number in (*_flat([one], index), SOURCES.index(one["source"]))
-    ]
+    """Class, start and length in ms, and the number of the source, one by one.
+
+    An entry without a source is a person's.
+    """
+    numbers = []
+    for one in entries:
+        numbers += [*_flat([one], index), SOURCES.index(one.get("source", ANNOTATED))]
+    return numbers
 
 
 def _milli(value: float) -> int:

@@ -27,7 +27,6 @@ from tal_jax.runs.round_folders import (
     result_folders,
     round_folders,
 )
-from tal_jax.training.pseudo_segments import SOURCES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,13 +209,9 @@ def _read_pseudo_segments(path: Path) -> Results:
         return {}
     try:
         database = _read_object(path)["database"]
-        found = {name: list(one["annotations"]) for name, one in database.items()}
-        sources = {entry["source"] for entries in found.values() for entry in entries}
+        return {name: list(one["annotations"]) for name, one in database.items()}
     except (KeyError, TypeError, AttributeError):
         raise InputError(f"{path}: expected annotations as of a run's detector") from None
-    for source in sources - set(SOURCES):
-        raise InputError(f"{path}: source {source!r}, expected one of {', '.join(SOURCES)}")
-    return found
 
 
 def _read_results(path: Path) -> Results:

@@ -161,7 +161,9 @@ def segments_of_document(dataset: Dataset, document: Mapping[str, Any]) -> OfPoi
         for entry in document["database"][recording.name]["annotations"]
     ]
     segments = np.array([entry["segment"] for entry in entries], np.float64).reshape(-1, 2)
-    return segments, np.array([entry["source"] == ANNOTATED for entry in entries], bool)
+    # One without a source is a person's.
+    sources = [entry.get("source", ANNOTATED) for entry in entries]
+    return segments, np.array([source == ANNOTATED for source in sources], bool)
 
 
 def _true_segments(dataset: Dataset) -> np.ndarray:
