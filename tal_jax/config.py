@@ -204,6 +204,9 @@ def _shared_config(method: str) -> Config:
     return config
 
 
+MOST_LEVELS = 8  # of the detector's pyramid, where the pseudo segments decide
+
+
 def detector_config(config: Config, num_levels: int) -> ml_collections.FrozenConfigDict:
     """The config of the second stage: what `training` needs of a run's config, for the detector."""
     own, train = config.detector.to_dict(), config.train.to_dict()
@@ -325,12 +328,14 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
     >>> config = rsmp_config()
     >>> override(config, "model.widths=(64, 64)")
     >>> override(config, "data.points=center")
-    >>> config.model.widths, config.data.points
-    ((64, 64), 'center')
+    >>> override(config, "stages=rounds,detector")
+    >>> config.model.widths, config.data.points, config.stages
+    ((64, 64), 'center', ('rounds', 'detector'))
 
     Args:
       config: to change.
-      assignment: `"section.key=value"`, the value as a Python literal; strings need no quotes.
+      assignment: `"section.key=value"`, the value as a Python literal; strings need no quotes,
+        and several of them only commas.
 
     Raises:
       InputError: if there is no such key, or the value has another type.
@@ -403,6 +408,8 @@ def _parse_value(key: str, text: str, default: Any, kind: type) -> Any:
         return value if isinstance(value, str) else text
     if default is None and value is None:
         return None
+    if kind is tuple and default and isinstance(default[0], str) and isinstance(value, str):
+        value = tuple(part.strip() for part in value.split(",") if part.strip())
     items = value if kind is tuple and isinstance(value, tuple | list) else None
     if items is not None and default:
         items = [_as_kind(item, type(default[0])) for item in items]

@@ -64,6 +64,34 @@ class ToyRun:
 
 
 @pytest.fixture(scope="session")
+def detector_run(toy_run, tmp_path_factory):
+    """The toy run, continued with a second stage that is stopped in the middle and resumed."""
+    import shutil
+
+    import toy
+
+    from tal_jax.data import files
+    from tal_jax.runs.fit import fit
+
+    workdir, lines = tmp_path_factory.mktemp("detector") / "run", []
+    shutil.copytree(toy_run.workdir, workdir)
+    dataset, config = toy.dataset(toy_run.data), toy.config(toy_run.data)
+    config.stages = ("rounds", "detector")
+    config.detector.update(components=8, width=16, steps=60)
+    files.write_json(workdir / "config.json", config.to_dict())
+
+    def stop(line):
+        lines.append(line)
+        if line.startswith("detector  update    40/60"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(dataset, config, workdir=workdir, report=stop)
+    fitted = fit(dataset, config, workdir=workdir, report=lines.append)
+    return ToyRun(toy_run.data, workdir, fitted, [], lines)
+
+
+@pytest.fixture(scope="session")
 def toy_run(tmp_path_factory):
     """Two rounds on the toy problem, from scratch."""
     import toy

@@ -277,3 +277,29 @@ def test_check_config_refuses(assignment, message):
     with pytest.raises(ValueError, match=message) as caught:
         configs.check_config(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "stages"),
+    [
+        ("rounds", ("rounds",)),
+        ('("rounds",)', ("rounds",)),
+        ("rounds,detector", ("rounds", "detector")),
+        ("('rounds', 'detector')", ("rounds", "detector")),
+    ],
+)
+def test_stages_need_no_quotes(text, stages):
+    config = configs.rsmp_config()
+    configs.override(config, f"stages={text}")
+    assert configs.check_config(config).stages == stages
+
+
+@pytest.mark.parametrize("text", ["detector", "detector,rounds", "round", "", "()"])
+def test_other_stages_are_refused(text):
+    config = configs.rsmp_config()
+    configs.override(config, f"stages={text}")
+    message = r"config: stages=\(.*\); expected \('rounds',\) or \('rounds', 'detector'\)"
+    with pytest.raises(ValueError, match=message):
+        configs.check_config(config)
+    with pytest.raises(ValueError, match=r"stages=3; expected values in parentheses, such as"):
+        configs.override(config, "stages=3")

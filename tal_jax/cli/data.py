@@ -10,6 +10,7 @@ from tal_jax.cli import common
 
 if TYPE_CHECKING:
     from tal_jax.training.automatic import Decision
+    from tal_jax.training.costs import Costs
 
 LABEL_KINDS = ("activitynet", "csv", "elan", "label-studio", "via", "audacity")
 
@@ -40,7 +41,8 @@ replaces them.
 """
 
 _INFO = """\
-Compiles the training program and prints parameters, FLOPs, bytes and memory, without training. The
+Compiles the training programs, that of the rounds and that of a detector, and prints parameters,
+FLOPs, bytes and memory, without training. The detector has at most as many levels as counted. The
 sizes are those of the data set (--data, or the embedded recordings), else those of --recordings,
 --dim, ...
 
@@ -218,7 +220,7 @@ def _info(arguments: argparse.Namespace) -> None:
     from tal_jax.config import Config, check_config
     from tal_jax.datasets.load import load_dataset
     from tal_jax.training.automatic import decide
-    from tal_jax.training.costs import Sizes, timeline_shapes, training_costs
+    from tal_jax.training.costs import Sizes, detector_costs, timeline_shapes, training_costs
     from tal_jax.training.prepare import prepare_round
 
     config: Config = common.load_config(arguments)
@@ -241,7 +243,17 @@ def _info(arguments: argparse.Namespace) -> None:
     common.echo(
         f"an update:          {config.train.batch_size} recordings of {config.train.length}"
     )
-    found = training_costs(config, timeline, num_classes)
+    _echo_costs(training_costs(config, timeline, num_classes))
+    if "detector" in config.stages:
+        own = config.detector
+        common.echo(
+            f"detector:           {own.steps} updates of {own.batch_size} recordings of "
+            f"{config.train.length}, after {config.train.rounds} rounds of {config.train.steps}"
+        )
+        _echo_costs(detector_costs(config, timeline, recordings, num_classes))
+
+
+def _echo_costs(found: "Costs") -> None:
     common.echo(f"parameters:         {found.parameters:,}")
     common.echo(f"FLOPs:              {found.flops / 1e9:,.2f} G an update")
     common.echo(f"bytes accessed:     {found.bytes_accessed / 1e9:,.2f} GB an update")

@@ -8,14 +8,16 @@ from tal_jax._errors import InputError
 from tal_jax.cli import common
 
 _EVALUATE = """\
-Computes the detection mAP of round_*/detections_test.json, and of detections.json (the ensemble of
-all rounds), against ground_truth.json. The files may have been edited or replaced. Rewrites
-evaluation.json and the report.
+Computes the detection mAP of round_*/detections_test.json and of detections.json (the ensemble of
+all rounds) against ground_truth.json. Of a run with a detector, also that of all_rounds/ and
+detector/detections_test.json; detections.json is then of all stages. The files may have been edited
+or replaced. Rewrites evaluation.json and the report.
 
   tal-jax evaluate --workdir runs/hapt
 
 With --scores, localizes again in the saved class activation sequences (CAS) of the ensemble, or of
-a round, without running the networks, and prints the mAP. The run is not changed.
+a round, without running the networks, and prints the mAP of the rounds alone, without a detector.
+The run is not changed.
 
   tal-jax evaluate --scores runs/hapt/scores_test.npz --thresholds 0.1,0.2,0.3
   tal-jax evaluate --scores runs/hapt/round_3/scores_test.npz --set localization.delta=0.5 \\
@@ -25,7 +27,8 @@ a round, without running the networks, and prints the mAP. The run is not change
 _TUNE = """\
 For runs trained with held-out recordings, such as `--set train.holdout=5`. Chooses the localization
 thresholds by the point labels of these recordings, without any start or end, where the gain exceeds
-twice its standard error. Prints every candidate and writes tuned.json.
+twice its standard error. Prints every candidate and writes tuned.json. The thresholds are those of
+the rounds; a detector has none.
 
   tal-jax tune --workdir runs/hapt --data ~/data
   tal-jax tune --workdir runs/hapt --data ~/data --set localization.iou_threshold=0.5

@@ -11,6 +11,8 @@ FILE is an .npy array [T, D] of features with the clock of the training features
 as in training. Where the run was trained on features of `tal-jax extract`, FILE may also be a video
 or a table of sensor samples with a time column; its features are computed by the same backbone.
 
+Of a run with a detector, the detections are those of the rounds and of the detector, fused.
+
 Writes the detections as ActivityNet JSON ({"results": {NAME: [{"label", "score", "segment":
 [start, end] in seconds}, ...]}}, highest score first), and beside it a page that plays the video
 above its timeline (.html), a table (.csv) and subtitles (.srt). Replaces only the file that
@@ -23,9 +25,10 @@ above its timeline (.html), a table (.csv) and subtitles (.srt). Replaces only t
 """
 
 _EXPORT = """\
-Writes model.jax_export (input: features; output: mean scores over the networks of all rounds; any
-number of recordings of any length; for cpu, cuda and tpu), params.npz, and card.json, which
-describes the run. `tal-jax predict` accepts the folder as --workdir.
+Writes model.jax_export (input: features; output: mean scores over the networks of all rounds, and
+what a detector predicts at each anchor; any number of recordings of any length; for cpu, cuda and
+tpu), params.npz, and card.json, which describes the run. `tal-jax predict` accepts the folder as
+--workdir, and detects what it does with the run.
 
   tal-jax export --workdir runs/mine --output exported
   tal-jax predict clip.mp4 --workdir exported

@@ -41,8 +41,11 @@ _TRAIN = """\
       --set "model.widths=(64, 64)" --set model.dilations=1,2
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/seeds --seeds 0,1,2,3,4
 
-Writes config.json, run.json, metrics.jsonl, one folder a round (proposals, detections,
-checkpoints), the detections of the ensemble of all rounds, and report.html into the work directory.
+Writes into the work directory: config.json, run.json, metrics.jsonl; round_*/ with proposals,
+detections and checkpoints of each round; detections.json, the result, and report.html. With a
+second stage (stages=rounds,detector; --set stages=rounds leaves it out) also detector/ with the
+pseudo segments that it learns from, its detections and checkpoints, and all_rounds/ with what the
+rounds detect without it; detections.json then has the detections of both, fused.
 To resume a stopped run, repeat the command.
 """
 
@@ -60,7 +63,7 @@ def add_commands(commands: Any) -> None:
     )
 
     known = textwrap.fill(_CONFIGS.format(configs=", ".join(config_names())), 100)
-    title = "train all rounds of a config"
+    title = "train all rounds and stages of a config"
     train = common.add_parser(commands, "train", title, f"{known}\n\n{_TRAIN}", _train)
     title = "name of a config, or path of a .py file; default %(default)s, which decides settings"
     common.add_shared(train, "--config", required=False, default="auto", help=title)

@@ -44,6 +44,17 @@ class FittedDetector:
         return detector.make_model(self.config, len(self.classes))
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class _Candidates:
+    """The M best candidates of a recording or window, over all classes, best first."""
+
+    segments: Any  # [M, 2] in snippets
+    scores: Any  # [M]
+    classes: Any  # [M] int32
+    times: Any  # [M] of their anchors, in snippets
+
+
 def detect(
     fitted: FittedDetector,
     recordings: Sequence[Recording],
@@ -75,9 +86,45 @@ def detect(
         for row, recording in enumerate(group):
             one = jax.tree.map(lambda array, row=row: array[row], found)
             own[recording.name] = _entries([one], recording, fitted.classes, wanted)
-    own = fuse_results([own], iou_threshold=OF_ANCHORS, soft_sigma=soft_sigma) if own else {}
-    found = processes.all_gather(own)
+    found = processes.all_gather(_fused(own, soft_sigma))
     return {recording.name: found[recording.name] for recording in recordings}
+
+
+def decode(
+    model: Any,
+    outputs: Mapping[str, Any],
+    recording: Recording,
+    classes: Sequence[str],
+    *,
+    soft_sigma: float,
+) -> Entries:
+    """The detections of one recording, as `detect` has them, best first.
+
+    Args:
+      model: the network, of which only the levels count.
+      outputs: its "logits" `[1, A, C]`, "offsets" `[1, A, 2]` and "where" `[1, A]`.
+      recording: that was read.
+      classes: names of the C classes.
+      soft_sigma: see `ops.soft_nms`.
+    """
+    most = _most(len(recording.features))
+    arrays = [outputs[name] for name in ("logits", "offsets", "where")]
+    candidates = jax.device_get(_decode(*arrays, model=model, most=most))
+    one = jax.tree.map(lambda array: array[0], candidates)
+    entries = {recording.name: _entries([one], recording, classes, None)}
+    return _fused(entries, soft_sigma)[recording.name]
+
+
+@functools.partial(jax.jit, static_argnames=("model", "most"))
+def _decode(logits: Any, offsets: Any, where: Any, *, model: Any, most: int) -> _Candidates:
+    return best_candidates(model, logits, offsets, where, most=most)
+
+
+def _fused(results: Results, soft_sigma: float) -> Results:
+    """Candidates of neighbouring anchors fused, of every recording."""
+    if not results:
+        return {}
+    return fuse_results([results], iou_threshold=OF_ANCHORS, soft_sigma=soft_sigma)
 
 
 def _is_long(recording: Recording) -> bool:
@@ -87,17 +134,6 @@ def _is_long(recording: Recording) -> bool:
 def _most(length: int) -> int:
     """Candidates of a recording or window of so many snippets."""
     return max(_LEAST_CANDIDATES, 1 << (length - 1).bit_length())
-
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class _Candidates:
-    """The M best candidates of a recording or window, over all classes, best first."""
-
-    segments: Any  # [M, 2] in snippets
-    scores: Any  # [M]
-    classes: Any  # [M] int32
-    times: Any  # [M] of their anchors, in snippets
 
 
 def _candidates(fitted: FittedDetector, group: Sequence[Recording], length: int) -> _Candidates:

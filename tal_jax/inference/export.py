@@ -10,6 +10,13 @@
     card.json          classes, clock, backbone, config, data, scores, sha256 of both files
 
 The features are those of the backbone: standardizing them is part of the model.
+
+Of a run with a detector, the model also returns its {logits [b, A, C], offsets [b, A, 2],
+anchor_where [b, A]}: per anchor the logits of the classes, the distances to start and end in
+strides, and whether it lies within the recording. The anchors are those of
+`ops.pyramid_anchors(T, num_levels=L)` with L = card["detector"]["num_levels"] and T, the least
+multiple of 2^(L - 1) that is at least t. Projecting the features is part of the model. params.npz
+then has "detector/..." and "projection/...".
 """
 
 import hashlib
@@ -29,16 +36,22 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
 from tal_jax.data.predictions import Entries, Predictions, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_finite
+from tal_jax.inference import detector
+from tal_jax.inference.detector import FittedDetector
 from tal_jax.inference.forward import Fitted
+from tal_jax.inference.fusion import fuse_stages
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict_file import Network
+from tal_jax.models.detector import Detector
 from tal_jax.training import update
 
 MODEL_FILE, PARAMS_FILE, CARD_FILE = "model.jax_export", "params.npz", "card.json"
 PLATFORMS = ("cpu", "cuda", "tpu")
-_VERSION = 2
+_VERSION = 3
 # What `open_export` needs of a card.
-_READ_KEYS = set("classes dim grid manifest threshold localization sha256".split())
+_READ_KEYS = set("classes detector dim grid manifest threshold localization sha256".split())
+# The outputs of the detector, and their names beside those of the rounds.
+_OF_DETECTOR = {"logits": "logits", "offsets": "offsets", "where": "anchor_where"}
 # Lengths are rounded up to a multiple of this, so that few shapes are compiled.
 _LENGTH_STEP = 256
 
@@ -71,11 +84,9 @@ def write_export(
     if not overwrite:
         names = (MODEL_FILE, PARAMS_FILE, CARD_FILE)
         files.refuse_replacing([output / name for name in names], ours=_is_ours)
-    params = jax.device_get(fitted.params)
-    by_round = {f"round_{number}": one for number, one in enumerate(params)}
     contents = {
-        MODEL_FILE: _serialize(fitted, params, scaling, platforms),
-        PARAMS_FILE: files.npz_bytes(_by_path(by_round)),
+        MODEL_FILE: _serialize(fitted, scaling, platforms),
+        PARAMS_FILE: files.npz_bytes(_by_path(_params(fitted))),
     }
     card = {
         "version": _VERSION,
@@ -83,7 +94,8 @@ def write_export(
         "dim": fitted.dim,
         "localization": config.localization.to_dict(),
         "platforms": list(platforms),
-        "rounds": len(params),
+        "rounds": len(fitted.params),
+        "detector": _describe(fitted.detector),
         "seed": config.seed,
         "config": config.to_dict(),
         **description,
@@ -139,12 +151,25 @@ def open_export(folder: str | Path) -> Network:
         )
     classes, manifest = tuple(card["classes"]), card["manifest"]
     options = ml_collections.ConfigDict(card["localization"])
+    levels = (card["detector"] or {}).get("num_levels")
+    model = levels and Detector(num_classes=len(classes), num_levels=levels)
     call = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
 
     def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
-        one = _predict(call, recording)
+        outputs = _call(call, recording)
+        one = _predictions(outputs, len(recording.features))
         predictions = RecordingPredictions(recording.grid, recording.duration_s, one, one)
         found = localize_predictions({recording.name: predictions}, options, classes)
+        if model:
+            sigma = options.soft_sigma
+            of_detector = detector.decode(
+                model,
+                {name: outputs[key] for name, key in _OF_DETECTOR.items()},
+                recording,
+                classes,
+                soft_sigma=sigma,
+            )
+            found = fuse_stages(found, {recording.name: of_detector}, soft_sigma=sigma)
         return found[recording.name], predictions
 
     return Network(
@@ -159,28 +184,31 @@ def open_export(folder: str | Path) -> Network:
     )
 
 
-def _predict(call: Callable[..., Any], recording: Recording) -> Predictions:
-    """An exported model's predictions for one recording."""
+def _call(call: Callable[..., Any], recording: Recording) -> dict[str, np.ndarray]:
+    """An exported model's outputs for one recording, padded."""
     total = len(recording.features)
     length = packing.bucket(total, _LENGTH_STEP)
     values = np.asarray(recording.features[:], np.float32)
     check_finite(recording.name, values)
     padded = np.pad(values, ((0, length - total), (0, 0)))
     where = np.arange(length) < total
-    found = jax.device_get(call(padded[None], where[None]))
+    return jax.device_get(call(padded[None], where[None]))
+
+
+def _predictions(outputs: Mapping[str, np.ndarray], total: int) -> Predictions:
+    """The rounds' part of the outputs for one recording of so many snippets."""
     return Predictions(
-        found["scores"][0, :total],
-        found["foreground"][0, :total],
-        found["video"][0],
+        outputs["scores"][0, :total],
+        outputs["foreground"][0, :total],
+        outputs["video"][0],
         np.arange(total + 1, dtype=np.float32),
     )
 
 
-def _serialize(
-    fitted: Fitted, params: Any, scaling: Scaling | None, platforms: tuple[str, ...]
-) -> bytes:
+def _serialize(fitted: Fitted, scaling: Scaling | None, platforms: tuple[str, ...]) -> bytes:
     method, config = methods.method_of(fitted.config), update.compiled_config(fitted.config)
-    model = fitted.model
+    model, params = fitted.model, jax.device_get(fitted.params)
+    detect = None if fitted.detector is None else _detector_outputs(fitted.detector)
 
     def run(features, where):
         if scaling is not None:
@@ -191,13 +219,62 @@ def _serialize(
             return method.predictions(config, logits, where)
 
         mean = jax.tree.map(lambda *values: sum(values) / len(values), *map(predict, params))
-        return {"scores": mean.cas, "foreground": mean.actionness, "video": mean.video_scores}
+        outputs = {"scores": mean.cas, "foreground": mean.actionness, "video": mean.video_scores}
+        return outputs if detect is None else outputs | detect(features, where)
 
-    sizes = jax.export.symbolic_shape("b, t")
+    sizes = _symbolic_sizes(fitted.detector)
     features = jax.ShapeDtypeStruct((*sizes, fitted.dim), jnp.float32)
     where = jax.ShapeDtypeStruct(sizes, jnp.bool_)
     exported = jax.export.export(jax.jit(run), platforms=platforms)(features, where)
     return bytes(exported.serialize())
+
+
+def _symbolic_sizes(fitted: FittedDetector | None) -> Any:
+    """b and t, with what tracing cannot find out alone: rounding up leaves nothing out."""
+    if fitted is None:
+        return jax.export.symbolic_shape("b, t")
+    multiple = fitted.model.multiple
+    rounded = f"{multiple}*floordiv(t + {multiple - 1}, {multiple})"
+    return jax.export.symbolic_shape("b, t", constraints=[f"{rounded} >= t"])
+
+
+def _detector_outputs(fitted: FittedDetector) -> Callable[..., dict[str, jax.Array]]:
+    """The detector's part of the exported model, with the names of its outputs."""
+    model, params = fitted.model, jax.device_get(fitted.params)
+    multiple, projection = model.multiple, fitted.projection
+
+    def run(features, where):
+        length = features.shape[1]
+        room = multiple * ((length + multiple - 1) // multiple) - length
+        hidden = jnp.matmul(
+            features - np.float32(projection.mean),
+            np.float32(projection.components),
+            precision=jax.lax.Precision.HIGHEST,
+        )
+        hidden = jnp.pad(hidden, ((0, 0), (0, room), (0, 0)))
+        inside = jnp.pad(where, ((0, 0), (0, room)))
+        outputs = model.apply({"params": params}, hidden, where=inside)
+        return {key: getattr(outputs, name) for name, key in _OF_DETECTOR.items()}
+
+    return run
+
+
+def _params(fitted: Fitted) -> dict[str, Any]:
+    """All that the model computes with, by its origin."""
+    found = {f"round_{number}": one for number, one in enumerate(jax.device_get(fitted.params))}
+    if fitted.detector is not None:
+        projection = fitted.detector.projection
+        found["detector"] = jax.device_get(fitted.detector.params)
+        found["projection"] = {"mean": projection.mean, "components": projection.components}
+    return found
+
+
+def _describe(fitted: FittedDetector | None) -> dict[str, Any] | None:
+    """What the card has of the detector; None without one."""
+    if fitted is None:
+        return None
+    model, components = fitted.model, fitted.projection.components.shape[1]
+    return {"num_levels": model.num_levels, "width": model.width, "components": components}
 
 
 def _by_path(params: Any) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 """Detector: an anchor-free network on a temporal feature pyramid, for pseudo or true segments."""
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tal_jax._typing import Array, ArrayLike, Bool, Float, Shaped
 from tal_jax.models import layers
@@ -91,7 +91,7 @@ class Detector(nn.Module):
         joined, mask = _join(levels), _join([mask[..., None] for mask in masks])[..., 0]
         of_classes, of_ends = (head(joined, mask, deterministic=deterministic) for head in heads)
         scale = self.param("scale", nn.initializers.zeros, (self.num_levels,))
-        sizes = [len(mask[0]) for mask in masks]
+        sizes = [mask.shape[1] for mask in masks]
         scales = _join(
             [jnp.broadcast_to(one, (1, n, 1)) for one, n in zip(scale, sizes, strict=True)]
         )
@@ -159,7 +159,8 @@ def _join(levels: Sequence[Shaped[Array, "B _ W"]]) -> Shaped[Array, "B N W"]:
 
 def _split(joined: Shaped[Array, "B N W"], sizes: Sequence[int]) -> Shaped[Array, "B A W"]:
     """What `_join` joined, without the gaps."""
-    firsts = np.cumsum([0, *(size + 1 for size in sizes[:-1])])
+    # Not by NumPy: sizes are symbols where the network is exported.
+    firsts = itertools.accumulate((size + 1 for size in sizes[:-1]), initial=0)
     parts = [joined[:, first : first + n] for first, n in zip(firsts, sizes, strict=True)]
     return jnp.concatenate(parts, axis=1)
 

@@ -13,7 +13,8 @@ from tal_jax.data.files import write_bytes
 from tal_jax.data.predictions import Results
 from tal_jax.report.pages import Curves, fill_template, pack_curves
 from tal_jax.report.palette import class_colours
-from tal_jax.report.workdir import Work, default_threshold, read_workdir, truth_of
+from tal_jax.report.workdir import Work, read_workdir, thresholds_of, title_of, truth_of
+from tal_jax.training.pseudo_segments import ANNOTATED, SOURCES
 
 # These keep the page under 5 MB. The page lists whatever they leave out.
 _MOST_RECORDINGS = 200
@@ -50,7 +51,7 @@ def _report_data(work: Work) -> dict[str, Any]:
     test = _first("test", work.test, notes)
     train = _first("training", work.train, notes)
     detections = [one.detections for one in work.rounds]
-    proposals = [one.proposals for one in work.rounds if one.proposals is not None]
+    proposals = list(work.proposals.values())
     rows = len(work.rounds) * (len(test) + len(train))
     most = min(_MOST_SPANS_OF_A_RECORDING, _MOST_SPANS // max(rows, 1))
     curves = {}
@@ -79,11 +80,16 @@ def _report_data(work: Work) -> dict[str, Any]:
             _recording(name, one, detections, index, most) | {"curves": packed.get(name)}
             for name, one in test.items()
         ],
-        "train": [_recording(name, one, proposals, index, most) for name, one in train.items()],
+        "train": [
+            _recording(name, one, proposals, index, most)
+            | {"pseudo": _pseudo_segments(work.pseudo_segments.get(name, ()), index)}
+            for name, one in train.items()
+        ],
+        "proposals": list(work.proposals),
         "instances": _instances(work),
         "thresholds": {
-            "test": _threshold(detections, work.test),
-            "train": _threshold(proposals, work.train),
+            "test": _thresholds({one.name: one.detections for one in work.rounds}, work.test),
+            "train": _thresholds(work.proposals, work.train),
         },
         "losses": _losses(work.metrics, notes),
         "notes": notes,
@@ -115,12 +121,15 @@ def _instances(work: Work) -> list[tuple[int, float | None]]:
     ]
 
 
-def _threshold(results: Sequence[Results], recordings: Mapping[str, RecordingAnnotation]) -> float:
-    """The initial value of the page's slider, rounded down as the page's scores are rounded."""
-    if not results:
-        return 0.0
+def _thresholds(
+    results: Mapping[str, Results], recordings: Mapping[str, RecordingAnnotation]
+) -> list[float]:
+    """Least scores shown at first, rounded down as the page's scores are rounded.
+
+    The last is the initial value of the page's slider.
+    """
     count = sum(len(one.instances) for one in recordings.values())
-    return math.floor(1000 * default_threshold(results[-1], count)) / 1000
+    return [math.floor(1000 * value) / 1000 for value in thresholds_of(results, count)]
 
 
 def _recording(
@@ -151,6 +160,17 @@ def _flat(entries: Iterable[Mapping[str, Any]], index: Mapping[str, int]) -> lis
     return numbers
 
 
+def _pseudo_segments(entries: Iterable[Mapping[str, Any]], index: Mapping[str, int]) -> list[int]:
+    """Class, start and length in ms, and the number of the source, one by one.
+
+    An entry without a source is a person's.
+    """
+    numbers = []
+    for one in entries:
+        numbers += [*_flat([one], index), SOURCES.index(one.get("source", ANNOTATED))]
+    return numbers
+
+
 def _milli(value: float) -> int:
     return round(value * 1000)
 
@@ -163,23 +183,29 @@ def _note_left_out(
     if left_out:
         notes.append(
             f"{left_out:,} of {sum(counts):,} {kind}, those with the lowest scores: "
-            f"the {most} best of each round in each recording are kept"
+            f"the {most} best of each round or stage in each recording are kept"
         )
 
 
 def _losses(metrics: Iterable[Mapping[str, Any]], notes: list[str]) -> list[dict[str, Any]]:
-    """The loss and its parts by round: {"round", "steps", "parts": {name: values}}."""
-    rounds: dict[Any, list[Mapping[str, Any]]] = {}
+    """The loss and its parts: {"name", "stage", "steps", "parts": {name: values}}.
+
+    Of each round, whose stage is "", and of each stage after the rounds.
+    """
+    rounds: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for line in metrics:
         if "event" not in line and "step" in line:
-            rounds.setdefault(line["round"], []).append(line)
+            rounds.setdefault((title_of(line), line.get("stage", "")), []).append(line)
     pool = math.ceil(max(map(len, rounds.values()), default=0) / _MOST_LOSS_STEPS)
     if pool > 1:
         notes.append(f"losses, except the mean of every {pool} logged steps")
-    return [_loss_curves(number, lines, max(pool, 1)) for number, lines in rounds.items()]
+    return [
+        {"name": name, "stage": stage} | _loss_curves(lines, max(pool, 1))
+        for (name, stage), lines in rounds.items()
+    ]
 
 
-def _loss_curves(number: Any, lines: Sequence[Mapping[str, Any]], pool: int) -> dict[str, Any]:
+def _loss_curves(lines: Sequence[Mapping[str, Any]], pool: int) -> dict[str, Any]:
     starts = range(0, len(lines), pool)
     names = dict.fromkeys(key for line in lines for key in line if key.startswith("loss"))
 
@@ -188,7 +214,7 @@ def _loss_curves(number: Any, lines: Sequence[Mapping[str, Any]], pool: int) -> 
         chunks = [[value for value in chunk if _is_number(value)] for chunk in chunks]
         return [float(f"{sum(chunk) / len(chunk):.7g}") if chunk else None for chunk in chunks]
 
-    return {"round": number, "steps": means("step"), "parts": {name: means(name) for name in names}}
+    return {"steps": means("step"), "parts": {name: means(name) for name in names}}
 
 
 def _is_number(value: Any) -> bool:

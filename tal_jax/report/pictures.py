@@ -1,4 +1,4 @@
-"""Draws `report.png`: the detections in a test recording, and the mAP, of each round."""
+"""Draws `report.png`: detections in a test recording, and the mAP, of each round and stage."""
 
 import io
 import os
@@ -16,7 +16,7 @@ from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.evaluation.matching import found_instances
 from tal_jax.report.pages import FLAT_CURVE
 from tal_jax.report.palette import class_colours
-from tal_jax.report.workdir import Round, Work, default_threshold, read_workdir, truth_of
+from tal_jax.report.workdir import Round, Work, read_workdir, thresholds_of, truth_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +34,7 @@ Entry = Mapping[str, Any]  # ActivityNet: {"label", "segment", "score"}
 def write_picture(
     workdir: str | os.PathLike, path: str | os.PathLike | None = None, recording: str | None = None
 ) -> Path:
-    """Draws a test recording: ground truth, detections of each round, class activation sequences.
+    """Draws a test recording: ground truth, detections of each round and stage, score sequences.
 
     Args:
       workdir: the folder of a run.
@@ -145,14 +145,14 @@ def _draw_timeline(
     """Draws ground truth and detections above the default threshold; returns their labels."""
     truth = truth_of(work.test[name])
     count = sum(len(truth_of(one)) for one in work.test.values())
-    threshold = default_threshold(work.rounds[-1].detections, count) if work.rounds else 0.0
+    thresholds = thresholds_of({one.name: one.detections for one in work.rounds}, count)
     visible, titles = [one for one in truth if _is_inside(one, window)], []
     if truth:
         _draw_bars(axes, 0, truth, facecolors=[colours[one["label"]] for one in truth])
         _name_bars(axes, visible, window, colours)
         titles.append(f"ground truth\n{len(visible)} instances")
     drawn = list(visible)
-    for one in work.rounds:
+    for one, threshold in zip(work.rounds, thresholds, strict=True):
         shown = [entry for entry in one.detections.get(name, ()) if entry["score"] >= threshold]
         _draw_detections(axes, len(titles), shown, colours)
         missed = [entry for entry in _missed(truth, shown) if _is_inside(entry, window)]

@@ -19,16 +19,22 @@ from tal_jax.data.predictions import (
     read_predictions,
     read_results,
 )
-from tal_jax.runs.round_folders import ALL_ROUNDS, has_all_rounds, round_folders, round_title
+from tal_jax.runs.round_folders import (
+    ALL_STAGES,
+    DETECTOR,
+    DETECTOR_FOLDER,
+    detections_path,
+    result_folders,
+    round_folders,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """The results of a round, or of the ensemble of all rounds, which has no proposals."""
+    """The results of a round, of the ensemble of all rounds, of the detector, or of all stages."""
 
     name: str
     detections: Results
-    proposals: Results | None
     evaluation: Mapping[str, Any] | None  # evaluation.json
     pseudo_segments: Mapping[str, Any] | None = None  # their quality, of metrics.jsonl
 
@@ -45,8 +51,12 @@ class Work:
       config: `config.json`, or empty.
       test: the test recordings, those with detections only included.
       train: the training recordings.
-      rounds: each round, then the ensemble; or a single `detections.json`.
-      scores: scores of the test recordings in the last of `rounds`, at most 1.
+      rounds: each round, then the ensemble, the detector and all stages, where there are any: the
+        last are the result of the run; or a single `detections.json`.
+      proposals: on the training recordings, of the rounds and of all stages, by their names.
+      pseudo_segments: annotations of the training recordings that the detector learns from, with
+        the source of each.
+      scores: scores of the test recordings in the last of `rounds` that has any, at most 1.
       metrics: the lines of `metrics.jsonl`.
       notes: what could not be read.
     """
@@ -59,6 +69,8 @@ class Work:
     test: Mapping[str, RecordingAnnotation]
     train: Mapping[str, RecordingAnnotation]
     rounds: tuple[Round, ...]
+    proposals: Mapping[str, Results]
+    pseudo_segments: Results
     scores: Mapping[str, RecordingPredictions]
     metrics: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
@@ -81,8 +93,9 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
     data = card.get("data", {})
     metrics = _read_metrics(path / "metrics.jsonl", notes)
     folders = _folders(path)
-    rounds = [_read_round(name, folder, metrics) for name, folder in folders.items()]
-    rounds = [one for one in rounds if one.detections or one.proposals or one.evaluation]
+    proposals = _read_proposals(path)
+    rounds = [_read_round(name, folder, path, metrics) for name, folder in folders.items()]
+    rounds = [one for one in rounds if one.detections or one.evaluation or one.name in proposals]
     test, train = (
         dict(read_annotations(path / name).recordings) if (path / name).exists() else {}
         for name in ("ground_truth.json", "train_points.json")
@@ -93,8 +106,9 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
             "round_*/detections_test.json, train_points.json or metrics.jsonl"
         )
     detections = [one.detections for one in rounds]
-    proposals = [one.proposals for one in rounds if one.proposals is not None]
-    classes = _classes(data.get("classes", ()), [*test.values(), *train.values()], detections)
+    pseudo_segments = _read_pseudo_segments(path / DETECTOR_FOLDER / "pseudo_segments.json")
+    annotations, results = [*test.values(), *train.values()], [*detections, pseudo_segments]
+    classes = _classes(data.get("classes", ()), annotations, results)
     scores = _read_scores(list(folders.values()), len(data.get("classes", classes)), notes)
     return Work(
         path=path,
@@ -103,8 +117,10 @@ def read_workdir(workdir: str | os.PathLike) -> Work:
         card=card,
         config=config,
         test=_with_durations(test, detections, scores),
-        train=_with_durations(train, proposals, {}),
+        train=_with_durations(train, list(proposals.values()), {}),
         rounds=tuple(rounds),
+        proposals=proposals,
+        pseudo_segments=pseudo_segments,
         scores=scores,
         metrics=metrics,
         notes=tuple(notes),
@@ -128,6 +144,22 @@ def default_threshold(results: Results, count: int) -> float:
     return scores[min(count, len(scores)) - 1] if count else scores[0] / 2
 
 
+def thresholds_of(results: Mapping[str, Results], count: int) -> list[float]:
+    """Returns the least score that is shown at first, of each round and stage.
+
+    Rounds share that of the last result of them, since their scores mean the same; the scores of
+    the detector and of all stages are others.
+
+    Args:
+      results: detections or proposals by the name of the round or stage.
+      count: see `default_threshold`.
+    """
+    own = {name: default_threshold(found, count) for name, found in results.items()}
+    stages = {name: value for name, value in own.items() if name in (DETECTOR, ALL_STAGES)}
+    of_rounds = [value for name, value in own.items() if name not in stages]
+    return [stages.get(name, of_rounds[-1] if of_rounds else 0.0) for name in own]
+
+
 def truth_of(recording: RecordingAnnotation) -> list[dict[str, Any]]:
     """Returns the instances that have a segment, as ActivityNet annotations."""
     return [
@@ -138,32 +170,48 @@ def truth_of(recording: RecordingAnnotation) -> list[dict[str, Any]]:
 
 
 def _folders(path: Path) -> dict[str, Path]:
-    """The folders of the rounds and, for the ensemble, the work directory, by title."""
-    folders = {round_title(folder): folder for folder in round_folders(path)}
+    """The folders with results by title, the last that of the run's own result."""
     finished = round_folders(path, "detections_test.json")
     if not finished and (path / "detections.json").exists():
         return {"detections": path}
-    return folders | {ALL_ROUNDS: path} if has_all_rounds(path) else folders
+    return result_folders(path)
 
 
-def _read_round(name: str, folder: Path, metrics: Sequence[Mapping[str, Any]]) -> Round:
-    is_round = folder.name.startswith("round_")
-    detections = "detections_test.json" if is_round else "detections.json"
+def _read_round(
+    name: str, folder: Path, workdir: Path, metrics: Sequence[Mapping[str, Any]]
+) -> Round:
+    measured = [line for line in metrics if line.get("event") == "pseudo_segments"]
     return Round(
         name=name,
-        detections=_read_results(folder / detections),
-        proposals=_read_results(folder / "proposals_train.json") if name != ALL_ROUNDS else None,
+        detections=_read_results(detections_path(workdir, folder)),
         evaluation=_read_object(folder / "evaluation.json") or None,
-        pseudo_segments=next(
-            (
-                line
-                for line in metrics
-                if line.get("event") == "pseudo_segments"
-                and folder.name == f"round_{line['round']}"
-            ),
-            None,
-        ),
+        pseudo_segments=next((line for line in measured if title_of(line) == name), None),
     )
+
+
+def title_of(line: Mapping[str, Any]) -> str:
+    """Returns the name of the round or stage that a line of the log is about."""
+    return line.get("stage") or f"round {line['round']}"
+
+
+def _read_proposals(path: Path) -> dict[str, Results]:
+    """Proposals on the training recordings of each round and, fused, of all stages."""
+    name = "proposals_train.json"
+    folders = {one.name.replace("_", " "): one for one in round_folders(path, name)}
+    if (path / DETECTOR_FOLDER / name).exists():
+        folders[ALL_STAGES] = path / DETECTOR_FOLDER
+    return {title: read_results(folder / name) for title, folder in folders.items()}
+
+
+def _read_pseudo_segments(path: Path) -> Results:
+    """The segments that the detector learns from; empty where there is no such file."""
+    if not path.exists():
+        return {}
+    try:
+        database = _read_object(path)["database"]
+        return {name: list(one["annotations"]) for name, one in database.items()}
+    except (KeyError, TypeError, AttributeError):
+        raise InputError(f"{path}: expected annotations as of a run's detector") from None
 
 
 def _read_results(path: Path) -> Results:

@@ -15,6 +15,7 @@ has the detections of both stages.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tal_jax.config import Config, detector_config
+from tal_jax.config import MOST_LEVELS, Config, detector_config
 from tal_jax.data import files, packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.predictions import Results, activitynet_json, read_predictions, read_results
@@ -100,7 +101,10 @@ def train_stage(members: Sequence[Member], report: Report) -> list[Fitted]:
         )
         states |= dict(zip(alike, trained, strict=True))
     fitted = []
-    for index, (member, detector) in enumerate(zip(members, found, strict=True)):
+    for index, (member, document, detector) in enumerate(
+        zip(members, documents, found, strict=True)
+    ):
+        _measure(member, document, report)
         detector = dataclasses.replace(detector, params=states[index].params)
         fitted.append(dataclasses.replace(member.fitted, detector=detector))
         _propose(member, fitted[-1])
@@ -134,7 +138,7 @@ def _pseudo_segments(member: Member, report: Report) -> dict[str, Any]:
         for recording in document["database"].values()
         for entry in recording["annotations"]
     ]
-    counts = {source: sources.count(source) for source in ("annotated", "fused", "median")}
+    counts = {source: sources.count(source) for source in pseudo_segments.SOURCES}
     parts = ", ".join(f"{count} {source}" for source, count in counts.items() if count)
     title = f"{member.title}: " if member.title else ""
     report(f"{title}detector: {len(sources)} segments to learn from ({parts})")
@@ -160,10 +164,22 @@ def _num_levels(document: dict[str, Any], member: Member) -> int:
         for entry in document["database"][recording.name]["annotations"]
     ]
     half = float(np.quantile(lengths, 0.95)) / 2 if lengths else 1.0
-    return int(np.clip(math.ceil(math.log2(max(half, 1) / _STRIDES)) + 1, 3, 8))
+    return int(np.clip(math.ceil(math.log2(max(half, 1) / _STRIDES)) + 1, 3, MOST_LEVELS))
 
 
 # --- results ---
+
+
+def _measure(member: Member, document: dict[str, Any], report: Report) -> None:
+    """Evaluates the pseudo segments; like a round's, after the updates, as the log has it."""
+
+    def titled(line: str) -> None:
+        report(f"{member.title}: {line}" if member.title else line)
+
+    find = functools.partial(results.segments_of_document, member.dataset, document)
+    number = member.config.train.rounds
+    write = functools.partial(results.write_quality, stage=DETECTOR_FOLDER)
+    processes.on_primary(write, member.dataset, find, number, member.workdir, titled)
 
 
 def _propose(member: Member, fitted: Fitted) -> None:

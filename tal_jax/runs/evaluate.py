@@ -14,11 +14,17 @@ from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import workdir as work
 from tal_jax.runs.results import evaluate, evaluated_short_s
-from tal_jax.runs.round_folders import detections_path, result_folders, round_folders
+from tal_jax.runs.round_folders import (
+    ALL_STAGES,
+    detections_path,
+    has_detector,
+    result_folders,
+    round_folders,
+)
 
 
 def evaluate_run(workdir: str | Path, *, print_line: Callable[[str], None] = print) -> None:
-    """Evaluates the saved detections of every finished round, and of all rounds, again.
+    """Evaluates the saved detections of every finished round, of all rounds and stages, again.
 
     Raises:
       InputError: if the directory holds no finished round, or a file in it cannot be read.
@@ -96,6 +102,11 @@ def evaluate_scores(
     if output is not None:
         files.write_json(output, activitynet_json(found))
     print_line(detection.format_table(metrics))
+    if has_detector(workdir):
+        print_line(
+            "note: this is what the rounds detect alone, without the detector of the run; that of "
+            f"{ALL_STAGES} is in {workdir / 'evaluation.json'}"
+        )
 
 
 def compare_rounds(workdir: str | Path) -> str:

@@ -284,8 +284,8 @@ def _measure(run: _Run, number: int, report: Report) -> None:
         report(f"{run.title}: {line}" if run.title else line)
 
     assert run.proposals is not None
-    arguments = run.dataset, run.config, run.proposals, number, run.workdir, titled
-    processes.on_primary(results.write_quality, *arguments)
+    find = functools.partial(results.segments_of_proposals, run.dataset, run.config, run.proposals)
+    processes.on_primary(results.write_quality, run.dataset, find, number, run.workdir, titled)
 
 
 def _evaluate(run: _Run, number: int, report: Report) -> bool:

@@ -1,6 +1,6 @@
 """Results of a run's rounds: predictions, detections and their evaluation, written once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from tal_jax.inference.predict import mean_predictions
 from tal_jax.runs.workdir import round_folder
 from tal_jax.training import metrics_log
 from tal_jax.training.prepare import given_short_s, pseudo_instances
+from tal_jax.training.pseudo_segments import ANNOTATED
 
 
 def evaluate(
@@ -98,57 +99,80 @@ def open_log(workdir: Path) -> metrics_log.MetricsLog:
     return metrics_log.MetricsLog(workdir / "metrics.jsonl")
 
 
+# What the training points get as segments: `[N, 2]` in seconds, NaN where there is none, and `[N]`
+# True for those whose true segment training uses, which is no pseudo segment.
+OfPoints = tuple[np.ndarray, np.ndarray]
+
+
 def write_quality(
     dataset: Dataset,
-    config: Config,
-    proposals: Results,
+    find: Callable[[], OfPoints],
     number: int,
     workdir: Path,
     report: Callable[[str], None],
+    *,
+    stage: str = "",
 ) -> None:
-    """Logs and prints the quality of a round's pseudo segments, once, where the truth is known.
+    """Logs and prints the quality of pseudo segments, once, where the truth is known.
 
     For evaluation only: nothing of it is read again, except by the report.
 
     Args:
       dataset: the data set; without `train_truth` nothing is written.
-      config: of the run.
-      proposals: of the round, on the training recordings.
-      number: of the round.
+      find: returns the segments, called only where they are needed.
+      number: of the round; of a stage after the rounds, how many of these there are.
       workdir: the run's work directory.
       report: prints a line.
+      stage: name of a stage after the rounds.
     """
     log, event = open_log(workdir), "pseudo_segments"
     if dataset.train_truth is None or log.has(number, event):
         return
-    pseudo, truth = _pseudo_and_true(dataset, config, proposals)
+    pseudo, used = find()
+    truth = np.where(used[:, None], np.nan, _true_segments(dataset))
     if np.isnan(truth).any(axis=1).all():
         return  # training uses all segments that are known
     quality = pseudo_segments.quality_of(pseudo, truth)
-    title = f"round {number}, pseudo segments of the training points"
+    title = f"{stage or f'round {number}'}, pseudo segments of the training points"
     report(f"{title}\n{pseudo_segments.format_table(quality)}")
-    log.put(number, event, **quality.to_dict())
+    place = {"stage": stage} if stage else {}
+    log.put(number, event, **place, **quality.to_dict())
 
 
-def _pseudo_and_true(
-    dataset: Dataset, config: Config, proposals: Results
-) -> tuple[np.ndarray, np.ndarray]:
-    """`[N, 2]` each in seconds: what the training points get from proposals, and the truth.
-
-    Points whose segment training uses count as unknown: theirs is no pseudo segment.
-    """
+def segments_of_proposals(dataset: Dataset, config: Config, proposals: Results) -> OfPoints:
+    """What the training points get from the proposals of a round."""
     timeline = pseudo_instances(dataset, config, proposals)
     instances = np.asarray(timeline.instances, np.float64)
     instances[~np.asarray(timeline.instance_where)] = np.nan
     known = np.asarray(timeline.known)
-    pseudo, truth = [], []
-    for recording, segments, used in zip(dataset.train, instances, known, strict=True):
+    pseudo, used = [], []
+    for recording, segments, own in zip(dataset.train, instances, known, strict=True):
         size = len(recording.points)
         pseudo.append(recording.grid.to_seconds(segments[:size]))
-        own = (dataset.train_truth or {})[recording.name]
-        own = np.array([one or (np.nan, np.nan) for one in own]).reshape(-1, 2)
-        truth.append(np.where(used[:size, None], np.nan, own))
-    return np.concatenate(pseudo), np.concatenate(truth)
+        used.append(own[:size])
+    return np.concatenate(pseudo), np.concatenate(used)
+
+
+def segments_of_document(dataset: Dataset, document: Mapping[str, Any]) -> OfPoints:
+    """What the training points got in an annotation file of `training.pseudo_segments`."""
+    entries = [
+        entry
+        for recording in dataset.train
+        for entry in document["database"][recording.name]["annotations"]
+    ]
+    segments = np.array([entry["segment"] for entry in entries], np.float64).reshape(-1, 2)
+    # One without a source is a person's.
+    sources = [entry.get("source", ANNOTATED) for entry in entries]
+    return segments, np.array([source == ANNOTATED for source in sources], bool)
+
+
+def _true_segments(dataset: Dataset) -> np.ndarray:
+    """`[N, 2]` in seconds, of all training points; NaN where it is not known."""
+    truth = dataset.train_truth or {}
+    found = [
+        one or (np.nan, np.nan) for recording in dataset.train for one in truth[recording.name]
+    ]
+    return np.array(found, np.float64).reshape(-1, 2)
 
 
 def log_metrics(

@@ -109,8 +109,8 @@ def tune_run(
 ) -> None:
     """Chooses localization settings, for the mean of all rounds, by the points that a run held out.
 
-    Writes `tuned.json`. The settings to begin with are those of the run, changed by `assignments`;
-    `data` is as in `load_dataset`.
+    Writes `tuned.json`. A detector has no such settings and takes no part. The settings to begin
+    with are those of the run, changed by `assignments`; `data` is as in `load_dataset`.
 
     Raises:
       InputError: if the run held out no points, its data or network cannot be read, or a setting is
@@ -134,6 +134,7 @@ def tune_run(
     tuned = tune(predictions, held_out, options, fitted.classes)
     content = {
         "localization": tuned.options.to_dict(),
+        "stages": ["rounds"],  # that the settings and the criterion are of
         "criterion": tuned.criterion,
         "criterion_before": tuned.criterion_before,
     }
@@ -144,6 +145,11 @@ def tune_run(
         f"criterion {tuned.criterion_before:.4f} before, {tuned.criterion:.4f} now, on {points} "
         f"points of {len(held_out)} held-out recordings; in {workdir / 'tuned.json'}"
     )
+    if fitted.detector is not None:
+        print_line(
+            "note: the thresholds and criteria are those of the rounds alone; the detector of the "
+            "run has no thresholds, and the command below evaluates without it"
+        )
     command = ["tal-jax", "evaluate", "--scores", str(workdir / "scores_test.npz")]
     for assignment in _assignments(config.localization, tuned.options):
         command += ["--set", assignment]

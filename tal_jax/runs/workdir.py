@@ -296,17 +296,19 @@ def round_folder(workdir: Path, number: int) -> Path:
 
 
 def refuse_orphans(workdir: Path, number: int) -> None:
-    """Refuses later rounds whose proposals are gone: they would be taken for new ones.
+    """Refuses what came from a round whose proposals are gone: it would be taken for new.
 
     Raises:
       InputError: naming the folder and the missing file.
     """
-    folder, later = round_folder(workdir, number), round_folder(workdir, number + 1)
-    if later.exists() and not (folder / "proposals_train.json").exists():
-        raise InputError(
-            f"{later} is there, but round {number} has no proposals_train.json, which it came "
-            f"from; put that back, or delete round_{number + 1} and all later rounds"
-        )
+    folder = round_folder(workdir, number)
+    for later in (round_folder(workdir, number + 1), workdir / DETECTOR_FOLDER):
+        if later.exists() and not (folder / "proposals_train.json").exists():
+            rest = "" if later.name == DETECTOR_FOLDER else " and all later rounds"
+            raise InputError(
+                f"{later} is there, but round {number} has no proposals_train.json, which it came "
+                f"from; put that back, or delete {later.name}{rest}"
+            )
 
 
 def load_run(workdir: str | Path) -> Fitted:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from tal_jax import methods
-from tal_jax.config import Config
+from tal_jax.config import MOST_LEVELS, Config, detector_config
 from tal_jax.data import timeline as timelines
 from tal_jax.training import update
 
@@ -70,7 +70,7 @@ def training_costs(config: Config, timeline: timelines.Timeline, num_classes: in
     remain counted once.
     """
     length, key = config.train.length, jax.random.key(0)
-    method, compiled = methods.method_of(config), update.compiled_config(config)
+    method, compiled = methods.trainable_of(config), update.compiled_config(config)
     model = method.make_model(config, num_classes)
     timeline = jax.eval_shape(lambda values: values, timeline)
     state = jax.eval_shape(
@@ -108,6 +108,29 @@ def training_costs(config: Config, timeline: timelines.Timeline, num_classes: in
         + memory.temp_size_in_bytes
         - memory.alias_size_in_bytes,  # outputs that take the place of arguments
     )
+
+
+def detector_costs(
+    config: Config, timeline: timelines.Timeline, num_recordings: int, num_classes: int
+) -> Costs:
+    """`training_costs` of the second stage, with as many levels as it may get.
+
+    Args:
+      config: of the run.
+      timeline: of a round, or its shapes.
+      num_recordings: of the training set; the timelines of a round may be more.
+      num_classes: C.
+    """
+    levels = config.detector.num_levels or MOST_LEVELS
+    own = jax.eval_shape(
+        lambda values: jax.tree.map(lambda array: array[:num_recordings], values),
+        timelines.with_features(timeline, None),
+    )
+    snippets, dim = timeline.features.shape
+    components = min(config.detector.components, dim)
+    features = jax.ShapeDtypeStruct((snippets, components), jnp.float32)
+    own = timelines.with_features(own, features)
+    return training_costs(detector_config(config, levels), own, num_classes)
 
 
 def _costs(compiled: jax.stages.Compiled) -> dict[str, float]:

@@ -26,6 +26,10 @@ from tal_jax.data.recordings import Dataset, Recording
 from tal_jax.data.timeline import Timeline
 from tal_jax.training.prepare import common_sizes
 
+# Where the segment of a point comes from.
+ANNOTATED, FUSED, MEDIAN = "annotated", "fused", "median"
+SOURCES = (ANNOTATED, FUSED, MEDIAN)
+
 # Of a recording, one entry for each of its points, in their order.
 PseudoSegments = dict[str, list[dict[str, Any]]]
 
@@ -56,9 +60,9 @@ def fuse_rounds(dataset: Dataset, config: Config, rounds: Sequence[Results]) -> 
                 "label": dataset.classes[point.label],
                 "segment": _to_seconds(segments[row, index], recording),
                 "point": point.time_s,
-                "source": "annotated"
+                "source": ANNOTATED
                 if fused.known[row, index]
-                else ("fused" if where[row, index] else "median"),
+                else (FUSED if where[row, index] else MEDIAN),
             }
             for index, point in enumerate(recording.points)
         ]

@@ -1,5 +1,6 @@
 """Exported networks against the runs that they come from."""
 
+import dataclasses
 import hashlib
 import json
 import sys
@@ -11,10 +12,12 @@ import toy
 import typecheck
 
 from tal_jax import methods
-from tal_jax.config import DEFAULTS
+from tal_jax.config import DEFAULTS, detector_config
 from tal_jax.data import files
+from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Scaling
 from tal_jax.inference import export
+from tal_jax.inference.detector import FittedDetector
 from tal_jax.inference.forward import Fitted
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict_mean
@@ -110,7 +113,7 @@ def test_every_network_can_be_exported(method, settings):
     params = (params, jax.tree.map(lambda leaf: 0.5 * leaf, params))
     fitted = Fitted(params, config, ("a", "b", "c"), 6)
     scaling = Scaling(rng.normal(size=6), rng.uniform(1, 2, size=6))
-    serialized = export._serialize(fitted, params, scaling, ("cpu",))
+    serialized = export._serialize(fitted, scaling, ("cpu",))
     got = jax.export.deserialize(bytearray(serialized)).call(features, where)
     of_rounds = [
         module.predictions(
@@ -125,6 +128,71 @@ def test_every_network_can_be_exported(method, settings):
     for name, part in parts.items():
         want = np.mean([getattr(one, part) for one in of_rounds], axis=0)
         np.testing.assert_allclose(got[name], want, rtol=tolerance, atol=tolerance)
+
+
+@pytest.fixture(scope="module")
+def exported_detector(detector_run, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported_detector")
+    export_run(detector_run.workdir, folder)
+    return folder
+
+
+def test_both_stages_predict_what_the_run_does(detector_run, exported_detector):
+    networks = open_run(detector_run.workdir), export.open_export(exported_detector)
+    for name in ("test_0", "test_1"):
+        path = detector_run.data / f"{name}.npy"
+        want, got = (predict_file(path, network) for network in networks)
+        assert got.threshold == want.threshold
+        _assert_close(got.predictions.original, want.predictions.original)
+        assert [one["label"] for one in got.detections] == [one["label"] for one in want.detections]
+        for key in ("score", "segment"):
+            values = ([one[key] for one in found.detections] for found in (got, want))
+            np.testing.assert_allclose(*values, rtol=1e-4, atol=1e-3)
+        options = detector_run.fitted.config.localization
+        alone = localize_predictions({name: got.predictions}, options, toy.CLASSES)[name]
+        assert len(alone) > 5 and got.detections != alone
+
+
+def test_the_card_describes_the_detector(detector_run, exported_detector, exported):
+    card = files.read_json(exported_detector / "card.json")
+    assert card["version"] == 3
+    levels = detector_run.fitted.detector.model.num_levels
+    assert card["detector"] == {"num_levels": levels, "width": 16, "components": 8}
+    assert files.read_json(exported / "card.json")["detector"] is None
+    params = files.read_npz(exported_detector / "params.npz")
+    projection = detector_run.fitted.detector.projection
+    np.testing.assert_array_equal(params["projection/components"], projection.components)
+    kernel = detector_run.fitted.detector.params["classifier"]["kernel"]
+    np.testing.assert_array_equal(params["detector/classifier/kernel"], kernel)
+
+
+@pytest.mark.parametrize("levels", [3, 10])
+def test_outputs_of_the_detector(levels):
+    """At every anchor, for lengths that are no multiple of the coarsest stride too."""
+    rng = np.random.default_rng(0)
+    config = DEFAULTS["rsmp"]()
+    config.model.update(widths=(4,), num_prototypes=0)
+    config.detector.width = 4
+    projection = Projection(rng.normal(size=6), rng.normal(size=(6, 3)))
+    own = FittedDetector(None, detector_config(config, levels), projection, ("a", "b"))
+    features = rng.normal(size=(2, 11, 6)).astype(np.float32)
+    where = np.arange(11) < np.array([[11], [7]])
+    init = own.model.init(jax.random.key(0), projection.apply(features), where=where)
+    own = dataclasses.replace(own, params=init["params"])
+    model = methods.METHODS["rsmp"].make_model(update.compiled_config(config), 2)
+    params = model.init(jax.random.key(0), features, where=where)["params"]
+    scaling = Scaling(rng.normal(size=6), rng.uniform(1, 2, size=6))
+    fitted = Fitted((params,), config, ("a", "b"), 6, own)
+    serialized = export._serialize(fitted, scaling, ("cpu",))
+    got = jax.export.deserialize(bytearray(serialized)).call(features, where)
+    standardised = scaling.apply(features.reshape(-1, 6)).reshape(features.shape)
+    scaled = projection.apply(standardised.astype(np.float32))
+    want = own.model.apply({"params": own.params}, scaled, where=where)
+    length = -(-11 // 2 ** (levels - 1)) * 2 ** (levels - 1)
+    assert got["logits"].shape == (2, sum(length >> level for level in range(levels)), 2)
+    np.testing.assert_array_equal(got["anchor_where"], want.where)
+    np.testing.assert_allclose(got["logits"], want.logits, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got["offsets"], want.offsets, rtol=1e-3, atol=1e-4)
 
 
 def test_recordings_are_read_once(toy_run, tmp_path):
@@ -163,7 +231,7 @@ def test_changed_files_are_refused(exported, tmp_path):
         with pytest.raises(ValueError, match="no card of an exported network"):
             export.open_export(folder)
     files.write_json(folder / "card.json", whole | {"version": 1})
-    with pytest.raises(ValueError, match="version 1, expected 2; export the run again"):
+    with pytest.raises(ValueError, match="version 1, expected 3; export the run again"):
         export.open_export(folder)
 
 

@@ -25,7 +25,13 @@ from tal_jax.report.html import write_report
 from tal_jax.report.pages import fill_template
 from tal_jax.report.palette import class_colours
 from tal_jax.report.pictures import write_picture
-from tal_jax.report.workdir import Round, Work, default_threshold, read_workdir
+from tal_jax.report.workdir import (
+    Round,
+    Work,
+    default_threshold,
+    read_workdir,
+    thresholds_of,
+)
 
 CLASSES = ["jump", "run", "sit"]
 HOSTILE = "</script><b>&amp; <!-- 走る\u2028 $x_1$"
@@ -161,8 +167,13 @@ def test_page_holds_what_the_run_left(workdir):
     assert data["train"][1]["points"] == [0, 3000, 2, 11000]
     assert data["train"][1]["truth"] == []
     assert data["instances"] == [[2, 3.0], [2, 5.0], [0, None]]
-    assert data["thresholds"] == {"test": 0.3, "train": 0.3}  # four spans each
-    assert [one["round"] for one in data["losses"]] == [0, 1]
+    assert data["thresholds"] == {"test": [0.3, 0.3], "train": [0.3, 0.3]}  # four spans each
+    assert [one["name"] for one in data["losses"]] == ["round 0", "round 1"]
+    assert [one["stage"] for one in data["losses"]] == ["", ""] and data["proposals"] == [
+        "round 0",
+        "round 1",
+    ]
+    assert all(one["pseudo"] == [] for one in data["train"])
     assert data["losses"][0]["steps"] == [10, 20]
     assert data["losses"][0]["parts"] == {"loss": [0.3, 0.15], "loss_vid": [0.1, 0.05]}
 
@@ -288,7 +299,7 @@ def test_detections_alone(tmp_path):
     assert [one["name"] for one in data["rounds"]] == ["detections"]
     assert data["test"][0]["duration"] == 16.0  # the last end
     assert data["classes"] == CLASSES
-    assert data["thresholds"]["test"] == 0.4
+    assert data["thresholds"]["test"] == [0.4]
     assert write_picture(tmp_path).exists()
 
 
@@ -297,7 +308,7 @@ def test_all_rounds_stand_behind_the_last(toy_run):
     work = read_workdir(toy_run.workdir)
     assert [one.name for one in work.rounds] == ["round 0", "round 1", "all rounds"]
     last = work.rounds[-1]
-    assert last.proposals is None and all(one.proposals for one in work.rounds[:-1])
+    assert list(work.proposals) == ["round 0", "round 1"] and all(work.proposals.values())
     want = json.loads((toy_run.workdir / "detections.json").read_text())["results"]
     assert {name: len(spans) for name, spans in last.detections.items()} == {
         name: len(entries) for name, entries in want.items()
@@ -311,6 +322,119 @@ def test_all_rounds_stand_behind_the_last(toy_run):
     assert [one["name"] for one in data["rounds"]] == ["round 0", "round 1", "all rounds"]
     assert {len(one["rounds"]) for one in data["test"]} == {3}
     assert {len(one["rounds"]) for one in data["train"]} == {2}
+
+
+def _add_detector(workdir):
+    """What a second stage adds to the run of two rounds."""
+    for name, score, average in (("all_rounds", 0.9, 0.6), ("detector", 0.3, 0.65)):
+        write_json(workdir / name / "detections_test.json", _results("ab", score=score))
+        (workdir / name / "evaluation.json").write_text(json.dumps(_evaluation(average)))
+    write_json(workdir / "detections.json", _results("ab", score=0.7))
+    (workdir / "evaluation.json").write_text(json.dumps(_evaluation(0.75)))
+    _write_scores(workdir, "ab")
+    write_json(workdir / "detector" / "proposals_train.json", _results("cd", score=0.6))
+    annotations = [
+        {"label": "jump", "segment": [2.5, 4.0], "point": 3.0, "source": "fused"},
+        {"label": "sit", "segment": [10.0, 12.0], "point": 11.0, "source": "median"},
+    ]
+    database = {name: {"annotations": annotations} for name in "cd"}
+    write_json(workdir / "detector" / "pseudo_segments.json", {"database": database})
+    total = {"shortest_s": 0.0, "longest_s": None, "instances": 4, "missing": 0, "mean_iou": 0.875}
+    total |= {"recall_50": 1.0, "recall_70": 0.75, "length_ratio": 1.25}
+    place = {"round": 2, "stage": "detector"}
+    lines = [place | {"step": step, "loss": 8.0 / step, "loss_ends": 4.0 / step} for step in (4, 8)]
+    lines.append(place | {"event": "pseudo_segments", "bins": [total], "total": total})
+    with open(workdir / "metrics.jsonl", "a") as file:
+        file.write("".join(json.dumps(line) + "\n" for line in lines))
+
+
+STAGES = ["round 0", "round 1", "all rounds", "detector", "all stages"]
+
+
+def test_stages_follow_the_rounds(workdir):
+    _add_detector(workdir)
+    _, data = _read_page(write_report(workdir))
+    assert [one["name"] for one in data["rounds"]] == STAGES
+    averages = [one["evaluation"]["average_map"] for one in data["rounds"]]
+    assert averages == [0.5, 0.6, 0.6, 0.65, 0.75]
+    best = [spans[3] for spans in data["test"][0]["rounds"]]  # score of the first
+    assert best == [800, 900, 900, 300, 700]
+    # What keeps four detections: the second of each recording, on the scale of each stage.
+    assert data["thresholds"]["test"] == [0.3, 0.3, 0.3, 0.3, 0.3]
+    assert data["proposals"] == ["round 0", "round 1", "all stages"]
+    assert [spans[3] for spans in data["train"][0]["rounds"]] == [800, 800, 600]
+    assert data["train"][0]["pseudo"] == [0, 2500, 1500, 1, 2, 10000, 2000, 2]
+    quality = [one["pseudo_segments"] for one in data["rounds"]]
+    assert quality[:3] == [None] * 3 and quality[4] is None
+    assert quality[3]["total"]["mean_iou"] == 0.875
+    assert [(one["name"], one["stage"]) for one in data["losses"]] == [
+        ("round 0", ""),
+        ("round 1", ""),
+        ("detector", "detector"),
+    ]
+    assert data["losses"][2]["steps"] == [4, 8]
+    assert data["losses"][2]["parts"] == {"loss": [2.0, 1.0], "loss_ends": [1.0, 0.5]}
+    # The curves are those of the rounds' mean.
+    assert data["test"][0]["curves"]["stride"] == 0.5
+    assert write_picture(workdir).exists()
+
+
+def test_a_stage_that_has_not_ended(workdir):
+    """The result is still that of the rounds; what the stage learns from is shown."""
+    _add_detector(workdir)
+    _write_scores(workdir, "ab")
+    for name in ("evaluation.json", "detections_test.json", "proposals_train.json"):
+        (workdir / "detector" / name).unlink()
+    _, data = _read_page(write_report(workdir))
+    assert [one["name"] for one in data["rounds"]] == STAGES[:3]
+    assert data["proposals"] == STAGES[:2]
+    assert len(data["train"][0]["pseudo"]) == 8
+
+
+def test_scores_of_stages_have_thresholds_of_their_own():
+    found = {
+        name: {"a": [{"score": score}]} for name, score in zip(STAGES, (9, 8, 7, 1, 4), strict=True)
+    }
+    assert thresholds_of(found, 1) == [7, 7, 7, 1, 4]
+    assert thresholds_of(dict(list(found.items())[:2]), 1) == [8, 8]
+    assert thresholds_of({}, 1) == []
+
+
+def test_broken_pseudo_segments_are_one_clear_line(workdir):
+    _add_detector(workdir)
+    path = workdir / "detector" / "pseudo_segments.json"
+    text = path.read_text()
+    # An entry that a person wrote has no source.
+    path.write_text(text.replace('"source": "median"', '"note": "seen"'))
+    _, data = _read_page(write_report(workdir))
+    assert data["train"][0]["pseudo"][3::4] == [1, 0]
+    path.write_text("{}")
+    with pytest.raises(ValueError, match=r"pseudo_segments.json: expected annotations"):
+        write_report(workdir)
+
+
+@browsing.needs_browser
+def test_stages_in_a_browser(workdir):
+    _add_detector(workdir)
+    errors = []
+    with browsing.open_browser() as browser:
+        page = browser.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(write_report(workdir).as_uri())
+        lanes = "explorers[{}].timelines[{}].lanes.map((lane) => lane.label)"
+        page.wait_for_function("explorers.every((one) => one.timelines[0].lanes.length)")
+        of_test, of_train = (page.evaluate(lanes.format(*one)) for one in ((0, 1), (1, 0)))
+        headline = page.locator(".headline b").inner_text()
+        headings = page.locator("h3").all_inner_texts()
+        # Of the detector's lane, whose scores are lower, as many are shown.
+        notes = page.evaluate("explorers[0].timelines[1].lanes.map((lane) => lane.note)")
+    assert errors == []
+    assert of_test == ["ground truth", *STAGES]
+    assert of_train == ["points", *STAGES[:2], "pseudo segments", "all stages"]
+    assert headline == ".750"
+    assert any(one.startswith("Class by class, all stages") for one in headings)
+    assert "detector" in headings and "L_ends" in headings
+    assert notes[0] == "2 instances" and notes[4] == notes[5] == "2 of 2 found, 0 extra"
 
 
 def test_nothing_detected(tmp_path):
@@ -427,7 +551,9 @@ def test_large_page_stays_below_5_mb(tmp_path):
         config={},
         test=dict.fromkeys(names, RecordingAnnotation("test", 750.0, instances=truth)),
         train=dict.fromkeys(names, RecordingAnnotation("train", 750.0)),
-        rounds=tuple(Round(f"round {i}", results, results, None) for i in range(4)),
+        rounds=tuple(Round(f"round {i}", results, None) for i in range(4)),
+        proposals={f"round {i}": results for i in range(4)},
+        pseudo_segments={},
         scores=dict.fromkeys(
             names, RecordingPredictions(Grid(50, 25, 75), 750.0, sequence, sequence)
         ),

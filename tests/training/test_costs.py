@@ -70,6 +70,30 @@ def test_a_method_without_a_search_has_costs(toy_run):
     assert 0.5 * products < found.flops < 10 * products
 
 
+@pytest.mark.slow
+def test_costs_of_the_second_stage():
+    """With as many levels as it may get; of the data's timelines, those before compensation."""
+    config = toy.config()
+    config.stages = ("rounds", "detector")
+    config.detector.update(components=6, width=16, steps=60)
+    timeline = costs.timeline_shapes(costs.Sizes(12, 256, toy.DIM, 2, 9, 2))
+    found = costs.detector_costs(check_config(config), timeline, 6, 2)
+
+    def layer(dim):
+        return (3 * dim + 1) * 16 + 2 * 16
+
+    # Two layers, one for each coarser level of 8, two in each head; classes, ends and scales.
+    weights = layer(6) + layer(16) + 7 * layer(16) + 2 * 2 * layer(16) + 17 * 2 + 17 * 2 + 8
+    assert found.parameters == weights
+    # The products of four recordings, forward and twice as much backward; the heads run on all
+    # levels.
+    length = config.train.length
+    products = 3 * 4 * length * 3 * (6 * 16 + 2 * 16 * 16 + 2 * 2 * 2 * 16 * 16)
+    assert products < found.flops < 20 * products
+    features = 12 * 256 * 6 * 4
+    assert features < found.peak_bytes < 1e8
+
+
 def test_default_sizes_can_be_shown():
     timeline = costs.timeline_shapes(costs.Sizes())
     assert timeline.features.shape == (200 * 750, 2048)

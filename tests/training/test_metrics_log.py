@@ -27,9 +27,34 @@ def test_a_round_has_one_line_of_an_event(tmp_path):
     assert path.read_text() == ""
 
 
+def test_a_stage_comes_after_all_rounds(tmp_path):
+    """A resumed stage forgets what it will log again; the last round's evaluation stays."""
+    path = tmp_path / "metrics.jsonl"
+    log = metrics_log.MetricsLog(path)
+    log.append(round=1, step=60, loss=1.0)
+    log.put(1, "pseudo_segments", total=3)
+    log.put(1, "evaluation", average_map=0.5)
+    of_rounds = path.read_text()
+    for step in (5, 10, 15):
+        log.append(round=2, stage="detector", step=step, loss=1.0 / step)
+    log.put(2, "pseudo_segments", stage="detector", total=4)
+    assert log.has(2, "pseudo_segments") and not log.has(2, "evaluation")
+    log.rewind(2, 10)
+    assert path.read_text() == of_rounds + (
+        '{"round": 2, "stage": "detector", "step": 5, "loss": 0.2}\n'
+        '{"round": 2, "stage": "detector", "step": 10, "loss": 0.1}\n'
+    )
+    log.put(2, "pseudo_segments", stage="detector", total=5)
+    log.put(2, "pseudo_segments", stage="detector", total=6)
+    assert json.loads(path.read_text().splitlines()[-1])["total"] == 6
+    assert len(path.read_text().splitlines()) == 6
+    log.rewind(2, 0)  # a stage that begins again
+    assert path.read_text() == of_rounds
+
+
 def test_what_losses_leave_out_is_printed():
     values = {"loss": 2.5, "loss_vid": 0.5, "steps_per_s": 4.0, "eta_s": 75.0}
-    place = dict(round_number=1, rounds=4, step=20, steps=200)
+    place = dict(title="round 1 of 3", step=20, steps=200)
     shown = {"vid": "video"}
     line = metrics_log.progress_line(values, shown, **place)
     assert (
