@@ -31,6 +31,7 @@ import numpy as np
 
 from tal_jax import methods
 from tal_jax._errors import InputError
+from tal_jax.config import Config
 from tal_jax.data import files, locks, packing
 from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Manifest
@@ -150,7 +151,7 @@ def open_export(folder: str | Path) -> Network:
             f"{folder / MODEL_FILE}: not the file that {CARD_FILE} describes; export the run again"
         )
     classes, manifest = tuple(card["classes"]), card["manifest"]
-    options = ml_collections.ConfigDict(card["localization"])
+    options: Config = ml_collections.ConfigDict(card["localization"])
     levels = (card["detector"] or {}).get("num_levels")
     model = levels and Detector(num_classes=len(classes), num_levels=levels)
     call = jax.jit(jax.export.deserialize(bytearray(serialized)).call)
