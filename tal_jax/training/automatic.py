@@ -164,16 +164,17 @@ def _batch_size(config: Config, facts: _Facts) -> tuple[int, str]:
 
 
 def _dilations(config: Config, facts: _Facts) -> tuple[tuple[int, ...], str]:
-    """The receptive field nearest to four windows: two of the shortest actions that these suit.
+    """The receptive field nearest to two windows: the shortest action that these suit.
 
-    It grows with the rate of snippets. Gaps are no measure of it: where actions are rare, a network
-    that looks that far learns that a point is near instead of where its action ends. They limit it.
+    It grows with the rate of snippets. A network that looks farther than an action lasts learns
+    that a point is near instead of where its action ends. Gaps are no measure of that where actions
+    are rare, but limit it.
     """
     if config.model.widths is not None:
         chosen = tuple(1 << layer for layer in range(len(config.model.widths)))
         return chosen, f"for the {len(chosen)} layers of model.widths"
     fields = np.array([1 + 2 * sum(dilations) for dilations in _DILATIONS])
-    wanted = max(min(4 * facts.window, facts.gap), 1)
+    wanted = max(min(2 * facts.window, facts.gap), 1)
     nearest = int(np.abs(np.log(fields) - np.log(wanted)).argmin())
     why = f"{fields[nearest]} snippets of context, of windows of {facts.window:.3g} each"
     return _DILATIONS[nearest], why

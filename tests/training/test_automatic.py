@@ -50,7 +50,7 @@ def test_one_long_recording():
     config, reasons = _decided(dataset)
     assert config.train.length == 1024 and "windows of recordings" in reasons["train.length"]
     assert config.train.batch_size == 8
-    # The receptive fields are 7, 15 and 31; four windows are 8.
+    # The receptive fields are 7, 15 and 31; two windows are 4.
     assert config.model.dilations == (1, 2)
     # sqrt(60 features * 156 points) / 2 = 48; the nearest power of two is 64 at least.
     assert config.model.widths == (64, 64) and config.model.dropout == 0.2
@@ -105,7 +105,13 @@ def test_features_of_a_large_network():
 
 @pytest.mark.parametrize(
     ("window", "gap", "dilations"),
-    [(1, 90, (1, 2)), (3, 90, (1, 2, 4)), (7.5, 90, (1, 2, 4, 8)), (7.5, 5, (1, 2))],
+    [
+        (1, 90, (1, 2)),
+        (3, 90, (1, 2)),
+        (7.5, 90, (1, 2, 4)),
+        (16, 90, (1, 2, 4, 8)),
+        (16, 5, (1, 2)),
+    ],
 )
 def test_receptive_field_grows_with_the_rate(window, gap, dilations):
     """The same window at higher rates; no wider than points are apart."""
