@@ -216,7 +216,7 @@ def test_tune(capsys, toy_run, tmp_path):
     assert after == before
     tuned = json.loads(content)
     options = toy.config().localization.to_dict()
-    assert set(tuned) == {"localization", "criterion", "criterion_before"}
+    assert set(tuned) == {"localization", "criterion", "criterion_before", "stages"}
     assert set(tuned["localization"]) == set(options)
     assert tuned["criterion"] > tuned["criterion_before"]
     thresholds = tuned["localization"]["thresholds"]
@@ -734,7 +734,7 @@ def test_work_directory_without_a_run(capsys, tmp_path, command):
         ("config.json", "null", "config.json: missing all; expected a file that this version"),
         ("config.json", '{"train": {"steps": 60}}', "config.json: missing method"),
         ("config.json", '{"method": "sft"}', "config.json: unknown method 'sft'"),
-        ("config.json", '{"method": "rsmp"}', "config.json: missing evaluation.drop_ambiguous"),
+        ("config.json", '{"method": "rsmp"}', "config.json: missing detector.batch_size"),
         ("run.json", '{"data": {"classes": []}}', "run.json: missing data.dim"),
     ],
 )

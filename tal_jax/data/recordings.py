@@ -116,7 +116,7 @@ class Dataset:
       root: absolute path of the folder that it was loaded from; None where there is none.
       train_truth: for evaluation only, never for training: of training recordings by name, the true
         `(start_s, end_s)` of each of their points, in the order of the points; None where unknown.
-        None where no segment is known at all.
+        A recording may be missing; None where no segment is known at all.
     """
 
     classes: tuple[str, ...]
@@ -217,8 +217,8 @@ def _check_truth(
     truth: Mapping[str, tuple[Segment | None, ...]], recordings: Sequence[Recording]
 ) -> None:
     for recording in recordings:
-        segments = truth.get(recording.name, ())
-        if len(segments) != len(recording.points):
+        segments = truth.get(recording.name)
+        if segments is not None and len(segments) != len(recording.points):
             raise InputError(
                 f"data set: train_truth has {len(segments)} segments for the "
                 f"{len(recording.points)} points of {recording.name!r}, expected one each, or None"

@@ -170,7 +170,9 @@ def _true_segments(dataset: Dataset) -> np.ndarray:
     """`[N, 2]` in seconds, of all training points; NaN where it is not known."""
     truth = dataset.train_truth or {}
     found = [
-        one or (np.nan, np.nan) for recording in dataset.train for one in truth[recording.name]
+        one or (np.nan, np.nan)
+        for recording in dataset.train
+        for one in truth.get(recording.name, [None] * len(recording.points))
     ]
     return np.array(found, np.float64).reshape(-1, 2)
 

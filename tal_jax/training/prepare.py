@@ -186,5 +186,6 @@ def hold_out(dataset: Dataset, config: Config) -> tuple[Dataset, tuple[Recording
     cut = len(dataset.train) - holdout
     kept, truth = dataset.train[:cut], dataset.train_truth
     if truth is not None:  # kept with its recordings, for evaluation
-        truth = {recording.name: truth[recording.name] for recording in kept}
+        kept_names = {recording.name for recording in kept}
+        truth = {name: segments for name, segments in truth.items() if name in kept_names}
     return dataclasses.replace(dataset, train=kept, train_truth=truth), dataset.train[cut:]
