@@ -3,7 +3,7 @@
 Command:   tal-jax train --config watch_rsmp --workdir runs/watch
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
 Time:      about 2 minutes a seed on one core
-Result:    average mAP (.1-.7) 82.2 +- 4.5 over 3 seeds, both stages; all rounds without the
+Result:    average mAP (.1-.7) 82.2 +- 4.6 over 3 seeds, both stages; all rounds without the
            detector 76.1 +- 4.4 over 5 seeds; see docs/results.md
 
 Needs `pip install "tal_jax[demo]"`, which includes the recordings. `watch_rsmp:quick` is a run of
