@@ -12,6 +12,9 @@ from tal_jax.data.projection import principal_components
 from tal_jax.data.recordings import Recording
 from tal_jax.inference import detector
 
+# Half a minute of compilation.
+pytestmark = pytest.mark.slow
+
 CLASSES = ("a", "b", "c")
 
 

@@ -10,6 +10,9 @@ import pytest
 from tal_jax.models import detector
 from tal_jax.ops import anchors as anchor_ops
 
+# Half a minute of compilation.
+pytestmark = pytest.mark.slow
+
 DIM, CLASSES, WIDTH = 5, 3, 16
 
 
