@@ -22,7 +22,7 @@ from tal_jax.training.prepare import prepare_round
 # Of seconds: what costs time is given, all else is decided.
 _GIVEN = (
     *("model.widths=(16,)", "train.steps=40", "train.learning_rate=0.01", "train.rounds=2"),
-    *("data.points=uniform", "model.num_prototypes=4"),
+    *("data.points=uniform", "model.num_prototypes=4", "stages=rounds"),
 )
 
 
