@@ -106,7 +106,7 @@ def test_good_dataset():
         ({"classes": ("a",)}, r"r: labels \(0, 1\), expected increasing indices from 0 below 1"),
         ({"test": ()}, "'t' is only one of test recording and ground truth"),
         ({"train_truth": {"r": (None,)}}, "train_truth has 1 segments for the 2 points of 'r'"),
-        ({"train_truth": {}}, "train_truth has 0 segments for the 2 points of 'r'"),
+        ({"train_truth": {"r": ()}}, "train_truth has 0 segments for the 2 points of 'r'"),
     ],
 )
 def test_bad_datasets(changes, message):

@@ -90,7 +90,7 @@ def test_many_recordings_are_fused_once():
 def test_recordings_that_only_one_source_has():
     rng = np.random.default_rng(0)
     sources = [_random(rng, ["x", "y"]), _random(rng, ["y", "z"])]
-    _assert_same(fuse_stages(*sources, soft_sigma=0.5), _reference(sources, 0.6, 0.5, (1, 4)))
+    _assert_same(fuse_stages(*sources, soft_sigma=0.5), _reference(sources, 0.6, 0.5, (1, 2)))
     assert fuse_results([{"x": []}], iou_threshold=0.6, soft_sigma=0.5) == {"x": []}
 
 
