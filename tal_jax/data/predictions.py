@@ -18,7 +18,7 @@ are made from, and the map of its times back to the original timeline:
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,6 +60,31 @@ class RecordingPredictions:
     # Those that detections are made from: other ones where a second forward pass covered a
     # lengthened timeline.
     last: Predictions
+
+
+def to_entries(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    segments: np.ndarray,
+    recording: Any,
+    classes: Sequence[str],
+) -> Entries:
+    """Segments of one recording as ActivityNet has them, without those that are empty.
+
+    Args:
+      labels: `[N]` indices into `classes`.
+      scores: `[N]`.
+      segments: `[N, 2]` in snippets; clipped to the recording.
+      recording: with `grid` and `duration_s`.
+      classes: names of the classes.
+    """
+    times_s = recording.grid.to_seconds(segments.astype(np.float64))
+    times_s = np.clip(times_s, 0, recording.duration_s)
+    return [
+        {"label": classes[int(label)], "score": float(score), "segment": segment_s.tolist()}
+        for label, score, segment_s in zip(labels, scores, times_s, strict=True)
+        if segment_s[1] > segment_s[0]
+    ]
 
 
 def activitynet_json(results: Results) -> dict[str, Any]:

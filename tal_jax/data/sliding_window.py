@@ -8,7 +8,15 @@ import jax
 import numpy as np
 
 from tal_jax.data.lazy_features import LazyFeatures
-from tal_jax.data.recordings import check_finite
+from tal_jax.data.recordings import Recording, check_finite
+
+# Longer recordings are read window by window.
+MOST_SNIPPETS = 8192
+
+
+def is_long(recording: Recording) -> bool:
+    """Whether a recording is too long for a single forward pass."""
+    return len(recording.features) > MOST_SNIPPETS
 
 
 @jax.tree_util.register_dataclass

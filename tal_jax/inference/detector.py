@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from tal_jax.config import Config
 from tal_jax.data import packing, sliding_window
-from tal_jax.data.predictions import Entries, Results
+from tal_jax.data.predictions import Entries, Results, to_entries
 from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Recording
 from tal_jax.inference.fusion import OF_ANCHORS, fuse_results
@@ -21,8 +21,6 @@ from tal_jax.methods import detector
 from tal_jax.ops import anchors as anchor_ops
 from tal_jax.training import processes, sharding
 
-# Longer recordings are read window by window.
-_MOST_SNIPPETS = 8192
 # Candidates of a recording or window, by its snippets: several anchors find the same action.
 _LEAST_CANDIDATES = 256
 # A lower score is that of background.
@@ -75,11 +73,13 @@ def detect(
     """
     projected = fitted.projection.apply_to(recordings)
     own: Results = {}
-    for recording in processes.host_shard([one for one in projected if _is_long(one)]):
+    for recording in processes.host_shard(
+        [one for one in projected if sliding_window.is_long(one)]
+    ):
         windows = _candidates_of_windows(fitted, recording)
         own[recording.name] = _entries(windows, recording, fitted.classes, wanted)
     groups = packing.length_groups(
-        [one for one in projected if not _is_long(one)], lambda one: len(one.features)
+        [one for one in projected if not sliding_window.is_long(one)], lambda one: len(one.features)
     )
     for length, group in processes.host_shard(groups):
         found = _candidates(fitted, group, length)
@@ -125,10 +125,6 @@ def _fused(results: Results, soft_sigma: float) -> Results:
     if not results:
         return {}
     return fuse_results([results], iou_threshold=OF_ANCHORS, soft_sigma=soft_sigma)
-
-
-def _is_long(recording: Recording) -> bool:
-    return len(recording.features) > _MOST_SNIPPETS
 
 
 def _most(length: int) -> int:
@@ -182,7 +178,7 @@ def _candidates_of_windows(fitted: FittedDetector, recording: Recording) -> list
     model, reach = fitted.model, fitted.model.reach
     dtype = np.dtype(np.float32)
     windows = sliding_window.Windows(
-        recording.name, recording.features, _MOST_SNIPPETS, reach, dtype
+        recording.name, recording.features, sliding_window.MOST_SNIPPETS, reach, dtype
     )
     found = []
     for number, window in enumerate(windows):
@@ -192,13 +188,13 @@ def _candidates_of_windows(fitted: FittedDetector, recording: Recording) -> list
                 window.features[None],
                 window.where[None],
                 model=model,
-                most=_most(_MOST_SNIPPETS),
+                most=_most(sliding_window.MOST_SNIPPETS),
             )
         )
         one = jax.tree.map(lambda array: array[0], one)
-        inside = (reach <= one.times) & (one.times < reach + _MOST_SNIPPETS)
+        inside = (reach <= one.times) & (one.times < reach + sliding_window.MOST_SNIPPETS)
         one = jax.tree.map(lambda array, inside=inside: array[inside], one)
-        shift = number * _MOST_SNIPPETS - reach
+        shift = number * sliding_window.MOST_SNIPPETS - reach
         found.append(dataclasses.replace(one, segments=one.segments + np.float64(shift)))
     return found
 
@@ -217,10 +213,4 @@ def _entries(
     kept = scores >= _LEAST_SCORE
     if wanted is not None:
         kept &= np.isin(labels, list(wanted[recording.name]))
-    times_s = recording.grid.to_seconds(segments[kept].astype(np.float64))
-    times_s = np.clip(times_s, 0, recording.duration_s)
-    return [
-        {"label": classes[int(label)], "score": float(score), "segment": segment_s.tolist()}
-        for label, score, segment_s in zip(labels[kept], scores[kept], times_s, strict=True)
-        if segment_s[1] > segment_s[0]
-    ]
+    return to_entries(labels[kept], scores[kept], segments[kept], recording, classes)

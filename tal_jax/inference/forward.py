@@ -32,10 +32,8 @@ from tal_jax.ops import resampling
 from tal_jax.training import input_pipeline, processes, sharding, update
 from tal_jax.training.prepare import compensate, given_short_s, prepare_plain
 
-# Longer recordings are read window by window.
-_MOST_SNIPPETS = 8192
 # Snippets of all recordings of a compiled call on each device.
-_CHUNK_SNIPPETS = packing.CHUNK * _MOST_SNIPPETS
+_CHUNK_SNIPPETS = packing.CHUNK * sliding_window.MOST_SNIPPETS
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,20 +77,16 @@ def predict_recordings(
         check_recording(recording, dim=fitted.dim)
     bare = [dataclasses.replace(recording, points=()) for recording in recordings]
     found = {}
-    for recording in processes.host_shard(one for one in bare if _is_long(one)):
+    for recording in processes.host_shard(one for one in bare if sliding_window.is_long(one)):
         found |= _predict_long(fitted, number, recording, lengthen=lengthen)
     groups = packing.length_groups(
-        [one for one in bare if not _is_long(one)],
+        [one for one in bare if not sliding_window.is_long(one)],
         lambda recording: len(recording.features),
     )
     for length, group in processes.host_shard(groups):
         found |= _predict_group(fitted, number, group, length, lengthen=lengthen)
     found = _all_gather(found)
     return {recording.name: found[recording.name] for recording in recordings}
-
-
-def _is_long(recording: Recording) -> bool:
-    return len(recording.features) > _MOST_SNIPPETS
 
 
 def _predict_group(fitted, number, recordings, length, *, lengthen):
@@ -248,11 +242,11 @@ def _predict_long(fitted, number, recording, *, lengthen) -> dict[str, Recording
             cumulative = np.asarray(resampled.cumulative)[: total + 1]
         length = len(features)
         windows = sliding_window.Windows(
-            recording.name, features, _MOST_SNIPPETS, model.reach, dtype
+            recording.name, features, sliding_window.MOST_SNIPPETS, model.reach, dtype
         )
         logits = method.sliding_logits(model, config, params, windows)
         # Padded to limit recompilation.
-        size = packing.bucket(length, _MOST_SNIPPETS // 4)
+        size = packing.bucket(length, sliding_window.MOST_SNIPPETS // 4)
         logits = jax.tree.map(lambda values: localize.padded(values, size)[None], logits)
         found = jax.device_get(_predictions(config, logits, (np.arange(size) < length)[None]))
         cas, actionness = found.cas[0, :length], found.actionness[0, :length]

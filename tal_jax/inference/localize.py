@@ -13,7 +13,13 @@ from jax.sharding import PartitionSpec as P
 
 from tal_jax.config import Config
 from tal_jax.data import packing
-from tal_jax.data.predictions import Entries, Predictions, RecordingPredictions, Results
+from tal_jax.data.predictions import (
+    Entries,
+    Predictions,
+    RecordingPredictions,
+    Results,
+    to_entries,
+)
 from tal_jax.ops import resampling
 from tal_jax.ops.localization import Detections, localize_batch, present_classes
 from tal_jax.training import processes, sharding
@@ -201,16 +207,6 @@ def _stack(recordings: Sequence[Predictions], length: int, num_samples: int) -> 
 def _entries(found: Any, recording: RecordingPredictions, classes: Sequence[str]) -> Entries:
     """One recording's `Detections`, on the host, as ActivityNet has them, best first."""
     labels, columns = np.nonzero(found.where)
-    values = found.scores[labels, columns]
-    times_s = recording.grid.to_seconds(found.segments[labels, columns].astype(np.float64))
-    times_s = np.clip(times_s, 0, recording.duration_s)
+    values, segments = found.scores[labels, columns], found.segments[labels, columns]
     order = np.argsort(-values, kind="stable")
-    return [
-        {
-            "label": classes[int(labels[i])],
-            "score": float(values[i]),
-            "segment": [float(times_s[i, 0]), float(times_s[i, 1])],
-        }
-        for i in order
-        if times_s[i, 1] > times_s[i, 0]
-    ]
+    return to_entries(labels[order], values[order], segments[order], recording, classes)

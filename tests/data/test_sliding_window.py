@@ -116,7 +116,7 @@ def test_long_recording_is_read_as_a_short_one(toy_run, monkeypatch, lengthen):
     ]
     monkeypatch.setattr(localize, "localize_predictions", lambda one, *_: dict.fromkeys(one, found))
     whole = forward.predict_recordings(fitted, 1, recordings, lengthen=lengthen)
-    monkeypatch.setattr(forward, "_MOST_SNIPPETS", 64)
+    monkeypatch.setattr(sliding_window, "MOST_SNIPPETS", 64)
     pieces = forward.predict_recordings(fitted, 1, recordings, lengthen=lengthen)
     for name, one in whole.items():
         assert (len(one.last.cas) > len(one.original.cas)) == lengthen
@@ -130,7 +130,7 @@ def test_long_recording_is_read_as_a_short_one(toy_run, monkeypatch, lengthen):
 
 @pytest.mark.slow
 def test_detections_of_a_long_recording_are_those_of_its_scores(toy_run, monkeypatch):
-    monkeypatch.setattr(forward, "_MOST_SNIPPETS", 64)
+    monkeypatch.setattr(sliding_window, "MOST_SNIPPETS", 64)
     found = predict(toy_run.fitted, [_toy_recording()])
     scores = predict_mean(toy_run.fitted, [_toy_recording()])
     options = toy_run.fitted.config.localization

@@ -8,6 +8,7 @@ import pytest
 import toy
 
 from tal_jax.config import check_config, detector_config
+from tal_jax.data import sliding_window
 from tal_jax.data.projection import principal_components
 from tal_jax.data.recordings import Recording
 from tal_jax.inference import detector
@@ -48,7 +49,7 @@ def test_windows_are_one_pass(fitted, monkeypatch):
     recording = _recording("long", 110)
     monkeypatch.setattr(detector, "_LEAST_CANDIDATES", 1024)  # all
     want = detector.detect(fitted, [recording], soft_sigma=0.5)["long"]
-    monkeypatch.setattr(detector, "_MOST_SNIPPETS", 32)
+    monkeypatch.setattr(sliding_window, "MOST_SNIPPETS", 32)
     assert fitted.model.reach % fitted.model.multiple == 0
     got = detector.detect(fitted, [recording], soft_sigma=0.5)["long"]
     assert len(got) > 20
@@ -62,7 +63,7 @@ def test_windows_begin_at_a_multiple_of_every_stride(num_levels):
     """Else the pyramid of a window would be another one than that of the recording."""
     config = detector_config(check_config(toy.config()), num_levels)
     model = detector.detector.make_model(config, 2)
-    assert detector._MOST_SNIPPETS % model.multiple == 0 == model.reach % model.multiple
+    assert sliding_window.MOST_SNIPPETS % model.multiple == 0 == model.reach % model.multiple
 
 
 def test_wanted_classes_order_and_ends(fitted):

@@ -8,7 +8,7 @@ import pytest
 import toy
 
 import tal_jax
-from tal_jax.data import files
+from tal_jax.data import files, sliding_window
 from tal_jax.data.predictions import read_results
 from tal_jax.inference import detector as inference
 from tal_jax.inference.localize import localize_predictions
@@ -118,7 +118,7 @@ def test_a_long_recording_is_read_window_by_window(detector_run, monkeypatch):
     monkeypatch.setattr(inference, "_LEAST_CANDIDATES", 4096)
     recording = toy.dataset(detector_run.data).test[0]
     whole = inference.detect(fitted, [recording], soft_sigma=0.5)[recording.name]
-    monkeypatch.setattr(inference, "_MOST_SNIPPETS", 64)
+    monkeypatch.setattr(sliding_window, "MOST_SNIPPETS", 64)
     parts = inference.detect(fitted, [recording], soft_sigma=0.5)[recording.name]
     assert len(whole) > 20
     best = [(one["label"], *one["segment"], one["score"]) for one in whole[:20]]
