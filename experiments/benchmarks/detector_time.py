@@ -10,13 +10,11 @@ import argparse
 import importlib.util
 import json
 import os
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from step_time import machine
+from step_time import machine, time_in_turns
 
 from tal_jax.config import detector_config, rsmp_config
 from tal_jax.data import packing
@@ -49,14 +47,7 @@ def main() -> None:
     if importlib.util.find_spec("torch") is not None:
         forward, both = torch_network(config, options)
         things |= {"PyTorch, both directions": both, "PyTorch, forward": forward}
-    times = {name: [] for name in things}
-    for run in range(options.runs + 1):
-        for name, function in things.items():
-            begin = time.perf_counter()
-            function()
-            if run:  # the first one compiles
-                times[name].append((time.perf_counter() - begin) / REPEATS)
-    seconds = {name: statistics.median(values) for name, values in times.items()}
+    seconds = time_in_turns(things, options.runs, REPEATS)
     for name, value in seconds.items():
         print(f"{name:28s} {1000 * value:8.1f} ms")
     if options.json:

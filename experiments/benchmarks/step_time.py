@@ -68,13 +68,18 @@ def time_all(options) -> dict[str, float]:
     things |= {"one update, all losses": without, "one update and a search": within}
     if importlib.util.find_spec("torch") is not None:
         things["PyTorch, bare network, both directions"] = torch_network(options)
+    return time_in_turns(things, options.runs, REPEATS)
+
+
+def time_in_turns(things: dict, runs: int, repeats: int) -> dict[str, float]:
+    """Median seconds of each function, which repeats what it does; the first run compiles."""
     times = {name: [] for name in things}
-    for run in range(options.runs + 1):
+    for run in range(runs + 1):
         for name, function in things.items():
             begin = time.perf_counter()
             function()
-            if run:  # the first one compiles
-                times[name].append((time.perf_counter() - begin) / REPEATS)
+            if run:
+                times[name].append((time.perf_counter() - begin) / repeats)
     return {name: statistics.median(values) for name, values in times.items()}
 
 

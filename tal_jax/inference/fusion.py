@@ -15,12 +15,14 @@ from tal_jax.ops import segments as segment_ops
 # Detections overlap by this tIoU where two stages, and where neighbouring anchors of one network
 # found the same action.
 OF_STAGES, OF_ANCHORS = 0.6, 0.7
-# The detector regresses ends, the rounds read them from where score sequences cross thresholds. Its
-# ends are better on HAPT and worse on SHREC'21; leaning to them suits both, and watch.
+# The detector regresses ends, the rounds read them from where score sequences cross thresholds. On
+# HAPT the detector's are better, on SHREC'21 the rounds': leaning to the detector suits both.
 _TRUST = (1.0, 2.0)
 # Detections below this share of a recording's best score are left out.
 _LEAST_SHARE = 0.005
 _STEP = 64
+
+_Row = tuple[float, float, float, int]  # start, end and score of a detection, and its source
 
 
 def fuse_results(
@@ -100,9 +102,9 @@ def _best_first(entries: Entries) -> Entries:
 
 def _groups(
     sources: Sequence[Results],
-) -> dict[tuple[str, str], list[tuple[float, float, float, int]]]:
+) -> dict[tuple[str, str], list[_Row]]:
     """Start, end, score and source of the detections of each recording and class."""
-    groups: dict[tuple[str, str], list[tuple[float, float, float, int]]] = {}
+    groups: dict[tuple[str, str], list[_Row]] = {}
     for number, results in enumerate(sources):
         for name, entries in results.items():
             for entry in entries:
@@ -126,9 +128,7 @@ def _by_size(
             yield size, keys[first : first + packing.CHUNK]
 
 
-def _stack(
-    groups: Sequence[Sequence[tuple[float, float, float, int]]], size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _stack(groups: Sequence[Sequence[_Row]], size: int) -> tuple[np.ndarray, np.ndarray]:
     """`[CHUNK, size, 4]` rows of groups, and `[CHUNK, size]` True where one is."""
     rows = np.zeros((packing.CHUNK, size, 4))
     where = np.zeros(rows.shape[:2], bool)

@@ -16,6 +16,17 @@ from tal_jax.data.timeline import Batch, Timeline
 Metrics = dict[str, jax.Array]
 
 
+def apply_to_batch(model: Any, params: Any, batch: Batch, key: jax.Array) -> Any:
+    """Outputs of a network in training, with dropout from `key`."""
+    return model.apply(
+        {"params": params},
+        batch.features,
+        where=batch.where,
+        deterministic=False,
+        rngs={"dropout": key},
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Trainable:
     """A network with its loss and pseudo labels, as pure functions: all that an update needs.

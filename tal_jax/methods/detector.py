@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from tal_jax.data.timeline import Batch
 from tal_jax.losses import detector as detector_loss
-from tal_jax.methods.base import Config, Metrics, Trainable
+from tal_jax.methods.base import Config, Metrics, Trainable, apply_to_batch
 from tal_jax.models import detector
 from tal_jax.ops import anchors as anchor_ops
 
@@ -37,13 +37,7 @@ def loss(
 ) -> Metrics:
     """The loss of a batch and its parts."""
     del config, pseudo
-    outputs: Any = model.apply(
-        {"params": params},
-        batch.features,
-        where=batch.where,
-        deterministic=False,
-        rngs={"dropout": key},
-    )
+    outputs = apply_to_batch(model, params, batch, key)
     classes = jnp.take_along_axis(batch.video_classes, batch.segment_class_index, axis=1)
     parts = detector_loss.detector_losses(
         outputs.logits,

@@ -14,7 +14,7 @@ from tal_jax.data import sliding_window
 from tal_jax.data.predictions import Predictions
 from tal_jax.data.timeline import Batch
 from tal_jax.losses import hamnet as hamnet_loss
-from tal_jax.methods.base import Config, Method, Metrics
+from tal_jax.methods.base import Config, Method, Metrics, apply_to_batch
 from tal_jax.models import hamnet
 
 
@@ -47,13 +47,7 @@ def loss(
 ) -> Metrics:
     """The loss of a batch and its parts."""
     del pseudo
-    outputs: Any = model.apply(
-        {"params": params},
-        batch.features,
-        where=batch.where,
-        deterministic=False,
-        rngs={"dropout": key},
-    )
+    outputs = apply_to_batch(model, params, batch, key)
     branches = {name: getattr(outputs, name) for name in hamnet_loss.BACKGROUND}
     parts = hamnet_loss.hamnet_losses(
         {name: logits for name, logits in branches.items() if logits is not None},

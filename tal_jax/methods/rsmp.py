@@ -20,7 +20,7 @@ from tal_jax.data.predictions import Predictions
 from tal_jax.data.timeline import Batch, Timeline
 from tal_jax.losses import rsmp as rsmp_loss
 from tal_jax.losses.rsmp import PseudoLabels
-from tal_jax.methods.base import Config, Method, Metrics
+from tal_jax.methods.base import Config, Method, Metrics, apply_to_batch
 from tal_jax.models import rsmp
 from tal_jax.ops import pseudo_labels, reassignment
 
@@ -64,13 +64,7 @@ def loss(
     key: jax.Array,
 ) -> Metrics:
     """The loss of a batch and its parts."""
-    outputs: Any = model.apply(
-        {"params": params},
-        batch.features,
-        where=batch.where,
-        deterministic=False,
-        rngs={"dropout": key},
-    )
+    outputs = apply_to_batch(model, params, batch, key)
     segments = rsmp_loss.sequence_segments(batch, pseudo)
     compared = rsmp_loss.compared_segments(batch, segments)
     parts = rsmp_loss.rsmp_losses(

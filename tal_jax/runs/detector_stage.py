@@ -36,6 +36,7 @@ from tal_jax.inference.detector import FittedDetector, detect
 from tal_jax.inference.forward import Fitted
 from tal_jax.inference.fusion import fuse_stages
 from tal_jax.inference.localize import localize_predictions
+from tal_jax.methods.detector import make_model
 from tal_jax.runs import results
 from tal_jax.runs.round_folders import ALL_ROUNDS_FOLDER, DETECTOR_FOLDER, round_folders
 from tal_jax.runs.workdir import read_projection
@@ -64,56 +65,66 @@ def train_stage(members: Sequence[Member], report: Report) -> list[Fitted]:
     """Trains the detectors of several runs, or what is left of it, and evaluates both stages."""
     documents = [_pseudo_segments(member, report) for member in members]
     projections = [processes.on_primary(_projection, member) for member in members]
-    levels = list(map(_num_levels, documents, members))
-    sizes = common_sizes([member.dataset for member in members], members[0].config)
-    parts, shared = [], None
-    for member, document, projection, num_levels in zip(
-        members, documents, projections, levels, strict=True
-    ):
-        config = detector_config(member.config, num_levels)
-        path = member.workdir / DETECTOR_FOLDER / "config.json"
-        processes.on_primary(files.write_json, path, config.to_dict())
-        recordings = projection.apply_to(member.dataset.train)
-        plain = packing.pack_timeline(recordings, overlapping=member.dataset.overlapping, **sizes)
-        timeline = pseudo_segments.with_segments(plain, document, recordings)
-        features = packing.pack_features(recordings)
-        if shared is None or not np.array_equal(features, shared):
-            shared = jnp.asarray(features)
-        timeline = timelines.with_features(jax.tree.map(jnp.asarray, timeline), shared)
-        parts.append(loop.Member(config, timeline, recordings, member.workdir))
-    lengths = packing.lengths_of(_counts(parts), members[0].config.train.length)
-    classes = [tuple(member.dataset.classes) for member in members]
-    found = [
-        FittedDetector(None, part.config, projection, own)
-        for part, projection, own in zip(parts, projections, classes, strict=True)
-    ]
-    # Networks of one number of levels are trained at once, each as it would be alone.
-    states: dict[int, TrainState] = {}
-    for num_levels in sorted(set(levels)):
-        alike = [index for index, own in enumerate(levels) if own == num_levels]
-        trained = loop.train_round(
-            found[alike[0]].model,
-            [parts[index] for index in alike],
-            number=members[0].config.train.rounds,
-            lengths=lengths,
-            stage=DETECTOR_FOLDER,
-            report=report,
-        )
-        states |= dict(zip(alike, trained, strict=True))
+    parts = _prepare(members, documents, projections)
+    states = _train(members, parts, report)
     fitted = []
-    for index, (member, document, detector) in enumerate(
-        zip(members, documents, found, strict=True)
+    for member, document, projection, part, state in zip(
+        members, documents, projections, parts, states, strict=True
     ):
         _measure(member, document, report)
-        detector = dataclasses.replace(detector, params=states[index].params)
+        classes = tuple(member.dataset.classes)
+        detector = FittedDetector(state.params, part.config, projection, classes)
         fitted.append(dataclasses.replace(member.fitted, detector=detector))
         _propose(member, fitted[-1])
         _evaluate(member, fitted[-1], report)
     return fitted
 
 
-def _counts(parts: Sequence[loop.Member]) -> np.ndarray:
-    return np.concatenate([np.asarray(part.timeline.counts) for part in parts])
+def _prepare(
+    members: Sequence[Member],
+    documents: Sequence[dict[str, Any]],
+    projections: Sequence[Projection],
+) -> list[loop.Member]:
+    """The timelines that the detectors learn from; features that runs share are placed once."""
+    sizes = common_sizes([member.dataset for member in members], members[0].config)
+    parts: list[loop.Member] = []
+    packed, placed = None, None
+    for member, document, projection in zip(members, documents, projections, strict=True):
+        config = detector_config(member.config, _num_levels(document, member))
+        path = member.workdir / DETECTOR_FOLDER / "config.json"
+        processes.on_primary(files.write_json, path, config.to_dict())
+        recordings = projection.apply_to(member.dataset.train)
+        plain = packing.pack_timeline(recordings, overlapping=member.dataset.overlapping, **sizes)
+        timeline = pseudo_segments.with_segments(plain, document, recordings)
+        features = packing.pack_features(recordings)
+        if packed is None or not np.array_equal(features, packed):
+            packed, placed = features, jnp.asarray(features)
+        timeline = timelines.with_features(jax.tree.map(jnp.asarray, timeline), placed)
+        parts.append(loop.Member(config, timeline, recordings, member.workdir))
+    return parts
+
+
+def _train(
+    members: Sequence[Member], parts: Sequence[loop.Member], report: Report
+) -> list[TrainState]:
+    """Networks of one number of levels are trained at once, each as it would be alone."""
+    train = members[0].config.train
+    counts = np.concatenate([np.asarray(part.timeline.counts) for part in parts])
+    lengths = packing.lengths_of(counts, train.length)
+    levels = [part.config.model.num_levels for part in parts]
+    states: dict[int, TrainState] = {}
+    for num_levels in sorted(set(levels)):
+        alike = [index for index, own in enumerate(levels) if own == num_levels]
+        trained = loop.train_round(
+            make_model(parts[alike[0]].config, len(members[0].dataset.classes)),
+            [parts[index] for index in alike],
+            number=train.rounds,
+            lengths=lengths,
+            stage=DETECTOR_FOLDER,
+            report=report,
+        )
+        states |= dict(zip(alike, trained, strict=True))
+    return [states[index] for index in range(len(parts))]
 
 
 # --- what it learns from ---
@@ -134,14 +145,14 @@ def _pseudo_segments(member: Member, report: Report) -> dict[str, Any]:
     document = processes.on_primary(files.read_json, path)
     pseudo_segments.check(document, member.dataset.train, path)
     sources = [
-        entry.get("source", "annotated")
+        entry.get("source", pseudo_segments.ANNOTATED)
         for recording in document["database"].values()
         for entry in recording["annotations"]
     ]
     counts = {source: sources.count(source) for source in pseudo_segments.SOURCES}
     parts = ", ".join(f"{count} {source}" for source, count in counts.items() if count)
-    title = f"{member.title}: " if member.title else ""
-    report(f"{title}detector: {len(sources)} segments to learn from ({parts})")
+    line = f"detector: {len(sources)} segments to learn from ({parts})"
+    results.titled(report, member.title)(line)
     return document
 
 
@@ -172,14 +183,11 @@ def _num_levels(document: dict[str, Any], member: Member) -> int:
 
 def _measure(member: Member, document: dict[str, Any], report: Report) -> None:
     """Evaluates the pseudo segments; like a round's, after the updates, as the log has it."""
-
-    def titled(line: str) -> None:
-        report(f"{member.title}: {line}" if member.title else line)
-
     find = functools.partial(results.segments_of_document, member.dataset, document)
     number = member.config.train.rounds
     write = functools.partial(results.write_quality, stage=DETECTOR_FOLDER)
-    processes.on_primary(write, member.dataset, find, number, member.workdir, titled)
+    own = results.titled(report, member.title)
+    processes.on_primary(write, member.dataset, find, number, member.workdir, own)
 
 
 def _propose(member: Member, fitted: Fitted) -> None:

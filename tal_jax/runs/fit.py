@@ -224,8 +224,7 @@ def _prepare(runs: Sequence[_Run], number: int, report: Report) -> list[Prepared
             prepare_round(run.dataset, run.config, run.proposals, sizes=sizes, features=features)
         )
         run.short_s = prepared[-1].short_s
-        line = _describe(number, prepared[-1], run)
-        report(f"{run.title}: {line}" if run.title else line)
+        results.titled(report, run.title)(_describe(number, prepared[-1], run))
     return prepared
 
 
@@ -279,13 +278,10 @@ def _propose(run: _Run, data: Prepared, number: int) -> Results:
 
 def _measure(run: _Run, number: int, report: Report) -> None:
     """Evaluates the pseudo segments that the points get from the round's proposals."""
-
-    def titled(line: str) -> None:
-        report(f"{run.title}: {line}" if run.title else line)
-
     assert run.proposals is not None
     find = functools.partial(results.segments_of_proposals, run.dataset, run.config, run.proposals)
-    processes.on_primary(results.write_quality, run.dataset, find, number, run.workdir, titled)
+    own = results.titled(report, run.title)
+    processes.on_primary(results.write_quality, run.dataset, find, number, run.workdir, own)
 
 
 def _evaluate(run: _Run, number: int, report: Report) -> bool:

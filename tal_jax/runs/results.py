@@ -26,6 +26,11 @@ from tal_jax.training.prepare import given_short_s, pseudo_instances
 from tal_jax.training.pseudo_segments import ANNOTATED
 
 
+def titled(report: Callable[[str], None], title: str) -> Callable[[str], None]:
+    """Prints lines with the title of one of several runs before them; a single run has none."""
+    return (lambda line: report(f"{title}: {line}")) if title else report
+
+
 def evaluate(
     results: Results,
     ground_truth: dict[str, Any],

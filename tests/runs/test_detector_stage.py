@@ -40,6 +40,7 @@ def run(tmp_path_factory):
     """The data, a finished run on them, its networks, what was compiled, and what was printed."""
     data = toy.write(tmp_path_factory.mktemp("toy") / "data")
     workdir, lines = data.parent / "run", []
+    jax.clear_caches()  # other tests train the same networks
     with toy.compilations() as compiled:
         fitted = _fit(data, workdir, lines.append)
     return data, workdir, fitted, compiled, lines
