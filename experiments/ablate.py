@@ -3,7 +3,8 @@ r"""Ablations of a method, or a grid of settings: mAP as mean ± standard deviat
 Each setting is trained with several seeds at once. Settings whose first rounds are equal share
 them, and a repeated call resumes a stopped one.
 
-    python experiments/ablate.py --config hapt_rsmp --workdir /tmp/ablate
+    python experiments/ablate.py --config auto:hapt --workdir /tmp/ablate
+    python experiments/ablate.py --config auto --set data.folder=FOLDER --workdir /tmp/ablate
     python experiments/ablate.py --config hapt_hamnet:document --workdir /tmp/sweep \
         --vary "model.low=0.1|0.2|0.3" --vary "model.high=0.7|0.8"
 
@@ -14,6 +15,7 @@ seeds, so several processes may each train some of them; a last call with `--see
 import argparse
 import dataclasses
 import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from tal_jax.data import files
 from tal_jax.datasets.load import load_dataset
 from tal_jax.runs import evaluate
 from tal_jax.runs.fit import fit_many
+from tal_jax.runs.round_folders import ALL_ROUNDS_FOLDER, DETECTOR, DETECTOR_FOLDER
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,16 +42,16 @@ _NO_PROTOTYPES = {"model.num_prototypes": 0}
 _NO_REPRESENTATIVES = {"loss.lambda_pres": 0.0}
 _ONE_ROUND = {"train.rounds": 1}
 
-# Round 0 has no proposals, so settings that differ in their use share it.
+# Each part removed from the complete system. Round 0 has no proposals, so settings that differ in
+# their use share it. What the second stage adds is in every row: the table has all rounds, too.
 RSMP = {
-    "points": Setting("points only", _NO_PROTOTYPES | _NO_REPRESENTATIVES | _ONE_ROUND),
-    "reassign": Setting("+ ② reassignment", _NO_REPRESENTATIVES | _ONE_ROUND),
-    "represent": Setting("+ ③ representative segments", _ONE_ROUND),
-    "rounds": Setting("+ ④ rounds (L_ins only)", {"sampling.compensate": False}, "represent"),
-    "full": Setting("+ ① compensation = full", {}, "represent"),
-    "no_reassign": Setting("full − ②", _NO_PROTOTYPES),
-    "no_represent": Setting("full − ③", _NO_REPRESENTATIVES, "reassign"),
-    "no_ins": Setting("full − L_ins", {"loss.lambda_ins": 0.0}, "represent"),
+    "full": Setting("complete", {}),
+    "no_compensation": Setting("− ① compensation", {"sampling.compensate": False}, "full"),
+    "no_reassignment": Setting("− ② reassignment", _NO_PROTOTYPES),
+    "no_representatives": Setting("− ③ representative segments", _NO_REPRESENTATIVES),
+    "no_instances": Setting("− `L_ins`", {"loss.lambda_ins": 0.0}, "full"),
+    "one_round": Setting("− ④ rounds", _ONE_ROUND, "full"),
+    "points": Setting("− ①, ②, ③, ④", _NO_PROTOTYPES | _NO_REPRESENTATIVES | _ONE_ROUND),
 }
 
 
@@ -99,7 +102,7 @@ def main() -> None:
     datasets = [load_dataset(config, arguments.data) for config in configs]
     for name, setting in settings.items():
         run_setting(arguments.workdir, name, setting, configs, datasets)
-    table = format_table(arguments.workdir, settings, base.train.rounds)
+    table = format_table(arguments.workdir, settings, base)
     files.write_bytes(arguments.workdir / "table.md", table.encode())
     print(table, flush=True)
 
@@ -150,7 +153,7 @@ def run_setting(root: Path, name: str, setting: Setting, configs, datasets) -> N
     left = []
     for config, dataset in zip(configs, datasets, strict=True):
         workdir = root / name / f"seed_{config.seed}"
-        if last_evaluation(workdir, setting, config.train.rounds).exists():
+        if last_evaluation(workdir, setting, config).exists():
             continue
         if setting.shares is not None:
             copy_round(root / setting.shares / workdir.name / "round_0", workdir / "round_0")
@@ -164,9 +167,11 @@ def run_setting(root: Path, name: str, setting: Setting, configs, datasets) -> N
         fit_many(datasets, configs, workdirs=workdirs)
 
 
-def last_evaluation(workdir: Path, setting: Setting, rounds: int) -> Path:
-    """The evaluation of the last round, which exists once the run is finished."""
-    last = setting.overrides.get("train.rounds", rounds) - 1
+def last_evaluation(workdir: Path, setting: Setting, config) -> Path:
+    """The evaluation of the last round or stage, which exists once the run is finished."""
+    if DETECTOR in config.stages:
+        return workdir / DETECTOR_FOLDER / "evaluation.json"
+    last = setting.overrides.get("train.rounds", config.train.rounds) - 1
     return workdir / f"round_{last}" / "evaluation.json"
 
 
@@ -179,18 +184,75 @@ def copy_round(source: Path, target: Path) -> None:
         part.rename(target)
 
 
-def format_table(root: Path, settings: dict[str, Setting], rounds: int) -> str:
-    """The table of the ensembles of all rounds over the finished seeds."""
-
-    def result(workdir, setting):
-        last, together = last_evaluation(workdir, setting, rounds), workdir / "evaluation.json"
-        return together if last.exists() and together.exists() else last
-
-    rows = {
-        setting.title: [result(path, setting) for path in sorted((root / name).glob("seed_*"))]
+def format_table(root: Path, settings: dict[str, Setting], config) -> str:
+    """Tables over the finished seeds: detections of all stages, of all rounds; pseudo segments."""
+    finished = {
+        setting.title: [
+            workdir
+            for workdir in sorted((root / name).glob("seed_*"))
+            if last_evaluation(workdir, setting, config).exists()
+        ]
         for name, setting in settings.items()
     }
-    return evaluate.format_seeds(rows)
+
+    def results(folder: str) -> str:
+        rows = {
+            title: [workdir / folder / "evaluation.json" for workdir in workdirs]
+            for title, workdirs in finished.items()
+        }
+        return evaluate.format_seeds(rows)
+
+    tables = [results("")]
+    if DETECTOR in config.stages:
+        tables.append(f"All rounds, without the detector:\n\n{results(ALL_ROUNDS_FOLDER)}")
+    if quality := format_quality(finished):
+        tables.append(quality)
+    return "\n".join(tables)
+
+
+def format_quality(finished: dict[str, list[Path]]) -> str:
+    """The last pseudo segments of the training points, mean over seeds; "" where none is known."""
+    lines = []
+    for title, workdirs in finished.items():
+        found = [quality for workdir in workdirs if (quality := last_quality(workdir))]
+        if not found:
+            continue
+        if not lines:
+            bins = [_seconds(row) for row in found[0]["bins"]]
+            ratios = " | ".join(f"length ratio, {name}" for name in bins)
+            lines += [
+                "Last pseudo segments of the training points, mean over the seeds:",
+                "",
+                f"| setting | mean tIoU | R@.5 | R@.7 | {ratios} |",
+                f"|---|---|---|---|{'---|' * len(bins)}",
+            ]
+        totals = [[one["total"][key] for one in found] for key in _QUALITY]
+        ratios = [
+            [one["bins"][index]["length_ratio"] for one in found]
+            for index in range(len(found[0]["bins"]))
+        ]
+        lines.append(f"| {title} | {' | '.join(map(_mean, totals + ratios))} |")
+    return "\n".join([*lines, ""]) if lines else ""
+
+
+_QUALITY = ("mean_iou", "recall_50", "recall_70")
+
+
+def last_quality(workdir: Path) -> dict | None:
+    """The last quality of pseudo segments in a run's log."""
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text().splitlines())
+    return next((one for one in reversed([*lines]) if one.get("event") == "pseudo_segments"), None)
+
+
+def _seconds(row: dict) -> str:
+    if row["longest_s"] is None:
+        return f"from {row['shortest_s']:g} s"
+    return f"{row['shortest_s']:g} to {row['longest_s']:g} s"
+
+
+def _mean(values: list[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    return f"{sum(known) / len(known):.2f}" if known else "-"
 
 
 if __name__ == "__main__":

@@ -66,23 +66,25 @@ def test_evaluate(toy_run, tmp_path):
 def test_ablate(config, tmp_path):
     """Two settings that share round 0, one of which was left unfinished by an earlier call."""
     folder = tmp_path / "ablation"
-    arguments = ["--config", config, "--workdir", folder, "--settings", "represent,full"]
+    arguments = ["--config", config, "--workdir", folder, "--settings", "full,no_compensation"]
     arguments += ["--set", "train.steps=15", "--seeds", "3"]
     done = _run("ablate.py", *arguments)
     assert done.returncode == 0, done.stderr
-    shared = [folder / name / "seed_3" / "round_0" for name in ("represent", "full")]
+    shared = [folder / name / "seed_3" / "round_0" for name in ("full", "no_compensation")]
     first, second = ((path / "proposals_train.json").read_bytes() for path in shared)
     assert first == second
-    log = (folder / "full" / "seed_3" / "metrics.jsonl").read_text()
+    log = (folder / "no_compensation" / "seed_3" / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in log.splitlines()]
     # Round 0 was taken over.
     assert {line["round"] for line in lines if line.get("event") != "pseudo_segments"} == {1}
     table = (folder / "table.md").read_text()
-    assert "representative segments | 1 | " in table and "compensation = full | 1 | " in table
-    shutil.rmtree(folder / "full" / "seed_3" / "round_1")
+    assert "| complete | 1 | " in table and "| − ① compensation | 1 | " in table
+    quality = table.splitlines()[-1].split(" | ")
+    assert quality[0] == "| − ① compensation" and 0 < float(quality[1]) <= 1
+    shutil.rmtree(folder / "no_compensation" / "seed_3" / "round_1")
     again = _run("ablate.py", *arguments)
     assert again.returncode == 0, again.stderr
-    assert "== + ①" in again.stdout and "== + ③" not in again.stdout
+    assert "== − ①" in again.stdout and "== complete" not in again.stdout
     assert (folder / "table.md").read_text() == table
 
 
