@@ -25,15 +25,16 @@ would decide from the data. Exits with 1 if training would fail or use wrong dat
 """
 
 _CONVERT = f"""\
-Converts a folder into the layout of this project: <recording>.npy with all streams, grid.json, and
-annotations.json with the points of the folder. Converts a file of detections into a submission to
-the ActivityNet server, and label files of any of these kinds into any other:
+Converts a folder into the layout of this project: <recording>.npy with all streams (or --shards),
+grid.json, and annotations.json with the points of the folder. Converts a file of detections into a
+submission to the ActivityNet server, and label files of any of these kinds into any other:
 {", ".join(LABEL_KINDS)}.
 The kind of the input is detected from its content, that of the output from its suffix or --to.
 Existing files are not replaced, except unchanged .eaf files of an earlier call; --overwrite
 replaces them.
 
   tal-jax convert ~/data/THUMOS14 --output ~/data/thumos14
+  tal-jax convert ~/data/thumos14 --output ~/data/thumos14_shards --shards 16
   tal-jax convert runs/anet/detections.json --output submission.json
   tal-jax convert session1.eaf session2.eaf --recordings videos --output annotations.json
   tal-jax convert annotations.json --to audacity --output labels
@@ -77,6 +78,12 @@ def add_commands(commands: Any) -> None:
     )
     common.add_shared(convert, "--overwrite")
     convert.add_argument("--to", choices=LABEL_KINDS, help="kind of the output")
+    convert.add_argument(
+        "--shards",
+        metavar="N",
+        type=int,
+        help="of a folder: write features into N files; default: a file a recording",
+    )
     convert.add_argument(
         "--recordings",
         metavar="DIR",
@@ -161,12 +168,18 @@ def _convert(arguments: argparse.Namespace) -> None:
         if not source.exists():
             raise InputError(f"{source}: no such file or folder, expected labels or a data set")
     if len(arguments.source) > 1 or arguments.source[0].is_file():
+        if arguments.shards is not None:
+            raise InputError("--shards is for the features of a folder, and these are label files")
         _convert_labels(arguments)
         return
     config = common.load_config(arguments)
     layout = open_layout(config, arguments.source[0])
     notes = convert.to_own_layout(
-        layout, arguments.output, overlapping=config.data.overlapping, report=common.echo
+        layout,
+        arguments.output,
+        overlapping=config.data.overlapping,
+        shards=arguments.shards,
+        report=common.echo,
     )
     for note in notes:
         common.echo(f"note: {note}")

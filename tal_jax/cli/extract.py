@@ -31,6 +31,7 @@ annotations.json in DIR or beside the recordings, a note proposes stride and win
   tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
   tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
       --set path=~/models/videomae-base --workers 1
+  tal-jax extract ~/100_000_videos --output ~/data/large --backbone motion --shards 256
 """
 
 
@@ -53,6 +54,12 @@ def add_commands(commands: Any) -> None:
         metavar="N",
         type=int,
         help="number of processes; default one a core, for networks one in total",
+    )
+    extract.add_argument(
+        "--shards",
+        metavar="N",
+        type=int,
+        help="write features into N files; default: a file a recording, or as in DIR already",
     )
 
 
@@ -99,6 +106,7 @@ def _extract_and_report(arguments: argparse.Namespace) -> int:
             arguments.output,
             backbone,
             workers=arguments.workers,
+            shards=arguments.shards,
             progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
             report=report,
         )

@@ -10,13 +10,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
-import numpy as np
 
 from tal_jax.data import files
+from tal_jax.data.lazy_features import digest_of
 from tal_jax.data.recordings import Dataset, Recording, ScaledFeatures, count_names
-
-# Larger features are hashed in part: features that were computed anew differ everywhere.
-_MOST_BYTES, _NUM_PARTS = 2**26, 16
+from tal_jax.data.shards import ShardFeatures
 
 
 class RecordingFingerprint(msgspec.Struct, frozen=True):
@@ -44,7 +42,7 @@ class Fingerprint(msgspec.Struct, frozen=True):
 
 
 def fingerprint(dataset: Dataset) -> Fingerprint:
-    """Hashes a data set; reads all features, or parts of those beyond 64 MiB a recording."""
+    """Hashes a data set; reads all features but those in shards; large ones in part."""
     truth = dataset.ground_truth["database"]
     return Fingerprint(
         list(dataset.classes),
@@ -120,13 +118,5 @@ def _hash_json(value: Any) -> str:
 def _of_features(features: Any) -> str:
     if isinstance(features, ScaledFeatures):
         features = features.features
-    num_rows, width = features.shape
-    row_bytes = max(width * features.dtype.itemsize, 1)
-    digest = hashlib.sha256(f"{num_rows} {width} {features.dtype}".encode())
-    whole = num_rows * row_bytes <= _MOST_BYTES
-    size = max((2**22 if whole else _MOST_BYTES // _NUM_PARTS) // row_bytes, 1)
-    last = max(num_rows - size, 0)
-    starts = range(0, num_rows, size) if whole else np.linspace(0, last, _NUM_PARTS).astype(int)
-    for start in starts:
-        digest.update(np.ascontiguousarray(features[start : start + size]).tobytes())
-    return digest.hexdigest()[:16]
+    # Shards hold what was computed when they were written.
+    return features.digest if isinstance(features, ShardFeatures) else digest_of(features)

@@ -1,7 +1,8 @@
-"""Features in `.npy` files that are read when needed."""
+"""Features that are read when needed: those in `.npy` files, and what all such have in common."""
 
 import contextlib
 import dataclasses
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -20,11 +21,14 @@ _USUAL_HEADER = re.compile(
 )
 # Separately extracted streams of one recording differ by the window at the end.
 _MAX_STREAM_DRIFT = 2
+# Larger features are hashed in part: features that were computed anew differ everywhere.
+_MOST_BYTES, _NUM_PARTS = 2**26, 16
 
 
 class LazyFeatures:
     """Features `[T, D]` that are read, or computed, by slices and by `np.asarray`, every time."""
 
+    __slots__ = ()
     shape: Any  # (T, D)
     dtype: np.dtype
     ndim = 2
@@ -102,3 +106,17 @@ def load_npy(path: str | os.PathLike) -> np.ndarray:
         array.close()
         raise InputError(f"cannot read {path}: it holds several arrays; {expected}")
     return array
+
+
+def digest_of(features: Any) -> str:
+    """Hashes features by shape, type and bytes: all, or parts of those beyond 64 MiB."""
+    num_rows, width = features.shape
+    row_bytes = max(width * features.dtype.itemsize, 1)
+    digest = hashlib.sha256(f"{num_rows} {width} {features.dtype}".encode())
+    whole = num_rows * row_bytes <= _MOST_BYTES
+    size = max((2**22 if whole else _MOST_BYTES // _NUM_PARTS) // row_bytes, 1)
+    last = max(num_rows - size, 0)
+    starts = range(0, num_rows, size) if whole else np.linspace(0, last, _NUM_PARTS).astype(int)
+    for start in starts:
+        digest.update(np.ascontiguousarray(features[start : start + size]).tobytes())
+    return digest.hexdigest()[:16]

@@ -18,7 +18,7 @@ from tal_jax.data.annotations import (
     cut_instance,
     ground_truth_of,
 )
-from tal_jax.data.lazy_features import FeatureFiles, open_features
+from tal_jax.data.lazy_features import LazyFeatures, open_features
 from tal_jax.data.point_distributions import (
     NO_POINTS,
     POINTS_OF_FILE,
@@ -34,7 +34,7 @@ from tal_jax.datasets.selection import Finding, notes_of, select_recordings
 # A larger share of recordings off their clock, or of points outside recordings, is an error.
 MAX_ODD_SHARE = 0.1
 
-Features = FeatureFiles | np.ndarray
+Features = LazyFeatures | np.ndarray
 Clicks = dict[str, tuple[Instance, ...]]  # the points of each recording
 
 
@@ -93,7 +93,7 @@ def open_recordings(
         features={*features, *layout.features},
         required=("train",),
     )
-    notes = notes_of(layout.folder, found)
+    notes = [*layout.notes, *notes_of(layout.folder, found)]
     recordings, odd = _recordings(layout, [*names["train"], *names["test"]], features)
     train, test = ({name: recordings[name] for name in names[part]} for part in ("train", "test"))
     return train, test, [*notes, *odd]
@@ -104,6 +104,8 @@ def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
     if layout.array is not None:
         arrays = layouts.load_object_array(layout.array, list(layout.annotations.recordings))
         return {name: arrays[name] for name in names if name in arrays}
+    if layout.shards:
+        return {name: layout.shards[name] for name in names if name in layout.shards}
     paths = {name: layouts.paths_of(layout, name) for name in names}
     return {name: open_features(found) for name, found in paths.items() if found}
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
-from tal_jax.data.lazy_features import FeatureFiles
+from tal_jax.data.lazy_features import LazyFeatures, digest_of
 from tal_jax.data.point_distributions import POINTS_OF_FILE
 from tal_jax.data.recordings import check_features, check_finite, fits_clock
+from tal_jax.data.shards import ShardFeatures
 from tal_jax.datasets import benchmarks
 from tal_jax.datasets.layouts import Layout
 from tal_jax.datasets.selection import Finding, select_recordings
@@ -64,7 +65,7 @@ def diagnose(
         features={*opened, *layout.features},
         required=("train", *(["test"] if names["test"] else ())),
     )
-    findings += about_names
+    findings += [*about_names, *(Finding("note", note) for note in layout.notes)]
     findings += _check_parts(layout)
     required = points == POINTS_OF_FILE and not segments_suffice
     clicks, about_points = _clicks(layout, required=required)
@@ -171,6 +172,8 @@ def _check_values(opened: Mapping[str, Any], progress) -> Iterator[Finding]:
             check_features(name, array, dim=usual)
             values = np.asarray(array)
             check_finite(name, values)
+            if isinstance(array, ShardFeatures) and digest_of(values) != array.digest:
+                raise InputError(f"{name}: features in {array.path} are damaged: another digest")
         except ValueError as error:
             refused.append(Finding("error", str(error), (name,)))
             continue
@@ -349,7 +352,7 @@ def _describe(opened: Mapping[str, Any]) -> str:
     types = sorted({str(array.dtype) for array in opened.values()})
     lengths = [len(array) for array in opened.values()]
     size = sum(np.prod(array.shape) * array.dtype.itemsize for array in opened.values())
-    files = {type(array) for array in opened.values()} == {FeatureFiles}
+    files = all(isinstance(array, LazyFeatures) for array in opened.values())
     return (
         f"{len(opened)} recordings of {min(lengths)} to {max(lengths)} snippets, D "
         f"{', '.join(map(str, dims))}, {', '.join(types)}, {size / 1e9:.2f} GB"

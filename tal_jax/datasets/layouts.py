@@ -5,6 +5,7 @@ The files, at any depth below the folder::
     train/rgb/<recording>.npy, train/flow/...     separate streams, [T, D/2] each (LACP)
     train/<recording>.npy                         joined streams, [T, D] (HR-Pro, ASM-Loc)
     <recording>.npy                               the same without folders of subsets
+    features-0000-of-0064.arrow, ...              the same in shards (`tal_jax.data.shards`)
     one .npy and a folder *-Annotations/          an array of objects, one per recording (W-TALC)
 
     gt_full.json, gt.json, anet_anno_action.json  annotations, see `tal_jax.data.annotation_files`
@@ -28,13 +29,16 @@ from tal_jax._errors import InputError
 from tal_jax.data import annotation_files
 from tal_jax.data.annotations import Annotations
 from tal_jax.data.clock import Grid
+from tal_jax.data.manifest import Entry
 from tal_jax.data.point_sets import known_frame_rates
-from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid
+from tal_jax.data.shards import ShardFeatures
+from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid, open_sharded
 from tal_jax.datasets.selection import PARTS, choose_subsets
 
 STREAMS = ("rgb", "flow")
 KINDS = {
     "own": "one .npy a recording with grid.json (this project's layout)",
+    "shards": "features in shards with grid.json (this project's layout)",
     "streams": "rgb and flow apart (LACP's layout)",
     "joined": "one .npy a recording (HR-Pro's and ASM-Loc's layout)",
     "object array": "one array of objects for all recordings (W-TALC's layout)",
@@ -56,6 +60,7 @@ class Layout:
     features: dict[str, dict[str, list[Path]]]
     parts: dict[str, str]  # "train", "test" or "validation", of recordings in such a folder
     array: Path | None  # W-TALC's single file of features
+    shards: dict[str, ShardFeatures]  # by recording, of features in shards
     annotations: Annotations  # with the names of the features
     names: dict[str, tuple[str, ...]]  # to "train" and to "test" on, with or without features
     point_files: tuple[Path, ...]  # all, or the chosen one
@@ -64,6 +69,12 @@ class Layout:
     ambiguous: dict[str, tuple[tuple[float, float], ...]]  # segments in seconds, by recording
     grid: Grid  # the clock, of the folder or else of the config
     has_grid: bool  # whether the clock is that of the folder
+    notes: tuple[str, ...] = ()
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """How features in shards were extracted, where that is known."""
+        return {name: one.entry for name, one in self.shards.items() if one.entry is not None}
 
 
 def find_layout(
@@ -110,12 +121,15 @@ def find_layout(
     else:
         source = _find_annotations(folder, files, wtalc)
     read = annotation_files.read_annotations(source, allow_pickle=allow_pickle)
-    features, parts = ({}, {}) if one else _by_recording(folder, arrays)
+    shards, notes = open_sharded(folder)
+    features, parts = ({}, {}) if one or shards else _by_recording(folder, arrays)
+    features |= {name: {} for name in shards}  # without paths
     if not features and one is None:
         raise InputError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
     streams = any(stream in STREAMS for paths in features.values() for stream in paths)
     own = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
     kind = "object array" if one else "streams" if streams else "own" if own else "joined"
+    kind = "shards" if shards else kind
     present = {path.name: path for path in files}
     read, ambiguous = _without_ambiguous(_named_as(read, features))
     if "Ambiguous_test.txt" in present:
@@ -133,6 +147,7 @@ def find_layout(
         features=features,
         parts=parts,
         array=one,
+        shards=shards,
         annotations=read,
         names=_split(
             folder, read, parts, splits if split == "files" else {}, train_subset, test_subset
@@ -143,6 +158,7 @@ def find_layout(
         ambiguous=ambiguous,
         grid=load_grid(present[GRID_FILE]) if GRID_FILE in present else grid,
         has_grid=GRID_FILE in present,
+        notes=tuple(notes),
     )
 
 

@@ -7,7 +7,8 @@ The files of the folder::
     recording_1.npy      [T, D] float32 or float16
     recording_2.npy      ...
 
-Features are read when needed.
+or, instead of a file a recording, the shards of `tal_jax.data.shards`. Features are read when
+needed.
 """
 
 import dataclasses
@@ -34,7 +35,8 @@ from tal_jax.data.point_distributions import (
     fill_points,
     generate_points,
 )
-from tal_jax.data.recordings import Dataset, Recording, assemble
+from tal_jax.data.recordings import Dataset, Recording, assemble, count_names
+from tal_jax.data.shards import ShardFeatures, open_shards
 from tal_jax.datasets.selection import choose_subsets, notes_of, select_recordings
 
 GRID_FILE = "grid.json"
@@ -97,7 +99,10 @@ def load_folder(
     if segments_suffice:
         annotations, filled = fill_points(annotations, names["train"])
         notes += filled
-    paths = {name: recording_path(folder, name) for listed in names.values() for name in listed}
+    sharded, left = open_sharded(folder)
+    notes += left
+    for name in (*names["train"], *names["test"]):
+        recording_path(folder, name)  # refuses what is no file's name
     subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
     if not names["train"]:
         raise InputError(
@@ -107,7 +112,7 @@ def load_folder(
     selected, findings = select_recordings(
         names,
         annotated=annotations.recordings,
-        features=(path.stem for path in folder.glob("*.npy")),
+        features=sharded or (path.stem for path in folder.glob("*.npy")),
         required=[part for part, listed in names.items() if listed],
     )
     notes += notes_of(folder, findings)
@@ -118,7 +123,8 @@ def load_folder(
     def load(name: str) -> Recording:
         duration_s = annotations.recordings[name].duration_s
         assert duration_s is not None  # `parse_annotations` requires it
-        return Recording(name, open_features([paths[name]]), grid, duration_s)
+        features = sharded[name] if sharded else open_features([recording_path(folder, name)])
+        return Recording(name, features, grid, duration_s)
 
     dataset = assemble(
         annotations,
@@ -132,6 +138,16 @@ def load_folder(
     if manifest is not None:
         manifest = dataclasses.replace(manifest, recordings={})
     return dataclasses.replace(dataset, manifest=manifest)
+
+
+def open_sharded(folder: str | os.PathLike) -> tuple[dict[str, ShardFeatures], list[str]]:
+    """Opens the features in the shards of a folder, with notes on other files."""
+    sharded = open_shards(folder)
+    beside = sorted(path.stem for path in Path(folder).glob("*.npy")) if sharded else []
+    if not beside:
+        return sharded, []
+    text = "`tal-jax extract` with the same --output moves into shards what it made"
+    return sharded, [f"features beside shards are not read; {text}: {count_names(beside)}"]
 
 
 def load_grid(path: str | os.PathLike) -> Grid:

@@ -7,6 +7,9 @@ The files of the folder::
     recording_1.npy      [T, D] float32
     ...
 
+or, with `shards`, the files of `tal_jax.data.shards`, which hold the entries of the manifest, too.
+Then a recording is a file `.npy` only until all others of its shard are done.
+
 Files are written atomically, and the manifest is updated as recordings are done, so that the same
 call resumes an interrupted one.
 """
@@ -15,6 +18,7 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import hashlib
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -22,6 +26,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -41,13 +46,25 @@ from tal_jax.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from tal_jax.data.shards import (
+    ShardFeatures,
+    check_count,
+    count_shards,
+    open_shards,
+    pack_shard,
+    shard_of,
+    shard_path,
+    split_names,
+)
 from tal_jax.data.signals import cut_windows
 from tal_jax.datasets.own_layout import GRID_FILE, recording_path
 from tal_jax.extraction import tables, video
 from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
 
-# With thousands of short recordings, writing the manifest after each would take most of the time.
-_WRITE_EVERY_S = 1.0
+# With thousands of short recordings, writing the manifest after each would take most of the time;
+# with many more, a longer manifest is written more seldom.
+_WRITE_EVERY_S, _WRITE_SHARE = 1.0, 0.05
+_AHEAD = 4  # recordings that are given to each process at once
 _BATCH = 16  # windows per call of a backbone
 _POLL_S = 0.2  # between two queries of the progress
 _SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
@@ -252,6 +269,7 @@ def extract_folder(
     backbone: Backbone,
     *,
     workers: int | None = None,
+    shards: int | None = None,
     progress: Progress | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Summary:
@@ -270,6 +288,8 @@ def extract_folder(
       output: folder for the features, which is created if missing.
       backbone: from `open_backbone`, or any other `Backbone` that can be pickled.
       workers: number of processes; by default that of processors, or one for networks.
+      shards: number of files to distribute features among; by default as in the folder, a file a
+        recording in a new one. A folder of such files is moved into shards.
       progress: called with a recording's name, its number of snippets done, and of all.
       report: called with a line for each recording that is done or failed.
 
@@ -284,6 +304,8 @@ def extract_folder(
     """
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}, expected 1 or more")
+    if shards is not None:
+        check_count(shards)
     output, report = Path(output), report or (lambda line: None)
     sources, notes = _find(list(paths), backbone.kind)
     targets, failed = _name(sources, output)
@@ -291,7 +313,7 @@ def extract_folder(
     files.check_writable([output / MANIFEST_FILE, output / GRID_FILE, *features])
     with _one_writer(output):
         summary = _extract_named(
-            targets, failed, output, backbone, workers, progress, report, sources
+            targets, failed, output, backbone, workers, shards, progress, report, sources
         )
     return dataclasses.replace(summary, notes=notes)
 
@@ -315,31 +337,31 @@ def _extract_named(
     output: Path,
     backbone: Backbone,
     workers: int | None,
+    shards: int | None,
     progress: Progress | None,
     report: Callable[[str], None],
     sources: Sequence[Path],
 ) -> Summary:
     """Extracts the recordings by name; the folder is locked."""
-    before = read_manifest(output)
-    backbone = _settle_channels(backbone, sources, before)
-    manifest = _begin(output, backbone, before)
+    before, count = read_manifest(output), _settle_shards(output, shards)
+    packed = open_shards(output, complete=False)
+    backbone = _settle_channels(backbone, sources, before, packed)
+    manifest = _begin(output, backbone, before, packed)
+    folder = _Folder(output, manifest, count, packed)
     # Features of a table whose time is now read in another way are computed again.
     same = before is None or _time_options(before.options) == _time_options(backbone.options)
-    skipped = {name for name in targets if same and _exists(output, name, targets[name], manifest)}
+    skipped = {name for name in targets if same and folder.has(name, targets[name])}
     jobs = {name: path for name, path in targets.items() if name not in skipped}
+    if count:
+        jobs = {name: jobs[name] for names in split_names(jobs, count) for name in names}
     for _, reason in failed:
         report(f"FAILED {reason}")
     if workers is None:
         # One network uses all processors, or the memory of a GPU.
         workers = 1 if "path" in backbone.options else os.cpu_count() or 1
-    entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
-
-    channels = _describe_channels(backbone)
-
-    def write() -> None:
-        write_manifest(output, dataclasses.replace(manifest, recordings=entries))
-
+    done, channels = [], _describe_channels(backbone)
     results = _extract_all(jobs, output, backbone, workers, progress or (lambda *counts: None))
+    folder.expect(jobs)
     with contextlib.closing(results):
         try:
             for name, result in results:
@@ -348,18 +370,95 @@ def _extract_named(
                     reason = result if path in result else f"{path}: {result}"
                     failed.append((path, reason))
                     report(f"FAILED {reason}")
-                    continue
-                entries[name] = result
-                done.append(name)
-                notes_of = "".join(f" ({note})" for note in result.notes)
-                length = f"{result.duration_s:.1f} s, {result.snippets} snippets"
-                report(f"{name}: {length}{notes_of}{channels}")
-                if time.monotonic() - written_s > _WRITE_EVERY_S:
-                    write()
-                    written_s = time.monotonic()
+                else:
+                    done.append(name)
+                    notes_of = "".join(f" ({note})" for note in result.notes)
+                    length = f"{result.duration_s:.1f} s, {result.snippets} snippets"
+                    report(f"{name}: {length}{notes_of}{channels}")
+                folder.add(name, None if isinstance(result, str) else result)
         finally:
-            write()
+            folder.write()
     return Summary(tuple(done), tuple(sorted(skipped)), tuple(failed))
+
+
+class _Folder:
+    """The folder of an extraction: its manifest, and its shards if it has any."""
+
+    def __init__(
+        self, path: Path, manifest: Manifest, count: int, packed: Mapping[str, ShardFeatures]
+    ) -> None:
+        self.path, self.manifest, self.count, self.packed = path, manifest, count, packed
+        self.entries = dict(manifest.recordings)  # without those of shards
+        if count:  # an entry may be left over of a file that was just moved into a shard
+            self.entries = {n: e for n, e in self.entries.items() if self._file(n).exists()}
+        self.expected: Counter[int] = Counter()  # recordings to come of each shard
+        self.next_write_s = 0.0
+
+    def _file(self, name: str) -> Path:
+        return recording_path(self.path, name)
+
+    def has(self, name: str, source: Path) -> bool:
+        """Whether the folder contains the features of this file, unchanged."""
+        try:
+            if name in self.entries:
+                entry, shape = self.entries[name], load_npy(self._file(name)).shape
+            elif name in self.packed:
+                entry, shape = self.packed[name].entry, self.packed[name].shape
+            else:
+                return False
+            status = source.stat()
+            if entry is None or shape != (entry.snippets, entry.dim):
+                return False
+            same = (status.st_size, status.st_mtime_ns) == (entry.bytes, entry.modified_ns)
+            return same or _identify(source)[1] == entry.sha256
+        except (OSError, ValueError):
+            return False
+
+    def expect(self, names: Iterable[str]) -> None:
+        """Announces the recordings to come; shards that get none of them are written at once."""
+        if self.count:
+            self.expected.update(shard_of(name, self.count) for name in names)
+            self._pack({*range(self.count)} - {*self.expected})
+
+    def add(self, name: str, entry: Entry | None) -> None:
+        """Adds a recording whose features were written; None for one that failed."""
+        if entry is not None:
+            self.entries[name] = entry
+        if self.count:
+            number = shard_of(name, self.count)
+            self.expected[number] -= 1
+            if not self.expected[number]:
+                self._pack({number})
+        if time.monotonic() > self.next_write_s:
+            self.write()
+
+    def write(self) -> None:
+        """Writes the manifest."""
+        begin_s = time.monotonic()
+        write_manifest(self.path, dataclasses.replace(self.manifest, recordings=self.entries))
+        now_s = time.monotonic()
+        self.next_write_s = now_s + max(_WRITE_EVERY_S, (now_s - begin_s) / _WRITE_SHARE)
+
+    def _pack(self, numbers: set[int]) -> None:
+        """Moves files into these shards, those that are missing or that files are there for."""
+        split = split_names(self.entries, self.count)
+        for number in sorted(numbers):
+            if split[number] or not shard_path(self.path, number, self.count).exists():
+                own = {name: self.entries[name] for name in split[number]}
+                self.write()  # what is killed while it moves files finds them again
+                pack_shard(self.path, number, self.count, own)
+                for name in own:
+                    del self.entries[name]
+
+
+def _settle_shards(output: Path, wanted: int | None) -> int:
+    """The number of shards of a folder; 0 for a file a recording."""
+    present = count_shards(output)
+    if present and wanted not in (None, present):
+        raise InputError(
+            f"{output}: has {present} shards; expected --shards {present}, or another output"
+        )
+    return wanted or present
 
 
 def _time_options(options: Mapping[str, Any]) -> list[Any]:
@@ -380,10 +479,11 @@ def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tu
         if not path.is_dir():
             found.append(path)
             continue
-        visible = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
-        of_kind = [p for p in visible if p.suffix.lower() in _SUFFIXES[kind]]
-        found += of_kind
-        others += [p.name for p in visible if p not in of_kind]
+        for one in sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != "."):
+            if one.suffix.lower() in _SUFFIXES[kind]:
+                found.append(one)
+            else:
+                others.append(one.name)
     if not found:
         searched = ", ".join(map(str, paths)) or "nothing"
         raise InputError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")
@@ -395,6 +495,7 @@ def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tu
 def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """Returns the recordings by name, and those whose file name cannot be one."""
     named, failed = {}, []
+    inputs = {path.resolve() for path in sources}
     for path in sources:
         try:
             str(path).encode()
@@ -408,19 +509,23 @@ def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[
                 f"{named[path.stem]} and {path}: two recordings of one name, expected different "
                 "ones; rename one, or use different outputs"
             )
-        if target.resolve() in {other.resolve() for other in sources}:
+        if target.resolve() in inputs:
             raise InputError(f"{target} would be overwritten; expected another output folder")
         named[path.stem] = path
     return named, failed
 
 
 def _settle_channels(
-    backbone: Backbone, sources: Sequence[Path], before: Manifest | None
+    backbone: Backbone,
+    sources: Sequence[Path],
+    before: Manifest | None,
+    packed: Mapping[str, ShardFeatures],
 ) -> Backbone:
     """Gives the backbone the channels of existing features, else of the first readable table."""
     if backbone.kind != TABLE:
         return backbone
-    if before is not None and before.recordings and before.backbone == backbone.name:
+    present = before is not None and (before.recordings or packed)
+    if before is not None and present and before.backbone == backbone.name:
         return with_channels(backbone, before.options.get("channels", ()))
     for path in sources:
         try:
@@ -430,15 +535,20 @@ def _settle_channels(
     return backbone
 
 
-def _begin(output: Path, backbone: Backbone, before: Manifest | None) -> Manifest:
+def _begin(
+    output: Path,
+    backbone: Backbone,
+    before: Manifest | None,
+    packed: Mapping[str, ShardFeatures],
+) -> Manifest:
     """Returns the manifest to continue, after checking that the folder matches it."""
     manifest = Manifest(
         backbone.name, backbone.version, backbone.options, backbone.dim, grid_of(backbone)
     )
-    if before is not None and before.recordings:
+    if before is not None and (before.recordings or packed):
         check_same_backbone(before, manifest, str(output))
         manifest = dataclasses.replace(manifest, recordings=before.recordings)
-    elif before is None and ((output / GRID_FILE).exists() or any(output.glob("*.npy"))):
+    elif before is None and ((output / GRID_FILE).exists() or packed or any(output.glob("*.npy"))):
         raise InputError(
             f"{output}: contains features without a {MANIFEST_FILE}; expected a new folder, or one "
             "of this command"
@@ -446,20 +556,6 @@ def _begin(output: Path, backbone: Backbone, before: Manifest | None) -> Manifes
     write_manifest(output, manifest)
     files.write_json(output / GRID_FILE, manifest.grid.to_dict())
     return manifest
-
-
-def _exists(output: Path, name: str, path: Path, manifest: Manifest) -> bool:
-    """Whether the folder contains the features of this file, unchanged."""
-    entry = manifest.recordings.get(name)
-    if entry is None:
-        return False
-    try:
-        shape = load_npy(recording_path(output, name)).shape
-        status = path.stat()
-        same = (status.st_size, status.st_mtime_ns) == (entry.bytes, entry.modified_ns)
-        return shape == (entry.snippets, entry.dim) and (same or _identify(path)[1] == entry.sha256)
-    except (OSError, ValueError):
-        return False
 
 
 # --- processes ---
@@ -493,21 +589,25 @@ def _extract_all(
         initargs=(backbone, counts),
         context=context,
     )
+    left = iter(enumerate(jobs))
+    futures: dict[concurrent.futures.Future[Entry | str], tuple[int, str]] = {}
     try:
-        futures: dict[concurrent.futures.Future[Entry | str], str] = {
-            pool.schedule(_extract_job, args=(i, jobs[name], recording_path(output, name))): name
-            for i, name in enumerate(jobs)
-        }
-        while futures:
+        while True:
+            # A few at a time: to wait for all would take as long again for each.
+            for i, name in itertools.islice(left, _AHEAD * workers - len(futures)):
+                target = recording_path(output, name)
+                futures[pool.schedule(_extract_job, args=(i, jobs[name], target))] = i, name
+            if not futures:
+                break
             done, _ = concurrent.futures.wait(futures, _POLL_S, "FIRST_COMPLETED")
-            for i, name in enumerate(jobs):
+            for i, name in futures.values():
                 now = counts[2 * i : 2 * i + 2]
                 if now != shown[2 * i : 2 * i + 2]:
                     shown[2 * i : 2 * i + 2] = now
                     progress(name, *now)
             for future in done:
                 error = future.exception()
-                yield futures.pop(future), _death(error) if error else future.result()
+                yield futures.pop(future)[1], _death(error) if error else future.result()
     finally:
         pool.stop()
         pool.join()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tal_jax.data import fingerprint as module
+from tal_jax.data import lazy_features
 from tal_jax.data.clock import Grid
 from tal_jax.data.fingerprint import Fingerprint, differences, fingerprint
 from tal_jax.data.lazy_features import open_features
@@ -125,8 +126,8 @@ def test_where_features_are_does_not_matter(tmp_path):
 @pytest.mark.parametrize("row", [0, 4321, 9999])
 def test_large_features_are_hashed_in_part(monkeypatch, row):
     """All parts together reach everywhere here; what matters is that both ends count."""
-    monkeypatch.setattr(module, "_MOST_BYTES", 9_000 * 16)
-    monkeypatch.setattr(module, "_NUM_PARTS", 9)
+    monkeypatch.setattr(lazy_features, "_MOST_BYTES", 9_000 * 16)
+    monkeypatch.setattr(lazy_features, "_NUM_PARTS", 9)
     array = np.random.default_rng(5).normal(size=(10_000, 4)).astype(np.float32)
     anew = array.copy()
     anew[row] += 1

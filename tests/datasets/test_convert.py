@@ -7,6 +7,9 @@ import synthetic
 from tal_jax.config import folder_config, rsmp_config
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
+from tal_jax.data.fingerprint import fingerprint
+from tal_jax.data.manifest import Entry, Manifest, read_manifest, write_manifest
+from tal_jax.data.shards import open_shards
 from tal_jax.datasets import convert
 from tal_jax.datasets.load import load_dataset, open_layout
 
@@ -29,12 +32,12 @@ def _config(folder, **settings):
     return config
 
 
-def _convert(source, output):
+def _convert(source, output, **options):
     config = _config(source, allow_pickle=True)
     lines = []
     layout = open_layout(config)
     notes = convert.to_own_layout(
-        layout, output, overlapping=config.data.overlapping, report=lines.append
+        layout, output, overlapping=config.data.overlapping, report=lines.append, **options
     )
     return notes, lines
 
@@ -57,6 +60,38 @@ def test_the_data_set_stays_the_same(tmp_path, layout):
         assert (one.name, one.duration_s, one.grid) == (same.name, same.duration_s, same.grid)
         np.testing.assert_array_equal(np.asarray(one.features), np.asarray(same.features))
         assert sorted(one.points, key=repr) == sorted(same.points, key=repr)
+
+
+def test_shards_hold_the_same_data_set(tmp_path):
+    synthetic.write_stand_in(
+        tmp_path / "theirs", ANNOTATIONS, layout="joined", grid=GRID, dim=6, report=len
+    )
+    _convert(tmp_path / "theirs", tmp_path / "ours")
+    manifest = Manifest("motion", "1", {}, 6, GRID, {"b": Entry("/b.mp4", "0", 1, 2, 50.0, 78, 6)})
+    write_manifest(tmp_path / "ours", manifest)
+    _, lines = _convert(tmp_path / "ours", tmp_path / "shards", shards=2)
+    assert lines[-1] == "3 of 3 recordings written"
+    names = ["annotations.json", "features-0000-of-0002.arrow", "features-0001-of-0002.arrow"]
+    assert sorted(one.name for one in (tmp_path / "shards").iterdir()) == [
+        *names,
+        "grid.json",
+        "manifest.json",
+    ]
+    before, after = (load_dataset(_config(tmp_path / folder)) for folder in ("ours", "shards"))
+    assert fingerprint(after) == fingerprint(before) and after.notes == before.notes
+    assert after.manifest == before.manifest and after.manifest.recordings == {}
+    assert open_shards(tmp_path / "shards")["b"].entry == manifest.recordings["b"]
+    for one, same in zip((*before.train, *before.test), (*after.train, *after.test), strict=True):
+        np.testing.assert_array_equal(np.asarray(one.features), np.asarray(same.features))
+
+    # And back, and to another number of shards.
+    _convert(tmp_path / "shards", tmp_path / "files")
+    assert fingerprint(load_dataset(_config(tmp_path / "files"))) == fingerprint(before)
+    assert read_manifest(tmp_path / "files") == manifest
+    _convert(tmp_path / "files", tmp_path / "again", shards=2)
+    for name in names:
+        again = (tmp_path / "again" / name).read_bytes()
+        assert again == (tmp_path / "shards" / name).read_bytes()
 
 
 def test_arrays_of_objects_become_files(tmp_path):

@@ -14,6 +14,7 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.fingerprint import fingerprint
 from tal_jax.data.lazy_features import FeatureFiles, load_npy
 from tal_jax.data.recordings import Point
+from tal_jax.data.shards import open_shard, shard_path, split_names, write_shard
 from tal_jax.datasets.load import examine, load_dataset
 from tal_jax.datasets.own_layout import load_folder, load_grid, write_folder
 
@@ -252,3 +253,54 @@ def test_the_doctor_reports_what_loading_refuses(folder):
         load_dataset(config)
     assert examine(config).wrong
     assert examine(config).findings[0].text == str(refused.value)
+
+
+# --- shards ---
+
+
+@pytest.fixture
+def sharded(folder):
+    for number, names in enumerate(split_names(arrays(), 3)):
+        write_shard(shard_path(folder, number, 3), {name: arrays()[name] for name in names})
+    for name in arrays():
+        (folder / f"{name}.npy").unlink()
+    return folder
+
+
+def test_shards_are_read_like_files(sharded):
+    dataset = load_folder(sharded)
+    assert dataset.notes == ()
+    for one in (*dataset.train, *dataset.test):
+        np.testing.assert_array_equal(np.asarray(one.features), arrays()[one.name])
+
+
+def test_the_doctor_reads_shards(sharded):
+    config = rsmp_config()
+    config.data = folder_config(folder=str(sharded), points="file")
+    found = examine(config)
+    assert not found.wrong and "features in shards" in found.layout
+    assert "2 recordings of 5 to 10 snippets, D 4, float32, 0.00 GB" == found.features
+    # A flipped bit of a number is a number: the digest finds it.
+    path = next(p for p in sorted(sharded.glob("*.arrow")) if open_shard(p))
+    content, values = path.read_bytes(), arrays()[next(iter(open_shard(path)))].tobytes()
+    place = content.index(values) + 1
+    path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+    found = examine(config)
+    assert found.wrong and "are damaged: another digest" in str(found.findings[0])
+    path.write_bytes(content[:-30])
+    found = examine(config)
+    assert found.wrong and "expected a shard of features" in str(found.findings[0])
+    with pytest.raises(ValueError, match="expected a shard of features"):
+        load_dataset(config)
+
+
+def test_files_beside_shards_are_noted(sharded):
+    np.save(sharded / "extra.npy", features())
+    (note,) = load_folder(sharded).notes
+    assert note.startswith("features beside shards are not read") and note.endswith("(extra)")
+
+
+def test_a_missing_shard_is_no_smaller_data_set(sharded):
+    next(sharded.glob("*.arrow")).unlink()
+    with pytest.raises(ValueError, match="1 of 3 shards are missing"):
+        load_folder(sharded)

@@ -19,6 +19,7 @@ from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation,
 from tal_jax.data.clock import Grid
 from tal_jax.data.locks import one_writer
 from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
+from tal_jax.data.shards import open_shards
 from tal_jax.data.signals import window_features
 from tal_jax.datasets.own_layout import load_folder
 from tal_jax.extraction import (
@@ -325,6 +326,87 @@ def test_channels_of_the_first_good_table_go_for_all(tmp_path):
     found = extract_folder([source], output, open_backbone("signal"), workers=1)
     assert found.skipped == ("b", "c")
     assert "0.csv: no column 'x' among u, v, w" in found.failed[0][1]
+
+
+# --- shards ---
+
+
+def _bytes_of(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def _tables(source, count=7):
+    source.mkdir()
+    for number in range(count):
+        write_table(source / f"r{number}.csv", seed=number, samples=150 + 10 * number)
+
+
+def test_shards_hold_the_features_of_files_in_whatever_order_they_come(tmp_path, monkeypatch):
+    source = tmp_path / "in"
+    _tables(source)
+    backbone = open_backbone("signal")
+    extract_folder([source], tmp_path / "files", backbone, workers=1)
+    found = extract_folder([source], tmp_path / "shards", backbone, workers=2, shards=3)
+    assert len(found.done) == 7 and not list((tmp_path / "shards").glob("*.npy"))
+    opened = open_shards(tmp_path / "shards")
+    files_ = read_manifest(tmp_path / "files")
+    assert {name: one.entry for name, one in opened.items()} == dict(files_.recordings)
+    for name, one in opened.items():
+        np.testing.assert_array_equal(one, np.load(tmp_path / "files" / f"{name}.npy"))
+    wanted = _bytes_of(tmp_path / "shards")
+
+    # Nothing to do; the number of shards is that of the folder.
+    again = extract_folder([source], tmp_path / "shards", backbone, workers=1)
+    assert len(again.skipped) == 7 and not again.done
+    assert _bytes_of(tmp_path / "shards") == wanted
+    with pytest.raises(ValueError, match="has 3 shards; expected --shards 3"):
+        extract_folder([source], tmp_path / "shards", backbone, workers=1, shards=4)
+
+    # A folder of files becomes one of shards.
+    moved = extract_folder([source], tmp_path / "files", backbone, workers=1, shards=3)
+    assert len(moved.skipped) == 7
+    assert _bytes_of(tmp_path / "files") == wanted
+
+    # Interrupted after a few recordings, and between a shard and what it replaces.
+    def stop(line):
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            extract_folder([source], tmp_path / "late", backbone, workers=1, shards=3, report=stop)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError("killed")))
+        with pytest.raises(OSError, match="killed"):
+            extract_folder([source], tmp_path / "late", backbone, workers=1, shards=3)
+    with pytest.raises(ValueError, match="shards are missing"):
+        open_shards(tmp_path / "late")
+    extract_folder([source], tmp_path / "late", backbone, workers=1, shards=3)
+    assert _bytes_of(tmp_path / "late") == wanted
+
+    # New, changed and broken recordings.
+    write_table(source / "r3.csv", seed=33)
+    write_table(source / "r9.csv", seed=9)
+    (source / "r4.csv").write_text("broken")
+    found = extract_folder([source], tmp_path / "late", backbone, workers=1)
+    assert sorted(found.done) == ["r3", "r9"] and len(found.failed) == 1
+    after = open_shards(tmp_path / "late")
+    assert sorted(after) == sorted([*opened, "r9"])
+    assert after["r3"].shape == (8, 44) and after["r3"].entry.snippets == 8
+    np.testing.assert_array_equal(after["r4"], opened["r4"])  # as a file, it stays until replaced
+
+
+def test_features_of_another_kind_do_not_get_into_shards(tmp_path):
+    source = tmp_path / "in"
+    _tables(source, 3)
+    extract_folder([source], tmp_path / "out", open_backbone("signal"), workers=1, shards=2)
+    with pytest.raises(ValueError, match="stride is 25.0, not 10.0"):
+        extract_folder([source], tmp_path / "out", open_backbone("signal", stride=10), workers=1)
+    (tmp_path / "out" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="contains features without a manifest.json"):
+        extract_folder([source], tmp_path / "out", open_backbone("signal"), workers=1)
+    with pytest.raises(ValueError, match="shards is 0, expected 1 to 9999"):
+        extract_folder([source], tmp_path / "new", open_backbone("signal"), shards=0)
+    assert not (tmp_path / "new").exists()
 
 
 # --- refused before anything is written ---
