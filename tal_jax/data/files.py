@@ -270,6 +270,18 @@ def read_npz(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise InputError(f"cannot read {path}: {reason_of(error)}; expected an .npz") from error
 
 
+def import_pyarrow(path: str | os.PathLike) -> Any:
+    """Returns the module `pyarrow`, or raises an InputError that names the file and what to do."""
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError as error:
+        raise InputError(
+            f'{path}: Arrow files need pyarrow; run pip install "tal_jax[tables]"'
+        ) from error
+    return pyarrow
+
+
 def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> None:
     """Raises an InputError with the existing files that this library did not write.
 

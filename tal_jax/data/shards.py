@@ -192,7 +192,7 @@ def write_shard(
       InputError: if features differ in D or type, cannot be read, or hold NaN or infinity.
       OSError: if the file cannot be written.
     """
-    arrow, entries = _pyarrow(path), entries or {}
+    arrow, entries = files.import_pyarrow(path), entries or {}
     names = sorted(features)
     dim, dtype = _common(path, features)
     index = _Index(
@@ -258,21 +258,10 @@ def _common(path: str | os.PathLike, features: Mapping[str, Any]) -> tuple[int, 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """A reader of a shard that is mapped into memory; what is wrong with it is an InputError."""
-    arrow = _pyarrow(path)
+    arrow = files.import_pyarrow(path)
     try:
         with arrow.memory_map(os.fspath(path)) as mapped:
             yield arrow.ipc.open_file(mapped)
     except (OSError, arrow.ArrowException) as error:
         reason = files.reason_of(error)
         raise InputError(f"cannot read {path}: {reason}; {_EXPECTED}") from error
-
-
-def _pyarrow(path: str | os.PathLike) -> Any:
-    try:
-        import pyarrow
-        import pyarrow.ipc
-    except ImportError as error:
-        raise InputError(
-            f'{path}: shards need pyarrow; run pip install "tal_jax[tables]"'
-        ) from error
-    return pyarrow

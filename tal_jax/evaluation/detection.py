@@ -5,21 +5,28 @@ json files; every time is in seconds. Whatever does not take part in a number is
 `DetectionMetrics.notes`.
 """
 
+import contextlib
 import dataclasses
+import itertools
 import math
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data.detection_columns import Columns
 from tal_jax.evaluation.matching import (
+    Tally,
     check_short,
     check_tious,
     is_short,
     match,
-    rank_within,
-    read_problem,
+    read_columns,
+    read_truth,
+    to_problem,
 )
 
 __all__ = ["DetectionMetrics", "evaluate_detections", "format_table", "without_ambiguous"]
@@ -100,7 +107,7 @@ class DetectionMetrics:
 
 def evaluate_detections(
     ground_truth: Mapping[str, Any],
-    predictions: Mapping[str, Any],
+    predictions: Mapping[str, Any] | Iterator[Columns],
     *,
     tious: Sequence[float],
     subset: str | None = None,
@@ -122,7 +129,9 @@ def evaluate_detections(
     Args:
       ground_truth: `{"database": {video: {"subset", "annotations": [{"label", "segment"}]}}}`, a
         segment being `[start_s, end_s]`. Other keys are ignored.
-      predictions: `{"results": {video: [{"label", "score", "segment"}]}}`.
+      predictions: `{"results": {video: [{"label", "score", "segment"}]}}`, or an iterator of
+        columns, such as `data.detection_columns.read_detections`. These are matched batch by batch
+        and ranked class by class, from temporary files: detections need not fit into memory.
       tious: IoU thresholds, each in (0, 1].
       subset: Evaluate the videos of this subset; None: all videos.
       short_s: Ground truth shorter than this many seconds counts as short in the recalls.
@@ -149,28 +158,41 @@ def evaluate_detections(
     """
     levels = check_tious(tious)
     short_s = check_short(short_s)
-    problem = read_problem(ground_truth, predictions, subset)
-    hits, found = match(problem, levels)
-    ap = _average_precision(hits, problem.det_class, problem.class_counts)
+    truth = read_truth(ground_truth, subset)
+    tally, found = Tally(truth), np.zeros((len(levels), len(truth.gt_class)), bool)
+    batched = isinstance(predictions, Iterator)
+    with tempfile.TemporaryDirectory() if batched else contextlib.nullcontext() as folder:
+        ranked = _Ranked(len(levels), folder)
+        for columns in predictions if batched else [read_columns(predictions)]:
+            tally.add(columns)
+            problem = to_problem(truth, columns)
+            hits, taken = match(problem, levels)
+            found |= taken
+            ranked.add(problem.det_class, problem.det_scores, hits)
+        of_classes = [
+            [_average_precision(hits, count) for hits in ranked.hits_of(number)]
+            for number, count in enumerate(truth.class_counts.tolist())
+        ]
+    ap = np.array(of_classes, np.float64).reshape(-1, len(levels)).T
     map_ = _row_mean(ap)
-    short = is_short(problem, short_s)
+    short = is_short(truth, short_s)
     long = ~short if short_s is not None else short
     return DetectionMetrics(
         tious=levels,
         map=map_,
         average_map=float(map_.mean()),
         ap=ap,
-        classes=problem.classes,
-        class_counts=problem.class_counts,
-        num_videos=problem.num_videos,
-        num_ground_truth=len(problem.gt_class),
-        num_detections=len(problem.det_class),
+        classes=truth.classes,
+        class_counts=truth.class_counts,
+        num_videos=len(truth.videos),
+        num_ground_truth=len(truth.gt_class),
+        num_detections=ranked.num_detections,
         short_s=short_s,
         short_recall=_row_mean(found[:, short]),
         long_recall=_row_mean(found[:, long]),
         num_short=int(short.sum()),
         num_long=int(long.sum()),
-        notes=problem.notes,
+        notes=tuple(tally.notes()),
     )
 
 
@@ -226,33 +248,90 @@ def without_ambiguous(
     for video, found in results.items():
         kept[video] = list(found)
         if video in ambiguous and found:
-            starts, ends = np.array(ambiguous[video], np.float64).T
-            times = np.array([one["segment"] for one in found], np.float64)
-            touches = (times[:, :1] < ends) & (starts < times[:, 1:])
-            pairs = zip(found, touches.any(axis=1), strict=True)
+            touches = _touches([one["segment"] for one in found], ambiguous[video])
+            pairs = zip(found, touches, strict=True)
             kept[video] = [one for one, touched in pairs if not touched]
     return kept
 
 
-def _average_precision(
-    hits: np.ndarray, det_class: np.ndarray, class_counts: np.ndarray
-) -> np.ndarray:
-    """Interpolated AP [n, C] from hits [n, N] of detections ordered by class, then score.
+def columns_without_ambiguous(
+    columns: Columns, ambiguous: Mapping[str, Sequence[Sequence[float]]]
+) -> Columns:
+    """`without_ambiguous` for columns."""
+    owner = np.repeat(np.arange(len(columns.sizes)), columns.sizes)
+    kept = np.ones(len(owner), bool)
+    ends = np.cumsum(columns.sizes)
+    for row, video in enumerate(columns.recordings):
+        if video in ambiguous:
+            own = slice(ends[row] - columns.sizes[row], ends[row])
+            kept[own] = ~_touches(columns.segments[own], ambiguous[video])
+    return columns._replace(
+        sizes=np.bincount(owner[kept], minlength=len(columns.sizes)),
+        labels=columns.labels[kept],
+        scores=columns.scores[kept],
+        segments=columns.segments[kept],
+    )
+
+
+def _touches(segments: Any, others: Sequence[Sequence[float]]) -> np.ndarray:
+    """Which segments [N, 2] touch any of others: [N]."""
+    starts, ends = np.array(others, np.float64).reshape(-1, 2).T
+    times = np.asarray(segments, np.float64).reshape(-1, 2)
+    return ((times[:, :1] < ends) & (starts < times[:, 1:])).any(axis=1)
+
+
+class _Ranked:
+    """Scores and hits of detections by class: in memory or, with a folder, in a file a class."""
+
+    def __init__(self, num_levels: int, folder: str | None) -> None:
+        self.num_levels, self.folder, self.num_detections = num_levels, folder, 0
+        self.held: dict[int, np.ndarray] = {}
+        # A bit for each threshold.
+        self.kind = np.dtype([("score", np.float64), ("hits", np.uint8, (-(-num_levels // 8),))])
+
+    def add(self, det_class: np.ndarray, scores: np.ndarray, hits: np.ndarray) -> None:
+        """Adds detections [N] that are ordered by class, and their hits [n, N]."""
+        rows = np.empty(len(scores), self.kind)
+        rows["score"], rows["hits"] = scores, np.packbits(hits, axis=0).T
+        self.num_detections += len(rows)
+        first = np.flatnonzero(np.diff(det_class, prepend=-1))
+        for low, high in itertools.pairwise([*first.tolist(), len(rows)]):
+            self._put(int(det_class[low]), rows[low:high])
+
+    def hits_of(self, number: int) -> Iterator[np.ndarray]:
+        """Yields the hits [N] of a class at each threshold, from the highest score down."""
+        rows = self._get(number)
+        # Equal scores stay in input order.
+        bits = rows["hits"][np.argsort(-rows["score"], kind="stable")]
+        for level in range(self.num_levels):
+            yield bits[:, level // 8] & (128 >> level % 8) != 0
+
+    def _put(self, number: int, rows: np.ndarray) -> None:
+        if self.folder is None:
+            self.held[number] = rows
+        else:
+            with open(self._path(number), "ab") as file:
+                rows.tofile(file)
+
+    def _get(self, number: int) -> np.ndarray:
+        if self.folder is None:
+            return self.held.get(number, np.empty(0, self.kind))
+        path = self._path(number)
+        return np.fromfile(path, self.kind) if path.exists() else np.empty(0, self.kind)
+
+    def _path(self, number: int) -> Path:
+        return Path(str(self.folder)) / str(number)
+
+
+def _average_precision(hits: np.ndarray, num_instances: int) -> float:
+    """Interpolated AP of one class from the hits [N] of its detections, best first.
 
     Recall rises at hits only, by one over the number of instances, and the precision there is
     replaced by the highest one at this or a later hit.
     """
-    num_classes = len(class_counts)
-    at, det = np.nonzero(hits)
-    cell = at * num_classes + det_class[det]  # rises along the arrays
-    precision = (rank_within(cell) + 1) / (rank_within(det_class) + 1)[det]
-    # One running maximum from the right over all cells. On integers, the ranks of the values, an
-    # offset from cell to cell keeps them apart without rounding anything.
-    values, level = np.unique(precision, return_inverse=True)
-    offset = cell * len(values)
-    best = np.maximum.accumulate((level - offset)[::-1])[::-1] + offset
-    area = np.bincount(cell, weights=values[best], minlength=len(hits) * num_classes)
-    return area.reshape(len(hits), num_classes) / class_counts
+    at = np.flatnonzero(hits)
+    precision = np.arange(1, len(at) + 1) / (at + 1)
+    return float(np.maximum.accumulate(precision[::-1]).sum()) / num_instances
 
 
 def _row_mean(values: np.ndarray) -> np.ndarray:

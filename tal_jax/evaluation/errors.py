@@ -69,6 +69,7 @@ def explain_errors(
         det_video=problem.det_video[best],
         det_class=problem.det_class[best],
         det_segments=problem.det_segments[best],
+        det_scores=problem.det_scores[best],
     )
     _, found = match(problem, levels)
     left = np.flatnonzero(~found[0])

@@ -3,13 +3,14 @@
 import collections
 import itertools
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.detection_columns import Columns
 
 
 def found_instances(
@@ -46,68 +47,96 @@ def found_instances(
     }
 
 
-class Problem(NamedTuple):
-    """Everything that takes part in the metric, as flat arrays.
+class Truth(NamedTuple):
+    """Ground truth as flat arrays, ordered by video, then class, then input order."""
 
-    Detections are ordered by class, then by falling score, then by input order; ground truth by
-    video, then class, then input order. Detections in videos that are not in the ground truth
-    have the video index `num_videos`.
+    classes: tuple[str, ...]  # C
+    class_counts: np.ndarray  # [C]
+    videos: dict[str, int]  # index of each video of the subset
+    other_videos: set[str]  # names of those outside of the subset
+    subset: str | None
+    gt_order: np.ndarray  # [G] indices into the annotations of all videos, in input order
+    gt_video: np.ndarray  # [G]
+    gt_class: np.ndarray  # [G]
+    gt_segments: np.ndarray  # [G, 2]
+
+
+class Problem(NamedTuple):
+    """Ground truth, and detections of all or some of its videos, as flat arrays.
+
+    Detections are ordered by class, then by falling score, then by input order. Detections in
+    videos that are not in the ground truth have the video index `num_videos`.
     """
 
     classes: tuple[str, ...]  # C
     class_counts: np.ndarray  # [C]
     num_videos: int
-    gt_order: np.ndarray  # [G] indices into the annotations of all videos, in input order
+    gt_order: np.ndarray  # [G] as in `Truth`
     gt_video: np.ndarray  # [G]
     gt_class: np.ndarray  # [G]
     gt_segments: np.ndarray  # [G, 2]
     det_video: np.ndarray  # [N]
     det_class: np.ndarray  # [N]
     det_segments: np.ndarray  # [N, 2]
-    notes: tuple[str, ...]
-
-
-class _Rows(NamedTuple):
-    """The items of `{video: [item, ...]}`, one row each."""
-
-    owner: np.ndarray  # [n] which video, counted in the order of the dict
-    labels: list[str]  # n
-    segments: np.ndarray  # [n, 2]
-    scores: np.ndarray  # [n], zeros where there are none
+    det_scores: np.ndarray  # [N]
 
 
 def read_problem(
     ground_truth: Mapping[str, Any], predictions: Mapping[str, Any], subset: str | None
 ) -> Problem:
     """Checks both dicts and brings them into order."""
+    return to_problem(read_truth(ground_truth, subset), read_columns(predictions))
+
+
+def read_truth(ground_truth: Mapping[str, Any], subset: str | None) -> Truth:
+    """Checks the ground truth and brings it into order."""
     annotations, other_videos = _split_database(ground_truth, subset)
-    results = _lookup(predictions, "results", Mapping, "the predictions")
-    results = {v: _lookup(results, v, Sequence, "the results") for v in results}
-    truth = _flatten(annotations, "annotation")
-    found = _flatten(results, "detection")
-
-    classes = tuple(sorted(set(truth.labels)))
-    class_index = {label: i for i, label in enumerate(classes)}
-    gt_class = np.array([class_index[label] for label in truth.labels], np.intp)
-    gt_order = np.lexsort((gt_class, truth.owner))  # stable, as is every sort in this module
-
-    video_index = {video: i for i, video in enumerate(annotations)}
-    found_index = np.array([video_index.get(v, len(annotations)) for v in results], np.intp)
-    det_class = np.array([class_index.get(label, -1) for label in found.labels], np.intp)
-    known = np.flatnonzero(det_class >= 0)
-    det_order = known[np.lexsort((-found.scores[known], det_class[known]))]
-    return Problem(
+    rows = _flatten(annotations, "annotation")
+    classes = tuple(sorted(rows.classes))
+    index = {label: number for number, label in enumerate(classes)}
+    gt_class = np.array([index[label] for label in rows.classes], np.intp)[rows.labels]
+    gt_video = np.repeat(np.arange(len(annotations)), rows.sizes)
+    order = np.lexsort((gt_class, gt_video))  # stable, as is every sort in this module
+    return Truth(
         classes=classes,
         class_counts=np.bincount(gt_class, minlength=len(classes)),
-        num_videos=len(annotations),
-        gt_order=gt_order,
-        gt_video=truth.owner[gt_order],
-        gt_class=gt_class[gt_order],
-        gt_segments=truth.segments[gt_order],
-        det_video=found_index[found.owner[det_order]],
-        det_class=det_class[det_order],
-        det_segments=found.segments[det_order],
-        notes=tuple(_notes(annotations, other_videos, results, truth, found, subset)),
+        videos={video: number for number, video in enumerate(annotations)},
+        other_videos=other_videos,
+        subset=subset,
+        gt_order=order,
+        gt_video=gt_video[order],
+        gt_class=gt_class[order],
+        gt_segments=rows.segments[order],
+    )
+
+
+def read_columns(predictions: Mapping[str, Any]) -> Columns:
+    """Checks detections, `{"results": {video: [...]}}`, and returns them as columns."""
+    results = _lookup(predictions, "results", Mapping, "the predictions")
+    return _flatten({v: _lookup(results, v, Sequence, "the results") for v in results}, "detection")
+
+
+def to_problem(truth: Truth, columns: Columns) -> Problem:
+    """Brings detections into order; those of labels without ground truth are left out."""
+    class_index = {label: number for number, label in enumerate(truth.classes)}
+    class_of = np.array([class_index.get(label, -1) for label in columns.classes], np.intp)
+    det_class = class_of[columns.labels]
+    known = np.flatnonzero(det_class >= 0)
+    order = known[np.lexsort((-columns.scores[known], det_class[known]))]
+    video = [truth.videos.get(name, len(truth.videos)) for name in columns.recordings]
+    det_video = np.repeat(np.array(video, np.intp), columns.sizes)
+    return Problem(
+        classes=truth.classes,
+        class_counts=truth.class_counts,
+        num_videos=len(truth.videos),
+        gt_order=truth.gt_order,
+        gt_video=truth.gt_video,
+        gt_class=truth.gt_class,
+        gt_segments=truth.gt_segments,
+        det_video=det_video[order],
+        det_class=det_class[order],
+        det_segments=columns.segments[order],
+        det_scores=columns.scores[order],
     )
 
 
@@ -139,8 +168,9 @@ def _lookup(values: Any, key: str, kind: type, name: str) -> Any:
     return values[key]
 
 
-def _flatten(items: Mapping[str, Sequence], what: str) -> _Rows:
-    """Reads the segments, labels and (of detections) scores of all videos."""
+def _flatten(items: Mapping[str, Sequence], what: str) -> Columns:
+    """Reads the labels, segments and (of detections) scores of all videos."""
+    index: dict[str, int] = {}
     labels, numbers = [], []
     for video, listed in items.items():
         for position, item in enumerate(listed):
@@ -148,11 +178,12 @@ def _flatten(items: Mapping[str, Sequence], what: str) -> _Rows:
                 label, *row = _parse(item, scored=what == "detection")
             except InputError as error:
                 raise InputError(f"video {video!r}, {what} {position}: {error}") from None
-            labels.append(label)
+            labels.append(index.setdefault(label, len(index)))
             numbers.append(row)
     table = np.array(numbers, np.float64).reshape(-1, 3)
     sizes = np.array([len(listed) for listed in items.values()], np.intp)
-    return _Rows(np.repeat(np.arange(len(items)), sizes), labels, table[:, :2], table[:, 2])
+    numbered = np.array(labels, np.intp)
+    return Columns(list(items), sizes, list(index), numbered, table[:, 2], table[:, :2])
 
 
 def _parse(item: Any, *, scored: bool) -> tuple[str, float, float, float]:
@@ -175,54 +206,77 @@ def _parse(item: Any, *, scored: bool) -> tuple[str, float, float, float]:
     return label, start_s, end_s, files.to_number(item["score"], "score") if scored else 0.0
 
 
-def _notes(
-    annotations: Mapping[str, Sequence],
-    other_videos: set[str],
-    results: Mapping[str, Sequence],
-    truth: _Rows,
-    found: _Rows,
-    subset: str | None,
-) -> Iterable[str]:
-    """One line for everything that is left out or easily overlooked."""
-    labels = set(truth.labels)
+class Tally:
+    """Counts what is left out of the metrics or easily overlooked, batch by batch."""
 
-    def counted(videos: Iterable[str]) -> str:
-        rows = (row for video in videos for row in results.get(video, ()))
-        return _count(sum(row["label"] in labels for row in rows), "detection")
+    def __init__(self, truth: Truth) -> None:
+        self.truth = truth
+        size = len(truth.videos)
+        self.seen = np.zeros(size, bool)
+        self.total = np.zeros(size, np.int64)  # detections of each video
+        self.counted = np.zeros(size, np.int64)  # those of a label with ground truth
+        self.outside: dict[str, int] = {}  # the latter in videos outside that have detections
+        self.labels: collections.Counter[str] = collections.Counter()
 
-    if not truth.labels:
-        yield "no ground-truth segments: mAP is undefined"
-    outside = [video for video in results if video not in annotations and results[video]]
-    other = [video for video in outside if video in other_videos]
-    unknown = [video for video in outside if video not in other_videos]
-    places = ((other, f"outside subset {subset!r}"), (unknown, "that are not in the ground truth"))
-    for videos, place in places:
-        if videos:
+    def add(self, columns: Columns) -> None:
+        """Counts detections; raises an InputError if a recording was there before."""
+        known = np.array([label in self.truth.classes for label in columns.classes], bool)
+        owner = np.repeat(np.arange(len(columns.sizes)), columns.sizes)
+        counted = np.bincount(owner[known[columns.labels]], minlength=len(columns.sizes))
+        of_labels = np.bincount(columns.labels, minlength=len(columns.classes)).tolist()
+        self.labels.update({k: n for k, n in zip(columns.classes, of_labels, strict=True) if n})
+        for name, total, size in zip(
+            columns.recordings, columns.sizes.tolist(), counted.tolist(), strict=True
+        ):
+            video = self.truth.videos.get(name)
+            if self.seen[video] if video is not None else name in self.outside:
+                raise InputError(f"detections of {name!r} at two places, expected them at one")
+            if video is not None:
+                self.seen[video], self.total[video], self.counted[video] = True, total, size
+            elif total:
+                self.outside[name] = size
+
+    def notes(self) -> Iterator[str]:
+        """One line for everything that is left out or easily overlooked."""
+        truth, names = self.truth, list(self.truth.videos)
+        if not truth.classes:
+            yield "no ground-truth segments: mAP is undefined"
+        other = [video for video in self.outside if video in truth.other_videos]
+        unknown = [video for video in self.outside if video not in truth.other_videos]
+        places = (
+            (other, f"outside subset {truth.subset!r}"),
+            (unknown, "that are not in the ground truth"),
+        )
+        for videos, place in places:
+            if videos:
+                counted = sum(self.outside[video] for video in videos)
+                yield (
+                    f"{_count(counted, 'detection')} counted as false positives, in "
+                    f"{_count(len(videos), 'video')} {place}: {_some(videos)}"
+                )
+        bare = np.setdiff1d(np.arange(len(names)), truth.gt_video)
+        if len(bare):
+            counted = _count(int(self.counted[bare].sum()), "detection")
             yield (
-                f"{counted(videos)} counted as false positives, in {_count(len(videos), 'video')} "
-                f"{place}: {_some(videos)}"
+                f"{_count(len(bare), 'video')} without ground truth, with {counted} counted as "
+                f"false positives: {_some([names[video] for video in bare])}"
             )
-    bare = [video for video, listed in annotations.items() if not listed]
-    if bare:
-        yield (
-            f"{_count(len(bare), 'video')} without ground truth, with {counted(bare)} counted as "
-            f"false positives: {_some(bare)}"
-        )
-    silent = [video for video in annotations if not results.get(video)]
-    if silent:
-        yield f"{_count(len(silent), 'video')} without detections: {_some(silent)}"
-    strange = collections.Counter(label for label in found.labels if label not in labels)
-    if strange:
-        yield (
-            f"{_count(strange.total(), 'detection')} left out, of "
-            f"{_count(len(strange), 'label')} without ground truth: {_some(sorted(strange))}"
-        )
-    unseen = sorted(labels.difference(found.labels))
-    if unseen:
-        yield f"{_count(len(unseen), 'label')} without detections (AP 0): {_some(unseen)}"
-    empty = int((truth.segments[:, 0] == truth.segments[:, 1]).sum())
-    if empty:
-        yield f"{_count(empty, 'ground-truth segment')} without length, which nothing can match"
+        silent = np.flatnonzero(self.total == 0)
+        if len(silent):
+            some = _some([names[video] for video in silent])
+            yield f"{_count(len(silent), 'video')} without detections: {some}"
+        strange = {k: n for k, n in self.labels.items() if k not in truth.classes}
+        if strange:
+            yield (
+                f"{_count(sum(strange.values()), 'detection')} left out, of "
+                f"{_count(len(strange), 'label')} without ground truth: {_some(sorted(strange))}"
+            )
+        unseen = [label for label in truth.classes if label not in self.labels]
+        if unseen:
+            yield f"{_count(len(unseen), 'label')} without detections (AP 0): {_some(unseen)}"
+        empty = int((truth.gt_segments[:, 0] == truth.gt_segments[:, 1]).sum())
+        if empty:
+            yield f"{_count(empty, 'ground-truth segment')} without length, which nothing can match"
 
 
 def _count(number: int, noun: str) -> str:
@@ -262,12 +316,11 @@ def _overlapping_pairs(problem: Problem, tiou: float) -> tuple[np.ndarray, ...]:
     num_classes = len(problem.classes)
     gt_group = problem.gt_video * num_classes + problem.gt_class
     det_group = problem.det_video * num_classes + problem.det_class
-    counts = np.bincount(gt_group, minlength=(problem.num_videos + 1) * num_classes)
-    starts = np.cumsum(counts) - counts
-    repeats = counts[det_group]
+    starts = np.searchsorted(gt_group, det_group)  # ground truth is ordered by these groups
+    repeats = np.searchsorted(gt_group, det_group, side="right") - starts
     det = np.repeat(np.arange(len(det_group)), repeats)
     within = np.arange(len(det)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    gt = starts[det_group[det]] + within
+    gt = starts[det] + within
     iou = iou_of(problem.det_segments[det], problem.gt_segments[gt])
     keep = iou >= tiou
     return det[keep], gt[keep], iou[keep]
@@ -307,7 +360,7 @@ def match(problem: Problem, tious: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hits, found
 
 
-def is_short(problem: Problem, short_s: float | None) -> np.ndarray:
+def is_short(problem: Problem | Truth, short_s: float | None) -> np.ndarray:
     """Which ground truth is short: none if `short_s` is None."""
     durations = problem.gt_segments[:, 1] - problem.gt_segments[:, 0]
     return durations < (0.0 if short_s is None else short_s)
