@@ -125,10 +125,10 @@ def check_columns(columns: Columns, source: str) -> None:
     ends = np.cumsum(columns.sizes)
     row = int(np.searchsorted(ends, wrong[0], side="right"))
     position = int(wrong[0] - ends[row] + columns.sizes[row])
+    segment, score = columns.segments[wrong[0]].tolist(), float(columns.scores[wrong[0]])
     raise InputError(
-        f"{source}: video {columns.recordings[row]!r}, detection {position}: segment is "
-        f"{columns.segments[wrong[0]].tolist()} and score {float(columns.scores[wrong[0]])!r}, expected "
-        "finite numbers, start <= end"
+        f"{source}: video {columns.recordings[row]!r}, detection {position}: segment is {segment} "
+        f"and score {score!r}, expected finite numbers, start <= end"
     )
 
 
