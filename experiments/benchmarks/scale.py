@@ -35,11 +35,11 @@ from tal_jax.data.fingerprint import fingerprint
 from tal_jax.data.predictions import (
     Predictions,
     RecordingPredictions,
-    activitynet_json,
     read_results,
+    write_results,
 )
 from tal_jax.data.recordings import Dataset
-from tal_jax.data.shards import shard_path, split_names, write_shard
+from tal_jax.data.shards import open_shards, shard_path, split_names, write_shard
 from tal_jax.datasets.load import load_dataset
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE
 from tal_jax.evaluation.detection import evaluate_detections
@@ -152,8 +152,13 @@ def write(size: int, options, folder: Path) -> Callable[[], dict]:
     return work
 
 
-def open_folder(size: int, options, folder: Path) -> Callable[[], None]:
-    """Opens the folder: names, lengths, annotations, checks; no features."""
+def open_features(size: int, options, folder: Path) -> Callable[[], None]:
+    """Opens the features: the indices of the shards."""
+    return lambda: use(open_shards(folder), size)
+
+
+def load_folder(size: int, options, folder: Path) -> Callable[[], None]:
+    """Loads the data set: features, annotations, and the checks of all; no features are read."""
     return lambda: use(load(options, folder), size)
 
 
@@ -200,7 +205,7 @@ def proposals(size: int, options, folder: Path) -> Callable[[], dict]:
         lengths = prepared.lengths
         found = propose(fitted, 0, dataset.train, rows, prepared.timeline, lengths)
         begin = time.perf_counter()
-        files.write_json(folder / "proposals.json", activitynet_json(found))
+        write_results(folder / "proposals.json", found)
         kept = read_results(folder / "proposals.json")
         return {"segments": sum(map(len, kept.values())), "file_s": time.perf_counter() - begin}
 
@@ -248,7 +253,8 @@ def evaluation(size: int, options, folder: Path) -> Callable[[], dict]:
 
 
 PARTS: dict[str, Part] = {
-    "open": open_folder,
+    "open": open_features,
+    "load": load_folder,
     "fingerprint": fingerprints,
     "prepare": prepare,
     "block": block,
@@ -299,8 +305,8 @@ def config_of(options, folder: Path):
     config = rsmp_config()
     config.data = folder_config(folder=str(folder), points="file")
     config.model.widths, config.train.features = (options.width,), "streamed"
-    config.train.update(steps=40, search_every=20, batch_size=16, length=400, rounds=1)
-    config.train.log_every = config.train.checkpoint_every = 20
+    config.train.update(steps=10, search_every=5, batch_size=8, length=400, rounds=1)
+    config.train.log_every = config.train.checkpoint_every = 5
     return check_config(config)
 
 

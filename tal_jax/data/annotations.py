@@ -200,9 +200,11 @@ def check_classes(annotations: Annotations) -> None:
     classes, source = annotations.classes, annotations.source
     if len(set(classes)) < len(classes):
         raise InputError(f"{source}: classes are {list(classes)}, expected different strings")
+    known = set(classes)
     for name, recording in annotations.recordings.items():
         for instance in recording.instances:
-            _check_label(instance.label, classes, f"{source}: {name}")
+            if instance.label not in known:
+                _check_label(instance.label, classes, f"{source}: {name}")
     for pair in annotations.overlapping:
         if pair[0] == pair[1]:
             raise InputError(
@@ -297,11 +299,10 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
                     "segment, expected one in every instance of a test recording"
                 )
         instances = tuple(
-            dataclasses.replace(instance, point_s=None, extras={})
-            for instance in recording.instances
+            Instance(one.label, one.start_s, one.end_s) for one in recording.instances
         )
-        recordings[name] = dataclasses.replace(
-            recording, subset="test", instances=instances, extras={}
+        recordings[name] = RecordingAnnotation(
+            "test", recording.duration_s, instances, recording.frame_rate
         )
     return annotations_to_dict(
         dataclasses.replace(annotations, recordings=recordings, point_distribution=None, extras={})
@@ -365,8 +366,9 @@ def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
                 f"{source}: segment is {[low, high]} s, expected it within the recording's "
                 f"{duration_s:g} s"
             )
-        high = min(high, duration_s)
-        instance = dataclasses.replace(instance, end_s=high)
+        if high > duration_s:
+            high = duration_s
+            instance = dataclasses.replace(instance, end_s=high)
     if point_s is not None and not low <= point_s < high:
         raise InputError(
             f"{source}: point of {instance.label!r} is {point_s!r} s, expected a time within "

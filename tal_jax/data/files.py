@@ -24,6 +24,7 @@ import numpy as np
 from tal_jax._errors import InputError
 
 _NAMED = 5  # files in a message
+_NO_SPACE = re.compile(r"[ \t\n\r]*")
 
 T = TypeVar("T")
 
@@ -116,6 +117,78 @@ def read_json(path: str | os.PathLike) -> Any:
         return json.loads(text, object_pairs_hook=_object_of_unique_keys)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def read_members(path: str | os.PathLike, key: str, what: str) -> Iterator[tuple[str, Any]]:
+    """Yields the members of one object in the object of a JSON file, parsed one after another.
+
+    So a file of many recordings takes the memory of its text, and of one of them.
+
+    Args:
+      path: the file.
+      key: of the object in the file's object.
+      what: that is, for messages.
+
+    Raises:
+      InputError: as `read_json`, or if there is no object of that key.
+    """
+    scanner, found = _Scanner(read_text(path)), False
+    try:
+        if scanner.peek() == "{":
+            for name in scanner.members():
+                if name == key and scanner.peek() == "{":
+                    found = True
+                    for member in scanner.members():
+                        yield member, scanner.value()
+                else:
+                    scanner.value()
+            scanner.take("")
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: {error}") from error
+    if not found:
+        raise InputError(f"{path}: no {what}, expected an object with {key!r}")
+
+
+class _Scanner:
+    """A place in a JSON text."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self.decoder = json.JSONDecoder(object_pairs_hook=_object_of_unique_keys)
+
+    def peek(self) -> str:
+        """Returns the next character that is no space; "" at the end."""
+        self.at = _NO_SPACE.match(self.text, self.at).end()  # pyright: ignore[reportOptionalMemberAccess]
+        return self.text[self.at : self.at + 1]
+
+    def take(self, character: str) -> None:
+        """Passes a character."""
+        if self.peek() != character:
+            raise json.JSONDecodeError(f"Expecting {character!r}", self.text, self.at)
+        self.at += len(character)
+
+    def value(self) -> Any:
+        """Parses a value, and passes it."""
+        self.peek()
+        value, self.at = self.decoder.raw_decode(self.text, self.at)
+        return value
+
+    def members(self) -> Iterator[str]:
+        """Yields the names of an object; meanwhile the caller passes their values."""
+        self.take("{")
+        seen: set[str] = set()
+        while self.peek() != "}":
+            if seen:
+                self.take(",")
+            if self.peek() != '"':
+                raise json.JSONDecodeError("Expecting a name", self.text, self.at)
+            name = self.value()
+            if name in seen:
+                raise InputError(f"key {name!r} occurs twice in one object, expected once")
+            seen.add(name)
+            self.take(":")
+            yield name
+        self.take("}")
 
 
 def convert(values: Any, kind: type[T] | Any, source: str, *, strict: bool = True) -> T:

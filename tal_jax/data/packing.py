@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data.predictions import DetectionRows, rows_of
 from tal_jax.data.recordings import Recording, labels_of, read_features
 from tal_jax.data.timeline import NO_POINTS, Lengths, MostPoints, Proposals, Timeline
 
@@ -272,44 +273,54 @@ def pack_proposals(
     class_of = {label: number for number, label in enumerate(classes)}
     entries = [_checked_proposals(results, recording, class_of) for recording in recordings]
     # In powers of two, so that rounds of about as many proposals share a program.
-    most = 1 << max(max(map(len, entries)) - 1, 0).bit_length()
+    most = 1 << max(max(len(rows) for rows, _ in entries) - 1, 0).bit_length()
     shape = (len(recordings), most)
     segments = np.zeros((*shape, 2), np.float32)
     scores, class_index = np.zeros(shape, np.float32), np.zeros(shape, np.int32)
     where = np.zeros(shape, bool)
-    for row, (recording, rows) in enumerate(zip(recordings, entries, strict=True)):
+    index_of = np.full(len(classes), -1)
+    for row, (recording, (rows, labels)) in enumerate(zip(recordings, entries, strict=True)):
         labelled = video_classes[row][video_class_where[row]]
-        index_of = {int(label): index for index, label in enumerate(labelled)}
+        index_of[labelled] = np.arange(len(labelled))
         # Proposals of classes that the recording is not labelled with are left out.
-        rows = [entry for entry in rows if entry[0] in index_of]
-        size = len(rows)
-        if size:
-            labels, values, times_s = map(np.asarray, zip(*rows, strict=True))
-            class_index[row, :size] = [index_of[label] for label in labels]
-            scores[row, :size] = values
-            segments[row, :size] = recording.grid.to_snippets(times_s.astype(np.float64))
-            where[row, :size] = True
+        kept = index_of[labels] >= 0
+        size = int(kept.sum())
+        class_index[row, :size] = index_of[labels[kept]]
+        scores[row, :size] = rows.scores[kept]
+        segments[row, :size] = recording.grid.to_snippets(rows.segments[kept])
+        where[row, :size] = True
+        index_of[labelled] = -1
     return Proposals(segments, scores, class_index, where)
 
 
 def _checked_proposals(results, recording, class_of):
-    """`(class number, score, segment)` of one recording's proposals."""
+    """One recording's proposals, and their class numbers `[N]`."""
     if recording.name not in results:
         raise InputError(f"proposals: none for {recording.name!r}; expected an entry, maybe empty")
-    rows = []
-    for entry in results[recording.name]:
-        label, score, segment = entry.get("label"), entry.get("score"), entry.get("segment")
-        if label not in class_of:
-            raise InputError(f"proposals of {recording.name!r}: unknown class {label!r}")
-        numbers = np.asarray([score, *(segment or [])], np.float64)
-        # A proposal of zero length is allowed: sampling widens it to one snippet.
-        if numbers.shape != (3,) or not np.isfinite(numbers).all() or segment[1] < segment[0]:
-            raise InputError(
-                f"proposals of {recording.name!r}: score {score!r}, segment {segment!r}; expected "
-                "finite numbers, and an end that is not before the start"
-            )
-        rows.append((class_of[label], score, segment))
-    return rows
+    entries = results[recording.name]
+    for entry in () if isinstance(entries, DetectionRows) else entries:
+        numbers = np.asarray([entry.get("score"), *(entry.get("segment") or [])], np.float64)
+        if entry.get("label") not in class_of or numbers.shape != (3,):
+            _refuse_proposal(recording, class_of, entry)
+    rows = rows_of(entries)
+    numbers = np.array([class_of.get(label, -1) for label in rows.classes], np.intp)
+    labels = numbers[rows.labels] if len(rows) else np.zeros(0, np.intp)
+    # A proposal of zero length is allowed: sampling widens it to one snippet.
+    right = np.isfinite(rows.scores) & np.isfinite(rows.segments).all(axis=1)
+    right &= (rows.segments[:, 0] <= rows.segments[:, 1]) & (labels >= 0)
+    for place in np.flatnonzero(~right)[:1]:
+        _refuse_proposal(recording, class_of, entries[int(place)])
+    return rows, labels
+
+
+def _refuse_proposal(recording, class_of, entry):
+    label, score, segment = entry.get("label"), entry.get("score"), entry.get("segment")
+    if label not in class_of:
+        raise InputError(f"proposals of {recording.name!r}: unknown class {label!r}")
+    raise InputError(
+        f"proposals of {recording.name!r}: score {score!r}, segment {segment!r}; expected "
+        "finite numbers, and an end that is not before the start"
+    )
 
 
 # --- groups ---

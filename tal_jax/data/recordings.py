@@ -279,7 +279,9 @@ def assemble(
         annotation = annotations.recordings[recording.name]
         if not labels_only:
             points, truth[recording.name] = points_of(recording.name, annotation, classes)
-            return dataclasses.replace(recording, points=points)
+            return Recording(
+                recording.name, recording.features, recording.grid, recording.duration_s, points
+            )
         labels = tuple(sorted({index[instance.label] for instance in annotation.instances}))
         return dataclasses.replace(recording, labels=labels)
 

@@ -102,7 +102,7 @@ def load_folder(
     sharded, left = open_sharded(folder)
     notes += left
     for name in (*names["train"], *names["test"]):
-        recording_path(folder, name)  # refuses what is no file's name
+        check_name(name)
     subsets = ", ".join(sorted({recording.subset for recording in annotations.recordings.values()}))
     if not names["train"]:
         raise InputError(
@@ -162,11 +162,16 @@ def recording_path(folder: str | os.PathLike, name: str, suffix: str = ".npy") -
     """Returns a recording's file in a folder.
 
     Raises:
-      InputError: if the name is no file's name, or would be outside the folder.
+      InputError: as `check_name`.
     """
+    check_name(name)
+    return Path(folder) / f"{name}{suffix}"
+
+
+def check_name(name: str) -> None:
+    """Raises an InputError if a recording's name is no file's name, or leads out of its folder."""
     if not name or name in (".", "..") or set(name) & set("/\\\0:"):
         raise InputError(f"recording name {name!r}: expected a file's name without a folder")
-    return Path(folder) / f"{name}{suffix}"
 
 
 def write_folder(

@@ -171,7 +171,7 @@ def open_export(folder: str | Path) -> Network:
                 soft_sigma=sigma,
             )
             found = fuse_stages(found, {recording.name: of_detector}, soft_sigma=sigma)
-        return found[recording.name], predictions
+        return list(found[recording.name]), predictions
 
     return Network(
         source=folder,

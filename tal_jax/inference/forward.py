@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +155,22 @@ def predict_timeline(
     *,
     num_samples: int,
 ) -> dict[str, Predictions]:
-    """Predictions of one round's network for this process's recordings, chunk by chunk.
+    """Predictions of one round's network for this process's recordings, see `predict_chunks`."""
+    found = {}
+    for chunk in predict_chunks(fitted, number, recordings, timeline, num_samples=num_samples):
+        found |= chunk
+    return found
+
+
+def predict_chunks(
+    fitted: Fitted,
+    number: int,
+    recordings: Sequence[Recording],
+    timeline: Timeline,
+    *,
+    num_samples: int,
+) -> Iterator[dict[str, Predictions]]:
+    """Yields predictions of one round's network for some recordings after the other.
 
     The features of their timeline, which is padded to `num_samples`, may stay in files. Host arrays
     without padding.
@@ -166,7 +181,6 @@ def predict_timeline(
     shards = sharding.num_shards(mesh)
     fitting = min(packing.CHUNK, max(_CHUNK_SNIPPETS // num_samples, 1))
     size = shards * min(fitting, -(-total // shards))
-    found = {}
     for first in range(0, total, size):
         # The last chunk is filled up with repeats, so that one program serves all.
         rows = np.minimum(np.arange(first, first + size), total - 1)
@@ -178,7 +192,7 @@ def predict_timeline(
             num_samples=num_samples,
             mesh=mesh,
         )
-        outputs = jax.device_get(outputs)
+        outputs, found = jax.device_get(outputs), {}
         for row, recording in enumerate(recordings[first : first + size]):
             own = jax.tree.map(lambda array, row=row: array[row], outputs)
             real, length = own.where.sum(), len(recording.features)
@@ -188,7 +202,7 @@ def predict_timeline(
                 own.video_scores,
                 own.cumulative[: length + 1],
             )
-    return found
+        yield found
 
 
 @functools.partial(jax.jit, static_argnames=("model", "config", "num_samples", "mesh"))

@@ -44,7 +44,7 @@ def fuse_results(
       Detections of every recording of any source, best first, without those that score less than
       0.005 of the recording's best: duplicates, or next to impossible.
     """
-    results: Results = {name: [] for source in sources for name in source}
+    results: dict[str, list] = {name: [] for source in sources for name in source}
     trust = trust or [1.0] * len(sources)
     groups = _groups(sources)
     for size, keys in _by_size(groups):

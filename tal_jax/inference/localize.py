@@ -14,11 +14,11 @@ from jax.sharding import PartitionSpec as P
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data.predictions import (
-    Entries,
+    DetectionRows,
     Predictions,
     RecordingPredictions,
     Results,
-    to_entries,
+    to_rows,
 )
 from tal_jax.ops import resampling
 from tal_jax.ops.localization import Detections, localize_batch, present_classes
@@ -126,7 +126,7 @@ def localize_group(
         max_runs = 1 << (max_runs + int(found.overflow.max()) - 1).bit_length()
     found = jax.device_get(found)
     results = {
-        name: _entries(jax.tree.map(lambda array, row=row: array[row], found), one, classes)
+        name: _rows(jax.tree.map(lambda array, row=row: array[row], found), one, classes)
         for row, (name, one) in enumerate(recordings.items())
     }
     return results, max_runs
@@ -204,9 +204,9 @@ def _stack(recordings: Sequence[Predictions], length: int, num_samples: int) -> 
     return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *rows)
 
 
-def _entries(found: Any, recording: RecordingPredictions, classes: Sequence[str]) -> Entries:
-    """One recording's `Detections`, on the host, as ActivityNet has them, best first."""
+def _rows(found: Any, recording: RecordingPredictions, classes: Sequence[str]) -> DetectionRows:
+    """One recording's `Detections`, on the host, best first."""
     labels, columns = np.nonzero(found.where)
     values, segments = found.scores[labels, columns], found.segments[labels, columns]
     order = np.argsort(-values, kind="stable")
-    return to_entries(labels[order], values[order], segments[order], recording, classes)
+    return to_rows(labels[order], values[order], segments[order], recording, classes)

@@ -11,7 +11,7 @@ from tal_jax.data.recordings import Recording, labels_of
 from tal_jax.data.timeline import Lengths, Timeline
 from tal_jax.inference import localize
 from tal_jax.inference.detector import detect
-from tal_jax.inference.forward import Fitted, lengthens, predict_recordings, predict_timeline
+from tal_jax.inference.forward import Fitted, lengthens, predict_chunks, predict_recordings
 from tal_jax.inference.fusion import fuse_stages
 
 
@@ -28,7 +28,8 @@ def predict(fitted: Fitted, recordings: Sequence[Recording]) -> Results:
     Raises:
       InputError: if features are bad or of another D than the networks were trained on.
     """
-    return predict_stages(fitted, recordings, predict_mean(fitted, recordings))
+    found = predict_stages(fitted, recordings, predict_mean(fitted, recordings))
+    return {name: list(entries) for name, entries in found.items()}
 
 
 def predict_stages(
@@ -97,8 +98,11 @@ def propose(
             continue
         chosen = timelines.take(timeline, alike) if len(alike) < len(recordings) else timeline
         own = [recordings[row] for row in alike]
-        found = predict_timeline(fitted, number, own, chosen, num_samples=length)
+        found: dict[str, Predictions] = {}  # of two parts at most
+        coming = predict_chunks(fitted, number, own, chosen, num_samples=length)
         for part in packing.equal_parts(own):
+            while part[-1].name not in found:
+                found |= next(coming)
             # In the same shapes in all rounds.
             proposals, max_runs = localize.localize_group(
                 {
@@ -113,6 +117,9 @@ def propose(
                 max_runs=max_runs,
             )
             results |= proposals
+            # The last part begins within the one before it.
+            first = list(found).index(part[0].name)
+            found = dict(list(found.items())[first:])
     return results
 
 

@@ -28,7 +28,7 @@ import numpy as np
 from tal_jax.config import MOST_LEVELS, Config, detector_config
 from tal_jax.data import files, packing
 from tal_jax.data import timeline as timelines
-from tal_jax.data.predictions import Results, activitynet_json, read_predictions, read_results
+from tal_jax.data.predictions import Results, read_predictions, read_results, write_results
 from tal_jax.data.projection import Projection, principal_components
 from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.evaluation import detection
@@ -203,7 +203,7 @@ def _propose(member: Member, fitted: Fitted) -> None:
     if folders:
         rounds = processes.on_primary(read_results, folders[-1] / "proposals_train.json")
         found = fuse_stages(rounds, found, soft_sigma=sigma)
-    processes.on_primary(files.write_json, path, activitynet_json(found))
+    processes.on_primary(write_results, path, found)
 
 
 def _evaluate(member: Member, fitted: Fitted, report: Report) -> None:
@@ -229,7 +229,7 @@ def _write(member: Member, found: Results, report: Report) -> None:
     short_s = results.evaluated_short_s(round_folders(workdir, "evaluation.json")[-1])
 
     def write(folder: Path, name: str, title: str, event: str, own: Results) -> None:
-        files.write_json(folder / name, activitynet_json(own))
+        write_results(folder / name, own)
         metrics = results.evaluate(own, truth, config, short_s=short_s)
         report(f"{title}\n{detection.format_table(metrics)}")
         results.log_metrics(log, metrics, config.train.rounds, event)
@@ -238,7 +238,7 @@ def _write(member: Member, found: Results, report: Report) -> None:
 
     test = "detections_test.json"
     before = workdir / ALL_ROUNDS_FOLDER
-    files.write_json(before / test, activitynet_json(rounds))
+    write_results(before / test, rounds)
     metrics = results.evaluate(rounds, truth, config, short_s=short_s)
     files.write_json(before / "evaluation.json", metrics.to_dict())
     write(workdir, "detections.json", "all stages", "evaluation_of_all_stages", both)

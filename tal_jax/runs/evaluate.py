@@ -9,7 +9,7 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config, override
 from tal_jax.data import files, locks
-from tal_jax.data.predictions import activitynet_json, read_predictions, read_results
+from tal_jax.data.predictions import read_predictions, read_results, write_results
 from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import workdir as work
@@ -100,7 +100,7 @@ def evaluate_scores(
     if missing:
         raise InputError(f"{path}: no scores of {missing[0]!r}; expected every test recording")
     if output is not None:
-        files.write_json(output, activitynet_json(found))
+        write_results(output, found)
     print_line(detection.format_table(metrics))
     if has_detector(workdir):
         print_line(

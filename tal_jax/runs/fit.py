@@ -14,8 +14,8 @@ from typing import Any
 
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
-from tal_jax.data import files, locks
-from tal_jax.data.predictions import Results, activitynet_json, read_results
+from tal_jax.data import locks
+from tal_jax.data.predictions import Results, read_results, write_results
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
 from tal_jax.evaluation.point_criterion import point_criterion
 from tal_jax.inference import localize
@@ -271,7 +271,7 @@ def _propose(run: _Run, data: Prepared, number: int) -> Results:
             propose(run.fitted, number, recordings, rows, data.timeline, data.lengths)
         )
         found = {recording.name: found[recording.name] for recording in recordings}
-        processes.on_primary(files.write_json, path, activitynet_json(found))
+        processes.on_primary(write_results, path, found)
     # Read back from the file even when just written: it is the only way to the next round.
     return processes.on_primary(read_results, path)
 

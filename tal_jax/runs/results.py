@@ -14,6 +14,7 @@ from tal_jax.data.predictions import (
     activitynet_json,
     read_predictions,
     write_predictions,
+    write_results,
 )
 from tal_jax.data.recordings import Dataset
 from tal_jax.evaluation import detection, pseudo_segments
@@ -80,7 +81,7 @@ def write_round(
     folder = round_folder(workdir, number)
     write_predictions(folder / "scores_test.npz", predictions)
     log = open_log(workdir)
-    files.write_json(folder / "detections_test.json", activitynet_json(found))
+    write_results(folder / "detections_test.json", found)
     metrics = evaluate(found, dataset.ground_truth, config, short_s=short_s)
     report(f"round {number}\n{detection.format_table(metrics)}")
     log_metrics(log, metrics, number, "evaluation")
@@ -89,7 +90,7 @@ def write_round(
     mean = mean_predictions(map(read_predictions, paths))
     write_predictions(workdir / "scores_test.npz", mean)
     found = localize_predictions(mean, config.localization, fitted.classes)
-    files.write_json(workdir / "detections.json", activitynet_json(found))
+    write_results(workdir / "detections.json", found)
     of_all = evaluate(found, dataset.ground_truth, config, short_s=short_s)
     if number:
         report(f"all rounds, 0 to {number}\n{detection.format_table(of_all)}")

@@ -375,7 +375,7 @@ def open_run(workdir: str | Path) -> Network:
     def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
         found = predict_mean(fitted, [recording])
         results = predict_stages(fitted, [recording], found)
-        return results[recording.name], found[recording.name]
+        return list(results[recording.name]), found[recording.name]
 
     return Network(
         source=workdir,

@@ -83,18 +83,18 @@ def on_primary(function: Callable[..., _T], *args: Any) -> _T:
             error = raised
             kind = next(name for name, kind in _SHARED.items() if isinstance(raised, kind))
             reply = {"error": str(raised), "kind": kind}
-    reply = json.loads(all_gather_bytes(json.dumps(reply).encode())[0])
+    reply = json.loads(all_gather_bytes(json.dumps(reply, default=list).encode())[0])
     if "error" in reply:
         raise error or _SHARED[reply["kind"]](reply["error"])
     return reply["result"]
 
 
 def all_gather(parts: dict[str, Any]) -> dict[str, Any]:
-    """The union of all processes' dictionaries, whose values JSON can hold."""
+    """The union of all processes' dictionaries, whose values JSON can hold as lists."""
     if count() == 1:
         return parts
     merged = {}
-    for part in all_gather_bytes(json.dumps(parts).encode()):
+    for part in all_gather_bytes(json.dumps(parts, default=list).encode()):
         merged |= json.loads(part)
     return merged
 

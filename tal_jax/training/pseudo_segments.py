@@ -21,7 +21,7 @@ from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
-from tal_jax.data.predictions import Results
+from tal_jax.data.predictions import Results, join_rows
 from tal_jax.data.recordings import Dataset, Recording
 from tal_jax.data.timeline import Timeline
 from tal_jax.training.prepare import common_sizes
@@ -44,9 +44,7 @@ def fuse_rounds(dataset: Dataset, config: Config, rounds: Sequence[Results]) -> 
     """
     sizes = common_sizes([dataset], config)
     plain = packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes)
-    merged = {
-        one.name: [entry for found in rounds for entry in found[one.name]] for one in dataset.train
-    }
+    merged = {one.name: join_rows([found[one.name] for found in rounds]) for one in dataset.train}
     proposals = packing.pack_proposals(
         merged, dataset.train, plain.video_classes, plain.video_class_where, dataset.classes
     )
