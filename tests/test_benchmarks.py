@@ -1,5 +1,6 @@
 """The benchmarks of the ops run, and the ops keep to memory that does not grow as time squared."""
 
+import argparse
 import functools
 import json
 import sys
@@ -18,6 +19,7 @@ from tal_jax.ops import pseudo_labels
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "benchmarks"))
 import field_versions  # noqa: E402
 import ops  # noqa: E402
+import scale  # noqa: E402
 
 SIZES = {
     "search": {"videos": 3, "shortest": 60, "longest": 100, "chunk": 2},
@@ -122,3 +124,31 @@ def test_localization_takes_the_memory_of_a_few_classes_at_once():
     memory = lowered.compile().memory_analysis()
     # All classes at once took 6 GB. No array of time by time either.
     assert memory.temp_size_in_bytes < length**2 / 2
+
+
+def test_scale_measures_how_parts_grow(monkeypatch, tmp_path, capsys):
+    sizes = ["--recordings", "6,60", "--classes", "3", "--detections", "5", "--shards", "2"]
+    path = tmp_path / "scale.json"
+    arguments = [*sizes, "--parts", "open,load,fingerprint,evaluation", "--json", str(path)]
+    monkeypatch.setattr(sys, "argv", ["scale.py", *arguments])
+    monkeypatch.setattr(scale, "in_a_process", scale.measure)  # which would import all again
+    scale.main()
+    figures = json.loads(path.read_text())
+    assert figures["figures"]["evaluation"]["60"]["detections"] == 300
+    assert set(figures["exponents"]["open"]) == {"cpu_s", "peak_gb"}
+    assert "| load | " in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_scale_trains_proposes_and_localizes(monkeypatch, tmp_path):
+    options = argparse.Namespace(dim=4, width=4, classes=3, detections=5, shards=2)
+    scale.measure("write", 24, options, tmp_path)
+    assert scale.measure("block", 24, options, tmp_path)["block_s"] > 0
+    for part in ("prepare", "proposals", "localization"):
+        found = scale.measure(part, 24, options, tmp_path)
+        assert found["cpu_s"] > 0 and found.get("segments", 1) > 0
+
+
+def test_exponents_by_hand():
+    figures = {"a": {10: {"cpu_s": 2.0, "peak_gb": 1.0}, 1000: {"cpu_s": 200.0, "peak_gb": 1.0}}}
+    assert scale.exponents(figures) == {"a": {"cpu_s": pytest.approx(1.0), "peak_gb": 0.0}}

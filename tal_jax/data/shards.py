@@ -148,6 +148,22 @@ def open_shards(folder: str | os.PathLike, *, complete: bool = True) -> dict[str
     }
 
 
+def find_in_shards(path: str | os.PathLike) -> ShardFeatures | None:
+    """The features of a recording `FOLDER/NAME.npy` that is not there, in the shards of FOLDER.
+
+    Reads the index of one shard. None where the file exists, or there are no such features.
+
+    Raises:
+      InputError: if the shard is damaged, or pyarrow is not installed.
+    """
+    path = Path(path)
+    if path.suffix != ".npy" or path.exists():
+        return None
+    count = count_shards(path.parent)
+    shard = shard_path(path.parent, shard_of(path.stem, count), count) if count else path
+    return open_shard(shard).get(path.stem) if shard.exists() else None
+
+
 def open_shard(path: str | os.PathLike) -> dict[str, ShardFeatures]:
     """Opens the features in one shard by recording; raises as `open_shards`."""
     path = Path(path)

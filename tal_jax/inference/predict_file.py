@@ -11,10 +11,11 @@ import numpy as np
 from tal_jax import extraction
 from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
-from tal_jax.data.lazy_features import FeatureFiles, load_npy, open_features
+from tal_jax.data.lazy_features import LazyFeatures, load_npy, open_features
 from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_recording
+from tal_jax.data.shards import ShardFeatures, find_in_shards
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
 
 
@@ -63,7 +64,7 @@ def predict_file(
 
     Args:
       path: a video; a table of sensor samples with a column of time; or an `.npy` file `[T, D]` of
-        features.
+        features, which may be in the shards of its folder.
       network: from `runs.workdir.open_run` or `export.open_export`.
       options: of the backbone, where a path differs from training; for a table `time`, `time_unit`
         and `channels`, its columns in the order of the network's channels.
@@ -74,7 +75,7 @@ def predict_file(
         backbone or clock made them, or there are options for a file that holds features already.
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.is_file() and find_in_shards(path) is None:
         raise InputError(f"{path}: no such file, expected a video, a table or features")
     media, origin_s, signals, notes = None, 0.0, None, ()
     with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
@@ -128,6 +129,8 @@ def _holds_features(path: Path, network: Network) -> bool:
     """
     if path.suffix != ".npy":
         return False
+    if not path.exists():
+        return True  # in a shard
     beside = read_manifest(path.parent)
     if beside is not None and path.stem in beside.recordings:
         return True
@@ -153,13 +156,19 @@ def _open_features(path: Path, network: Network) -> Recording:
                 )
     features = _load(path)
     duration_s = network.grid.to_seconds(float(len(features))) if features.ndim else 0.0
-    if beside is not None and path.stem in beside.recordings:
-        duration_s = beside.recordings[path.stem].duration_s
+    entry = beside.recordings.get(path.stem) if beside is not None else None
+    if isinstance(features, ShardFeatures):
+        entry = features.entry
+    if entry is not None:
+        duration_s = entry.duration_s
     return Recording(path.stem, features, network.grid, duration_s)
 
 
-def _load(path: Path) -> np.ndarray | FeatureFiles:
+def _load(path: Path) -> np.ndarray | LazyFeatures:
     """Features that stay in their file, or whatever array it holds, to be refused with its name."""
+    sharded = find_in_shards(path)
+    if sharded is not None:
+        return sharded
     array = load_npy(path)
     usual = array.ndim == 2 and array.dtype in (np.float32, np.float16)
     return open_features([path]) if usual else array

@@ -339,3 +339,14 @@ def test_the_manifest_keeps_usual_names():
     plain = signals.with_manifest(dataset).manifest.to_dict()
     assert "channels" not in plain["backbone"]
     assert Manifest.from_dict(plain).channels == ()
+
+
+def test_features_in_a_shard(film, tmp_path):
+    backbone, seen = _motion(), []
+    for folder, shards in (("files", None), ("shards", 3)):
+        extraction.extract_folder([film], tmp_path / folder, backbone, workers=1, shards=shards)
+        found = predict_file(tmp_path / folder / "film.npy", _network(backbone, seen))
+        assert found.name == "film" and found.duration_s == 2.0
+    np.testing.assert_array_equal(seen[0].features, seen[1].features)
+    with pytest.raises(ValueError, match="other.npy: no such file"):
+        predict_file(tmp_path / "shards" / "other.npy", _network(backbone))
