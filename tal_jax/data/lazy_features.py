@@ -28,7 +28,6 @@ _MOST_BYTES, _NUM_PARTS = 2**26, 16
 class LazyFeatures:
     """Features `[T, D]` that are read, or computed, by slices and by `np.asarray`, every time."""
 
-    __slots__ = ()
     shape: Any  # (T, D)
     dtype: np.dtype
     ndim = 2

@@ -73,8 +73,6 @@ class DetectionRows(Sequence[dict[str, Any]]):
     {'label': 'jump', 'score': 0.5, 'segment': [1.0, 2.0]}
     """
 
-    __slots__ = ("classes", "labels", "scores", "segments")
-
     def __init__(
         self, classes: Sequence[str], labels: Any, scores: np.ndarray, segments: np.ndarray
     ) -> None:

@@ -55,7 +55,7 @@ class _Index(msgspec.Struct, frozen=True):
     recordings: list[_Indexed]
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True)
 class ShardFeatures(LazyFeatures):
     """The features `[T, D]` of one recording in a shard; neither the array nor an open file."""
 
