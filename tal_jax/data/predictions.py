@@ -93,7 +93,7 @@ class DetectionRows(Sequence[dict[str, Any]]):
         )
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        names = (self.classes[label] for label in self.labels.tolist())
+        names = [self.classes[int(label)] for label in self.labels]
         return map(_entry, names, self.scores, self.segments)
 
     def __eq__(self, other: object) -> bool:

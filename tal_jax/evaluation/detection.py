@@ -277,7 +277,7 @@ def _touches(segments: Any, others: Sequence[Sequence[float]]) -> np.ndarray:
     """Which segments [N, 2] touch any of others: [N]."""
     starts, ends = np.array(others, np.float64).reshape(-1, 2).T
     times = np.asarray(segments, np.float64).reshape(-1, 2)
-    return ((times[:, :1] < ends) & (starts < times[:, 1:])).any(axis=1)
+    return np.any((times[:, :1] < ends) & (starts < times[:, 1:]), axis=1)
 
 
 class _Ranked:

@@ -125,7 +125,7 @@ def localize_group(
         # In powers of two, to limit recompilation.
         max_runs = 1 << (max_runs + int(found.overflow.max()) - 1).bit_length()
     found = jax.device_get(found)
-    results = {
+    results: Results = {
         name: _rows(jax.tree.map(lambda array, row=row: array[row], found), one, classes)
         for row, (name, one) in enumerate(recordings.items())
     }

@@ -448,7 +448,7 @@ def shown_threshold(workdir: Path, round_number: int, options: Config) -> float 
 
 def _ranked(recordings: Iterable[Entries], soft_sigma: float) -> np.ndarray:
     """Scores of entries after soft-NMS among those of one recording and class."""
-    groups: dict[tuple[int, str], Entries] = {}
+    groups: dict[tuple[int, str], list[dict[str, Any]]] = {}
     for number, entries in enumerate(recordings):
         for entry in entries:
             groups.setdefault((number, entry["label"]), []).append(entry)
