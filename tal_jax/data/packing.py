@@ -126,6 +126,7 @@ def pack_timeline(
         instances=instances,
         instance_where=known & complete,
         known=known,
+        number=np.arange(len(recordings), dtype=np.int32),
         most_points=most_points,
     )
 

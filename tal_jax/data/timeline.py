@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tal_jax.ops import fusion, resampling
 from tal_jax.ops import segments as segment_ops
@@ -65,6 +66,7 @@ class Timeline:
     instances: Array  # [R, P, 2] old times of each point's (pseudo) instance, in snippets
     instance_where: Array  # [R, P] bool
     known: Array  # [R, P] bool, points whose instance is annotated: a true segment
+    number: Array  # [R] int32, the recording's own, whichever rows are taken
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
@@ -119,6 +121,34 @@ def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:
         return jnp.clip(first, 0, jnp.maximum(count - window, 0))
 
     return jax.vmap(one)(counts, keys)
+
+
+def at_random_speeds(
+    timeline: Timeline, key: jax.Array, *, max_speed: float, longest: int
+) -> Timeline:
+    """The timeline with every recording faster or slower by a random factor, log-uniform.
+
+    Actions of one kind last differently long; a network that reads them at several speeds does not
+    take the lengths of the few clicked ones, or those that compensation made, for a property of
+    the action.
+
+    Args:
+      timeline: R rows.
+      key: of these speeds; a recording's own does not depend on which others are there.
+      max_speed: the largest factor; the smallest is its inverse (static).
+      longest: snippets that no timeline exceeds by being slowed down (static).
+    """
+    limit = float(np.log(max_speed))
+
+    def factor(number):
+        own = jax.random.fold_in(key, number)
+        return jnp.exp(jax.random.uniform(own, minval=-limit, maxval=limit))
+
+    fitting = longest / timeline.counts.astype(jnp.float32)
+    factors = jnp.minimum(jax.vmap(factor)(timeline.number), jnp.maximum(fitting, 1.0))
+    weights = timeline.weights * factors[:, None]
+    counts = jnp.round(weights.sum(axis=1)).astype(jnp.int32)
+    return dataclasses.replace(timeline, weights=weights, counts=counts)
 
 
 def compensate(

@@ -57,6 +57,7 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
         instances=shape(points, 2, dtype=jnp.float32),
         instance_where=shape(points, dtype=bool),
         known=shape(points, dtype=bool),
+        number=shape(dtype=jnp.int32),
         # All points may be of one class.
         most_points=timelines.MostPoints(points, points),
     )

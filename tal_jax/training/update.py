@@ -82,7 +82,7 @@ def compiled_config(config: Config) -> Config:
     kept = {name: values[name] for name in sections if name in values}
     for name in methods.trainable_of(config).loss_weights:
         del kept["loss"][name]
-    train = ("batch_size", "search_every", "jitter", "nearest")
+    train = ("batch_size", "search_every", "jitter", "nearest", "max_speed")
     kept["train"] = {name: values["train"][name] for name in train}
     return ml_collections.FrozenConfigDict(kept)
 
@@ -295,6 +295,14 @@ def make_block(
     read = sharding.map_shards(read, mesh, (known, shard, shard, shard, shard, shard), shard)
 
     def block(state, timeline, rows, settings, key):
+        if config.train.max_speed > 1:
+            # The same for the search and its updates: pseudo labels are found on this timeline.
+            timeline = timelines.at_random_speeds(
+                timeline,
+                jax.random.fold_in(_keys(key, state.step)[1], 2),
+                max_speed=config.train.max_speed,
+                longest=lengths.whole[-1],
+            )
         # Without pseudo labels there is nothing to search for, nor to compile.
         found, places = (), rows
         if jax.tree.leaves(method.no_pseudo_labels(timeline, 1, lengths.whole[-1])):
