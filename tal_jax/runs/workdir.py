@@ -64,6 +64,8 @@ def start(workdir: Path, config: Config, dataset: Dataset) -> list[str]:
     """
     if (workdir / "config.json").exists():
         check_same(workdir, config, dataset)
+        # It may have a second stage now.
+        files.write_json(workdir / "config.json", _plain(config.to_dict()))
         return _other_versions(workdir)
     _refuse_foreign_files(workdir)
     files.write_json(workdir / "run.json", _card(config, dataset))
@@ -87,12 +89,17 @@ def begun_settings(workdir: Path) -> dict[str, Any]:
 def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
     """Refuses a config or data set other than the run's.
 
+    A second stage that has not begun may be added, changed or left out.
+
     Raises:
       InputError: naming what differs, or if a file of the run cannot be read.
     """
     settings = _plain(config.to_dict())
     before = files.read_json(workdir / "config.json")
-    for key in sorted((flatten(before) | flatten(settings)).keys() - _FREE):
+    free = set(_FREE)
+    if not (workdir / DETECTOR_FOLDER).exists():
+        free |= {"stages", *flatten({"detector": settings["detector"]})}
+    for key in sorted((flatten(before) | flatten(settings)).keys() - free):
         old, new = flatten(before).get(key), flatten(settings).get(key)
         if old != new:
             raise InputError(
