@@ -34,9 +34,9 @@ def _brute_force(detections, threshold, gap, shortest):
 
 
 _DETECTIONS = st.lists(
-    st.tuples(
-        st.sampled_from("ab"), st.integers(0, 60), st.integers(1, 9), st.integers(0, 9)
-    ).map(lambda d: _one(d[0], d[1], d[1] + d[2], d[3])),
+    st.tuples(st.sampled_from("ab"), st.integers(0, 60), st.integers(1, 9), st.integers(0, 9)).map(
+        lambda d: _one(d[0], d[1], d[1] + d[2], d[3])
+    ),
     max_size=14,
 )
 _SETTINGS = st.fixed_dictionaries({label: st.integers(0, 6) for label in "ab"})
