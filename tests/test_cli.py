@@ -947,7 +947,7 @@ def test_convert_labels(capsys, tmp_path):
     assert "note: left out, since the format cannot hold it: durations" in out
     for output, line in (
         ("all.eaf", "2 recordings, but elan holds one per file"),
-        ("all.xls", "unknown suffix, expected .json, .csv, .eaf or .txt, or a kind"),
+        ("all.xls", "unknown suffix, expected .json, .csv, .eaf, .txt, .boris or .vtt, or a kind"),
     ):
         assert line in _fail(capsys, "convert", "all.json", "--output", output)
     assert "frame rate 0.0" in _fail(

@@ -86,6 +86,20 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     return _scan(path)
 
 
+def sound_rate(path: str | os.PathLike) -> int | None:
+    """Returns the sampling rate of the sound of a video or sound file; None if there is none.
+
+    Raises:
+      InputError: if PyAV is not installed, or the file cannot be read.
+    """
+    av = import_av()
+    try:
+        with av.open(os.path.abspath(path)) as container:
+            return container.streams.audio[0].rate if container.streams.audio else None
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+
+
 def read_frames(
     path: str | os.PathLike,
     times_s: Iterable[float],
