@@ -144,7 +144,7 @@ def _select(
     arguments: argparse.Namespace, labels: "Annotations", thresholds: Mapping[str, float | None]
 ) -> "dict[str, Events]":
     """Events of each recording; of labels, points as events without length."""
-    from tal_jax.inference.events import select_events
+    from tal_jax.inference.events import for_all, select_events
 
     steps = common.read_steps(arguments, labels.classes)
     given = steps.pop("threshold", None)
@@ -152,9 +152,7 @@ def _select(
         raise InputError("--threshold: labels have no scores, expected detections")
     found = {}
     for name, recording in labels.recordings.items():
-        threshold = thresholds[name] if given is None else given
-        if isinstance(given, dict) and thresholds[name] is not None:
-            threshold = dict.fromkeys(labels.classes, thresholds[name]) | given
+        threshold = for_all(given, labels.classes, thresholds[name])
         segments: Entries = []
         points: Entries = []
         for one in recording.instances:

@@ -127,8 +127,7 @@ def _copy(source: Path, file: IO[bytes], first: Fraction, end: Fraction) -> Frac
                     one.index: output.add_stream_from_template(one)
                     for one in (pictures, *container.streams.audio)
                 }
-                for packet in _packets(source, first, end):
-                    shown = _time(packet)
+                for packet, shown in _packets(source, first, end):
                     if packet.stream.index == pictures.index:
                         last = max(last, shown)
                     shift = round(first / packet.time_base)
@@ -147,16 +146,16 @@ def _copy(source: Path, file: IO[bytes], first: Fraction, end: Fraction) -> Frac
     return last
 
 
-def _packets(source: Path, first: Fraction, end: Fraction) -> Iterator[Any]:
-    """Packets of pictures from a keyframe to an end, and those of sound in that time."""
+def _packets(source: Path, first: Fraction, end: Fraction) -> Iterator[tuple[Any, Fraction]]:
+    """Packets of pictures from a keyframe to an end, and of sound in that time; with times."""
     for seek in (True, False):
         with video.open_video(source) as (container, pictures):
             if seek and not _seek(container, pictures, first - _INTERLEAVED_S):
                 continue
             begun = False
-            for packet in _between(source, container, pictures, first, end):
+            for found in _between(source, container, pictures, first, end):
                 begun = True
-                yield packet
+                yield found
         if begun:
             return
     raise InputError(f"{source}: its keyframe at {float(first):.3f} s was not found again")
@@ -177,10 +176,10 @@ def _seek(container: Any, pictures: Any, time: Fraction) -> bool:
 
 def _between(
     source: Path, container: Any, pictures: Any, first: Fraction, end: Fraction
-) -> Iterator[Any]:
+) -> Iterator[tuple[Any, Fraction]]:
     """As `_packets`, from where the container is; nothing if that is after the keyframe."""
     streams = [pictures, *container.streams.audio]
-    waiting: list[Any] = []  # sound that is stored before its pictures
+    waiting: list[tuple[Any, Fraction]] = []  # sound that is stored before its pictures
     begun, done, last = False, set(), first
     for packet in _demux(source, container, streams):
         shown, is_picture = _time(packet), packet.stream is pictures
@@ -201,14 +200,14 @@ def _between(
                 return
             if packet.is_keyframe and shown == first:
                 begun = True
-                yield from [packet, *waiting]
+                yield from [(packet, shown), *waiting]
         elif shown < first:
             continue  # earlier sound, or a picture that depends on others before the keyframe
         elif begun:
             last = max(last, shown) if is_picture else last
-            yield packet
+            yield packet, shown
         else:
-            waiting.append(packet)
+            waiting.append((packet, shown))
 
 
 def _demux(source: Path, container: Any, streams: Sequence[Any]) -> Iterator[Any]:

@@ -380,15 +380,12 @@ class _Tally:
     """What was left out or changed, for notes."""
 
     def __init__(self) -> None:
-        self.left_out = dict.fromkeys(
-            (
-                "observations of pictures",
-                "events without a time",
-                "states without a stop",
-                "media files of further players",
-            ),
-            0,
-        )
+        self.left_out: dict[str, int] = {
+            "observations of pictures": 0,
+            "events without a time": 0,
+            "states without a stop": 0,
+            "media files of further players": 0,
+        }
         self.unlisted: dict[str, None] = {}
         self.split = 0
 
@@ -481,8 +478,8 @@ def _place(
 ) -> list[_Placed]:
     """The name, the duration and the instances of each media file of an observation."""
     if not one.media:
-        spans = [(event, event.start_s, event.stop_s) for event in one.events]
-        return [(one.name, one.duration_s, _instances(spans, one.offset_s, source))]
+        own = [(event, event.start_s, event.stop_s) for event in one.events]
+        return [(one.name, one.duration_s, _instances(own, one.offset_s, source))]
     recordings = [names.find(file, source) for file in one.media]
     if len(set(recordings)) < len(recordings):
         raise InputError(f"{source}: one media file twice, expected different ones")

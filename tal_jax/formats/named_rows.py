@@ -30,7 +30,7 @@ class NamedRows:
 
 def has_columns(text: str, heads: Sequence[set[str]], delimiters: str) -> bool:
     """Whether one of the first lines has all the names of one of these sets."""
-    return any(_find(text, heads, delimiter, csv.QUOTE_MINIMAL) for delimiter in delimiters)
+    return any(_find(text, heads, delimiter, True) for delimiter in delimiters)
 
 
 def read_named_rows(
@@ -48,14 +48,13 @@ def read_named_rows(
     Raises:
       InputError: if there is none, its quotes are wrong, or a row has more or fewer fields.
     """
-    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     for delimiter in delimiters:
-        found = _find(text, heads, delimiter, quoting)
+        found = _find(text, heads, delimiter, quotes)
         if found is not None:
             break
     else:
         raise InputError(f"{source}: no line with the names of the columns")
-    reader = _reader(text, delimiter, quoting)
+    reader = _reader(text, delimiter, quotes)
     before: list[list[str]] = []
     rows, columns = [], found[1]
     try:
@@ -82,16 +81,17 @@ def read_named_rows(
     return NamedRows(rows, before, columns, delimiter != ",")
 
 
-def _reader(text: str, delimiter: str, quoting: int) -> Any:
+def _reader(text: str, delimiter: str, quotes: bool) -> Any:
+    quoting = csv.QUOTE_MINIMAL if quotes else csv.QUOTE_NONE
     return csv.reader(io.StringIO(text), delimiter=delimiter, quoting=quoting, strict=True)
 
 
 def _find(
-    text: str, heads: Sequence[set[str]], delimiter: str, quoting: int
+    text: str, heads: Sequence[set[str]], delimiter: str, quotes: bool
 ) -> tuple[int, list[str]] | None:
     """The number of the row with the names of the columns, and these names."""
     try:
-        for number, fields in enumerate(_reader(text, delimiter, quoting)):
+        for number, fields in enumerate(_reader(text, delimiter, quotes)):
             names = [field.strip().lower() for field in fields]
             if any(head <= set(names) for head in heads):
                 while not names[-1]:

@@ -13,7 +13,7 @@
     run
 
 Each line of a cue is a label; several at a time are several cues, which overlap. A cue has to have
-a length: a point lasts a millisecond, and its identifier tells it from a segment.
+a length: a point lasts a millisecond, and its identifier marks it.
 """
 
 import html

@@ -102,6 +102,17 @@ def select_events(
     return Events(entries, below, merged, short)
 
 
+def for_all(setting: PerClass, classes: Sequence[str], default: float | None) -> PerClass:
+    """Completes a setting of some classes, or of none, by a default for the others.
+
+    >>> for_all({"jump": 0.9}, ["jump", "run"], 0.5)
+    {'jump': 0.9, 'run': 0.5}
+    """
+    if default is None or isinstance(setting, int | float):
+        return setting
+    return default if setting is None else dict.fromkeys(classes, default) | dict(setting)
+
+
 def _above(group: Sequence[Mapping[str, Any]], threshold: float | None) -> Entries:
     return [
         dict(one)

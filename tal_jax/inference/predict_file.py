@@ -16,7 +16,7 @@ from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
-from tal_jax.inference.events import Events, PerClass, select_events
+from tal_jax.inference.events import Events, PerClass, for_all, select_events
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,14 +61,15 @@ def select_in_prediction(
       steps: arguments of `select_events`; without a threshold, or for classes that it leaves out,
         that of the prediction counts.
     """
-    threshold = steps.get("threshold")
-    if not isinstance(threshold, int | float):
-        threshold = dict.fromkeys(prediction.classes, prediction.threshold) | dict(threshold or {})
+    threshold = for_all(steps.get("threshold"), prediction.classes, prediction.threshold)
     steps = {**steps, "threshold": threshold}
     events = select_events(prediction.detections, **steps)
-    lowest = min(threshold.values()) if isinstance(threshold, dict) else threshold
+    lowest = min(threshold.values()) if isinstance(threshold, Mapping) else threshold
     selected = dataclasses.replace(
-        prediction, detections=events.entries, threshold=lowest, steps=steps
+        prediction,
+        detections=events.entries,
+        threshold=prediction.threshold if lowest is None else lowest,
+        steps=steps,
     )
     return selected, events
 
