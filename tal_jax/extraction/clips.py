@@ -9,7 +9,7 @@ import array
 import bisect
 import dataclasses
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import IO, Any
@@ -117,17 +117,44 @@ def _pictures(source: Path) -> _Pictures:
     return _Pictures(tick, array.array("q", sorted(shown)), array.array("q", sorted(keyframes)))
 
 
+class _Sink:
+    """A file that keeps its error: PyAV prints the errors of a file that it writes to."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, content: bytes) -> int:
+        self._try(lambda: self._file.write(content))
+        return len(content)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self._try(lambda: self._file.seek(offset, whence))
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def _try(self, call: Callable[[], int]) -> int:
+        try:
+            return 0 if self.error else call()
+        except OSError as error:
+            self.error = error
+            return 0
+
+
 def _copy(source: Path, file: IO[bytes], first: Fraction, end: Fraction) -> Fraction:
     """Copies packets from a keyframe to an end; returns the time of the last picture."""
-    av, last = video.import_av(), first
+    av, last, sink = video.import_av(), first, _Sink(file)
     with video.open_video(source) as (container, pictures):
         try:
-            with av.open(file, "w", format=_CONTAINERS[source.suffix.lower()]) as output:
+            with av.open(sink, "w", format=_CONTAINERS[source.suffix.lower()]) as output:
                 copies = {
                     one.index: output.add_stream_from_template(one)
                     for one in (pictures, *container.streams.audio)
                 }
                 for packet, shown in _packets(source, first, end):
+                    if sink.error is not None:
+                        break
                     if packet.stream.index == pictures.index:
                         last = max(last, shown)
                     shift = round(first / packet.time_base)
@@ -143,6 +170,8 @@ def _copy(source: Path, file: IO[bytes], first: Fraction, end: Fraction) -> Frac
                 f"{source}: cannot be cut without encoding it again ({files.reason_of(error)}); "
                 "expected streams that its container can hold, such as H.264 and AAC in .mp4"
             ) from error
+    if sink.error is not None:
+        raise sink.error
     return last
 
 

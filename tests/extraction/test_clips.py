@@ -1,6 +1,8 @@
 """Clips of videos that show the number of each frame: what they hold, against the video."""
 
 import random
+import resource
+import signal
 from fractions import Fraction
 
 import filming
@@ -123,3 +125,25 @@ def test_refused(tmp_path):
     with pytest.raises(InputError, match=r"b\.3gp: cannot be cut without encoding it again"):
         cut_clips(wrong, [Clip(tmp_path / "c" / "c.3gp", 0.0, 0.5)])
     assert not list((tmp_path / "c").iterdir())
+
+
+def test_a_full_disk(tmp_path, capfd):
+    """No half-written clip is left, and nothing but the error."""
+    source = filming.film(tmp_path / "a.mp4", range(100))
+    whole = Clip(tmp_path / "b.mp4", 0.5, 3.0)
+    cut_clips(source, [whole])
+    length = whole.target.stat().st_size
+    whole.target.unlink()
+    _, limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    capfd.readouterr()
+    try:
+        for size in (0, 100, length - 1):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limit))
+            with pytest.raises(OSError, match=r"cannot write .*b\.mp4: File too large; nothing"):
+                cut_clips(source, [whole])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        signal.signal(signal.SIGXFSZ, before)
+    assert capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
