@@ -27,8 +27,8 @@ from tal_jax.data.predictions import (
 from tal_jax.datasets.own_layout import load_grid
 from tal_jax.extraction.tables import read_table
 
-# Damaged inputs of each kind; 10,000 in all.
-COUNT = 550
+# Damaged inputs of each kind; over 10,000 in all.
+COUNT = 450
 GRID = Grid(50.0, 25.0, 75.0)
 # What stands in for a number or a word.
 WORDS = (
@@ -252,7 +252,7 @@ CASES: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], object]]]
     "frame-rates": ("rates.json", _text('{"clip": 29.97, "other": 25}'), read_frame_rates),
     "labels-semicolons": ("clip.csv", _text(_SEMICOLONS), formats.read_labels),
     "labels-frames": ("clip.tsv", _text(_START_FRAMES), formats.read_labels),
-    "labels-boris": ("clip.csv", _text(_BORIS), formats.read_labels),
+    "labels-boris-table": ("clip.csv", _text(_BORIS), formats.read_labels),
     "labels-boris-project": ("clip.boris", _text(_BORIS_PROJECT), formats.read_labels),
     "labels-boris-queue": ("clip.tsv", _text(_BORIS_QUEUE), formats.read_labels),
     "labels-boris-7": ("clip.csv", _text(_BORIS_7), formats.read_labels),

@@ -56,6 +56,9 @@ def cut_clips(source: str | os.PathLike, clips: Sequence[Clip]) -> list[tuple[fl
       OSError: if a file cannot be written.
     """
     source = Path(source)
+    if source.suffix.lower() not in _CONTAINERS:
+        known = ", ".join(_CONTAINERS)
+        raise InputError(f"{source}: no suffix of a video, expected one of {known}")
     info = video.probe(source)
     origin = Fraction(info.origin_s).limit_denominator(10**9)
     for clip in clips:
