@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tal_jax._errors import InputError
-from tal_jax.cli import data, evaluate, extract, interrupts, label, points, predict, train
+from tal_jax.cli import data, evaluate, events, extract, interrupts, label, points, predict, train
 
 _DESCRIPTION = "Weakly supervised temporal action localization."
 _EPILOG = """\
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (train, evaluate, predict, data, extract, label, points):
+    for module in (train, evaluate, predict, events, data, extract, label, points):
         module.add_commands(commands)
     return parser
 

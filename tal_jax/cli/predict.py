@@ -18,10 +18,16 @@ Writes the detections as ActivityNet JSON ({"results": {NAME: [{"label", "score"
 above its timeline (.html), a table (.csv) and subtitles (.srt). Replaces only the file that
 --output names and unchanged files of an earlier prediction; --overwrite replaces any file.
 
+With --threshold, --merge-gap or --min-duration, these files hold events instead of all detections:
+those of the threshold (by default the score that keeps as many proposals on the training recordings
+as there were clicks), merged, then without the short ones.
+
   tal-jax predict clip.mp4 --workdir runs/mine
   tal-jax predict walk.csv --workdir runs/quickstart --output found/walk.json
   tal-jax predict log.csv --workdir runs/quickstart --set channels=ax,ay,az,gx,gy,gz
   tal-jax predict stream7.npy --workdir runs/mine
+  tal-jax predict clip.mp4 --workdir runs/mine --merge-gap 1 --min-duration 0.5 \\
+      --min-duration jump=0.2
 """
 
 _EXPORT = """\
@@ -50,6 +56,7 @@ def add_commands(commands: Any) -> None:
         "(s, ms, us, ns, days) and channels, the columns in the order of training"
     )
     common.add_shared(predict, "--set", help=options)
+    common.add_steps(predict)
 
     title = "write the networks as files that run without this library"
     export = common.add_parser(commands, "export", title, _EXPORT, _export)
@@ -61,7 +68,7 @@ def add_commands(commands: Any) -> None:
 def _predict(arguments: argparse.Namespace) -> None:
     from tal_jax.data import files
     from tal_jax.inference import export
-    from tal_jax.inference.predict_file import predict_file
+    from tal_jax.inference.predict_file import predict_file, select_in_prediction
     from tal_jax.report import prediction as report
     from tal_jax.runs import workdir as work
 
@@ -70,6 +77,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     files.check_writable(report.output_files(output, arguments.file, overwrite=overwrite))
     exported = export.is_export(arguments.workdir)
     network = (export.open_export if exported else work.open_run)(arguments.workdir)
+    steps = common.read_steps(arguments, network.classes)
     with common.progress_line() as show:
         prediction = predict_file(
             arguments.file,
@@ -79,12 +87,17 @@ def _predict(arguments: argparse.Namespace) -> None:
         )
     for note in prediction.notes:
         common.echo(f"note: {note}")
+    kind = "detections"
+    if steps:
+        prediction, events = select_in_prediction(prediction, steps)
+        kind = "events"
+        common.echo(common.describe_events(events))
     written = report.write_prediction(prediction, output, overwrite=overwrite)
     for entry in prediction.detections[:10]:
         start_s, end_s = entry["segment"]
         common.echo(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
     paths = ", ".join(map(str, written))
-    common.echo(f"{len(prediction.detections)} detections, at most 10 listed above, in {paths}")
+    common.echo(f"{len(prediction.detections)} {kind}, at most 10 listed above, in {paths}")
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -206,6 +206,14 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     _write(path, lambda file: file.write(content))
 
 
+def write_filled(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
+    """Writes a file by a function that gets it open; raises OSError as `write_json` does.
+
+    An error of the function leaves no file.
+    """
+    _write(path, fill)
+
+
 def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
     """Writes rows of comma-separated values; raises OSError as `write_json` does."""
     write_bytes(path, csv_bytes(rows))

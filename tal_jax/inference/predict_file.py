@@ -16,6 +16,7 @@ from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
+from tal_jax.inference.events import Events, PerClass, for_all, select_events
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +48,30 @@ class Prediction:
     media_origin_s: float = 0.0  # its timestamp that is time 0
     signals: extraction.Table | None = None  # the samples of a table
     notes: tuple[str, ...] = ()  # such as which column was taken for which channel
+    steps: Mapping[str, Any] | None = None  # by which the detections were made events
+
+
+def select_in_prediction(
+    prediction: Prediction, steps: Mapping[str, PerClass]
+) -> tuple[Prediction, Events]:
+    """A prediction of events instead of detections.
+
+    Args:
+      prediction: from `predict_file`.
+      steps: arguments of `select_events`; without a threshold, or for classes that it leaves out,
+        that of the prediction counts.
+    """
+    threshold = for_all(steps.get("threshold"), prediction.classes, prediction.threshold)
+    steps = {**steps, "threshold": threshold}
+    events = select_events(prediction.detections, **steps)
+    lowest = min(threshold.values()) if isinstance(threshold, Mapping) else threshold
+    selected = dataclasses.replace(
+        prediction,
+        detections=events.entries,
+        threshold=prediction.threshold if lowest is None else lowest,
+        steps=steps,
+    )
+    return selected, events
 
 
 def predict_file(

@@ -58,8 +58,9 @@ def write_prediction(
 ) -> list[Path]:
     """Writes detections as ActivityNet JSON, and beside it a page, a table and subtitles.
 
-    The key "files" of the JSON holds the sha256 of each, by which a later call recognises unchanged
-    files.
+    In the JSON, "threshold" is the score that hides detections at first, "steps" how events were
+    made of detections, if they were, and "files" has the sha256 of each file, by which a later call
+    recognises unchanged ones.
 
     Args:
       prediction: from `inference.predict_file.predict_file`.
@@ -76,7 +77,9 @@ def write_prediction(
     one = prediction
     outputs = output_files(path, one.source, overwrite=overwrite)
     results, page, table, srt = outputs
-    content = activitynet_json({one.name: one.detections})
+    content = activitynet_json({one.name: one.detections}) | {"threshold": one.threshold}
+    if one.steps is not None:
+        content["steps"] = dict(one.steps)
     # First, so that the other files are known even if this call is stopped among them.
     files.write_json(results, content | {"files": {path.name: _BEGUN for path in outputs}})
     subtitles.write_csv(table, one.detections)

@@ -331,15 +331,23 @@ def _load(workdir: Path) -> tuple[Fitted, dict[str, Any]]:
     """The networks of a run, and the data section of its card."""
     config, data = read(workdir)
     fitted = Fitted((), config, tuple(data["classes"]), data["dim"])
-    for number in range(config.train.rounds):
-        if not (round_folder(workdir, number) / "proposals_train.json").exists():
-            break
+    for number in range(_finished_rounds(workdir, config)):
         fitted = fitted.with_round(_load_params(checkpoint_folder(workdir, number), config))
-    if not fitted.params:
-        raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
     if (workdir / DETECTOR_FOLDER / "proposals_train.json").exists():
         fitted = dataclasses.replace(fitted, detector=_load_detector(workdir, fitted.classes))
     return fitted, data
+
+
+def _finished_rounds(workdir: Path, config: Config) -> int:
+    """The number of a run's finished rounds, at least one."""
+    for number in range(config.train.rounds):
+        if not (round_folder(workdir, number) / "proposals_train.json").exists():
+            break
+    else:
+        number = config.train.rounds
+    if not number:
+        raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
+    return number
 
 
 def _load_detector(workdir: Path, classes: tuple[str, ...]) -> FittedDetector:
@@ -432,6 +440,16 @@ def export_run(
 
 
 # --- which detections to show ---
+
+
+def threshold_of_run(workdir: Path) -> float | None:
+    """The threshold of a run's detections, see `shown_threshold`.
+
+    Raises:
+      InputError: if no round is finished, or a file of the run cannot be read.
+    """
+    config, _ = read(workdir)
+    return shown_threshold(workdir, _finished_rounds(workdir, config) - 1, config.localization)
 
 
 def shown_threshold(workdir: Path, round_number: int, options: Config) -> float | None:
