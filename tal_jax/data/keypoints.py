@@ -35,7 +35,11 @@ class Keypoints:
         times_s = np.asarray(self.times_s, np.float64)
         positions = np.array(self.positions, np.float64)
         expected = (len(times_s), len(self.animals), len(self.joints))
-        if positions.ndim != 4 or positions.shape[:3] != expected or positions.shape[3] not in (2, 3):
+        if (
+            positions.ndim != 4
+            or positions.shape[:3] != expected
+            or positions.shape[3] not in (2, 3)
+        ):
             raise InputError(
                 f"positions have shape {list(positions.shape)}; expected [{expected[0]} frames, "
                 f"{expected[1]} animals, {expected[2]} joints, 2 or 3]"
