@@ -48,8 +48,8 @@ def add_commands(commands: Any) -> None:
     extract.add_argument("--backbone", choices=BACKBONES, required=True, help="see below")
     options = (
         "set an option of the backbone: fps, window and stride (frames), path, ...; of tables "
-        "channels, time (its column) and time_unit (s, ms, us, ns, days); of joints source_fps, center, "
-        "axis, side, up, turn"
+        "channels, time (its column) and time_unit (s, ms, us, ns, days); of joints "
+        "source_fps, center, axis, side, up, turn"
     )
     common.add_shared(extract, "--set", help=options)
     extract.add_argument(

@@ -1,8 +1,8 @@
 """Backbones: functions from a window of frames or samples to the features of a snippet.
 
 A backbone is any object with the attributes of `Backbone`. Three need no weights: `signal` for
-sensors, `pose` for keypoints and `motion` for videos. Two load weights from disk, `transformers` and `videoprism`; their
-packages are imported when chosen.
+sensors, `pose` for keypoints and `motion` for videos. Two load weights from disk, `transformers`
+and `videoprism`; their packages are imported when chosen.
 """
 
 import dataclasses
