@@ -31,7 +31,7 @@ _SCORER = "DLC_resnet50_openfieldOct30shuffle1_1030000"
 
 def main() -> None:
     """Runs the script."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Writes tables of made-up mice.")
     parser.add_argument("--output", type=Path, required=True, help="folder")
     parser.add_argument("--train", type=int, default=12, help="mice; %(default)s")
     parser.add_argument("--test", type=int, default=4, help="mice; %(default)s")

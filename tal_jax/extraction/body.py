@@ -166,10 +166,14 @@ def _numbered(joints: Sequence[str]) -> _Roles | None:
     words = [words_of(joint) for joint in joints]
     if len(joints) not in _NUMBERED or any(w[:1] != ["landmark"] or len(w) != 2 for w in words):
         return None
-    at = {k: tuple(joints[i] for i in v) for k, v in _NUMBERED[len(joints)].items()}
+    at = {
+        role: tuple(joints[number] for number in numbers)
+        for role, numbers in _NUMBERED[len(joints)].items()
+    }
     if "hip" in at:
-        sides = tuple(zip(at["hip"], at["shoulder"], strict=True))
-        return _Roles("a person", at["hip"], (at["hip"], at["shoulder"]), (sides[0], sides[1]))
+        hips, shoulders = at["hip"], at["shoulder"]
+        side = (hips[0], shoulders[0]), (hips[1], shoulders[1])
+        return _Roles("a person", hips, (hips, shoulders), side)
     return _Roles("a hand", at["wrist"], (at["wrist"], at["middle"]), (at["index"], at["pinky"]))
 
 
@@ -271,7 +275,7 @@ def _longest_rigid(
     quality = lengths / (spread + 0.05 * size) * sine**2
     quality[~((lengths > 0.1 * size) & np.isfinite(quality))] = 0
     quality = np.triu(quality, 1)
-    i, j = np.unravel_index(int(np.argmax(quality)), quality.shape)
+    i, j = divmod(int(np.argmax(quality)), len(joints))
     if quality[i, j] <= 0:
         return None, False
     return ((joints[i],), (joints[j],)), bool(spread[i, j] < _RIGID * lengths[i, j])

@@ -114,6 +114,7 @@ def read_literal(text: bytes) -> Any:
         del stack[at:]
         return values
 
+    argument: Any
     for code, argument, _ in pickletools.genops(text):
         match code.name:
             case "PROTO" | "FRAME":

@@ -132,9 +132,10 @@ def _axes(
     count, _, dims = positions.shape
     fixed = np.broadcast_to(np.eye(dims), (count, dims, dims))
     if dims == 2:
-        if axis is None and side is None:
+        along = axis if axis is not None else side
+        if along is None:
             return fixed
-        forward = _unit(axis if axis is not None else side)
+        forward = _unit(along)
         return np.stack([forward, np.stack([-forward[:, 1], forward[:, 0]], -1)], 1)
     if up is not None:
         level = side if side is not None else axis
@@ -298,7 +299,7 @@ def body_signals(
     if not found.any():
         raise InputError("no joint is found in any frame with the confidence that is expected")
     notes = _missing_notes(found, keypoints)
-    frames: list[_Frame | None] = []
+    frames: list[_Frame] = []
     present, parts = [], []
     for a, animal in enumerate(keypoints.animals):
         known = np.where(found[:, a, :, None], keypoints.positions[:, a], np.nan)
@@ -474,7 +475,9 @@ class Pose:
             return self
         keypoints = select(keypoints, self.joints, self.animals)
         roles = {key: getattr(self, key) for key in ("center", "axis", "side", "up", "turn")}
-        body, _ = bodies.choose_body(keypoints, **roles)
+        certain = keypoints.confidence[..., None] >= self.min_confidence
+        known = np.where(certain, keypoints.positions, np.nan)
+        body, _ = bodies.choose_body(dataclasses.replace(keypoints, positions=known), **roles)
         return dataclasses.replace(
             self,
             joints=keypoints.joints,

@@ -4,6 +4,7 @@ import pickle
 
 import numpy as np
 import pytest
+from filming import film
 
 from tal_jax._errors import InputError
 from tal_jax.extraction import keypoint_h5
@@ -289,3 +290,15 @@ def test_refused(tmp_path, text, message):
 )
 def test_names_of_recordings(name, expected):
     assert recording_name(name) == expected
+
+
+def test_the_rate_of_a_video_beside_the_table(tmp_path):
+    pytest.importorskip("av")
+    film(tmp_path / "m3.mp4", range(3))
+    name = "m3DLC_resnet50_openfieldOct30shuffle1_1030000.csv"
+    keypoints = read_keypoints(_write(tmp_path, DEEPLABCUT, name))
+    np.testing.assert_allclose(keypoints.times_s, [0, 0.04, 0.08])
+    assert keypoints.notes[0] == "25 frames per second, as in m3.mp4 beside it"
+    keypoints = read_keypoints(tmp_path / name, source_fps=50)
+    np.testing.assert_allclose(keypoints.times_s, [0, 0.02, 0.04])
+    assert keypoints.notes == ("source_fps is 50, where m3.mp4 has 25 frames per second",)
