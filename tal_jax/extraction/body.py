@@ -24,7 +24,7 @@ TURNS = ("body", "recording", NONE)
 
 _LEFT, _RIGHT = {"left", "l", "lft"}, {"right", "r", "rgt"}
 # Joints that programs number: MediaPipe's pose and hand.
-_NUMBERED = {
+_NUMBERED: dict[int, dict[str, tuple[int, ...]]] = {
     33: {"hip": (23, 24), "shoulder": (11, 12)},
     21: {"wrist": (0,), "middle": (9,), "index": (5,), "pinky": (17,)},
 }

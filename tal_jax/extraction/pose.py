@@ -26,7 +26,7 @@ VERSION = "1"
 _MAX_GAP_S = 1.0
 _LEAST_PART = 0.25
 # The axes of a body are averaged over this time: trackers jitter by a pixel or two.
-_STEADY_S = 0.2
+_STEADY_S = 0.1
 _NOTED_PART = 0.01  # of the frames, in which a joint is missing
 _NOTED_PLACES = 3
 

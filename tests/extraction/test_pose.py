@@ -228,7 +228,7 @@ def test_a_joint_that_is_gone_for_long_follows_its_body():
     signals, _ = pose.body_signals(_keypoints(positions, MOUSE), body, FPS)
     # Neither ear moves in the body.
     np.testing.assert_allclose(
-        signals[:, 2:4], np.broadcast_to(signals[:1, 2:4], (300, 2)), atol=0.15
+        signals[:, 2:4], np.broadcast_to(signals[:1, 2:4], (300, 2)), atol=0.06
     )
 
 
