@@ -9,17 +9,19 @@ from typing import Any
 
 from tal_jax.cli import common
 
-BACKBONES = ("signal", "motion", "transformers", "videoprism")
+BACKBONES = ("signal", "pose", "motion", "transformers", "videoprism")
 
 _TERMINATED = 128 + signal.SIGTERM  # the exit code, as shells have it
 
 _EXTRACT = """\
 Computes snippet features of recordings, for `tal-jax train` and `tal-jax predict`. FILE is a video,
-or a table of sensor samples with a time column (.csv, .npy, .parquet). To resume, or after adding
+a table of sensor samples with a time column (.csv, .npy, .parquet), or a table of tracked joints of
+DeepLabCut, SLEAP, Anipose, ... (.csv, .h5, .npy, .parquet). To resume, or after adding
 files, repeat the command. Exits with 1 if a file failed; the others are extracted. With an
 annotations.json in DIR or beside the recordings, a note proposes stride and window for its labels.
 
   signal        tables: statistics and spectra of sliding windows
+  pose          tables of joints: pose and motion relative to the body
   motion        videos: colours and motion, without a network; for a first try
   transformers  videos: VideoMAE, V-JEPA 2, ... from a folder on disk
   videoprism    videos: Google's VideoPrism, in JAX, with weights on disk
@@ -28,6 +30,7 @@ annotations.json in DIR or beside the recordings, a note proposes stride and win
       --set fps=50 --set channels=acc_x,acc_y,acc_z
   tal-jax extract log.csv --output ~/data/mine --backbone signal \\
       --set time=clock --set time_unit=ms
+  tal-jax extract tracks/*.csv --output ~/data/mine --backbone pose --set source_fps=30
   tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
   tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
       --set path=~/models/videomae-base --workers 1
@@ -45,7 +48,8 @@ def add_commands(commands: Any) -> None:
     extract.add_argument("--backbone", choices=BACKBONES, required=True, help="see below")
     options = (
         "set an option of the backbone: fps, window and stride (frames), path, ...; of tables "
-        "channels, time (its column) and time_unit (s, ms, us, ns, days)"
+        "channels, time (its column) and time_unit (s, ms, us, ns, days); of joints "
+        "source_fps, center, axis, side, up, turn"
     )
     common.add_shared(extract, "--set", help=options)
     extract.add_argument(
