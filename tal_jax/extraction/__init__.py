@@ -1,6 +1,12 @@
 """Extracts snippet features from raw recordings: videos, and tables of sensor samples."""
 
-from tal_jax.extraction.backbones import BACKBONES, Backbone, grid_of, open_backbone
+from tal_jax.extraction.backbones import (
+    BACKBONES,
+    Backbone,
+    grid_of,
+    open_backbone,
+    reopen_backbone,
+)
 from tal_jax.extraction.folder import (
     Summary,
     extract_file,
@@ -28,5 +34,6 @@ __all__ = [
     "read_samples",
     "read_table",
     "regular",
+    "reopen_backbone",
     "stream_features",
 ]

@@ -1,8 +1,8 @@
 """Backbones: functions from a window of frames or samples to the features of a snippet.
 
 A backbone is any object with the attributes of `Backbone`. Two need no weights: `signal` for
-sensors and `motion` for videos. Two load weights from disk, `transformers` and `videoprism`; their
-packages are imported when chosen.
+sensors and `motion` for videos. Two load weights, `transformers` from a hub or a folder and
+`videoprism` from a file; their packages are imported when chosen.
 """
 
 import dataclasses
@@ -71,6 +71,17 @@ def open_backbone(name: str, **options: Any) -> Backbone:
     except ValueError as error:
         raise InputError(f"backbone {name}: {error}") from error
     return backbone
+
+
+def reopen_backbone(name: str, recorded: Mapping[str, Any], changes: Mapping[str, Any]) -> Backbone:
+    """Opens the backbone of a manifest, with some options changed.
+
+    A new `path` or `model` of `transformers` replaces the place where its weights were before;
+    whether they are the same weights, the version shows.
+    """
+    if name == "transformers" and {"path", "model"} & changes.keys():
+        recorded = {k: v for k, v in recorded.items() if k not in ("path", "model", "revision")}
+    return open_backbone(name, **{**recorded, **changes})
 
 
 def grid_of(backbone: Backbone) -> Grid:

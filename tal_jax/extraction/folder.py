@@ -331,7 +331,7 @@ def _extract_named(
         report(f"FAILED {reason}")
     if workers is None:
         # One network uses all processors, or the memory of a GPU.
-        workers = 1 if "path" in backbone.options else os.cpu_count() or 1
+        workers = 1 if getattr(backbone, "one_process", False) else os.cpu_count() or 1
     entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
 
     channels = _describe_channels(backbone)
