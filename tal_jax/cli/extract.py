@@ -94,6 +94,7 @@ def _extract_and_report(arguments: argparse.Namespace) -> int:
             show("")
             common.echo(line)
 
+        show(f"{backbone.name}: measures the cost of its first windows")
         found = extraction.extract_folder(
             arguments.files,
             arguments.output,

@@ -43,13 +43,14 @@ from tal_jax.data.manifest import (
 )
 from tal_jax.data.signals import cut_windows
 from tal_jax.datasets.own_layout import GRID_FILE, recording_path
-from tal_jax.extraction import tables, video
+from tal_jax.extraction import cost, tables, video
 from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
 
 # With thousands of short recordings, writing the manifest after each would take most of the time.
 _WRITE_EVERY_S = 1.0
 _BATCH = 16  # windows per call of a backbone
 _POLL_S = 0.2  # between two queries of the progress
+_TRIED = 3  # recordings of which the first readable one is measured
 _SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
 
 Progress = Callable[[str, int, int], None]  # a recording's name, snippets done, snippets in all
@@ -339,7 +340,8 @@ def _extract_named(
     def write() -> None:
         write_manifest(output, dataclasses.replace(manifest, recordings=entries))
 
-    results = _extract_all(jobs, output, backbone, workers, progress or (lambda *counts: None))
+    progress = progress or (lambda *counts: None)
+    results = _extract_all(jobs, output, backbone, workers, progress, report)
     with contextlib.closing(results):
         try:
             for name, result in results:
@@ -471,8 +473,11 @@ def _extract_all(
     backbone: Backbone,
     workers: int,
     progress: Progress,
+    report: Callable[[str], None],
 ) -> Generator[tuple[str, Entry | str]]:
     """Extracts recordings in a pool of processes; yields names and entries, or what went wrong.
+
+    Before it begins, it reports what the first windows cost.
 
     A process extracts one recording after the other, so that a model is loaded once. If one dies,
     its recording fails, and another process takes its place.
@@ -487,13 +492,16 @@ def _extract_all(
     # Snippets done, and in all, of each recording: shared memory has no lock to die with.
     counts = context.RawArray("q", 2 * len(jobs))
     shown = list(counts)
+    processes = min(workers, len(jobs) or 1)
     pool = pebble.ProcessPool(
-        min(workers, len(jobs) or 1),
+        processes,
         initializer=_start_process,
         initargs=(backbone, counts),
         context=context,
     )
     try:
+        if line := _describe_cost(pool, jobs, backbone.kind, processes):
+            report(line)
         futures: dict[concurrent.futures.Future[Entry | str], str] = {
             pool.schedule(_extract_job, args=(i, jobs[name], recording_path(output, name))): name
             for i, name in enumerate(jobs)
@@ -511,6 +519,30 @@ def _extract_all(
     finally:
         pool.stop()
         pool.join()
+
+
+def _describe_cost(pool: Any, jobs: Mapping[str, Path], kind: str, processes: int) -> str | None:
+    """A line on the cost of all recordings, by the first one of a few that can be read."""
+    for path in list(jobs.values())[:_TRIED]:
+        future = pool.schedule(_measure_job, args=(path,))
+        if future.exception() is not None:  # its process died; another would die as well
+            return None
+        if found := future.result():
+            per_minute_s, duration_s = found
+            return cost.describe(jobs, kind, (path, duration_s), per_minute_s, processes)
+    return None  # why, is reported when they are extracted
+
+
+def _measure_job(path: Path) -> tuple[float, float] | None:
+    """Seconds for a minute of a recording, and its duration in seconds; None if it fails."""
+    try:
+        start_s = time.perf_counter()
+        source = _open_source(path, _job[0], cost.BATCH)
+        opened_s = time.perf_counter() - start_s
+        snippets_s = source.snippets * cost.time_snippet(source.features())
+        return (opened_s + snippets_s) * 60 / source.duration_s, source.duration_s
+    except Exception:
+        return None
 
 
 def _death(error: BaseException) -> str:

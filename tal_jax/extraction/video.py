@@ -86,6 +86,18 @@ def probe(path: str | os.PathLike) -> VideoInfo:
     return _scan(path)
 
 
+def header_duration_s(path: str | os.PathLike) -> float:
+    """The duration in a video's header, without reading further; 0 if it holds none.
+
+    Raises:
+      InputError: if the file cannot be opened as a video.
+    """
+    with _open(path) as (container, stream):
+        if container.duration:
+            return container.duration / 1e6
+        return float((stream.duration or 0) * _tick(stream))
+
+
 def read_frames(
     path: str | os.PathLike,
     times_s: Iterable[float],

@@ -187,6 +187,7 @@ def test_a_model_with_pickled_weights_alone_or_missing_parts(server):
         open_backbone("transformers", model=NAME, revision="refs/pr/4")
 
 
+@pytest.mark.slow
 def test_the_manifest_reopens_it_on_another_machine(server, tmp_path):
     pytest.importorskip("av")
     import filming
