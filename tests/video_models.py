@@ -52,14 +52,18 @@ def models():
 NAMES = ("videomae", "vjepa2", "vivit", "timesformer", "videoprism_vision_model")
 
 
-def save(folder, name, dtype=None, **processor):
+CLASSIFIERS = ("videomae", "vjepa2", "vivit", "timesformer")
+
+
+def save(folder, name, dtype=None, classifier=False, **processor):
     """Writes a model of random weights, as `save_pretrained` does; returns the model."""
     torch = pytest.importorskip("torch")
     make = models()[name]
     import transformers
 
     torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(make()).eval()
+    kind = transformers.AutoModelForVideoClassification if classifier else transformers.AutoModel
+    model = kind.from_config(make()).eval()
     if dtype is not None:
         model = model.to(getattr(torch, dtype))
     model.save_pretrained(folder)

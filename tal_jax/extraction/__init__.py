@@ -15,6 +15,7 @@ from tal_jax.extraction.folder import (
     read_samples,
     stream_features,
 )
+from tal_jax.extraction.recommendation import recommend
 from tal_jax.extraction.tables import Table, read_table, regular
 from tal_jax.extraction.video import VideoInfo, probe, read_frames
 
@@ -33,6 +34,7 @@ __all__ = [
     "read_frames",
     "read_samples",
     "read_table",
+    "recommend",
     "regular",
     "reopen_backbone",
     "stream_features",

@@ -45,6 +45,21 @@ def test_what_a_model_itself_gives(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", video_models.CLASSIFIERS)
+def test_a_classifier_gives_the_features_below_its_head(tmp_path, name):
+    """Published models often are classifiers; a network loaded without its weights would differ."""
+    model = video_models.save(tmp_path, name, classifier=True)
+    import torch
+
+    backbone = open_backbone("transformers", path=tmp_path)
+    windows = pixels_of(2, backbone.window)
+    values = torch.tensor((windows / 255 - MEAN) / DEVIATION, dtype=torch.float32)
+    with torch.inference_mode():
+        want = model.base_model(values.permute(0, 1, 4, 2, 3)).last_hidden_state.mean(1)
+    np.testing.assert_allclose(backbone(windows), want.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_weights_of_half_precision_give_single(tmp_path):
     video_models.save(tmp_path, "videomae", dtype="bfloat16")
     got = open_backbone("transformers", path=tmp_path)(pixels_of(2, 8))
@@ -97,6 +112,20 @@ def test_from_videos_to_features(tmp_path):
     weights.write_text(weights.read_text() + "\n")
     with pytest.raises(ValueError, match="out: features of another kind: version is videomae"):
         extract_folder(videos, tmp_path / "out", open_backbone("transformers", **manifest.options))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_windows_of_other_lengths(tmp_path):
+    for name in ("vjepa2", "videomae"):
+        video_models.save(tmp_path / name, name)
+    backbone = open_backbone("transformers", path=tmp_path / "vjepa2", window=6)
+    assert backbone(pixels_of(2, 6)).shape == (2, 24) and not backbone.fixed_window
+    for name, window, message in (
+        ("vjepa2", 5, "a vjepa2 model needs a multiple of 2"),
+        ("videomae", 16, "a videomae model needs 8 .fps changes their rate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_backbone("transformers", path=tmp_path / name, window=window)
 
 
 def test_folders_that_hold_no_model(tmp_path):

@@ -1,0 +1,62 @@
+"""Which backbone suits the files at hand."""
+
+import importlib.util
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from tal_jax.extraction import tables, video
+
+# A network whose licence allows any use, with weights in an open format (docs/extraction.md).
+MODEL = "facebook/vjepa2-vitl-fpc64-256"
+
+_VIDEOS, _SENSORS, _KEYPOINTS = "videos", "sensor tables", "keypoint tables"
+# Of each kind of file: the backbone and its options, and the extra with its packages.
+_CHOICES = {
+    _VIDEOS: (f"transformers --set model={MODEL} --set window=16", "transformers", ("torch", "transformers")),
+    _SENSORS: ("signal", "tables", ("pebble",)),
+    _KEYPOINTS: ("pose", "tables", ("pebble",)),
+}
+
+
+def recommend(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
+    """A line with the recordings that were found, the backbone for most of them, and its command.
+
+    Args:
+      paths: recordings, and folders of them.
+      output: the folder for the features, for the command.
+    """
+    counts = dict.fromkeys(_CHOICES, 0)
+    for path in _files(paths):
+        if kind := _kind_of(path):
+            counts[kind] += 1
+    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    places = shlex.join(map(str, paths))
+    if not found:
+        return (
+            f"no video and no table in {places}; expected files "
+            f"{', '.join((*video.SUFFIXES, *tables.SUFFIXES))}"
+        )
+    most = max(counts, key=lambda kind: counts[kind])
+    choice, extra, packages = _CHOICES[most]
+    missing = any(importlib.util.find_spec(package) is None for package in packages)
+    install = f'pip install "tal_jax[{extra}]" && ' if missing else ""
+    others = " (pose for people, motion for a first try)" if most == _VIDEOS else ""
+    return (
+        f"no --backbone given; found {found}; recommended for {most}: {choice.split()[0]}{others}: "
+        f"{install}tal-jax extract {places} --output {shlex.quote(str(output))} --backbone {choice}"
+    )
+
+
+def _files(paths: Sequence[str | os.PathLike]) -> list[Path]:
+    found = []
+    for path in map(Path, paths):
+        found += sorted(p for p in path.iterdir() if p.name[0] != ".") if path.is_dir() else [path]
+    return [path for path in found if path.is_file()]
+
+
+def _kind_of(path: Path) -> str | None:
+    if video.has_video_suffix(path):
+        return _VIDEOS
+    return _SENSORS if path.suffix.lower() in tables.SUFFIXES else None
