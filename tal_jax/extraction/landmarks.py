@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import functools
 import importlib.metadata
-import io
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data import files
 from tal_jax.data.files import reason_of
 from tal_jax.data.keypoints import Keypoints
 from tal_jax.extraction import mediapipe_wheel, video
@@ -241,20 +240,16 @@ def to_keypoints(
 
 def write_table(path: str | os.PathLike, keypoints: Keypoints) -> None:
     """Writes keypoints as a table that `read_keypoints` reads, atomically."""
-    from tal_jax.data import files
-
     names = [f"{animal}_{joint}" for animal in keypoints.animals for joint in keypoints.joints]
     axes = "xyz"[: keypoints.dims]
-    header = ["time_s", *(f"{name}_{c}" for name in names for c in (*axes, "confidence"))]
+    digits = [1] * keypoints.dims + [3]
     values = np.concatenate([keypoints.positions, keypoints.confidence[..., None]], axis=-1)
-    decimals = [1] * keypoints.dims + [3]
-    rows = values.reshape(len(values), -1, len(decimals))
-    with files.writing(path) as file:
-        file.write(",".join(header) + "\n")
-        for time_s, row in zip(keypoints.times_s, rows, strict=True):
-            fields = (
-                "" if np.isnan(value) else f"{value:.{digits}f}"
-                for joint in row
-                for value, digits in zip(joint, decimals, strict=True)
-            )
-            file.write(f"{time_s:.6f},{','.join(fields)}\n")
+
+    def rows() -> Iterator[list[str]]:
+        yield ["time_s", *(f"{name}_{axis}" for name in names for axis in (*axes, "confidence"))]
+        for time_s, joints in zip(keypoints.times_s, values, strict=True):
+            pairs = zip(joints.ravel(), digits * len(names), strict=True)
+            fields = [f"{value:.{places}f}" for value, places in pairs]
+            yield [f"{time_s:.6f}", *("" if field == "nan" else field for field in fields)]
+
+    files.write_csv(path, rows())

@@ -14,7 +14,11 @@ MODEL = "facebook/vjepa2-vitl-fpc64-256"
 _VIDEOS, _SENSORS, _KEYPOINTS = "videos", "sensor tables", "keypoint tables"
 # Of each kind of file: the backbone and its options, and the extra with its packages.
 _CHOICES = {
-    _VIDEOS: (f"transformers --set model={MODEL} --set window=16", "transformers", ("torch", "transformers")),
+    _VIDEOS: (
+        f"transformers --set model={MODEL} --set window=16",
+        "transformers",
+        ("torch", "transformers"),
+    ),
     _SENSORS: ("signal", "tables", ("pebble",)),
     _KEYPOINTS: ("pose", "tables", ("pebble",)),
 }
