@@ -19,7 +19,7 @@ MANIFEST_FILE = "manifest.json"
 _VERSION = 1
 # Options that are locations, whose content the backbone's version identifies, and those by which
 # one table is read; neither makes features of another kind.
-_NOT_COMPARED = ("path", "model", "revision", "time", "time_unit")
+_NOT_COMPARED = ("path", "model", "revision", "time", "time_unit", "source_fps")
 
 
 @dataclasses.dataclass(frozen=True)

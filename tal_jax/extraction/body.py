@@ -7,6 +7,7 @@ joint has the same part in each.
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -14,8 +15,12 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data.keypoints import Keypoints
 
+Ends = tuple[tuple[str, ...], tuple[str, ...]]  # of a direction: from some joints to others
+
 UPRIGHT = ("x", "y", "z", "-x", "-y", "-z")
 NONE = "none"
+# What the axes of the features turn with.
+TURNS = ("body", "recording", NONE)
 
 _LEFT, _RIGHT = {"left", "l", "lft"}, {"right", "r", "rgt"}
 # Joints that programs number: MediaPipe's pose and hand.
@@ -27,23 +32,30 @@ _NUMBERED = {
 _RIGID = 0.15
 # A vertical within 37 degrees of an axis of the coordinates is that axis.
 _SNAP = 0.8
+# Joints whose distances from each other are features; more would crowd out the rest.
+_ENDS = 7
 
 
 @dataclasses.dataclass(frozen=True)
 class Body:
-    """The roles of joints; each is a tuple of names, and the body has no such axis if empty."""
+    """The roles of joints, by their names."""
 
     center: tuple[str, ...]  # their mean is the origin
-    axis: tuple[tuple[str, ...], tuple[str, ...]] | None  # from the tail to the head of the trunk
-    side: tuple[tuple[str, ...], tuple[str, ...]] | None  # from left to right
+    axis: Ends | None  # from the tail to the head of the trunk, whose length is the size
+    side: Ends | None  # from left to right
     # The vertical of the coordinates, about which bodies turn; "none": they turn in any way.
     up: str
+    # The axes turn with the "body" in every frame; are its mean axes of a "recording", for bodies
+    # that keep facing the camera; or are those of the coordinates, "none".
+    turn: str
+    bones: tuple[tuple[str, str], ...]  # a tree over the joints
+    ends: tuple[str, ...]  # far from each other: hands, feet, head, tips of fingers
 
 
 # --- options as text ---
 
 
-def parse_direction(text: str, name: str) -> tuple[tuple[str, ...], tuple[str, ...]] | None:
+def parse_direction(text: str, name: str) -> Ends | None:
     """Reads `a,b>c`: from the mean of joints a and b to joint c; None for "none".
 
     >>> parse_direction("hip_l,hip_r>neck", "axis")
@@ -62,7 +74,7 @@ def split_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def direction_text(direction: tuple[tuple[str, ...], tuple[str, ...]] | None) -> str:
+def direction_text(direction: Ends | None) -> str:
     """Writes what `parse_direction` reads."""
     return NONE if direction is None else ">".join(",".join(end) for end in direction)
 
@@ -82,8 +94,8 @@ def words_of(name: str) -> list[str]:
 
 
 _PARTS = (
-    "hip hips ear eye shoulder elbow wrist knee ankle foot hand paw forepaw hindpaw toe heel leg arm "
-    "wing antenna side front rear back fore hind"
+    "hip hips ear eye shoulder elbow wrist knee ankle foot hand paw forepaw hindpaw toe heel leg "
+    "arm wing antenna side front rear back fore hind"
 ).split()
 
 
@@ -100,6 +112,14 @@ def _split_side(word: str) -> list[str]:
         r"(tail|mid|body|spine|hip|head)(base|root|hip|back|end|center|centre|start)", word
     )
     return list(compound.groups()) if compound else [word]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Roles:
+    kind: str  # of the body, "" if its joints have no known names
+    center: tuple[str, ...]
+    axis: Ends | None
+    side: Ends | None
 
 
 class _Names:
@@ -137,20 +157,23 @@ class _Names:
         return None
 
 
-def _by_name(joints: Sequence[str]) -> dict[str, object] | None:
-    """The roles of the joints of a person, a hand or an animal, by their names."""
-    names = _Names(joints)
-    numbers = [words_of(joint) for joint in joints]
-    if len(joints) in _NUMBERED and all(w[:1] == ["landmark"] and len(w) == 2 for w in numbers):
-        roles = {k: tuple(joints[i] for i in v) for k, v in _NUMBERED[len(joints)].items()}
-        if "hip" in roles:
-            return _person(
-                roles["hip"],
-                tuple((j,) for j in roles["hip"]),
-                roles["shoulder"],
-                tuple((j,) for j in roles["shoulder"]),
-            )
-        return _hand(roles["wrist"], roles["middle"], roles["index"], roles["pinky"])
+def _by_name(joints: Sequence[str]) -> _Roles | None:
+    """The roles of the joints of a person, a hand or an animal; None without known names."""
+    return _numbered(joints) or _person(_Names(joints)) or _hand(joints) or _animal(_Names(joints))
+
+
+def _numbered(joints: Sequence[str]) -> _Roles | None:
+    words = [words_of(joint) for joint in joints]
+    if len(joints) not in _NUMBERED or any(w[:1] != ["landmark"] or len(w) != 2 for w in words):
+        return None
+    at = {k: tuple(joints[i] for i in v) for k, v in _NUMBERED[len(joints)].items()}
+    if "hip" in at:
+        sides = tuple(zip(at["hip"], at["shoulder"], strict=True))
+        return _Roles("a person", at["hip"], (at["hip"], at["shoulder"]), (sides[0], sides[1]))
+    return _Roles("a hand", at["wrist"], (at["wrist"], at["middle"]), (at["index"], at["pinky"]))
+
+
+def _person(names: _Names) -> _Roles | None:
     hips, shoulders = names.pair("hip", "upleg"), names.pair("shoulder", "arm")
     middle = names.first(
         "pelvis", "hip center", "hip centre", "mid hip", "hips", "spine base", "root", "hip"
@@ -160,17 +183,30 @@ def _by_name(joints: Sequence[str]) -> dict[str, object] | None:
         if shoulders
         else names.first("shoulder center", "shoulder centre", "spine shoulder", "thorax", "neck")
     )
-    if middle and top and (hips or shoulders):
-        return _person(middle, hips, top, shoulders)
-    fingers = [names.having(f, but=()) for f in ("index", "middle", "pinky", "ring", "thumb")]
-    wrist = (
-        names.first("wrist", "palm", "hand", "palm center", "palm position")
-        or (names.having("wrist", but=()) or names.having("palm", but=()))[:1]
+    if not (middle and top and (hips or shoulders)):
+        return None
+    if names.first("tail base", "tail root", "tail", "snout", "tail set", "withers"):
+        return None  # an animal with hips and shoulders
+    left, right = (
+        tuple(joint for pair in (hips, shoulders) if pair for joint in pair[k]) for k in (0, 1)
     )
-    if wrist and sum(map(bool, fingers)) >= 3 and fingers[0] and (fingers[2] or fingers[3]):
-        base = [_base(f) for f in fingers]
-        return _hand(wrist, base[1] or base[0], base[0], base[2] or base[3])
-    return _animal(names)
+    return _Roles("a person", middle, (middle, top), (left, right))
+
+
+def _hand(joints: Sequence[str]) -> _Roles | None:
+    names = _Names(joints)
+    index, middle, pinky, ring, thumb = (
+        names.having(finger, but=()) for finger in ("index", "middle", "pinky", "ring", "thumb")
+    )
+    pinky = pinky or names.having("little", but=()) or ring
+    wrist = names.first("wrist", "palm", "hand", "palm center", "palm position") or (
+        names.having("wrist", but=()) or names.having("palm", but=())
+    )
+    if not (wrist and index and pinky and (middle or thumb)):
+        return None
+    # Index and little finger span the palm: which of them is left depends on the hand.
+    side = _base(index), _base(pinky)
+    return _Roles("a hand", wrist[:1], (wrist[:1], _base(middle or index)), side)
 
 
 def _base(finger: Sequence[str]) -> tuple[str, ...]:
@@ -182,68 +218,80 @@ def _base(finger: Sequence[str]) -> tuple[str, ...]:
     return tuple(finger[:1])
 
 
-def _person(middle, hips, top, shoulders) -> dict[str, object]:
-    left = tuple(j for pair in (hips, shoulders) if pair for j in pair[0])
-    right = tuple(j for pair in (hips, shoulders) if pair for j in pair[1])
-    return {"kind": "a person", "center": middle, "axis": (middle, top), "side": (left, right)}
-
-
-def _hand(wrist, middle, index, pinky) -> dict[str, object]:
-    # Index and little finger span the palm: which is left depends on the hand.
-    return {"kind": "a hand", "center": wrist, "axis": (wrist, middle), "side": (index, pinky)}
-
-
-def _animal(names: _Names) -> dict[str, object] | None:
+def _animal(names: _Names) -> _Roles | None:
     tail = names.first(
-        "tail base", "tail root", "base tail", "tail start", "tail set", "tail", "abdomen", "hips",
-        "hip", "pelvis", "rump",
-    )  # fmt: skip
+        *("tail base", "tail root", "base tail", "tail start", "tail set", "tail", "abdomen"),
+        *("hips", "hip", "pelvis", "rump"),
+    )
     ears = names.pair("ear", "eye", "shoulder")
     head = names.first("neck", "head", "nape", "throat", "snout", "nose", "thorax", "withers") or (
         ears[0] + ears[1] if ears else ()
     )
     middle = names.first(
-        "body center", "body centre", "center", "centre", "centroid", "mid back", "mid body",
-        "body", "back", "spine", "thorax", "mid",
-    )  # fmt: skip
-    if not (tail and head) or tail == head:
+        *("body center", "body centre", "center", "centre", "centroid", "mid back", "mid body"),
+        *("body", "back", "spine", "thorax", "mid"),
+    )
+    if not tail or not head or tail == head:
         return None
     sides = names.pair("hip", "shoulder", "ear", "eye")
-    return {
-        "kind": "an animal",
-        "center": middle or tail + head,
-        "axis": (tail, head),
-        "side": sides,
-    }
+    return _Roles("an animal", middle or tail + head, (tail, head), sides)
 
 
 # --- roles by motion ---
 
 
-def _by_motion(positions: np.ndarray, joints: Sequence[str], up: np.ndarray | None):
-    """A direction between two joints at a constant distance, at a right angle to the vertical."""
-    lengths, spread, level = _pairs(positions, up)
-    size = _spread(positions)
-    quality = lengths / (spread + 0.05 * size) * np.where(lengths > 0.1 * size, level, 0)
-    quality[~np.isfinite(quality)] = 0
-    first, second = np.unravel_index(np.argmax(np.triu(quality, 1)), quality.shape)
-    if quality[first, second] == 0:
-        return None, False
-    rigid = spread[first, second] < _RIGID * lengths[first, second]
-    return ((joints[first],), (joints[second],)), bool(rigid)
+def _by_motion(positions: np.ndarray, joints: Sequence[str], up: np.ndarray | None) -> _Roles:
+    """The roles of joints without known names.
 
-
-def _pairs(positions: np.ndarray, up: np.ndarray | None):
-    """Median length, its spread, and the mean sine to the vertical, of each pair of joints."""
-    between = positions[:, :, None] - positions[:, None]
-    length = np.linalg.norm(between, axis=-1)
-    low, median, high = np.nanpercentile(length, [16, 50, 84], axis=0)
-    level = np.ones_like(median)
+    With a vertical, `side` is the longest rigid connection across it, as between the shoulders; else
+    `axis` is the longest one, and `side` one across that.
+    """
+    first, rigid = _longest_rigid(positions, joints, up)
+    if first is None:
+        return _Roles("", tuple(joints), None, None)
+    center = first[0] + first[1] if rigid else tuple(joints)
     if up is not None:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            cosine = np.nanmean(np.abs(between @ up) / length, axis=0)
-        level = np.clip(1 - cosine, 0, 1) ** 2
-    return median, (high - low) / 2, level
+        return _Roles("", center, None, first)
+    side = None
+    if positions.shape[-1] == 3:
+        along = _mean_of(positions, joints, first[1]) - _mean_of(positions, joints, first[0])
+        side, _ = _longest_rigid(positions, joints, along)
+    return _Roles("", center, first, side)
+
+
+def _longest_rigid(
+    positions: np.ndarray, joints: Sequence[str], across: np.ndarray | None
+) -> tuple[Ends | None, bool]:
+    """The direction between two joints at a constant distance, and whether that is constant.
+
+    It is at a right angle to `across`, a vector or one of each frame.
+    """
+    lengths, spread, sine = _pairs(positions, across)
+    size = _spread(positions)
+    quality = lengths / (spread + 0.05 * size) * sine**2
+    quality[~((lengths > 0.1 * size) & np.isfinite(quality))] = 0
+    quality = np.triu(quality, 1)
+    i, j = np.unravel_index(int(np.argmax(quality)), quality.shape)
+    if quality[i, j] <= 0:
+        return None, False
+    return ((joints[i],), (joints[j],)), bool(spread[i, j] < _RIGID * lengths[i, j])
+
+
+def _pairs(
+    positions: np.ndarray, across: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Median length `[J, J]`, half of its spread, and how much each pair is across a direction."""
+    between = positions[:, None] - positions[:, :, None]
+    length = np.linalg.norm(between, axis=-1)
+    with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of joints that are never there
+        low, median, high = np.nanpercentile(length, [16, 50, 84], axis=0)
+        level = np.ones_like(median)
+        if across is not None:
+            unit = across / np.linalg.norm(across, axis=-1, keepdims=True)
+            dots = np.einsum("nijd,nd->nij", between, np.broadcast_to(unit, positions[:, 0].shape))
+            level = 1 - np.nanmean(np.abs(dots) / length, axis=0)
+    return median, (high - low) / 2, np.clip(level, 0, 1)
 
 
 def _spread(positions: np.ndarray) -> float:
@@ -284,93 +332,79 @@ def vertical(up: str, dims: int) -> np.ndarray | None:
 
 # --- the choice ---
 
-_FRAMES = 2000  # that roles are found from
+_FRAMES = 1000  # that roles are found from
 
 
 def choose_body(
-    keypoints: Keypoints, *, center: str = "", axis: str = "", side: str = "", up: str = ""
+    keypoints: Keypoints,
+    *,
+    center: str = "",
+    axis: str = "",
+    side: str = "",
+    up: str = "",
+    turn: str = "",
 ) -> tuple[Body, tuple[str, ...]]:
     """Chooses the joints that give a body's centre, axes and size, by name or else by motion.
 
     Args:
-      keypoints: of one recording; its first animal with joints decides.
-      center: joints whose mean is the centre, with commas; "" to choose.
+      keypoints: of one recording; the animal with the most joints decides.
+      center: joints whose mean is the centre, with commas, or "all"; "" to choose.
       axis: `tail>head`, the trunk; "" to choose, "none" for none.
       side: `left>right`; "" to choose, "none" for none.
       up: "x", "-y", ..., the vertical about which bodies turn; "none" where they turn in any way.
+      turn: what the axes turn with, one of `TURNS`.
 
     Returns:
-      The roles, and notes on what was chosen.
+      The roles, and a note on what was chosen.
 
     Raises:
-      InputError: if an option names no joint, or no axis of the coordinates.
+      InputError: if an option names no joint or has no such value, or no joint is ever found.
     """
     joints, dims = keypoints.joints, keypoints.dims
+    _check_choice("up", up, (*(u for u in UPRIGHT if u[-1] in "xyz"[:dims]), NONE))
+    _check_choice("turn", turn, TURNS)
     positions = _sample(keypoints)
     named = _by_name(joints)
-    roles = named or {}
-    kind = str(roles.get("kind", ""))
-    if up not in ("", NONE, *(u for u in UPRIGHT if u[-1] in "xyz"[:dims])):
-        raise InputError(
-            f"up is {up!r}; expected {', '.join('xyz'[:dims])}, each with - or not, or none"
-        )
-    chosen_axis = parse_direction(axis, "axis") if axis else roles.get("axis")
-    chosen_side = parse_direction(side, "side") if side else roles.get("side")
-    if not up:
-        up = _guess_up(keypoints, positions, kind, chosen_axis)
-    rigid = False
+    roles = named or _Roles("", joints, None, None)
+    if axis:
+        roles = dataclasses.replace(roles, axis=parse_direction(axis, "axis"))
+    if side:
+        roles = dataclasses.replace(roles, side=parse_direction(side, "side"))
+    up = up or _guess_up(positions, joints, roles)
     if named is None and not axis and not side:
-        found, rigid = _by_motion(positions, joints, vertical(up, dims))
-        if dims == 3 and up != NONE:
-            chosen_side = found
-        else:
-            chosen_axis = found
-            if dims == 3 and found is not None:
-                chosen_side = _second(positions, joints, found)
-    if center:
-        chosen_center = joints if center == "all" else split_names(center)
-    elif named is not None:
-        chosen_center = roles["center"]
-    else:
-        pair = chosen_side or chosen_axis
-        chosen_center = pair[0] + pair[1] if rigid and pair else joints
-    body = Body(tuple(chosen_center), chosen_axis, chosen_side, up)
+        roles = _by_motion(positions, joints, vertical(up, dims))
+    chosen = joints if center == "all" else split_names(center) if center else roles.center
+    turn = turn or _guess_turn(roles, dims)
+    bones = _bones(positions, joints)
+    ends = _ends(positions, joints, bones, chosen[0])
+    body = Body(tuple(chosen), roles.axis, roles.side, up, turn, bones, ends)
     check_body(body, joints)
-    return body, _describe(body, kind, joints)
+    return body, (describe_body(body, joints),)
 
 
-def _guess_up(keypoints, positions, kind, axis) -> str:
-    dims = keypoints.dims
-    if kind == "a hand":
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value and value not in choices:
+        raise InputError(f"{name} is {value!r}; expected one of {', '.join(choices)}")
+
+
+def _guess_up(positions: np.ndarray, joints: Sequence[str], roles: _Roles) -> str:
+    if positions.shape[-1] == 2 or roles.kind == "a hand":
         return NONE
-    if dims == 2:
-        # Cameras stand upright, and so do people; animals are filmed from above.
-        return "y" if kind == "a person" else NONE
-    if kind == "a person" and axis is not None:
-        trunk = _mean_of(positions, keypoints.joints, axis[1]) - _mean_of(
-            positions, keypoints.joints, axis[0]
+    if roles.kind == "a person" and roles.axis is not None:
+        trunk = _mean_of(positions, joints, roles.axis[1]) - _mean_of(
+            positions, joints, roles.axis[0]
         )
-        return _vertical_of(np.nanmedian(trunk, axis=0)) or _vertical_by_spread(positions) or NONE
+        named = _vertical_of(np.nanmedian(trunk, axis=0))
+        if named is not None:
+            return named
     return _vertical_by_spread(positions) or NONE
 
 
-def _second(positions, joints, first):
-    """Another direction, across the first one, for a frame that turns in any way."""
-    a, b = joints.index(first[0][0]), joints.index(first[1][0])
-    along = positions[:, b] - positions[:, a]
-    along = along / np.linalg.norm(along, axis=-1, keepdims=True)
-    between = positions[:, :, None] - positions[:, None]
-    lengths, spread, _ = _pairs(positions, None)
-    cosine = np.nanmean(
-        np.abs(np.einsum("nijd,nd->nij", between, along))
-        / (np.linalg.norm(between, axis=-1) + 1e-12),
-        axis=0,
-    )
-    size = _spread(positions)
-    quality = lengths / (spread + 0.05 * size) * np.clip(1 - cosine, 0, 1) ** 2
-    quality = np.triu(np.where(np.isfinite(quality), quality, 0), 1)
-    i, j = np.unravel_index(np.argmax(quality), quality.shape)
-    return ((joints[i],), (joints[j],)) if quality[i, j] > 0 else None
+def _guess_turn(roles: _Roles, dims: int) -> str:
+    """Hands face the camera; people in pictures stand upright, animals are filmed from above."""
+    if roles.kind == "a hand":
+        return "recording"
+    return NONE if roles.kind == "a person" and dims == 2 else "body"
 
 
 def _sample(keypoints: Keypoints) -> np.ndarray:
@@ -387,6 +421,36 @@ def _mean_of(positions: np.ndarray, joints: Sequence[str], names: Sequence[str])
     return positions[:, [joints.index(name) for name in names]].mean(1)
 
 
+def _bones(positions: np.ndarray, joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The tree over the joints of the shortest and most rigid connections (Prim)."""
+    length, spread, _ = _pairs(positions, None)
+    cost = np.nan_to_num(length + 4 * spread, nan=np.inf)
+    nearest, parent = cost[0].copy(), np.zeros(len(joints), int)
+    inside, bones = np.arange(len(joints)) == 0, []
+    for _ in range(len(joints) - 1):
+        new = int(np.argmin(np.where(inside, np.inf, np.nan_to_num(nearest, posinf=1e300))))
+        bones.append((joints[parent[new]], joints[new]))
+        inside[new] = True
+        closer = cost[new] < nearest
+        nearest[closer], parent[closer] = cost[new][closer], new
+    return tuple(bones)
+
+
+def _ends(
+    positions: np.ndarray, joints: Sequence[str], bones: Sequence[tuple[str, str]], center: str
+) -> tuple[str, ...]:
+    """The centre, and leaves of the tree of bones: from one to the next the farthest from all."""
+    length = np.nan_to_num(_pairs(positions, None)[0])
+    degree = [sum(name in bone for bone in bones) for name in joints]
+    leaves = np.array(degree) < 2
+    chosen = [joints.index(center)]
+    leaves[chosen] = False
+    while leaves.any() and len(chosen) < _ENDS:
+        chosen.append(int(np.argmax(np.where(leaves, length[chosen].min(0), -1))))
+        leaves[chosen] = False
+    return tuple(joints[i] for i in chosen)
+
+
 def check_body(body: Body, joints: Sequence[str]) -> None:
     """Raises an InputError for a role that names no joint."""
     for what, direction in (
@@ -401,10 +465,12 @@ def check_body(body: Body, joints: Sequence[str]) -> None:
                 )
 
 
-def _describe(body: Body, kind: str, joints: Sequence[str]) -> tuple[str, ...]:
-    center = "all joints" if body.center == tuple(joints) else ",".join(body.center)
-    how = f"by the names of {kind}" if kind else "from the motion of the joints"
+def describe_body(body: Body, joints: Sequence[str]) -> str:
+    """The line that names the roles, as options."""
+    center = "all" if body.center == tuple(joints) else ",".join(body.center)
+    named = _by_name(joints)
+    how = "no known names, by the motion of the joints" if named is None else named.kind
     return (
-        f"body frame {how}: center={center}, axis={direction_text(body.axis)}, "
-        f"side={direction_text(body.side)}, up={body.up}",
+        f"body ({how}): center={center} axis={direction_text(body.axis)} "
+        f"side={direction_text(body.side)} up={body.up} turn={body.turn}"
     )

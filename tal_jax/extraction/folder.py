@@ -31,6 +31,7 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
+from tal_jax.data.keypoints import Keypoints
 from tal_jax.data.lazy_features import load_npy
 from tal_jax.data.locks import one_writer
 from tal_jax.data.manifest import (
@@ -43,15 +44,27 @@ from tal_jax.data.manifest import (
 )
 from tal_jax.data.signals import cut_windows
 from tal_jax.datasets.own_layout import GRID_FILE, recording_path
-from tal_jax.extraction import cost, tables, video
-from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
+from tal_jax.extraction import cost, keypoint_tables, tables, video
+from tal_jax.extraction.backbones import (
+    KEYPOINTS,
+    TABLE,
+    VIDEO,
+    Backbone,
+    grid_of,
+    with_options,
+)
 
 # With thousands of short recordings, writing the manifest after each would take most of the time.
 _WRITE_EVERY_S = 1.0
 _BATCH = 16  # windows per call of a backbone
 _POLL_S = 0.2  # between two queries of the progress
 _TRIED = 3  # recordings of which the first readable one is measured
-_SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
+_SUFFIXES = {
+    VIDEO: video.SUFFIXES,
+    TABLE: tables.SUFFIXES,
+    KEYPOINTS: keypoint_tables.SUFFIXES,
+}
+_TABLES = (*tables.SUFFIXES, *keypoint_tables.SUFFIXES)
 
 Progress = Callable[[str, int, int], None]  # a recording's name, snippets done, snippets in all
 
@@ -71,7 +84,7 @@ class Summary:
 
 def is_video(path: str | os.PathLike) -> bool:
     """Whether a file is a video, by its suffix, or by its content if the suffix is unknown."""
-    if video.has_video_suffix(path) or Path(path).suffix.lower() in tables.SUFFIXES:
+    if video.has_video_suffix(path) or Path(path).suffix.lower() in _TABLES:
         return video.has_video_suffix(path)
     try:
         video.probe(path)
@@ -86,7 +99,7 @@ def stream_features(
     """Extracts the features of a recording in parts, in bounded memory.
 
     Args:
-      path: a video or a table of samples, depending on the backbone.
+      path: a video or a table of samples or keypoints, depending on the backbone.
       backbone: from `open_backbone`, or any other `Backbone`.
       batch: windows per call of the backbone. Of a video, no more than these are in memory.
 
@@ -162,6 +175,8 @@ def _open_source(path: str | os.PathLike, backbone: Backbone, batch: int) -> _So
     grid = grid_of(backbone)
     if backbone.kind == TABLE:
         return _open_table(path, backbone, grid, batch)
+    if backbone.kind == KEYPOINTS:
+        return _open_keypoints(path, backbone, grid, batch)
     info = video.probe(path)
     snippets = grid.num_snippets(info.duration_s)
     windows = _video_windows(path, grid, backbone.size, snippets, batch)
@@ -183,11 +198,39 @@ def _open_table(path: str | os.PathLike, backbone: Backbone, grid: Grid, batch: 
     left_out = tables.describe_left_out(table.left_out)
     notes = (f"columns left out: {left_out}",) if left_out else ()
     try:
-        backbone = with_channels(backbone, table.names)
+        backbone = with_options(backbone, {"channels": table.names})
         samples = tables.regular(table, grid.fps)
     except InputError as error:
         raise InputError("; ".join([f"{path}: {error}", *notes])) from error
-    notes += table.notes
+    return _of_samples(path, backbone, samples, grid, batch, (*notes, *table.notes))
+
+
+def read_keypoints(path: str | os.PathLike, backbone: Any) -> Keypoints:
+    """Reads a table of keypoints as a backbone's options have it."""
+    return keypoint_tables.read_keypoints(
+        path, source_fps=backbone.source_fps, time=backbone.time, time_unit=backbone.time_unit
+    )
+
+
+def _open_keypoints(path: str | os.PathLike, backbone: Any, grid: Grid, batch: int) -> _Source:
+    keypoints = read_keypoints(path, backbone)
+    try:
+        backbone = backbone.settle(keypoints)
+        signals, notes = backbone.signals(keypoints)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return _of_samples(path, backbone, signals, grid, batch, notes)
+
+
+def _of_samples(
+    path: str | os.PathLike,
+    backbone: Backbone,
+    samples: np.ndarray,
+    grid: Grid,
+    batch: int,
+    notes: tuple[str, ...],
+) -> _Source:
+    """The windows of samples `[n, channels]` at the rate of the features."""
     duration_s = float(grid.frames_to_seconds(len(samples)))
     snippets = grid.num_snippets(duration_s)
     windows = (
@@ -336,6 +379,8 @@ def _extract_named(
     entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
 
     channels = _describe_channels(backbone)
+    if body := getattr(backbone, "description", ""):
+        report(body)
 
     def write() -> None:
         write_manifest(output, dataclasses.replace(manifest, recordings=entries))
@@ -365,7 +410,7 @@ def _extract_named(
 
 
 def _time_options(options: Mapping[str, Any]) -> list[Any]:
-    return [options.get(key, "") for key in ("time", "time_unit")]
+    return [options.get(key, "") for key in ("time", "time_unit", "source_fps")]
 
 
 def _describe_channels(backbone: Any) -> str:
@@ -419,14 +464,15 @@ def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[
 def _settle_channels(
     backbone: Backbone, sources: Sequence[Path], before: Manifest | None
 ) -> Backbone:
-    """Gives the backbone the channels of existing features, else of the first readable table."""
-    if backbone.kind != TABLE:
+    """Gives the backbone the channels or joints of existing features, else of the first readable
+    table."""
+    if backbone.kind == VIDEO:
         return backbone
     if before is not None and before.recordings and before.backbone == backbone.name:
-        return with_channels(backbone, before.options.get("channels", ()))
+        return with_options(backbone, before.options)
     for path in sources:
         try:
-            return _open_table(path, backbone, grid_of(backbone), batch=1).backbone
+            return _open_source(path, backbone, batch=1).backbone
         except InputError:
             pass  # it is reported when it is extracted
     return backbone
