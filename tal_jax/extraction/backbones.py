@@ -254,7 +254,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
             number = float(value)
             if 0 <= number <= 1:
                 return number
-        elif key in ("window", "dims"):
+        elif key in ("window", "dims", "people"):
             number = float(value)
             if number >= 1 and number == int(number):
                 return int(number)
@@ -267,6 +267,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
         pass
     expected = {
         "window": "a whole number of frames above 0",
+        "people": "a whole number above 0",
         "min_confidence": "a number from 0 to 1",
     }.get(key, "a number above 0")
     raise InputError(f"backbone {name}: {key} is {value!r}, expected {expected}")

@@ -44,7 +44,7 @@ from tal_jax.data.manifest import (
 )
 from tal_jax.data.signals import cut_windows
 from tal_jax.datasets.own_layout import GRID_FILE, recording_path
-from tal_jax.extraction import cost, keypoint_tables, tables, video
+from tal_jax.extraction import cost, keypoint_tables, landmarks, tables, video
 from tal_jax.extraction.backbones import (
     KEYPOINTS,
     TABLE,
@@ -53,6 +53,7 @@ from tal_jax.extraction.backbones import (
     grid_of,
     with_options,
 )
+from tal_jax.extraction.pose import Pose
 
 # With thousands of short recordings, writing the manifest after each would take most of the time.
 _WRITE_EVERY_S = 1.0
@@ -131,7 +132,7 @@ def extract_file(
     Returns:
       The recording's entry in the manifest.
     """
-    source = _open_source(path, backbone, _BATCH)
+    source = _open_source(path, backbone, _BATCH, progress)
     identity = _identify(path)  # before reading: a later change makes it another file
 
     def parts() -> Iterator[np.ndarray]:
@@ -145,6 +146,8 @@ def extract_file(
     assert source.backbone.dim is not None  # a table's channels are known by now
     shape = (source.snippets, source.backbone.dim)
     files.write_npy_rows(output, parts(), shape)
+    if source.landmarks is not None:
+        landmarks.write_table(landmarks_path(output), source.landmarks)
     return Entry(*identity, source.duration_s, *shape, source.notes)
 
 
@@ -158,6 +161,7 @@ class _Source:
     snippets: int
     windows: Iterator[np.ndarray]
     notes: tuple[str, ...] = ()
+    landmarks: Keypoints | None = None  # that were found in a video
 
     def features(self) -> Iterator[np.ndarray]:
         for windows in self.windows:
@@ -171,12 +175,19 @@ class _Source:
             yield features
 
 
-def _open_source(path: str | os.PathLike, backbone: Backbone, batch: int) -> _Source:
+def _open_source(
+    path: str | os.PathLike,
+    backbone: Backbone,
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> _Source:
     grid = grid_of(backbone)
     if backbone.kind == TABLE:
         return _open_table(path, backbone, grid, batch)
     if backbone.kind == KEYPOINTS:
         return _open_keypoints(path, backbone, grid, batch)
+    if isinstance(backbone, Pose):
+        return _open_landmarks(path, backbone, grid, batch, progress)
     info = video.probe(path)
     snippets = grid.num_snippets(info.duration_s)
     windows = _video_windows(path, grid, backbone.size, snippets, batch)
@@ -220,6 +231,41 @@ def _open_keypoints(path: str | os.PathLike, backbone: Any, grid: Grid, batch: i
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return _of_samples(path, backbone, signals, grid, batch, notes)
+
+
+def landmarks_path(features: str | os.PathLike) -> Path:
+    """The table of the landmarks of a video, beside its features."""
+    features = Path(features)
+    return features.with_name(f"{features.stem}_keypoints.csv")
+
+
+def _open_landmarks(
+    path: str | os.PathLike,
+    backbone: Pose,
+    grid: Grid,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> _Source:
+    """Finds the landmarks of a video, which takes nearly all of the time, and describes them."""
+    info = video.probe(path)
+    snippets = grid.num_snippets(info.duration_s)
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(snippets * done // total, snippets)
+
+    found = landmarks.find_landmarks(
+        path, backbone.task, fps=backbone.fps, people=backbone.people, progress=report
+    )
+    try:
+        signals, notes = backbone.signals(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    source = _of_samples(path, backbone, signals, grid, batch, (*info.notes, *notes))
+    # The last frame may reach beyond the end of the video.
+    return dataclasses.replace(
+        source, duration_s=info.duration_s, snippets=snippets, landmarks=found
+    )
 
 
 def _of_samples(
@@ -581,9 +627,16 @@ def _describe_cost(pool: Any, jobs: Mapping[str, Path], kind: str, processes: in
 
 def _measure_job(path: Path) -> tuple[float, float] | None:
     """Seconds for a minute of a recording, and its duration in seconds; None if it fails."""
+    backbone = _job[0]
     try:
+        if isinstance(backbone, Pose) and backbone.kind == VIDEO:
+            found = landmarks.stream_landmarks(
+                path, backbone.task, fps=backbone.fps, people=backbone.people
+            )
+            per_frame_s = cost.time_snippet(one[None] for one in found)
+            return per_frame_s * backbone.fps * 60, video.probe(path).duration_s
         start_s = time.perf_counter()
-        source = _open_source(path, _job[0], cost.BATCH)
+        source = _open_source(path, backbone, cost.BATCH)
         opened_s = time.perf_counter() - start_s
         snippets_s = source.snippets * cost.time_snippet(source.features())
         return (opened_s + snippets_s) * 60 / source.duration_s, source.duration_s

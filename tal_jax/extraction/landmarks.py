@@ -3,9 +3,12 @@
 import contextlib
 import dataclasses
 import importlib.metadata
+import itertools
 import os
+import re
+import sys
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,55 @@ HAND = (
 # The network that a file has to hold, and what its landmarks are called.
 _KINDS = {"pose_landmarks_detector.tflite": "body", "hand_landmarks_detector.tflite": "hand"}
 _JOINTS = {"body": tuple(BODY), "hand": tuple(HAND)}
+
+# The frames for features: fixed, so that all videos have the same ones. Shoulders and ears are in
+# most pictures of people, from any side; hips out of the picture are guesses.
+_LIMBS = {
+    "arm": ("shoulder", "elbow", "wrist", "index"),
+    "leg": ("shoulder", "hip", "knee", "ankle", "foot_index"),
+}
+_FINGERS = ("thumb", "index_finger", "middle_finger", "ring_finger", "pinky")
+
+
+def _chain(names: Sequence[str]) -> list[str]:
+    return [f"{a}>{b}" for a, b in itertools.pairwise(names)]
+
+
+FRAMES: dict[str, dict[str, Any]] = {
+    "body": {
+        "joints": tuple(
+            name
+            for name in BODY
+            if not re.search("eye|mouth|left_pinky|right_pinky|thumb|heel", name)
+        ),
+        "center": "left_shoulder,right_shoulder",
+        "axis": "left_shoulder,right_shoulder>left_ear,right_ear",
+        "side": "left_shoulder>right_shoulder",
+        "up": "none",
+        "turn": "none",
+        "bones": tuple(
+            bone
+            for side in ("left", "right")
+            for limb in _LIMBS.values()
+            for bone in _chain([f"{side}_{name}" for name in limb])
+        ),
+        "ends": ("nose", "left_wrist", "right_wrist", "left_ankle", "right_ankle"),
+    },
+    "hand": {
+        "joints": tuple(HAND),
+        "center": "wrist",
+        "axis": "wrist>middle_finger_mcp",
+        "side": "index_finger_mcp>pinky_mcp",
+        "up": "none",
+        "turn": "recording",
+        "bones": tuple(
+            bone
+            for finger in _FINGERS
+            for bone in _chain(["wrist", *(name for name in HAND if name.startswith(finger))])
+        ),
+        "ends": ("wrist", *(f"{finger}_tip" for finger in _FINGERS)),
+    },
+}
 
 HOW_TO_GET = (
     "curl -LO https://storage.googleapis.com/mediapipe-models/pose_landmarker/"
@@ -126,18 +178,20 @@ def open_detector(task: Task, most: int) -> Iterator[Detector]:
         "running_mode": vision.RunningMode.VIDEO,
     }
     try:
-        if task.kind == "body":
-            options = vision.PoseLandmarkerOptions(num_poses=most, **shared)
-            landmarker = vision.PoseLandmarker.create_from_options(options)
-        else:
-            options = vision.HandLandmarkerOptions(num_hands=most, **shared)
-            landmarker = vision.HandLandmarker.create_from_options(options)
+        with _quiet():
+            if task.kind == "body":
+                options = vision.PoseLandmarkerOptions(num_poses=most, **shared)
+                landmarker = vision.PoseLandmarker.create_from_options(options)
+            else:
+                options = vision.HandLandmarkerOptions(num_hands=most, **shared)
+                landmarker = vision.HandLandmarker.create_from_options(options)
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"{task.path}: refused by MediaPipe ({reason_of(error)})") from error
 
     def detect(pixels: np.ndarray, time_ms: int) -> list[np.ndarray]:
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
-        result = landmarker.detect_for_video(image, time_ms)
+        with _quiet() if time_ms == 0 else contextlib.nullcontext():
+            result = landmarker.detect_for_video(image, time_ms)
         scale = np.array([pixels.shape[1], pixels.shape[0], 1.0])
         if task.kind == "body":
             bodies = [[(p.x, p.y, p.visibility) for p in one] for one in result.pose_landmarks]
@@ -148,8 +202,25 @@ def open_detector(task: Task, most: int) -> Iterator[Detector]:
             ]
         return [np.array(body, np.float64) * scale for body in bodies]
 
-    with contextlib.closing(landmarker):
+    try:
         yield detect
+    finally:
+        with _quiet():
+            landmarker.close()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hides what MediaPipe prints as it loads and ends: tens of lines that no setting turns off."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def follow(
@@ -199,30 +270,67 @@ def _assign(bodies: list[np.ndarray], centers: np.ndarray) -> list[tuple[int, np
     return pairs
 
 
-def find_landmarks(
-    path: str | os.PathLike, task: Task, *, fps: float, people: int, until_s: float = np.inf
-) -> Keypoints:
-    """Detects the landmarks of a video at times k / fps.
+def stream_landmarks(
+    path: str | os.PathLike, task: Task, *, fps: float, people: int
+) -> Iterator[np.ndarray]:
+    """Detects the landmarks of a video at times k / fps, frame by frame.
 
     Args:
       path: the video.
       task: from `open_task`.
       fps: of the landmarks, which need not be that of the video.
       people: bodies (or hands) to follow.
-      until_s: leaves out what comes later.
+
+    Yields:
+      `[A, J, 3]`, see `follow`.
+
+    Raises:
+      InputError: if the video or the networks cannot be read.
+    """
+    times_s = frame_times_s(path, fps)
+    with open_detector(task, people) as detect:
+        frames = video.read_frames(path, times_s.tolist())
+        yield from follow(frames, fps, detect, joints=len(task.joints), people=people)
+
+
+def frame_times_s(path: str | os.PathLike, fps: float) -> np.ndarray:
+    """The times k / fps in a video, the first one at least."""
+    return np.arange(max(int(np.ceil(video.probe(path).duration_s * fps - 1e-9)), 1)) / fps
+
+
+def find_landmarks(
+    path: str | os.PathLike,
+    task: Task,
+    *,
+    fps: float,
+    people: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Keypoints:
+    """Detects the landmarks of a video, see `stream_landmarks`.
+
+    Args:
+      path: the video.
+      task: from `open_task`.
+      fps: of the landmarks.
+      people: bodies (or hands) to follow.
+      progress: called with the number of frames done, and of all.
 
     Returns:
       The landmarks in pixels, missing where no body was found, with a note on how often.
 
     Raises:
-      InputError: if the video or the networks cannot be read, or no frame has a body.
+      InputError: as `stream_landmarks` does, and if no frame has a body.
     """
-    duration_s = min(video.probe(path).duration_s, until_s)
-    times_s = np.arange(max(int(np.ceil(duration_s * fps - 1e-9)), 1)) / fps
-    with open_detector(task, people) as detect:
-        frames = video.read_frames(path, times_s.tolist())
-        found = list(follow(frames, fps, detect, joints=len(task.joints), people=people))
+    times_s, found = frame_times_s(path, fps), []
+    for one in stream_landmarks(path, task, fps=fps, people=people):
+        found.append(one)
+        progress(len(found), len(times_s))
     return to_keypoints(path, times_s, np.stack(found), task)
+
+
+def place_names(task: Task, people: int) -> tuple[str, ...]:
+    """The names of the bodies or hands that are followed."""
+    return tuple(f"{task.kind}_{n + 1}" for n in range(people))
 
 
 def to_keypoints(
@@ -233,9 +341,9 @@ def to_keypoints(
     what = {"body": "bodies", "hand": "hands"}[task.kind]
     if not seen.any():
         raise InputError(f"{path}: no {what} found in {len(times_s)} frames; expected some in view")
-    names = [f"{task.kind}_{n + 1}" for n in range(found.shape[1])]
-    note = f"{what} in {int(seen.sum())} of {len(times_s)} frames"
-    return Keypoints(times_s, found[..., :2], found[..., 2], task.joints, tuple(names), (note,))
+    names = place_names(task, found.shape[1])
+    note = f"{what} found in {int(seen.sum())} of {len(times_s)} frames"
+    return Keypoints(times_s, found[..., :2], found[..., 2], task.joints, names, (note,))
 
 
 def write_table(path: str | os.PathLike, keypoints: Keypoints) -> None:

@@ -79,7 +79,7 @@ def test_keypoints_and_their_table(tmp_path):
     found, _ = follow([[body(10, 10)], [], [body(14, 10), body(70, 20, 40)]], 2)
     keypoints = landmarks.to_keypoints("a.mp4", np.arange(3) / 25, found, TASK)
     assert keypoints.animals == ("body_1", "body_2") and len(keypoints.joints) == 33
-    assert keypoints.notes == ("bodies in 2 of 3 frames",)
+    assert keypoints.notes == ("bodies found in 2 of 3 frames",)
     assert np.isnan(keypoints.positions[1]).all() and not keypoints.confidence[1].any()
     landmarks.write_table(tmp_path / "a_keypoints.csv", keypoints)
     again = read_keypoints(tmp_path / "a_keypoints.csv")
@@ -123,12 +123,14 @@ def test_the_times_of_a_video(tmp_path, monkeypatch):
         yield lambda pixels, time_ms: [body(filming.number_of(pixels), 10)]
 
     monkeypatch.setattr(landmarks, "open_detector", open_detector)
-    keypoints = landmarks.find_landmarks(path, TASK, fps=10.0, people=1)
+    steps = []
+    keypoints = landmarks.find_landmarks(
+        path, TASK, fps=10.0, people=1, progress=lambda *n: steps.append(n)
+    )
+    assert steps == [(n + 1, 20) for n in range(20)]
     np.testing.assert_allclose(keypoints.times_s, np.arange(20) / 10)
     numbers = np.floor(keypoints.times_s * 25 + 1e-6)
     np.testing.assert_allclose(keypoints.positions[:, 0, :, 0].mean(1), numbers)
-    short = landmarks.find_landmarks(path, TASK, fps=10.0, people=1, until_s=0.5)
-    assert len(short.times_s) == 5
 
 
 # --- MediaPipe itself ---
@@ -167,7 +169,7 @@ def test_a_person_who_moves_across_the_picture(networks, picture, tmp_path):
             file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         file.mux(stream.encode())
     keypoints = landmarks.find_landmarks(tmp_path / "a.mp4", networks, fps=25.0, people=1)
-    assert keypoints.notes == (f"bodies in {len(shifts)} of {len(shifts)} frames",)
+    assert keypoints.notes == (f"bodies found in {len(shifts)} of {len(shifts)} frames",)
     nose = keypoints.positions[:, 0, keypoints.joints.index("nose")]
     np.testing.assert_allclose(nose[9], [223, 128], atol=12)
     np.testing.assert_allclose(nose[-1] - nose[9], [96, 0], atol=12)
