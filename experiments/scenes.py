@@ -177,7 +177,7 @@ class Person:
         coarse = rng.uniform(40, 120, size=(height // 16, width // 16, 3))
         self.ground = coarse.repeat(16, axis=0).repeat(16, axis=1)
         self.home = np.array([rng.uniform(0.4, 0.6) * width, 0.93 * height])  # between the feet
-        self.scale = rng.uniform(0.9, 1.1)
+        self.scale = rng.uniform(0.75, 0.9)
         self.side = int(rng.integers(2))  # of the arm that waves
         self.colour = rng.uniform(150, 230, size=3)
         self.noise = np.random.default_rng(int(rng.integers(2**31)))
@@ -216,14 +216,11 @@ class Person:
     def frame(self, time_s: float, actions: list[Instance]) -> np.ndarray:
         """The picture at a time, uint8 `[H, W, 3]`."""
         joints = dict(zip(JOINTS, self.joints(time_s, actions), strict=True))
-        height, width = self.size
-        places = np.stack(np.meshgrid(np.arange(width), np.arange(height)), axis=-1)
         image = self.ground.copy()
         for one, other in _LIMBS:
-            image[_distance(places, joints[one], joints[other]) < 4 * self.scale] = self.colour
-        head = np.linalg.norm(places - joints["nose"], axis=-1) < 10 * self.scale
-        image[head] = 0.8 * self.colour
-        image += self.noise.normal(0, 4, size=(height, width, 1))
+            _draw_limb(image, joints[one], joints[other], 4 * self.scale, self.colour)
+        _draw_limb(image, joints["nose"], joints["nose"], 10 * self.scale, 0.8 * self.colour)
+        image += self.noise.normal(0, 4, size=(*self.size, 1))
         return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -235,11 +232,18 @@ def _bend(start: np.ndarray, end: np.ndarray, length: float, side: int) -> np.nd
     return start + half + across * np.sqrt(max(length**2 - float(half @ half), 0.0))
 
 
-def _distance(places: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
-    """Distances `[H, W]` of places from the line between two points."""
+def _draw_limb(
+    image: np.ndarray, start: np.ndarray, end: np.ndarray, radius: float, colour: np.ndarray
+) -> None:
+    """Draws all places within a radius of the line between two points (x, y)."""
+    low = np.maximum(np.floor(np.minimum(start, end) - radius), 0).astype(int)
+    high = np.maximum(np.ceil(np.maximum(start, end) + radius), 0).astype(int)
+    part = image[low[1] : high[1] + 1, low[0] : high[0] + 1]
+    y, x = np.indices(part.shape[:2])
+    places = np.stack([x + low[0], y + low[1]], axis=-1) - start
     along = end - start
-    share = np.clip((places - start) @ along / max(float(along @ along), 1e-9), 0, 1)
-    return np.linalg.norm(places - start - share[..., None] * along, axis=-1)
+    share = np.clip(places @ along / max(float(along @ along), 1e-9), 0, 1)
+    part[np.linalg.norm(places - share[..., None] * along, axis=-1) < radius] = colour
 
 
 def write_joints(path: Path, ticks: np.ndarray, person: Person, actions: list[Instance]) -> None:

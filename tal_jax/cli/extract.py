@@ -23,7 +23,8 @@ annotations.json in DIR or beside the recordings, a note proposes stride and win
 A line gives the cost of a minute of recording, measured, and of all, before the work begins.
 
   signal        tables: statistics and spectra of sliding windows
-  pose          tables of joints: pose and motion relative to the body
+  pose          tables of joints, or videos of people (path= of MediaPipe's networks): pose and
+                motion relative to the body
   motion        videos: colours and motion, without a network; for a first try
   transformers  videos: VideoMAE, V-JEPA 2, ... by a name on the Hugging Face hub or in a folder
   videoprism    videos: Google's VideoPrism, in JAX, with weights on disk
@@ -32,6 +33,8 @@ A line gives the cost of a minute of recording, measured, and of all, before the
       --set fps=50 --set channels=acc_x,acc_y,acc_z
   tal-jax extract log.csv --output ~/data/mine --backbone signal \\
       --set time=clock --set time_unit=ms
+  tal-jax extract ~/clips --output ~/data/mine --backbone pose \\
+      --set path=pose_landmarker_full.task
   tal-jax extract tracks/*.csv --output ~/data/mine --backbone pose --set source_fps=30
   tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
   tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\

@@ -1,7 +1,7 @@
 """Finds joints among the columns of a table by the names that programs give to coordinates.
 
-`nose_x`, `nose.y`, `Head X`, `x_nose`, `HipCenter_Z`, `noseX`, `landmark_0_x`, `x0 y0 z0 v0`, and with
-them `nose_likelihood`, `nose.score`, `landmark_0_visibility`. Several animals are numbered in
+`nose_x`, `nose.y`, `Head X`, `x_nose`, `HipCenter_Z`, `noseX`, `landmark_0_x`, `x0 y0 z0 v0`, and
+with them `nose_likelihood`, `nose.score`, `landmark_0_visibility`. Several animals are numbered in
 front: `mouse1_nose_x`, `mouse2_nose_x`.
 """
 

@@ -376,7 +376,15 @@ def _frame_numbers(
             continue  # a column without a name, of something else
         if is_frame_number(name) or (np.diff(numbers) > 0).all():
             return numbers
+    if path.suffix.lower() == ".csv" and _EMPTY_ROW.search(path.read_bytes()):
+        raise InputError(
+            f"{path}: rows without values and no numbers of frames; expected a column such as frame"
+        )
     return np.arange(count, dtype=np.float64)
+
+
+# A line of separators alone: readers of tables skip it, and later frames would move forward.
+_EMPTY_ROW = re.compile(rb"^[ \t]*[,;\t][\s,;]*$", re.MULTILINE)
 
 
 # --- times ---
@@ -406,8 +414,8 @@ def _check_increasing(path: Path, values: np.ndarray, what: str) -> None:
     if len(bad):
         at = int(bad[0])
         raise InputError(
-            f"{path}: the {what} is {values[at + 1]:g} after {values[at]:g} in row {at + 2}; expected "
-            "increasing ones"
+            f"{path}: the {what} is {values[at + 1]:g} after {values[at]:g} in row {at + 2}; "
+            "expected increasing ones"
         )
 
 

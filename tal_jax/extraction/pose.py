@@ -67,7 +67,8 @@ class _Frame:
     """The frame of a body over time."""
 
     center: np.ndarray  # [n, dims]
-    axes: np.ndarray  # [n, dims, dims], rows are the axes, which turn with the body
+    axes: np.ndarray  # [n, dims, dims], rows are the axes
+    turning: np.ndarray  # [n, 1 or 3], of the body itself, in radians per second
     size: float
 
 
@@ -115,7 +116,13 @@ def _frame(positions: np.ndarray, joints: Sequence[str], body: Body, fps: float)
         size = float(np.median(np.sqrt((spread**2).sum(-1).mean(1))))
     up = vertical(body.up, positions.shape[-1])
     axis, side = (None if v is None else _steady(v, fps) for v in (axis, side))
-    return _Frame(center, _axes(axis, side, up, positions, body.turn), size or 1.0)
+    axes = _axes(axis, side, up, positions)
+    turning = _turning(axes, fps)
+    if body.turn == "recording":
+        axes = np.broadcast_to(_mean_axes(axes), axes.shape)
+    if body.turn == bodies.NONE:
+        axes = np.broadcast_to(np.eye(axes.shape[-1]), axes.shape)
+    return _Frame(center, axes, turning, size or 1.0)
 
 
 def _axes(
@@ -123,13 +130,10 @@ def _axes(
     side: np.ndarray | None,
     up: np.ndarray | None,
     positions: np.ndarray,
-    turn: str,
 ) -> np.ndarray:
     """Orthonormal axes `[n, dims, dims]` that turn about the vertical, if any, or in any way."""
     count, _, dims = positions.shape
     fixed = np.broadcast_to(np.eye(dims), (count, dims, dims))
-    if turn == bodies.NONE:
-        return fixed
     if dims == 2:
         if axis is None and side is None:
             return fixed
@@ -218,29 +222,24 @@ def _rate(values: np.ndarray, fps: float) -> np.ndarray:
 
 
 def _own_signals(
-    frame: _Frame, positions: np.ndarray, gaps: np.ndarray, body: Body, names: Sequence[str], fps
+    frame: _Frame,
+    positions: np.ndarray,
+    gaps: np.ndarray,
+    body: Body,
+    names: Sequence[str],
+    fps: float,
 ) -> list[np.ndarray]:
     """What one body does, by itself: a list of `[n, m]`."""
     relative = (positions - frame.center[:, None]) / frame.size
     joints = _follow(np.einsum("njd,ned->nje", relative, frame.axes), gaps)
     velocity = _rate(frame.center / frame.size, fps)
-    count = len(positions)
-    parts = [
-        joints.reshape(count, -1),
+    return [
+        joints.reshape(len(joints), -1),
         np.einsum("nd,ned->ne", velocity, frame.axes),
-        _turning(frame.axes, fps),
+        frame.turning,
         _distances(joints, [names.index(end) for end in body.ends]),
         _angles(joints, names, body.bones),
     ]
-    if body.turn == "recording":
-        mean = _mean_axes(frame.axes)
-        turned = np.einsum("nje,ned->njd", joints, frame.axes) @ mean.T
-        parts += [
-            turned.reshape(count, -1),
-            velocity @ mean.T,
-            (frame.axes @ mean.T).reshape(count, -1),
-        ]
-    return parts
 
 
 def _pair_signals(one: _Frame, other: _Frame, fps: float) -> list[np.ndarray]:
@@ -279,9 +278,8 @@ def body_signals(
     """Describes the pose and the motion of every body at the times `k / fps`.
 
     Of each animal: its joints relative to its centre, in its axes and sizes; the velocity of its
-    centre in these axes, and how they turn; distances between the ends of the body, and angles
-    between bones. For `turn="recording"` also the joints, the velocity and the body's axes in the
-    mean axes of the recording. Of each pair of animals: their distance and its rate, where each is
+    centre in these axes, and how the body turns; distances between the ends of the body, and angles
+    between bones. Of each pair of animals: their distance and its rate, where each is
     as the other faces, and whether they face the same way.
 
     Args:
@@ -327,11 +325,17 @@ def body_signals(
 
 
 def describe_pose(windows: np.ndarray) -> np.ndarray:
-    """Features `[N, D]` float32 of windows `[N, window, S]` of signals: see `_STATISTICS`."""
+    """Features `[N, D]` float32 of windows `[N, window, S]` of signals.
+
+    Of each signal: mean, standard deviation, minimum, maximum, and the mean of the second half
+    minus that of the first.
+    """
     half = max(windows.shape[1] // 2, 1)
     parts = [
         windows.mean(1),
         windows.std(1),
+        windows.min(1),
+        windows.max(1),
         windows[:, -half:].mean(1) - windows[:, :half].mean(1),
     ]
     return np.concatenate(parts, axis=1).astype(np.float32)
