@@ -477,6 +477,8 @@ def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tu
         of_kind = [p for p in visible if p.suffix.lower() in _SUFFIXES[kind]]
         found += of_kind
         others += [p.name for p in visible if p not in of_kind]
+    if kind == KEYPOINTS and any(map(video.has_video_suffix, found or others)):
+        raise InputError(f"pose needs the networks of MediaPipe for videos: {landmarks.HOW_TO_GET}")
     if not found:
         searched = ", ".join(map(str, paths)) or "nothing"
         raise InputError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")

@@ -91,8 +91,9 @@ FRAMES: dict[str, dict[str, Any]] = {
 }
 
 HOW_TO_GET = (
-    "curl -LO https://storage.googleapis.com/mediapipe-models/pose_landmarker/"
-    "pose_landmarker_full/float16/latest/pose_landmarker_full.task"
+    'pip install "tal_jax[pose]" && curl -LO https://storage.googleapis.com/mediapipe-models/'
+    "pose_landmarker/pose_landmarker_full/float16/latest/pose_landmarker_full.task, then "
+    "--set path=pose_landmarker_full.task"
 )
 
 
@@ -125,7 +126,7 @@ def open_task(path: str | os.PathLike) -> Task:
         with zipfile.ZipFile(path) as file:
             names = set(file.namelist())
     except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; {expected}; get one with {HOW_TO_GET}") from error
+        raise InputError(f"{path}: no such file; {expected}: {HOW_TO_GET}") from error
     except (OSError, zipfile.BadZipFile) as error:
         raise InputError(f"{path}: no networks ({reason_of(error)}); {expected}") from error
     if mediapipe_wheel.holds_networks(names):

@@ -461,8 +461,8 @@ class Pose:
             self._settle_for_videos()
         elif self.people:
             raise InputError(
-                "backbone pose: people= counts those in videos, which need path= of MediaPipe's "
-                f"networks; get them with {landmarks.HOW_TO_GET}"
+                "backbone pose: people= counts those in videos, which need the networks of "
+                f"MediaPipe: {landmarks.HOW_TO_GET}"
             )
         if self.window < 2 or self.stride < 1:
             raise InputError(

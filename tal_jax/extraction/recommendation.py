@@ -6,7 +6,8 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from tal_jax.extraction import tables, video
+from tal_jax._errors import InputError
+from tal_jax.extraction import body, keypoint_tables, tables, video
 
 # A network whose licence allows any use, with weights in an open format (docs/extraction.md).
 MODEL = "facebook/vjepa2-vitl-fpc64-256"
@@ -23,6 +24,12 @@ _CHOICES = {
     _KEYPOINTS: ("pose", "tables", ("pebble",)),
 }
 
+_LEAST_JOINTS = 3
+_SENSOR_WORDS = {
+    *("acc", "accel", "acceleration", "accelerometer", "gyr", "gyro", "gyroscope", "mag", "magn"),
+    *("magnetometer", "gravity", "linear", "imu", "channel", "sensor", "rotation", "quaternion"),
+}
+
 
 def recommend(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
     """A line with the recordings that were found, the backbone for most of them, and its command.
@@ -32,9 +39,15 @@ def recommend(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> 
       output: the folder for the features, for the command.
     """
     counts = dict.fromkeys(_CHOICES, 0)
+    of_suffix: dict[str, str] = {}
     for path in _files(paths):
-        if kind := _kind_of(path):
-            counts[kind] += 1
+        suffix = path.suffix.lower()
+        if video.has_video_suffix(path):
+            counts[_VIDEOS] += 1
+        elif suffix in (*tables.SUFFIXES, *keypoint_tables.SUFFIXES):
+            if suffix not in of_suffix:  # the first one stands for the others
+                of_suffix[suffix] = _KEYPOINTS if holds_keypoints(path) else _SENSORS
+            counts[of_suffix[suffix]] += 1
     found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     places = shlex.join(map(str, paths))
     if not found:
@@ -60,7 +73,12 @@ def _files(paths: Sequence[str | os.PathLike]) -> list[Path]:
     return [path for path in found if path.is_file()]
 
 
-def _kind_of(path: Path) -> str | None:
-    if video.has_video_suffix(path):
-        return _VIDEOS
-    return _SENSORS if path.suffix.lower() in tables.SUFFIXES else None
+def holds_keypoints(path: str | os.PathLike) -> bool:
+    """Whether a table holds joints rather than samples of sensors, which have x, y and z too."""
+    try:
+        found = keypoint_tables.read_keypoints(path, source_fps=1.0)
+    except InputError:
+        return False
+    words = {word for joint in found.joints for word in body.words_of(joint)}
+    given = bool((found.confidence[found.confidence > 0] < 1).any())  # else 1 throughout
+    return given or (len(found.joints) >= _LEAST_JOINTS and not words & _SENSOR_WORDS)

@@ -35,6 +35,32 @@ def test_tables_of_sensors(tmp_path, capsys):
     assert cli.main([*command[1:], "--workers", "1"]) == 0
 
 
+def test_tables_of_keypoints(tmp_path, capsys):
+    folder = _folder(tmp_path)
+    for name in "ab":
+        header = "time_s,nose_x,nose_y,left_hip_x,left_hip_y,tail_x,tail_y"
+        (folder / f"{name}.csv").write_text(f"{header}\n0,1,2,3,4,5,6\n0.04,1,2,3,4,5,6\n")
+    line = _refused(capsys, folder, tmp_path)
+    assert "found 2 keypoint tables; recommended for keypoint tables: pose: " in line
+    assert line.endswith("--backbone pose")
+
+
+@pytest.mark.parametrize(
+    "header, expected",
+    [
+        ("scorer,D,D,D\nbodyparts,a,a,a\ncoords,x,y,likelihood\n0,1,2,.9", True),
+        ("time_s,nose_x,nose_y,nose_likelihood\n0,1,2,.9\n1,1,2,.9", True),
+        ("time_s,acc_x,acc_y,acc_z,gyr_x,gyr_y,gyr_z,mag_x,mag_y,mag_z" + "\n0" + ",1" * 9, False),
+        ("time_s,x,y,z\n0,1,2,3\n1,1,2,3", False),
+        ("time_s,temperature\n0,1\n1,1", False),
+        ("", False),
+    ],
+)
+def test_joints_or_sensors(tmp_path, header, expected):
+    (tmp_path / "a.csv").write_text(header + "\n")
+    assert recommendation.holds_keypoints(tmp_path / "a.csv") == expected
+
+
 @pytest.mark.parametrize("installed", [True, False])
 def test_videos(tmp_path, capsys, monkeypatch, installed):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: object() if installed else None)
