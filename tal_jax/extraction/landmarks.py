@@ -189,9 +189,12 @@ def open_detector(task: Task, most: int) -> Iterator[Detector]:
     except (ValueError, RuntimeError, OSError) as error:
         raise InputError(f"{task.path}: refused by MediaPipe ({reason_of(error)})") from error
 
+    seen = False  # until a first body is found, networks are loaded
+
     def detect(pixels: np.ndarray, time_ms: int) -> list[np.ndarray]:
+        nonlocal seen
         image = mediapipe.Image(image_format=mediapipe.ImageFormat.SRGB, data=pixels)
-        with _quiet() if time_ms == 0 else contextlib.nullcontext():
+        with contextlib.nullcontext() if seen else _quiet():
             result = landmarker.detect_for_video(image, time_ms)
         scale = np.array([pixels.shape[1], pixels.shape[0], 1.0])
         if task.kind == "body":
@@ -201,6 +204,7 @@ def open_detector(task: Task, most: int) -> Iterator[Detector]:
                 [(p.x, p.y, side[0].score) for p in one]
                 for one, side in zip(result.hand_landmarks, result.handedness, strict=True)
             ]
+        seen = seen or bool(bodies)
         return [np.array(body, np.float64) * scale for body in bodies]
 
     try:
