@@ -1,4 +1,4 @@
-"""Extracts snippet features from raw recordings: videos, and tables of sensor samples."""
+"""Extracts snippet features from raw recordings: videos, and tables of samples or keypoints."""
 
 from tal_jax.extraction.backbones import (
     BACKBONES,
@@ -12,7 +12,9 @@ from tal_jax.extraction.folder import (
     extract_file,
     extract_folder,
     is_video,
+    read_keypoints,
     read_samples,
+    recording_name,
     stream_features,
 )
 from tal_jax.extraction.recommendation import recommend
@@ -32,7 +34,9 @@ __all__ = [
     "open_backbone",
     "probe",
     "read_frames",
+    "read_keypoints",
     "read_samples",
+    "recording_name",
     "read_table",
     "recommend",
     "regular",

@@ -243,8 +243,8 @@ def _animal(names: _Names) -> _Roles | None:
 def _by_motion(positions: np.ndarray, joints: Sequence[str], up: np.ndarray | None) -> _Roles:
     """The roles of joints without known names.
 
-    With a vertical, `side` is the longest rigid connection across it, as between the shoulders; else
-    `axis` is the longest one, and `side` one across that.
+    With a vertical, `side` is the longest rigid connection across it, as between the shoulders.
+    Without one, `axis` is the longest, and `side` the longest across that.
     """
     first, rigid = _longest_rigid(positions, joints, up)
     if first is None:
@@ -285,7 +285,8 @@ def _pairs(
     length = np.linalg.norm(between, axis=-1)
     with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of joints that are never there
-        low, median, high = np.nanpercentile(length, [16, 50, 84], axis=0)
+        percentile = np.nanpercentile if np.isnan(length).any() else np.percentile  # 20 × faster
+        low, median, high = percentile(length, [16, 50, 84], axis=0)
         level = np.ones_like(median)
         if across is not None:
             unit = across / np.linalg.norm(across, axis=-1, keepdims=True)
@@ -332,7 +333,7 @@ def vertical(up: str, dims: int) -> np.ndarray | None:
 
 # --- the choice ---
 
-_FRAMES = 1000  # that roles are found from
+_FRAMES = 500  # that roles are found from
 
 
 def choose_body(
@@ -351,7 +352,8 @@ def choose_body(
       center: joints whose mean is the centre, with commas, or "all"; "" to choose.
       axis: `tail>head`, the trunk; "" to choose, "none" for none.
       side: `left>right`; "" to choose, "none" for none.
-      up: "x", "-y", ..., the vertical about which bodies turn; "none" where they turn in any way.
+      up: "x", "-y", ..., the vertical of three coordinates, about which bodies turn; "none" where
+        they turn in any way.
       turn: what the axes turn with, one of `TURNS`.
 
     Returns:
@@ -361,7 +363,7 @@ def choose_body(
       InputError: if an option names no joint or has no such value, or no joint is ever found.
     """
     joints, dims = keypoints.joints, keypoints.dims
-    _check_choice("up", up, (*(u for u in UPRIGHT if u[-1] in "xyz"[:dims]), NONE))
+    _check_choice("up", up, (*UPRIGHT, NONE) if dims == 3 else (NONE,))
     _check_choice("turn", turn, TURNS)
     positions = _sample(keypoints)
     named = _by_name(joints)
@@ -375,10 +377,10 @@ def choose_body(
         roles = _by_motion(positions, joints, vertical(up, dims))
     chosen = joints if center == "all" else split_names(center) if center else roles.center
     turn = turn or _guess_turn(roles, dims)
+    _check_roles(chosen, roles, joints)
     bones = _bones(positions, joints)
     ends = _ends(positions, joints, bones, chosen[0])
     body = Body(tuple(chosen), roles.axis, roles.side, up, turn, bones, ends)
-    check_body(body, joints)
     return body, (describe_body(body, joints),)
 
 
@@ -451,14 +453,9 @@ def _ends(
     return tuple(joints[i] for i in chosen)
 
 
-def check_body(body: Body, joints: Sequence[str]) -> None:
-    """Raises an InputError for a role that names no joint."""
-    for what, direction in (
-        ("center", (body.center, ())),
-        ("axis", body.axis),
-        ("side", body.side),
-    ):
-        for name in () if direction is None else direction[0] + direction[1]:
+def _check_roles(center: Sequence[str], roles: _Roles, joints: Sequence[str]) -> None:
+    for what, ends in (("center", (tuple(center),)), ("axis", roles.axis), ("side", roles.side)):
+        for name in (name for end in ends or () for name in end):
             if name not in joints:
                 raise InputError(
                     f"{what} names the joint {name!r}; expected one of {', '.join(joints)}"

@@ -347,7 +347,7 @@ def extract_folder(
 ) -> Summary:
     """Extracts the features of many recordings in parallel processes.
 
-    A recording's name is that of its file, without folder and suffix. Recordings whose features
+    A recording's name is `recording_name` of its file. Recordings whose features
     exist, from this backbone and the same file, are skipped. Recordings that fail are reported, and
     the others are extracted; a process that dies fails only its current recording.
 
@@ -376,7 +376,10 @@ def extract_folder(
         raise InputError(f"workers is {workers}, expected 1 or more")
     output, report = Path(output), report or (lambda line: None)
     sources, notes = _find(list(paths), backbone.kind)
-    targets, failed = _name(sources, output)
+    if backbone.kind == KEYPOINTS:
+        sources, beside = keypoint_tables.prefer(sources)
+        notes += beside
+    targets, failed = _name(sources, output, backbone.kind)
     features = [recording_path(output, name) for name in targets]
     files.check_writable([output / MANIFEST_FILE, output / GRID_FILE, *features])
     with _one_writer(output):
@@ -487,25 +490,36 @@ def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tu
     return list(dict.fromkeys(found)), notes
 
 
-def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+def recording_name(path: str | os.PathLike, kind: str) -> str:
+    """The name of a recording: that of its file, without folder and suffix.
+
+    A table of keypoints is named as the video that it was computed from.
+    """
+    return keypoint_tables.recording_name(path) if kind == KEYPOINTS else Path(path).stem
+
+
+def _name(
+    sources: Sequence[Path], output: Path, kind: str
+) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """Returns the recordings by name, and those whose file name cannot be one."""
     named, failed = {}, []
     for path in sources:
         try:
             str(path).encode()
-            target = recording_path(output, path.stem)
+            name = recording_name(path, kind)
+            target = recording_path(output, name)
         except ValueError as error:  # no valid Unicode, or a colon in it
             shown = ascii(str(path))
             failed.append((shown, f"{shown}: {error}"))
             continue
-        if path.stem in named:
+        if name in named:
             raise InputError(
-                f"{named[path.stem]} and {path}: two recordings of one name, expected different "
+                f"{named[name]} and {path}: two recordings of one name, expected different "
                 "ones; rename one, or use different outputs"
             )
         if target.resolve() in {other.resolve() for other in sources}:
             raise InputError(f"{target} would be overwritten; expected another output folder")
-        named[path.stem] = path
+        named[name] = path
     return named, failed
 
 

@@ -27,6 +27,7 @@ SUFFIXES = (".csv", ".h5", ".hdf5", ".npy", ".parquet")
 # Programs append their name to that of the video.
 _APPENDED = re.compile(r"(DLC_?[A-Za-z0-9]*_.*|\.analysis|\.predictions|_keypoints|_pose|_3d)$")
 _PERCENT = 1.5  # a confidence above this is no part of 1
+_SAME_RATE = 0.01  # relative: 29.97 is written as 30
 _ANIMAL = "animal"
 
 
@@ -51,6 +52,23 @@ def recording_name(path: str | os.PathLike) -> str:
     """
     stem = Path(path).stem
     return _APPENDED.sub("", stem) or stem
+
+
+def prefer(paths: Sequence[Path]) -> tuple[list[Path], tuple[str, ...]]:
+    """Takes one table of each recording in a folder: filtered before raw, .csv before .h5.
+
+    Returns the tables in order, and notes on the others.
+    """
+    groups: dict[tuple[Path, str], list[Path]] = {}
+    for path in paths:
+        groups.setdefault((path.parent, recording_name(path)), []).append(path)
+    notes = []
+    for (_, name), group in groups.items():
+        group.sort(key=lambda path: ("filtered" not in path.stem, path.suffix.lower() != ".csv"))
+        if len(group) > 1:
+            others = ", ".join(path.name for path in group[1:])
+            notes.append(f"{name}: read from {group[0].name}, not from {others}")
+    return [group[0] for group in groups.values()], tuple(notes)
 
 
 def read_keypoints(
@@ -398,8 +416,8 @@ def _times(path: Path, found: _Found, source_fps: float) -> tuple[np.ndarray, tu
     frames = np.asarray(found.frames, np.float64)
     _check_increasing(path, frames, "number of the frame")
     notes: tuple[str, ...] = ()
-    if not source_fps:
-        source_fps, notes = _rate_beside(path, len(frames) and int(frames[-1]) + 1)
+    count = int(frames[-1]) + 1 if len(frames) else 0
+    source_fps, notes = _rate(path, count, source_fps)
     # Programs count from 0, some from 1; later numbers are those of a part of a video.
     if len(frames) and frames[0] == 1:
         frames = frames - 1
@@ -419,29 +437,38 @@ def _check_increasing(path: Path, values: np.ndarray, what: str) -> None:
         )
 
 
-def _rate_beside(path: Path, count: int) -> tuple[float, tuple[str, ...]]:
-    """The rate of the video beside a table."""
+def video_beside(path: Path) -> Path | None:
+    """The video of a table's name in the same folder; None without one."""
     stems = dict.fromkeys([path.stem, recording_name(path)])
-    beside = [
-        one
-        for stem in stems
-        for one in sorted(path.parent.glob(f"{_escape(stem)}.*"))
-        if video.has_video_suffix(one)
-    ]
-    if not beside:
+    names = (path.with_name(stem + suffix) for stem in stems for suffix in video.SUFFIXES)
+    return next((name for name in names if name.is_file()), None)
+
+
+def _rate(path: Path, count: int, given: float) -> tuple[float, tuple[str, ...]]:
+    """Frames per second: what is given, else that of the video beside a table."""
+    beside = video_beside(path)
+    if beside is None:
+        if given:
+            return given, ()
         raise InputError(
             f"{path}: frames without times; expected the rate of the recording with "
             "--set source_fps=30, or its video beside the table"
         )
-    info = video.probe(beside[0])
-    notes = (f"{info.frame_rate:.5g} frames per second, as in {beside[0].name} beside it",)
+    try:
+        info = video.probe(beside)
+    except InputError:
+        if given:
+            return given, ()
+        raise
+    notes: tuple[str, ...] = ()
     if count != info.num_frames:
-        notes += (f"frames up to number {count} of the {info.num_frames} in {beside[0].name}",)
-    return info.frame_rate, notes
-
-
-def _escape(stem: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", stem)
+        notes += (f"frames up to number {count} of the {info.num_frames} in {beside.name}",)
+    rate = f"{info.frame_rate:.5g} frames per second"
+    if not given:
+        return info.frame_rate, (f"{rate}, as in {beside.name} beside it", *notes)
+    if abs(given / info.frame_rate - 1) > _SAME_RATE:
+        notes += (f"source_fps is {given:g}, where {beside.name} has {rate}",)
+    return given, notes
 
 
 # --- confidence ---

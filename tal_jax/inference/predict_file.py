@@ -1,4 +1,4 @@
-"""Detections in one file: a video, a table of sensor samples, or features."""
+"""Detections in one file: a video, a table of sensor samples or keypoints, or features."""
 
 import dataclasses
 import tempfile
@@ -16,6 +16,7 @@ from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
+from tal_jax.extraction import keypoint_tables
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,8 +63,8 @@ def predict_file(
     window into a temporary file; neither frames nor features are ever held as a whole.
 
     Args:
-      path: a video; a table of sensor samples with a column of time; or an `.npy` file `[T, D]` of
-        features.
+      path: a video; a table of sensor samples with a column of time, or of keypoints; or an `.npy`
+        file `[T, D]` of features.
       network: from `runs.workdir.open_run` or `export.open_export`.
       options: of the backbone, where a path differs from training; for a table `time`, `time_unit`
         and `channels`, its columns in the order of the network's channels.
@@ -87,8 +88,9 @@ def predict_file(
             recording = _open_features(path, network)
         else:
             backbone, signals, notes = _open_backbone(path, network, options or {})
-            if signals is None:
-                media, origin_s = path, extraction.probe(path).origin_s
+            media = path if extraction.is_video(path) else _video_beside(path, backbone)
+            if media is not None:
+                origin_s = extraction.probe(media).origin_s
             recording, found = _describe(path, backbone, Path(scratch), progress)
             notes = (*notes, *found)
         # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
@@ -131,9 +133,10 @@ def _holds_features(path: Path, network: Network) -> bool:
     beside = read_manifest(path.parent)
     if beside is not None and path.stem in beside.recordings:
         return True
-    reads_tables = network.manifest is not None and network.manifest.backbone == "signal"
+    reads_tables = network.manifest is not None and network.manifest.backbone in ("signal", "pose")
     array = load_npy(path)
-    table = array.dtype.names is not None or (array.ndim == 2 and array.shape[1] != network.dim)
+    table = array.dtype.names is not None or array.ndim > 2
+    table = table or (array.ndim == 2 and array.shape[1] != network.dim)
     return not (reads_tables and table)
 
 
@@ -184,7 +187,7 @@ def _open_backbone(
             f"was trained on {backbone.kind}s, described by {wanted.backbone!r}"
         )
     table, notes = None, ()
-    if not is_video:
+    if backbone.kind == "table":
         backbone, table = _read_all_columns(path, backbone, set(wanted.options) - set(options))
         backbone, notes = _match_channels(path, backbone, table, wanted, options)
     now = Manifest(
@@ -200,6 +203,13 @@ def _open_backbone(
     )
     check_same_backbone(now, wanted, str(path))
     return backbone, table, notes
+
+
+def _video_beside(path: Path, backbone: extraction.Backbone) -> Path | None:
+    """The video that a table of keypoints was computed from, if it is in the same folder."""
+    if backbone.kind != "keypoint table":
+        return None
+    return keypoint_tables.video_beside(path)
 
 
 def _read_all_columns(
@@ -277,5 +287,6 @@ def _describe(
     target = scratch / "features.npy"
     entry = extraction.extract_file(path, target, backbone, progress=progress)
     grid = extraction.grid_of(backbone)
-    recording = Recording(path.stem, open_features([target]), grid, entry.duration_s)
+    name = extraction.recording_name(path, backbone.kind)
+    recording = Recording(name, open_features([target]), grid, entry.duration_s)
     return recording, entry.notes
