@@ -68,7 +68,8 @@ def propose_clock(path: Path, backbone: Backbone) -> str | None:
 def _clock(grid: Grid, action_s: float) -> dict[str, float]:
     return {
         "stride": max(round(_STRIDE * action_s * grid.fps), 1),
-        "window": max(round(_WINDOW * action_s * grid.fps), 2),
+        # even, as networks need that take any number of pairs of frames
+        "window": max(2 * round(_WINDOW * action_s * grid.fps / 2), 2),
     }
 
 

@@ -480,7 +480,7 @@ class Pose:
                 settings[key] = value
         for key, value in settings.items():
             object.__setattr__(self, key, value)
-        bodies.check_body(self.body, self.joints)
+        bodies.check_roles(self.body.center, self.body, self.joints)
         _ = self.version
 
     @property

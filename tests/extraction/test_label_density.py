@@ -60,14 +60,14 @@ def _extract(capsys, folder, *settings):
 
 @pytest.mark.parametrize("beside", [True, False])
 def test_extract_proposes_and_changes_nothing(capsys, recordings, beside):
-    """Points 2 s apart: actions of up to 1 s, so 12 samples at 50 Hz and windows of 25."""
+    """Points 2 s apart: actions of up to 1 s, so 12 samples at 50 Hz and windows of 24 (even)."""
     target = recordings if beside else recordings.parent / "out"
     target.mkdir(exist_ok=True)
     entries = [{"label": "a", "point": time_s} for time_s in (1.0, 3.0, 5.0)]
     row = {"subset": "train", "duration": 20.0, "annotations": entries}
     (target / "annotations.json").write_text(json.dumps({"database": {"r0": row}}))
     out, grid = _extract(capsys, recordings)
-    assert "up to 1 s; --set stride=12 --set window=25 would make" in out
+    assert "up to 1 s; --set stride=12 --set window=24 would make" in out
     assert grid == {"fps": 50.0, "stride_frames": 25.0, "window_frames": 75.0}
 
 
