@@ -174,12 +174,13 @@ class Person:
 
     def __init__(self, rng: np.random.Generator, seconds: float):
         height, width = self.size
-        coarse = rng.uniform(40, 120, size=(height // 16, width // 16, 3))
-        self.ground = coarse.repeat(16, axis=0).repeat(16, axis=1)
+        wall, floor = rng.uniform(70, 120, size=(2, 3))
+        self.ground = np.broadcast_to(wall, (height, width, 3)).copy()
+        self.ground[int(0.8 * height) :] = floor
         self.home = np.array([rng.uniform(0.4, 0.6) * width, 0.93 * height])  # between the feet
         self.scale = rng.uniform(0.75, 0.9)
         self.side = int(rng.integers(2))  # of the arm that waves
-        self.colour = rng.uniform(150, 230, size=3)
+        self.skin, self.clothes = np.array([225.0, 180.0, 150.0]), rng.uniform(140, 230, size=3)
         self.noise = np.random.default_rng(int(rng.integers(2**31)))
 
     def joints(self, time_s: float, actions: list[Instance]) -> np.ndarray:
@@ -218,8 +219,14 @@ class Person:
         joints = dict(zip(JOINTS, self.joints(time_s, actions), strict=True))
         image = self.ground.copy()
         for one, other in _LIMBS:
-            _draw_limb(image, joints[one], joints[other], 4 * self.scale, self.colour)
-        _draw_limb(image, joints["nose"], joints["nose"], 10 * self.scale, 0.8 * self.colour)
+            colour = self.skin if one.endswith("elbow") else self.clothes
+            _draw_limb(image, joints[one], joints[other], 4.5 * self.scale, colour)
+        neck, hips = ((joints[f"left_{x}"] + joints[f"right_{x}"]) / 2 for x in ("shoulder", "hip"))
+        _draw_limb(image, neck, hips, 11 * self.scale, self.clothes)
+        _draw_limb(image, neck, joints["nose"], 3 * self.scale, self.skin)
+        _draw_limb(image, joints["nose"], joints["nose"] - [0, 5], 9 * self.scale, self.skin)
+        for name in ("left_eye", "right_eye"):
+            _draw_limb(image, joints[name], joints[name], 1.5 * self.scale, 0.2 * self.skin)
         image += self.noise.normal(0, 4, size=(*self.size, 1))
         return np.clip(image, 0, 255).astype(np.uint8)
 
