@@ -29,7 +29,7 @@ VERSION = "1"
 _MAX_GAP_S = 1.0
 _LEAST_PART = 0.25
 # The axes of a body are averaged over this time: trackers jitter by a pixel or two.
-_STEADY_S = 0.1
+_STEADY_S = 0.2
 _NOTED_PART = 0.01  # of the frames, in which a joint is missing
 _NOTED_PLACES = 3
 
@@ -327,15 +327,13 @@ def body_signals(
 def describe_pose(windows: np.ndarray) -> np.ndarray:
     """Features `[N, D]` float32 of windows `[N, window, S]` of signals.
 
-    Of each signal: mean, standard deviation, minimum, maximum, and the mean of the second half
-    minus that of the first.
+    Of each signal: mean, standard deviation, and the mean of the second half minus that of the
+    first.
     """
     half = max(windows.shape[1] // 2, 1)
     parts = [
         windows.mean(1),
         windows.std(1),
-        windows.min(1),
-        windows.max(1),
         windows[:, -half:].mean(1) - windows[:, :half].mean(1),
     ]
     return np.concatenate(parts, axis=1).astype(np.float32)

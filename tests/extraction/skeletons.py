@@ -1,4 +1,4 @@
-"""Made-up recordings of people and animals whose motion is known."""
+"""A made-up person whose motion is known; `experiments/mice.py` has an animal."""
 
 import numpy as np
 
@@ -55,18 +55,3 @@ def person(frames=600, fps=30.0, seed=0, noise=0.005):
     positions = np.stack([joints[name] for name in KINECT], 1)
     positions += np.cumsum(forward * 0.6 / fps, 0)[:, None]
     return positions + noise * rng.normal(size=positions.shape)
-
-
-def mouse(frames=600, fps=30.0, seed=0):
-    """A mouse from above, with nose, ears and tail base: `[n, 4, 2]` in pixels."""
-    rng = np.random.default_rng(seed)
-    heading = np.cumsum(_smooth(rng.normal(size=frames), 30)) * 0.3
-    forward = np.stack([np.cos(heading), np.sin(heading)], 1)
-    left = np.stack([-np.sin(heading), np.cos(heading)], 1)
-    center = 300 + np.cumsum(forward, 0) * 40 / fps
-    nose = center + 30 * forward + 5 * np.sin(np.arange(frames) / 7)[:, None] * left
-    ears = [center + 20 * forward + sign * 8 * left for sign in (1, -1)]
-    return np.stack([nose, *ears, center - 25 * forward], 1)
-
-
-MOUSE = ("snout", "leftear", "rightear", "tailbase")

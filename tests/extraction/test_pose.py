@@ -5,7 +5,9 @@ import itertools
 
 import numpy as np
 import pytest
-from extraction.skeletons import KINECT, MOUSE, mouse, person
+from extraction.skeletons import KINECT, person
+from mice import JOINTS as MOUSE
+from mice import mouse
 
 from tal_jax import extraction
 from tal_jax._errors import InputError
@@ -57,11 +59,11 @@ def test_place_heading_and_unit_of_a_person_do_not_matter(joints, vertical):
 
 
 def test_place_heading_and_unit_of_an_animal_do_not_matter():
-    body, _ = choose_body(_keypoints(mouse(), MOUSE))
-    moved = 0.01 * _turned(mouse(), 2.0, (0, 1)) + np.array([7.0, -3.0])
+    body, _ = choose_body(_keypoints(mouse(600), MOUSE))
+    moved = 0.01 * _turned(mouse(600), 2.0, (0, 1)) + np.array([7.0, -3.0])
     signals, expected = (
         pose.body_signals(_keypoints(positions, MOUSE), body, FPS)[0]
-        for positions in (moved, mouse())
+        for positions in (moved, mouse(600))
     )
     np.testing.assert_allclose(signals, expected, atol=1e-6)
 
@@ -226,7 +228,7 @@ def test_a_joint_that_is_gone_for_long_follows_its_body():
     signals, _ = pose.body_signals(_keypoints(positions, MOUSE), body, FPS)
     # Neither ear moves in the body.
     np.testing.assert_allclose(
-        signals[:, 2:4], np.broadcast_to(signals[:1, 2:4], (300, 2)), atol=0.06
+        signals[:, 2:4], np.broadcast_to(signals[:1, 2:4], (300, 2)), atol=0.15
     )
 
 
@@ -263,7 +265,7 @@ def test_features_are_statistics_of_windows():
     features = pose.describe_pose(windows)
     for n, s in np.ndindex(3, 2):
         one = windows[n, :, s]
-        expected = [one.mean(), one.std(), one.min(), one.max(), one[-3:].mean() - one[:3].mean()]
+        expected = [one.mean(), one.std(), one[-3:].mean() - one[:3].mean()]
         np.testing.assert_allclose(features[n, s::2], expected, rtol=1e-5, atol=1e-6)
 
 
