@@ -241,7 +241,7 @@ def landmarks_path(features: str | os.PathLike) -> Path:
 
 def _open_landmarks(
     path: str | os.PathLike,
-    backbone: Pose,
+    backbone: Any,  # Pose
     grid: Grid,
     batch: int,
     progress: Callable[[int, int], None] | None,

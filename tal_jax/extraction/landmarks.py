@@ -342,7 +342,7 @@ def to_keypoints(
     path: str | os.PathLike, times_s: np.ndarray, found: np.ndarray, task: Task
 ) -> Keypoints:
     """Makes keypoints of `[n, A, J, 3]` in the order of `follow`."""
-    seen = np.isfinite(found).all((2, 3)).any(1)
+    seen = np.any(np.isfinite(found).all((2, 3)), axis=1)
     what = {"body": "bodies", "hand": "hands"}[task.kind]
     if not seen.any():
         raise InputError(f"{path}: no {what} found in {len(times_s)} frames; expected some in view")

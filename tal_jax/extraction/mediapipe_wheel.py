@@ -62,8 +62,8 @@ def _with_normalization(network: bytes, mean: float, deviation: float) -> bytes:
     builder = flatbuffers.Builder(0)
     builder.Finish(metadata.Pack(builder), b"M001")
 
-    model = tflite.ModelT.InitFromObj(tflite.Model.GetRootAs(network, 0))
-    content = tflite.BufferT()
+    model: Any = tflite.ModelT.InitFromObj(tflite.Model.GetRootAs(network, 0))
+    content: Any = tflite.BufferT()
     content.data = np.frombuffer(bytes(builder.Output()), np.uint8)
     entry = tflite.MetadataT()
     entry.name, entry.buffer = "TFLITE_METADATA", len(model.buffers)
