@@ -1,6 +1,12 @@
 """Extracts snippet features from raw recordings: videos, and tables of samples or keypoints."""
 
-from tal_jax.extraction.backbones import BACKBONES, Backbone, grid_of, open_backbone
+from tal_jax.extraction.backbones import (
+    BACKBONES,
+    Backbone,
+    grid_of,
+    open_backbone,
+    reopen_backbone,
+)
 from tal_jax.extraction.folder import (
     Summary,
     extract_file,
@@ -11,6 +17,7 @@ from tal_jax.extraction.folder import (
     recording_name,
     stream_features,
 )
+from tal_jax.extraction.recommendation import recommend
 from tal_jax.extraction.tables import Table, read_table, regular
 from tal_jax.extraction.video import VideoInfo, probe, read_frames
 
@@ -31,6 +38,8 @@ __all__ = [
     "read_samples",
     "recording_name",
     "read_table",
+    "recommend",
     "regular",
+    "reopen_backbone",
     "stream_features",
 ]

@@ -1,8 +1,9 @@
 """Backbones: functions from a window of frames or samples to the features of a snippet.
 
 A backbone is any object with the attributes of `Backbone`. Three need no weights: `signal` for
-sensors, `pose` for keypoints and `motion` for videos. Two load weights from disk, `transformers`
-and `videoprism`; their packages are imported when chosen.
+sensors, `pose` for keypoints and `motion` for videos. Those with weights, `transformers` from a hub
+or a folder, `videoprism` from a file, and `pose` where it finds the keypoints of videos, import
+their packages when chosen.
 """
 
 import dataclasses
@@ -71,6 +72,17 @@ def open_backbone(name: str, **options: Any) -> Backbone:
     except ValueError as error:
         raise InputError(f"backbone {name}: {error}") from error
     return backbone
+
+
+def reopen_backbone(name: str, recorded: Mapping[str, Any], changes: Mapping[str, Any]) -> Backbone:
+    """Opens the backbone of a manifest, with some options changed.
+
+    A new `path` or `model` of `transformers` replaces the place where its weights were before;
+    whether they are the same weights, the version shows.
+    """
+    if name == "transformers" and {"path", "model"} & changes.keys():
+        recorded = {k: v for k, v in recorded.items() if k not in ("path", "model", "revision")}
+    return open_backbone(name, **{**recorded, **changes})
 
 
 def grid_of(backbone: Backbone) -> Grid:
@@ -242,7 +254,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
             number = float(value)
             if 0 <= number <= 1:
                 return number
-        elif key in ("window", "dims"):
+        elif key in ("window", "dims", "people"):
             number = float(value)
             if number >= 1 and number == int(number):
                 return int(number)
@@ -255,6 +267,7 @@ def _parse(name: str, key: str, value: Any) -> Any:
         pass
     expected = {
         "window": "a whole number of frames above 0",
+        "people": "a whole number above 0",
         "min_confidence": "a number from 0 to 1",
     }.get(key, "a number above 0")
     raise InputError(f"backbone {name}: {key} is {value!r}, expected {expected}")

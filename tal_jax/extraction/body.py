@@ -381,7 +381,7 @@ def choose_body(
         roles = _by_motion(positions, joints, vertical(up, dims))
     chosen = joints if center == "all" else split_names(center) if center else roles.center
     turn = turn or _guess_turn(roles, dims)
-    _check_roles(chosen, roles, joints)
+    check_roles(chosen, roles, joints)
     bones = _bones(positions, joints)
     ends = _ends(positions, joints, bones, chosen[0])
     body = Body(tuple(chosen), roles.axis, roles.side, up, turn, bones, ends)
@@ -457,7 +457,8 @@ def _ends(
     return tuple(joints[i] for i in chosen)
 
 
-def _check_roles(center: Sequence[str], roles: _Roles, joints: Sequence[str]) -> None:
+def check_roles(center: Sequence[str], roles: "_Roles | Body", joints: Sequence[str]) -> None:
+    """Raises an InputError for a role that names no joint."""
     for what, ends in (("center", (tuple(center),)), ("axis", roles.axis), ("side", roles.side)):
         for name in (name for end in ends or () for name in end):
             if name not in joints:

@@ -44,7 +44,7 @@ from tal_jax.data.manifest import (
 )
 from tal_jax.data.signals import cut_windows
 from tal_jax.datasets.own_layout import GRID_FILE, recording_path
-from tal_jax.extraction import keypoint_tables, tables, video
+from tal_jax.extraction import cost, keypoint_tables, landmarks, tables, video
 from tal_jax.extraction.backbones import (
     KEYPOINTS,
     TABLE,
@@ -53,11 +53,13 @@ from tal_jax.extraction.backbones import (
     grid_of,
     with_options,
 )
+from tal_jax.extraction.pose import Pose
 
 # With thousands of short recordings, writing the manifest after each would take most of the time.
 _WRITE_EVERY_S = 1.0
 _BATCH = 16  # windows per call of a backbone
 _POLL_S = 0.2  # between two queries of the progress
+_TRIED = 3  # recordings of which the first readable one is measured
 _SUFFIXES = {
     VIDEO: video.SUFFIXES,
     TABLE: tables.SUFFIXES,
@@ -130,7 +132,7 @@ def extract_file(
     Returns:
       The recording's entry in the manifest.
     """
-    source = _open_source(path, backbone, _BATCH)
+    source = _open_source(path, backbone, _BATCH, progress)
     identity = _identify(path)  # before reading: a later change makes it another file
 
     def parts() -> Iterator[np.ndarray]:
@@ -144,6 +146,8 @@ def extract_file(
     assert source.backbone.dim is not None  # a table's channels are known by now
     shape = (source.snippets, source.backbone.dim)
     files.write_npy_rows(output, parts(), shape)
+    if source.landmarks is not None:
+        landmarks.write_table(landmarks_path(output), source.landmarks)
     return Entry(*identity, source.duration_s, *shape, source.notes)
 
 
@@ -157,6 +161,7 @@ class _Source:
     snippets: int
     windows: Iterator[np.ndarray]
     notes: tuple[str, ...] = ()
+    landmarks: Keypoints | None = None  # that were found in a video
 
     def features(self) -> Iterator[np.ndarray]:
         for windows in self.windows:
@@ -170,12 +175,19 @@ class _Source:
             yield features
 
 
-def _open_source(path: str | os.PathLike, backbone: Backbone, batch: int) -> _Source:
+def _open_source(
+    path: str | os.PathLike,
+    backbone: Backbone,
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> _Source:
     grid = grid_of(backbone)
     if backbone.kind == TABLE:
         return _open_table(path, backbone, grid, batch)
     if backbone.kind == KEYPOINTS:
         return _open_keypoints(path, backbone, grid, batch)
+    if isinstance(backbone, Pose):
+        return _open_landmarks(path, backbone, grid, batch, progress)
     info = video.probe(path)
     snippets = grid.num_snippets(info.duration_s)
     windows = _video_windows(path, grid, backbone.size, snippets, batch)
@@ -219,6 +231,41 @@ def _open_keypoints(path: str | os.PathLike, backbone: Any, grid: Grid, batch: i
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
     return _of_samples(path, backbone, signals, grid, batch, notes)
+
+
+def landmarks_path(features: str | os.PathLike) -> Path:
+    """The table of the landmarks of a video, beside its features."""
+    features = Path(features)
+    return features.with_name(f"{features.stem}_keypoints.csv")
+
+
+def _open_landmarks(
+    path: str | os.PathLike,
+    backbone: Any,  # Pose
+    grid: Grid,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> _Source:
+    """Finds the landmarks of a video, which takes nearly all of the time, and describes them."""
+    info = video.probe(path)
+    snippets = grid.num_snippets(info.duration_s)
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(snippets * done // total, snippets)
+
+    found = landmarks.find_landmarks(
+        path, backbone.task, fps=backbone.fps, people=backbone.people, progress=report
+    )
+    try:
+        signals, notes = backbone.signals(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    source = _of_samples(path, backbone, signals, grid, batch, (*info.notes, *notes))
+    # The last frame may reach beyond the end of the video.
+    return dataclasses.replace(
+        source, duration_s=info.duration_s, snippets=snippets, landmarks=found
+    )
 
 
 def _of_samples(
@@ -377,7 +424,7 @@ def _extract_named(
         report(f"FAILED {reason}")
     if workers is None:
         # One network uses all processors, or the memory of a GPU.
-        workers = 1 if "path" in backbone.options else os.cpu_count() or 1
+        workers = 1 if getattr(backbone, "one_process", False) else os.cpu_count() or 1
     entries, done, written_s = dict(manifest.recordings), [], time.monotonic()
 
     channels = _describe_channels(backbone)
@@ -387,7 +434,8 @@ def _extract_named(
     def write() -> None:
         write_manifest(output, dataclasses.replace(manifest, recordings=entries))
 
-    results = _extract_all(jobs, output, backbone, workers, progress or (lambda *counts: None))
+    progress = progress or (lambda *counts: None)
+    results = _extract_all(jobs, output, backbone, workers, progress, report)
     with contextlib.closing(results):
         try:
             for name, result in results:
@@ -432,6 +480,8 @@ def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tu
         of_kind = [p for p in visible if p.suffix.lower() in _SUFFIXES[kind]]
         found += of_kind
         others += [p.name for p in visible if p not in of_kind]
+    if kind == KEYPOINTS and any(map(video.has_video_suffix, found or others)):
+        raise InputError(f"pose needs the networks of MediaPipe for videos: {landmarks.HOW_TO_GET}")
     if not found:
         searched = ", ".join(map(str, paths)) or "nothing"
         raise InputError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")
@@ -531,8 +581,11 @@ def _extract_all(
     backbone: Backbone,
     workers: int,
     progress: Progress,
+    report: Callable[[str], None],
 ) -> Generator[tuple[str, Entry | str]]:
     """Extracts recordings in a pool of processes; yields names and entries, or what went wrong.
+
+    Before it begins, it reports what the first windows cost.
 
     A process extracts one recording after the other, so that a model is loaded once. If one dies,
     its recording fails, and another process takes its place.
@@ -547,13 +600,16 @@ def _extract_all(
     # Snippets done, and in all, of each recording: shared memory has no lock to die with.
     counts = context.RawArray("q", 2 * len(jobs))
     shown = list(counts)
+    processes = min(workers, len(jobs) or 1)
     pool = pebble.ProcessPool(
-        min(workers, len(jobs) or 1),
+        processes,
         initializer=_start_process,
         initargs=(backbone, counts),
         context=context,
     )
     try:
+        if line := _describe_cost(pool, jobs, backbone.kind, processes):
+            report(line)
         futures: dict[concurrent.futures.Future[Entry | str], str] = {
             pool.schedule(_extract_job, args=(i, jobs[name], recording_path(output, name))): name
             for i, name in enumerate(jobs)
@@ -571,6 +627,37 @@ def _extract_all(
     finally:
         pool.stop()
         pool.join()
+
+
+def _describe_cost(pool: Any, jobs: Mapping[str, Path], kind: str, processes: int) -> str | None:
+    """A line on the cost of all recordings, by the first one of a few that can be read."""
+    for path in list(jobs.values())[:_TRIED]:
+        future = pool.schedule(_measure_job, args=(path,))
+        if future.exception() is not None:  # its process died; another would die as well
+            return None
+        if found := future.result():
+            per_minute_s, duration_s = found
+            return cost.describe(jobs, kind, (path, duration_s), per_minute_s, processes)
+    return None  # why, is reported when they are extracted
+
+
+def _measure_job(path: Path) -> tuple[float, float] | None:
+    """Seconds for a minute of a recording, and its duration in seconds; None if it fails."""
+    backbone = _job[0]
+    try:
+        if isinstance(backbone, Pose) and backbone.kind == VIDEO:
+            found = landmarks.stream_landmarks(
+                path, backbone.task, fps=backbone.fps, people=backbone.people
+            )
+            per_frame_s = cost.time_snippet(one[None] for one in found)
+            return per_frame_s * backbone.fps * 60, video.probe(path).duration_s
+        start_s = time.perf_counter()
+        source = _open_source(path, backbone, cost.BATCH)
+        opened_s = time.perf_counter() - start_s
+        snippets_s = source.snippets * cost.time_snippet(source.features())
+        return (opened_s + snippets_s) * 60 / source.duration_s, source.duration_s
+    except Exception:
+        return None
 
 
 def _death(error: BaseException) -> str:

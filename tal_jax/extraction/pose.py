@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -15,6 +16,8 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data.keypoints import Keypoints
 from tal_jax.extraction import body as bodies
+from tal_jax.extraction import landmarks
+from tal_jax.extraction.backbones import KEYPOINTS, VIDEO, hash_files
 from tal_jax.extraction.body import Body, vertical
 
 # Changes whenever the features of the same keypoints change.
@@ -401,7 +404,10 @@ def _swap_notes(keypoints: Keypoints, found: np.ndarray, body: Body) -> tuple[st
 
 @dataclasses.dataclass(frozen=True)
 class Pose:
-    """Pose and motion of tracked bodies, see `body_signals`, over sliding windows."""
+    """Pose and motion of tracked bodies, see `body_signals`, over sliding windows.
+
+    The recordings are tables of keypoints or, with `path`, videos.
+    """
 
     fps: float = 30.0  # rate that the keypoints are resampled to
     window: int = 30  # frames of the window of a snippet's features
@@ -423,18 +429,58 @@ class Pose:
     source_fps: float = 0.0
     time: str = ""
     time_unit: str = ""
+    # The networks of MediaPipe (`landmarks.open_task`) that find the joints in videos, and the
+    # number of bodies or hands that are followed.
+    path: str = ""
+    people: int = 0
 
     name: ClassVar[str] = "pose"
-    version: ClassVar[str] = VERSION
-    kind: ClassVar[str] = "keypoint table"
     size: ClassVar[None] = None
 
+    @property
+    def kind(self) -> str:
+        """What the recordings are."""
+        return VIDEO if self.path else KEYPOINTS
+
+    @functools.cached_property
+    def version(self) -> str:
+        """That of the features, and of the networks that find the joints."""
+        if not self.path:
+            return VERSION
+        networks = hash_files([Path(self.path)])
+        return f"{VERSION} mediapipe {landmarks.library_version()} {networks}"
+
+    @functools.cached_property
+    def task(self) -> landmarks.Task:
+        """What finds the joints in videos."""
+        return landmarks.open_task(self.path)
+
     def __post_init__(self) -> None:
+        if self.path:
+            self._settle_for_videos()
+        elif self.people:
+            raise InputError(
+                "backbone pose: people= counts those in videos, which need the networks of "
+                f"MediaPipe: {landmarks.HOW_TO_GET}"
+            )
         if self.window < 2 or self.stride < 1:
             raise InputError(
                 f"backbone pose: window={self.window} and stride={self.stride:g}; expected at "
                 "least 2 frames and 1"
             )
+
+    def _settle_for_videos(self) -> None:
+        """Sets what the networks fix, except where an option is given."""
+        settings = {"path": self.task.path, "people": self.people or 1}
+        object.__setattr__(self, "people", settings["people"])
+        names = landmarks.place_names(self.task, self.people)
+        for key, value in {**landmarks.FRAMES[self.task.kind], "animals": names, "dims": 2}.items():
+            if not getattr(self, key):
+                settings[key] = value
+        for key, value in settings.items():
+            object.__setattr__(self, key, value)
+        bodies.check_roles(self.body.center, self.body, self.joints)
+        _ = self.version
 
     @property
     def options(self) -> dict[str, Any]:

@@ -100,6 +100,18 @@ def sound_rate(path: str | os.PathLike) -> int | None:
         raise InputError(f"cannot read {path}: {reason_of(error)}") from error
 
 
+def header_duration_s(path: str | os.PathLike) -> float:
+    """The duration in a video's header, without reading further; 0 if it holds none.
+
+    Raises:
+      InputError: if the file cannot be opened as a video.
+    """
+    with open_video(path) as (container, stream):
+        if container.duration:
+            return container.duration / 1e6
+        return float((stream.duration or 0) * tick_of(stream))
+
+
 def read_frames(
     path: str | os.PathLike,
     times_s: Iterable[float],

@@ -204,7 +204,7 @@ def _open_backbone(
             f"manifest.json, so that the backbone is unknown; expected an .npy "
             f"file [T, {network.dim}] of such features"
         )
-    backbone = extraction.open_backbone(wanted.backbone, **{**wanted.options, **options})
+    backbone = extraction.reopen_backbone(wanted.backbone, wanted.options, options)
     is_video = extraction.is_video(path)
     if is_video != (backbone.kind == "video"):
         raise InputError(
