@@ -34,6 +34,8 @@ def _batch(overlap):
         video_classes=np.array(CLASSES, np.int32),
         video_class_where=np.ones(2, bool),
         video_class_clicked=np.ones(2, bool),
+        background=np.zeros_like(where),
+        done=where,
         negative_classes=np.zeros((2, 2), bool) if overlap else ~np.eye(2, dtype=bool),
         resampled=Resampled(None, None, np.arange(PADDED + 1, dtype=np.float32), where),
         cut=np.bool_(False),
