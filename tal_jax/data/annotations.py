@@ -358,6 +358,18 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
     )
 
 
+def lost_labels(annotations: Annotations) -> list[str]:
+    """Counts the background points and done stretches, which other formats do not hold."""
+    recordings = annotations.recordings.values()
+    background = sum(len(recording.background_s) for recording in recordings)
+    partly = [recording for recording in recordings if recording.done_s is not None]
+    lost = [f"{background} background points"] if background else []
+    if partly:
+        stretches = sum(len(recording.done_s or ()) for recording in partly)
+        lost.append(f"{stretches} done stretches of {len(partly)} partly done recordings")
+    return lost
+
+
 def labels_of_time(
     background_s: Iterable[float], done_s: Iterable[tuple[float, float]] | None
 ) -> dict[str, Any]:

@@ -331,7 +331,7 @@ def _score_loss(
         best: Array,
         contrasts: Array,
     ) -> tuple[Array, Array]:
-        sums = _cumsum.prefix_sum(scores, where=batch.where)
+        sums = _cumsum.prefix_sum(scores, where=batch.done)
 
         def contrast_of(start: Array, end: Array, inverted: Any = False) -> Array:
             at = jnp.clip(start, 0, scores.shape[0] - 1)

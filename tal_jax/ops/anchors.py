@@ -112,9 +112,7 @@ def all_of_strides(flags: Mask[ArrayLike, "*batch T"], *, num_levels: int) -> Bo
     num_levels = _check.static_size(num_levels, "num_levels", least=1)
     level = _check.mask(flags, "flags", "... T", {})
     if level.shape[-1] % (1 << (num_levels - 1)):
-        raise ValueError(
-            f"T must be a multiple of {1 << (num_levels - 1)}, got {level.shape[-1]}"
-        )
+        raise ValueError(f"T must be a multiple of {1 << (num_levels - 1)}, got {level.shape[-1]}")
     parts = [level]
     for _ in range(num_levels - 1):
         parts.append(parts[-1].reshape(*level.shape[:-1], -1, 2).all(axis=-1))
