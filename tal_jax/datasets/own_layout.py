@@ -122,8 +122,9 @@ def load_folder(
 
     partly = [name for name in selected["test"] if annotations.recordings[name].done_s is not None]
     if partly:
+        names_of = count_names(partly)
         notes.append(
-            f"test: partly done, detections in the rest of them count as wrong: {count_names(partly)}"
+            f"test: partly done, detections in the rest of them count as wrong: {names_of}"
         )
     dataset = assemble(
         annotations,

@@ -1,8 +1,8 @@
 """Decides settings from the training recordings: what a config leaves open (None) is filled in.
 
 Only what a person who labels knows enters: lengths of recordings, the clock and the number of
-features, the points, and which stretches are done. Neither starts and ends nor test recordings are read, so a decision cannot
-favour a score. The same data set always gets the same decisions.
+features, the points, and which stretches are done. Neither starts and ends nor test recordings are
+read, so a decision cannot favour a score. The same data set always gets the same decisions.
 
 Two lengths of time, in snippets, stand for that of actions, which is unknown. Neighbouring points
 are an action and some background apart, so the *gap* between them bounds an action from above, and

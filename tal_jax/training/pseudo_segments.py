@@ -81,7 +81,7 @@ def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np
     """`[R, P, 2]` segments of all points in snippets, and `[R, P]` True for those that had one.
 
     The others get the median length of their class, or of all classes, around their point, and end
-    before the next point, of background, too. `stride_s` `[R]` are the recordings' strides in seconds.
+    before the next point, of background, too. `stride_s` `[R]` are the strides in seconds.
     """
     segments = np.array(timeline.instances, np.float64)
     exists = np.array(timeline.instance_where)
