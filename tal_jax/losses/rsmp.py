@@ -308,7 +308,7 @@ def _classes_in_view(batch: Batch, pseudo: PseudoLabels) -> tuple[Array, Array]:
 
 def _dense(batch: Batch) -> Array:
     """`[N]` True where it is certain, or a pseudo instance claims, what a snippet is."""
-    return batch.done | batch.background | batch.instances.any(axis=1)
+    return batch.instances.any(axis=1) | batch.done | batch.background
 
 
 def _score_loss(
