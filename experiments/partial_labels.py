@@ -3,10 +3,11 @@
     python experiments/partial_labels.py --config auto:hapt --data DIR --workdir /tmp/partial \
         --set stages=rounds --set train.rounds=1 --seeds 0,1
 
-One stretch of each training recording, drawn with the seed, is labelled. Its points are trained on
-by two rules: unlabelled time is unknown (the stretch is a done stretch), or it is background, as if
-the recording were wholly done. Both are compared with all points. Finished trainings are kept; a
-repeated call trains the others and prints the table.
+One stretch of each training recording, drawn with the seed, is labelled; it goes on at the start
+where it would pass the end, so that no part of a recording is labelled more often than others. Its
+points are trained on by two rules: unlabelled time is unknown (the stretch is a done stretch), or
+it is background, as if the recording were wholly done. Both are compared with all points. Finished
+trainings are kept; a repeated call trains the others and prints the table.
 """
 
 import argparse
@@ -69,11 +70,18 @@ def partly(dataset: Dataset, share: float, seed: int, rule: str) -> Dataset:
 
     def one(recording: Recording) -> Recording:
         rng = np.random.default_rng([seed, *recording.name.encode()])
-        length_s = share * recording.duration_s
-        start_s = rng.uniform(0, recording.duration_s - length_s)
-        stretch = start_s, start_s + length_s
-        points = tuple(one for one in recording.points if stretch[0] <= one.time_s < stretch[1])
-        done_s = (stretch,) if rule == UNKNOWN else None
+        whole_s = recording.duration_s
+        start_s = rng.uniform(0, whole_s)
+        end_s = start_s + share * whole_s
+        stretches = [(start_s, min(end_s, whole_s))]
+        if end_s > whole_s:
+            stretches.insert(0, (0.0, end_s - whole_s))
+        points = tuple(
+            point
+            for point in recording.points
+            if any(start_s <= point.time_s < end_s for start_s, end_s in stretches)
+        )
+        done_s = tuple(stretches) if rule == UNKNOWN else None
         return dataclasses.replace(recording, points=points, done_s=done_s)
 
     return dataclasses.replace(dataset, train=tuple(map(one, dataset.train)), train_truth=None)
