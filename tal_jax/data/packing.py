@@ -7,7 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data.recordings import Recording, labels_of, read_features
+from tal_jax.data.recordings import (
+    Recording,
+    done_snippets,
+    labelled_snippets,
+    labels_of,
+    read_features,
+)
 from tal_jax.data.timeline import NO_POINTS, Lengths, MostPoints, Proposals, Timeline
 
 _T = TypeVar("_T")
@@ -30,6 +36,11 @@ def spacious(size: int) -> int:
 def snippet_counts(recordings: Sequence[Recording]) -> list[int]:
     """T of each recording."""
     return [len(recording.features) for recording in recordings]
+
+
+def labelled_counts(recordings: Sequence[Recording]) -> list[int]:
+    """The labelled ones among the T snippets of each recording."""
+    return [int(labelled_snippets(recording).sum()) for recording in recordings]
 
 
 # --- features ---
@@ -73,6 +84,7 @@ def pack_timeline(
     *,
     length: int,
     num_points: int = 0,
+    num_background: int = 0,
     num_video_classes: int = 0,
     overlapping: Sequence[tuple[int, int]] = (),
     most_points: MostPoints = NO_POINTS,
@@ -85,6 +97,7 @@ def pack_timeline(
       recordings: R recordings.
       length: T, in snippets, at least that of the longest recording.
       num_points: P at least; grows to the largest number of points.
+      num_background: Q at least; grows to the largest number of background points.
       num_video_classes: L at least; grows to the largest number of labelled classes.
       overlapping: pairs of classes whose actions may overlap: no negatives of each other.
       most_points: from `most_points_of`, where the timeline is to be trained on.
@@ -105,6 +118,11 @@ def pack_timeline(
         ],
         num_points,
         np.int32,
+    )
+    background_times, background_where = _padded_rows(
+        [one.grid.to_snippets(np.array(one.background_s, np.float64)) for one in recordings],
+        max([1, num_background, *(len(recording.background_s) for recording in recordings)]),
+        np.float32,
     )
     video_classes, video_class_where = pack_video_classes(labels, num_video_classes)
     instances, known = _known_instances(recordings, num_points)
@@ -127,6 +145,10 @@ def pack_timeline(
         instance_where=known & complete,
         known=known,
         number=np.arange(len(recordings), dtype=np.int32),
+        background_times=background_times,
+        background_where=background_where,
+        done=_padded_rows([done_snippets(one) for one in recordings], length, bool)[0],
+        labelled=_padded_rows([labelled_snippets(one) for one in recordings], length, bool)[0],
         most_points=most_points,
     )
 
@@ -183,16 +205,19 @@ def _negative_classes(video_classes, overlapping) -> np.ndarray:
 def most_points_of(recordings: Sequence[Recording], window: int) -> MostPoints:
     """The most points of one class, and of all, in any `window` snippets of one recording.
 
-    A lengthened timeline has as many or fewer in a window of that many new snippets.
+    Also the most stretches of unknown time. A lengthened timeline has as many or fewer in a window
+    of that many new snippets.
     """
-    of_class = of_all = 0
+    of_class = of_all = unknown = 0
     for recording in recordings:
         times = _point_times(recording)
         labels = np.array([point.label for point in recording.points], int)
         of_all = max(of_all, _most_within(times, window))
         for label in np.unique(labels):
             of_class = max(of_class, _most_within(times[labels == label], window))
-    return MostPoints(of_class, of_all)
+        begins = np.flatnonzero(np.diff(done_snippets(recording).astype(int)) == 1)
+        unknown = max(unknown, _most_within(begins, window))
+    return MostPoints(of_class, of_all, unknown)
 
 
 def _most_within(times: np.ndarray, window: float) -> int:
@@ -229,13 +254,13 @@ def lengths_of(counts: np.ndarray, window: int) -> Lengths:
 def rows_to_draw(timeline: Timeline, lengths: Lengths) -> np.ndarray:
     """The rows that updates draw from, each as often as it holds windows: `[S]` int32.
 
-    So a long recording is visited in proportion to its length, and a single one fills a batch. The
-    lengths are those of the recordings on their original timeline, the same in all rounds.
+    So a long recording is visited in proportion to its labelled length, and a single one fills a
+    batch. The lengths are those of the original timeline, the same in all rounds.
     """
     rows = np.arange(len(timeline.counts), dtype=np.int32)
     if not lengths.windowed:
         return rows
-    sizes = np.asarray(timeline.where).sum(axis=1)
+    sizes = np.asarray(timeline.labelled).sum(axis=1)
     return np.repeat(rows, num_windows(sizes, lengths.window))
 
 

@@ -34,7 +34,7 @@ from tal_jax.data.point_distributions import (
     fill_points,
     generate_points,
 )
-from tal_jax.data.recordings import Dataset, Recording, assemble
+from tal_jax.data.recordings import Dataset, Recording, assemble, count_names
 from tal_jax.datasets.selection import choose_subsets, notes_of, select_recordings
 
 GRID_FILE = "grid.json"
@@ -120,6 +120,12 @@ def load_folder(
         assert duration_s is not None  # `parse_annotations` requires it
         return Recording(name, open_features([paths[name]]), grid, duration_s)
 
+    partly = [name for name in selected["test"] if annotations.recordings[name].done_s is not None]
+    if partly:
+        names_of = count_names(partly)
+        notes.append(
+            f"test: partly done, detections in the rest of them count as wrong: {names_of}"
+        )
     dataset = assemble(
         annotations,
         map(load, selected["train"]),

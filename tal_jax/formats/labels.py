@@ -8,7 +8,13 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tal_jax._errors import InputError
-from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, classes_of
+from tal_jax.data.annotations import (
+    Annotations,
+    Instance,
+    RecordingAnnotation,
+    classes_of,
+    lost_labels,
+)
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.extraction import tables, video
 
@@ -169,6 +175,7 @@ def losses(labels: Annotations, *keeps: str) -> list[str]:
     if others:
         more = f" and {len(others) - 8} more" if len(others) > 8 else ""
         lost.append(f"other keys ({', '.join(others[:8])}{more})")
+    lost += lost_labels(labels)
     lines = [f"left out, since the format cannot hold it: {', '.join(lost)}"] if lost else []
     both = sum(i.start_s is not None and i.point_s is not None for i in every)
     if both and "both" not in keeps:

@@ -32,7 +32,8 @@ def contrast_between(
     end: Int[Array, "*#shape"],
     *,
     delta: Real[ArrayLike, ""],
-    length: Int[Array, ""],
+    length: Int[Array, "*#shape"],
+    first: Int[ArrayLike, "*#shape"] = 0,
     inverted: Bool[ArrayLike, "*#shape"] = False,
 ) -> Float[Array, "*shape"]:
     """Returns the OIC scores of segments `[start, end)` from the prefix sums of their scores.
@@ -44,7 +45,8 @@ def contrast_between(
       start: first snippets, any shape.
       end: one past the last snippets.
       delta: width of the outer region on each side as a fraction of the segment.
-      length: number of valid snippets.
+      length: number of valid snippets; the outer region ends there.
+      first: the outer region begins there.
       inverted: where True, the contrast of `1 − scores` instead.
 
     Returns:
@@ -52,7 +54,7 @@ def contrast_between(
     """
     inside = jnp.maximum(end - start, 0)
     width = outer_width(inside, delta)
-    left = jnp.maximum(start - width, 0)
+    left = jnp.maximum(start - width, first)
     right = jnp.minimum(end + width, length)
     outside = (start - left) + (right - end)
     outer_sum = _cumsum.range_sum(prefix, left, start) + _cumsum.range_sum(prefix, end, right)

@@ -310,6 +310,9 @@ def _describe(number: int, data: Prepared, run: _Run) -> str:
         line += f"; {long} timelines exceed train.length={window}, updates read windows of them"
     elif long:
         line += f"; {long} timelines exceed train.length={window}, updates sample that many places"
+    unknown = int((timeline.where & ~timeline.labelled).sum())
+    if unknown:
+        line += f", {before - unknown} of them labelled"
     known = int(timeline.known.sum())
     pseudo = int((timeline.instance_where & ~timeline.known).sum())
     line += f", {known} known instances" if known else ""

@@ -15,6 +15,7 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.config import DEFAULTS, Config, check_config, flatten
 from tal_jax.data import files
+from tal_jax.data.annotations import labels_of_time
 from tal_jax.data.clock import Grid
 from tal_jax.data.fingerprint import Fingerprint, differences, fingerprint
 from tal_jax.data.manifest import Manifest
@@ -261,6 +262,7 @@ def _points(dataset: Dataset) -> dict[str, Any]:
         recording.name: {
             "subset": "train",
             "duration": recording.duration_s,
+            **labels_of_time(recording.background_s, recording.done_s),
             "annotations": [
                 {"label": dataset.classes[point.label], "point": point.time_s}
                 | ({} if point.segment_s is None else {"segment": list(point.segment_s)})

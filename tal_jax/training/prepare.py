@@ -157,6 +157,7 @@ def common_sizes(datasets: Sequence[Dataset], config: Config) -> dict[str, Any]:
     return {
         "length": packing.bucket(max(packing.snippet_counts(recordings)), packing.LENGTH_STEP),
         "num_points": max(len(recording.points) for recording in recordings),
+        "num_background": max(len(recording.background_s) for recording in recordings),
         "num_video_classes": max(len(labels_of(recording)) for recording in recordings),
         "most_points": packing.most_points_of(recordings, config.train.length),
     }

@@ -21,6 +21,7 @@ from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
+from tal_jax.data.annotations import labels_of_time
 from tal_jax.data.predictions import Results
 from tal_jax.data.recordings import Dataset, Recording
 from tal_jax.data.timeline import Timeline
@@ -80,7 +81,7 @@ def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np
     """`[R, P, 2]` segments of all points in snippets, and `[R, P]` True for those that had one.
 
     The others get the median length of their class, or of all classes, around their point, and end
-    before the next point. `stride_s` `[R]` are the recordings' strides in seconds.
+    before the next point, of background, too. `stride_s` `[R]` are the strides in seconds.
     """
     segments = np.array(timeline.instances, np.float64)
     exists = np.array(timeline.instance_where)
@@ -91,7 +92,12 @@ def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np
         alike = alike if alike.any() else exists
         half = np.median(lengths_s[alike]) / stride_s[row] / 2 if alike.any() else 0.5
         time = timeline.point_times[row, index]
-        others = timeline.point_times[row][timeline.point_where[row]]
+        others = np.concatenate(
+            [
+                timeline.point_times[row][timeline.point_where[row]],
+                timeline.background_times[row][timeline.background_where[row]],
+            ]
+        )
         before = others[others < time].max(initial=0.0)
         after = others[others > time].min(initial=timeline.where[row].sum())
         segments[row, index] = max(time - half, before), min(time + half, after)
@@ -104,6 +110,7 @@ def to_json(pseudo: PseudoSegments, dataset: Dataset) -> dict[str, Any]:
         one.name: {
             "subset": "train",
             "duration": one.duration_s,
+            **labels_of_time(one.background_s, one.done_s),
             "annotations": pseudo[one.name],
         }
         for one in dataset.train

@@ -282,7 +282,7 @@ def make_block(
         pseudo = jax.tree.map(lambda values: values[places], found)
         first = None
         if lengths.windowed:
-            first = timelines.draw_windows(own.counts, lengths.window, window_keys)
+            first = timelines.draw_windows(own.counts, lengths.window, window_keys, own)
             pseudo = pseudo.window(first, lengths.window) if pseudo else pseudo
         batch = timelines.resample_batch(
             own, lengths.window, keys=keys, nearest=config.train.nearest, first=first

@@ -225,6 +225,22 @@ def test_losses_are_told(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("kind", ["csv", "elan", "label-studio", "via", "audacity"])
+def test_background_points_and_done_stretches_that_are_lost_are_counted(tmp_path, kind):
+    recording = RecordingAnnotation("train", 9.0, (JUMP,), None, (8.0, 8.5), ((0.0, 4.0),))
+    path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
+    notes = formats.write_labels(path, Annotations(("jump",), {"clip": recording}), kind=kind)
+    want = "2 background points, 1 done stretches of 1 partly done recordings"
+    assert any(want in note for note in notes)
+
+
+def test_activitynet_keeps_background_points_and_done_stretches(tmp_path):
+    recording = RecordingAnnotation("train", 9.0, (JUMP,), None, (8.0, 8.5), ((0.0, 4.0),))
+    labels = Annotations(("jump",), {"clip": recording})
+    assert formats.write_labels(tmp_path / "a.json", labels) == []
+    assert formats.read_labels(tmp_path / "a.json").recordings["clip"] == recording
+
+
 # --- files as the tools write them ---
 
 
