@@ -308,7 +308,8 @@ def _classes_in_view(batch: Batch, pseudo: PseudoLabels) -> tuple[Array, Array]:
 
 def _dense(batch: Batch) -> Array:
     """`[N]` True where it is certain, or a pseudo instance claims, what a snippet is."""
-    return batch.instances.any(axis=1) | batch.done | batch.background
+    certain = jnp.logical_or(batch.done, batch.background)
+    return jnp.logical_or(certain, batch.instances.any(axis=1))
 
 
 def _score_loss(

@@ -74,7 +74,7 @@ def _background_anchors(model: detector.Detector, batch: Batch) -> jax.Array:
     def padded(flags: jax.Array) -> jax.Array:
         return jnp.pad(flags, ((0, 0), (0, room)), constant_values=True)
 
-    done = over_strides(padded(~batch.where | batch.done))
+    done = over_strides(padded(jnp.logical_or(batch.done, ~batch.where)))
     return done | ~over_strides(padded(~batch.background))
 
 
