@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from tal_jax._errors import InputError
-from tal_jax.cli import data, evaluate, extract, interrupts, label, points, predict, train
+from tal_jax.cli import common, data, evaluate, extract, interrupts, label, points, predict, train
 
 _DESCRIPTION = "Weakly supervised temporal action localization."
 _EPILOG = """\
@@ -72,18 +72,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments) or 0
     except (InputError, OSError) as error:
-        print(f"tal-jax: error: {' '.join(_message(error).split())}", file=sys.stderr)
+        print(f"tal-jax: error: {common.one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(interrupts.STOPPED, file=sys.stderr)
         return interrupts.EXIT_CODE
-
-
-def _message(error: InputError | OSError) -> str:
-    """The message of an error, without the number that Python puts before it."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:

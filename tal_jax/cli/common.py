@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tal_jax._errors import InputError
+
 # Flushed, so that a run that writes into a pipe or a file can be watched.
 echo = functools.partial(print, flush=True)
 
@@ -54,6 +56,14 @@ def add_shared(parser: Any, *flags: str, **changes: Any) -> None:
     """Adds arguments that several commands share, with changes to their usual settings."""
     for flag in flags:
         parser.add_argument(flag, **_SHARED[flag] | changes)
+
+
+def one_line(error: InputError | OSError) -> str:
+    """The message of an error in one line, without the number that Python puts before it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split())
 
 
 def load_config(arguments: argparse.Namespace) -> Any:

@@ -182,6 +182,7 @@ def open_export(folder: str | Path) -> Network:
         manifest=None if manifest is None else Manifest.from_dict(manifest),
         scaling=None,
         threshold=card["threshold"],
+        digest=hashlib.sha256(files.json_bytes(card)).hexdigest(),
     )
 
 

@@ -11,8 +11,9 @@ import numpy as np
 from tal_jax import extraction
 from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
+from tal_jax.data.identity import FileIdentity
 from tal_jax.data.lazy_features import FeatureFiles, load_npy, open_features
-from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
+from tal_jax.data.manifest import Entry, Manifest, check_same_backbone, read_manifest
 from tal_jax.data.predictions import Entries, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
@@ -30,6 +31,7 @@ class Network:
     manifest: Manifest | None  # what made them; None where that is not known
     scaling: Scaling | None  # how they are standardized; None if they are not, or by `predict`
     threshold: float | None  # hides detections of a lower score at first; None if unknown
+    digest: str = ""  # of all of these: another one may detect something else
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +49,20 @@ class Prediction:
     media_origin_s: float = 0.0  # its timestamp that is time 0
     signals: extraction.Table | None = None  # the samples of a table
     notes: tuple[str, ...] = ()  # such as which column was taken for which channel
+    identity: FileIdentity | None = None  # of the file; None where features were not hashed
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Described:
+    """A recording with its features, and what its detections are shown with."""
+
+    recording: Recording  # the features may be in a file of the folder that was given
+    source: Path  # the file that was read
+    media: Path | None  # the video
+    media_origin_s: float  # its timestamp that is time 0
+    signals: extraction.Table | None  # the samples of a table
+    notes: tuple[str, ...]
+    identity: FileIdentity | None  # of the file; None where it holds features already
 
 
 def predict_file(
@@ -73,51 +89,78 @@ def predict_file(
       InputError: if the file cannot be read, its features are not those of the network, another
         backbone or clock made them, or there are options for a file that holds features already.
     """
+    with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
+        return detect(describe(path, network, Path(scratch), options, progress), network)
+
+
+def describe(
+    path: str | Path,
+    network: Network,
+    scratch: Path,
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Described:
+    """The features of a recording: the part of `predict_file` before the network.
+
+    Those of a video or a table are written into the folder `scratch`, which `detect` reads.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such file, expected a video, a table or features")
-    media, origin_s, signals, notes = None, 0.0, None, ()
-    with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
-        if _holds_features(path, network):
-            if options:
-                raise InputError(
-                    f"{path} holds features already; expected no setting of a backbone, "
-                    f"got {', '.join(options)}"
-                )
-            recording = _open_features(path, network)
-        else:
-            backbone, signals, notes = _open_backbone(path, network, options or {})
-            if signals is None:
-                media, origin_s = path, extraction.probe(path).origin_s
-            recording, found = _describe(path, backbone, Path(scratch), progress)
-            notes = (*notes, *found)
-        # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
-        shape, numbers = recording.features.shape, recording.features.dtype.kind in "fiu"
-        fitting = numbers and len(shape) == 2 and shape[1] == network.dim
-        if network.scaling is not None and fitting:
-            scaled = network.scaling.apply(recording.features)
-            recording = dataclasses.replace(recording, features=scaled)
-        check_recording(recording, dim=network.dim)
-        detections, predictions = network.predict(recording)
+    media, origin_s, signals, notes, identity = None, 0.0, None, (), None
+    if _holds_features(path, network):
+        if options:
+            raise InputError(
+                f"{path} holds features already; expected no setting of a backbone, "
+                f"got {', '.join(options)}"
+            )
+        recording = _open_features(path, network)
+    else:
+        backbone, signals, notes = _open_backbone(path, network, options or {})
+        if signals is None:
+            media, origin_s = path, extraction.probe(path).origin_s
+        recording, entry = _describe(path, backbone, scratch, progress)
+        notes = (*notes, *entry.notes)
+        identity = FileIdentity(entry.sha256, entry.bytes, entry.modified_ns)
+    # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
+    shape, numbers = recording.features.shape, recording.features.dtype.kind in "fiu"
+    fitting = numbers and len(shape) == 2 and shape[1] == network.dim
+    if network.scaling is not None and fitting:
+        scaled = network.scaling.apply(recording.features)
+        recording = dataclasses.replace(recording, features=scaled)
+    check_recording(recording, dim=network.dim)
+    return Described(recording, path, media, origin_s, signals, notes, identity)
+
+
+def detect(described: Described, network: Network) -> Prediction:
+    """Detects actions in a recording with features: the rest of `predict_file`."""
+    recording = described.recording
+    detections, predictions = network.predict(recording)
     threshold = network.threshold
     if threshold is None:
         threshold = detections[0]["score"] / 2 if detections else 0.0
     return Prediction(
         recording.name,
-        path,
+        described.source,
         recording.duration_s,
         detections,
         predictions,
         threshold,
         network.classes,
-        media,
-        origin_s,
-        signals,
-        notes,
+        described.media,
+        described.media_origin_s,
+        described.signals,
+        described.notes,
+        described.identity,
     )
 
 
 # --- what a file is ---
+
+
+def reads_tables(network: Network) -> bool:
+    """Whether a network was trained on tables of sensor samples."""
+    return network.manifest is not None and network.manifest.backbone == "signal"
 
 
 def _holds_features(path: Path, network: Network) -> bool:
@@ -131,10 +174,9 @@ def _holds_features(path: Path, network: Network) -> bool:
     beside = read_manifest(path.parent)
     if beside is not None and path.stem in beside.recordings:
         return True
-    reads_tables = network.manifest is not None and network.manifest.backbone == "signal"
     array = load_npy(path)
     table = array.dtype.names is not None or (array.ndim == 2 and array.shape[1] != network.dim)
-    return not (reads_tables and table)
+    return not (reads_tables(network) and table)
 
 
 def _open_features(path: Path, network: Network) -> Recording:
@@ -272,10 +314,10 @@ def _describe(
     backbone: extraction.Backbone,
     scratch: Path,
     progress: Callable[[int, int], None],
-) -> tuple[Recording, tuple[str, ...]]:
-    """Describes a video or a table as the training recordings were; with notes."""
+) -> tuple[Recording, Entry]:
+    """Describes a video or a table as the training recordings were; with its entry."""
     target = scratch / "features.npy"
     entry = extraction.extract_file(path, target, backbone, progress=progress)
     grid = extraction.grid_of(backbone)
     recording = Recording(path.stem, open_features([target]), grid, entry.duration_s)
-    return recording, entry.notes
+    return recording, entry
