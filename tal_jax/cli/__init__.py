@@ -100,6 +100,8 @@ def _prepare_libraries() -> None:
         # Keeps compiled programs between runs.
         cache = str(Path.home() / ".cache" / "tal_jax")
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+        # By default programs that compile within a second are compiled in every process.
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     except RuntimeError:
         pass  # neither HOME nor an entry of the user: programs are compiled anew
     # Orbax logs the traceback of an error and then raises it.

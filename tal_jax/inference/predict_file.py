@@ -11,10 +11,11 @@ import numpy as np
 from tal_jax import extraction
 from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
+from tal_jax.data.detections import Entries
 from tal_jax.data.identity import FileIdentity
 from tal_jax.data.lazy_features import FeatureFiles, load_npy, open_features
 from tal_jax.data.manifest import Entry, Manifest, check_same_backbone, read_manifest
-from tal_jax.data.predictions import Entries, RecordingPredictions
+from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
 

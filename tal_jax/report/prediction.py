@@ -13,8 +13,8 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.detections import Results, activitynet_json, read_results
 from tal_jax.data.identity import FileIdentity, is_same
-from tal_jax.data.predictions import Results, activitynet_json, read_results
 from tal_jax.inference.predict_file import Prediction
 from tal_jax.report import player, subtitles
 

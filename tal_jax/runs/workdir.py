@@ -17,9 +17,10 @@ from tal_jax._errors import InputError
 from tal_jax.config import DEFAULTS, Config, check_config, flatten
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
+from tal_jax.data.detections import Entries, read_results
 from tal_jax.data.fingerprint import Fingerprint, differences, fingerprint
 from tal_jax.data.manifest import Manifest
-from tal_jax.data.predictions import Entries, RecordingPredictions, read_results
+from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
 from tal_jax.datasets.load import load_dataset

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -72,7 +73,7 @@ def settings_of(config: Config) -> Metrics:
     numbers |= {name: config.train[name] for name in _RATES}
     if config.train.schedule == "cosine":
         numbers["steps"] = config.train.steps
-    return {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
+    return {name: np.asarray(number, np.float32) for name, number in numbers.items()}
 
 
 def compiled_config(config: Config) -> Config:
