@@ -418,7 +418,7 @@ def test_commands_without_a_network_do_not_load_jax(tmp_path):
     commands = (
         *(f"convert gt.json --to {kind} --output {kind}" for kind in ("audacity", "csv", "via")),
         "convert found.json --output submission.json",
-        "points make gt.json --law center --seed 0 --output points.csv",
+        "points make gt.json --law center --seed 0 --output points.json",
         "label a.csv --no-browser",
     )
     program = (
