@@ -61,6 +61,7 @@ def main() -> None:
 
 def serve(kind: str, options: argparse.Namespace) -> dict:
     """Figures of one kind: seconds of recording per CPU second, and the share of each part."""
+    jax.clear_caches()  # of the kinds before
     with tempfile.TemporaryDirectory() as folder:
         paths, network, backbone = KINDS[kind](Path(folder), options)
         spent = [predict_one(path, network, backbone, Path(folder)) for path in paths]

@@ -59,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments without the program's name; those of the process by default.
 
     Returns:
-      The exit code: 0; 1 if `doctor` or `extract` found errors in the data; 2, after one line on
-      stderr, for invalid input and for files that cannot be read or written; 130 after Ctrl+C.
+      The exit code: 0; 1 if `doctor`, `extract` or `predict` found errors in the data; 2, after one
+      line on stderr, for invalid input and for files that cannot be read or written; 130 after
+      Ctrl+C.
       Other exceptions are bugs and are not caught.
     """
     for stream in (sys.stdout, sys.stderr):

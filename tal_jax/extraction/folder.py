@@ -25,7 +25,6 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Se
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from tal_jax._errors import InputError
@@ -133,9 +132,14 @@ def extract_file(
     shape = (source.snippets, source.backbone.dim)
     files.write_npy_rows(output, parts(), shape)
     return Entry(
-        os.path.abspath(path), *msgspec.structs.astuple(identity), source.duration_s, *shape,
+        os.path.abspath(path),
+        identity.sha256,
+        identity.bytes,
+        identity.modified_ns,
+        source.duration_s,
+        *shape,
         source.notes,
-    )  # fmt: skip
+    )
 
 
 @dataclasses.dataclass(frozen=True)

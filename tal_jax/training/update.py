@@ -70,7 +70,7 @@ def _make_init(model: Any) -> Callable:
     return jax.jit(model.init)
 
 
-def settings_of(config: Config) -> Metrics:
+def settings_of(config: Config) -> dict[str, Any]:
     """The numbers that may change without another compilation, as arrays."""
     names = methods.trainable_of(config).loss_weights
     numbers = {name: config.loss[name] for name in names}
