@@ -154,7 +154,7 @@ def _predict_into(folder: Path, arguments: argparse.Namespace, show: Callable[[s
     files.check_writable([*summary, *(path for paths in outputs for path in paths)])
     for note in notes:
         common.echo(f"note: {note}")
-    done, failed, told = list(skipped), [], set()
+    done, failed, noted = list(skipped), [], set()
 
     def progress(path: Path, snippets: int, total: int) -> None:
         show(f"{path.name}: features of {snippets} of {total} snippets")
@@ -170,8 +170,8 @@ def _predict_into(folder: Path, arguments: argparse.Namespace, show: Callable[[s
         report.write_prediction(result, folder=folder, made_from=made_from, overwrite=overwrite)
         done.append(path)
         # Recordings of one kind have the same notes, which are printed once.
-        notes_of = "".join(f" ({note})" for note in result.notes if note not in told)
-        told.update(result.notes)
+        notes_of = "".join(f" ({note})" for note in result.notes if note not in noted)
+        noted.update(result.notes)
         count = len(result.detections)
         common.echo(f"{path}: {result.duration_s:.1f} s, {count} detections{notes_of}")
     report.write_summary([path for path in found if path in set(done)], folder, overwrite=overwrite)
