@@ -113,9 +113,7 @@ def localize_group(
     # Long recordings have more runs, and too little room costs another compilation.
     max_runs = max(max_runs, 1 << (num_samples // 8).bit_length())
     while True:
-        found = localize_compiled(
-            stacked, settings, present, max_runs=max_runs, soft=options.soft_sigma > 0, mesh=mesh
-        )
+        found = localize_compiled(stacked, settings, present, max_runs=max_runs, mesh=mesh)
         found = jax.device_get(found)
         if not found.overflow.any():
             break
@@ -133,14 +131,13 @@ def settings_of(options: Config) -> dict[str, np.ndarray]:
     return {name: np.asarray(value, np.float32) for name, value in options.items()}
 
 
-@functools.partial(jax.jit, static_argnames=("max_runs", "soft", "mesh"))
+@functools.partial(jax.jit, static_argnames=("max_runs", "mesh"))
 def localize_compiled(
     predictions: Predictions,
     settings: Mapping[str, Any],
     classes: Any = None,
     *,
     max_runs: int,
-    soft: bool | None = None,
     mesh: Mesh | None = None,
 ) -> Detections:
     """Detections `[B, C, …]` in B recordings, each device its share, in old snippets.
@@ -151,7 +148,6 @@ def localize_compiled(
       classes: `[B, C]` bool, the classes to detect; None: those that are present by their
         video-level scores.
       max_runs: see `ops.localize` (static).
-      soft: whether `soft_sigma` is above 0, where that is known (static).
       mesh: devices that share the recordings (static).
     """
 
@@ -172,7 +168,6 @@ def localize_compiled(
             classes,
             where,
             max_runs=max_runs,
-            soft=soft,
             resampled=resampled,
             **options,
         )

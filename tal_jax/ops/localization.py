@@ -214,7 +214,7 @@ def localize(
 _PAIRS_AT_ONCE = 32
 
 
-@static("max_runs", "soft")
+@static("max_runs")
 def localize_batch(
     scores: Real[ArrayLike, "B T C"],
     foreground: Real[ArrayLike, "B T"],
@@ -230,15 +230,13 @@ def localize_batch(
     min_outer: Real[ArrayLike, ""],
     iou_threshold: Real[ArrayLike, ""],
     soft_sigma: Real[ArrayLike, ""],
-    soft: bool | None = None,
     resampled: resampling.Resampled | None = None,
 ) -> Detections:
     """Localizes, as `localize` does, in B recordings, on the old timeline if they are resampled.
 
     The cost follows the number of classes to localize: pairs of a recording and a class are
     processed some at a time, across recordings. The arguments are those of `localize` with a
-    leading batch axis; `resampled` is of the B recordings, or None; `soft` (static) is whether
-    `soft_sigma` is above 0, where that is known: the other kind of NMS is then not compiled.
+    leading batch axis; `resampled` is of the B recordings, or None.
     """
     sizes: dict[str, int] = {}
     scores = _check.numbers(scores, "scores", "B T C", sizes)
@@ -283,13 +281,12 @@ def localize_batch(
             curve, candidates, delta=delta, min_outer=min_outer, where=valid
         )
         values = values + video_weight * video[row, column]
-        lower = functools.partial(_lower, sigma=soft_sigma)
-        drop = functools.partial(_drop, iou_threshold=iou_threshold)
-        if soft is None:
-            suppress = functools.partial(jax.lax.cond, soft_sigma > 0, lower, drop)
-        else:
-            suppress = lower if soft else drop
-        values, keep = suppress(candidates, values, exists)
+        values, keep = jax.lax.cond(
+            soft_sigma > 0,
+            functools.partial(_lower, sigma=soft_sigma),
+            functools.partial(_drop, iou_threshold=iou_threshold),
+            *(candidates, values, exists),
+        )
         if resampled is not None:
             candidates = resampling.old_times(candidates, _row(resampled, row))
         return Detections(
