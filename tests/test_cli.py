@@ -459,6 +459,33 @@ def test_help_does_not_load_jax():
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
+def test_commands_without_a_network_do_not_load_jax(tmp_path):
+    """They start in a fraction of a second."""
+    one = {"label": "jump", "segment": [0.5, 1.5]}
+    database = {"a": {"subset": "train", "duration": 2.0, "annotations": [one]}}
+    Path("gt.json").write_text(json.dumps({"database": database}))
+    Path("found.json").write_text(json.dumps({"results": {"a": [one | {"score": 0.5}]}}))
+    Path("a.csv").write_text("time_s,ax\n0,1\n1,2\n2,1\n")
+    commands = (
+        *(f"convert gt.json --to {kind} --output {kind}" for kind in ("audacity", "csv", "via")),
+        "convert found.json --output submission.json",
+        "points make gt.json --law center --seed 0 --output points.json",
+        "label a.csv --no-browser",
+    )
+    program = (
+        "import socketserver, sys\n"
+        "from tal_jax import cli\n"
+        "def stop(server): raise KeyboardInterrupt\n"
+        "socketserver.BaseServer.serve_forever = stop\n"
+        f"for command in {commands!r}:\n"
+        "    assert cli.main(command.split()) == 0, command\n"
+        "heavy = 'jax jaxlib flax optax orbax torch matplotlib'.split()\n"
+        "print([name for name in heavy if name in sys.modules], len(sys.modules) < 700)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout.decode().splitlines()[-1] == "[] True"
+
+
 def test_choices_are_those_of_the_library():
     assert cli.data.LABEL_KINDS == formats.KINDS
     assert cli.extract.BACKBONES == tuple(extraction.BACKBONES)

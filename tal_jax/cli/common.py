@@ -128,6 +128,14 @@ def describe_events(events: "Events") -> str:
     return f"{len(events.entries)} events{became}"
 
 
+def one_line(error: InputError | OSError) -> str:
+    """The message of an error in one line, without the number that Python puts before it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split())
+
+
 def load_config(arguments: argparse.Namespace) -> Any:
     """Returns the `ConfigDict` of `--config` and `--set`, whose attributes have no static types."""
     from tal_jax import config

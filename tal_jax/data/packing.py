@@ -24,6 +24,18 @@ def bucket(size: int, step: int) -> int:
     return max(-(-size // step), 1) * step
 
 
+def serving_length(size: int) -> int:
+    """The least of 256, 512, 1,024 and then 1,536, 2,048, 3,072, ... that holds `size`.
+
+    Recordings that come one after another share the programs of few lengths.
+
+    >>> [serving_length(size) for size in (1, 257, 1025, 2048, 2049)]
+    [256, 512, 1536, 2048, 3072]
+    """
+    power = 1 << max(size - 1, 255).bit_length()
+    return power * 3 // 4 if power > 1024 and size <= power * 3 // 4 else power
+
+
 def spacious(size: int) -> int:
     """Rounds up to limit recompilation (at most 1/16 padding).
 
@@ -349,17 +361,19 @@ LENGTH_STEP = 64
 def length_groups(
     items: Sequence[_T], length_of: Callable[[_T], int]
 ) -> Iterator[tuple[int, Sequence[_T]]]:
-    """Groups of at most `CHUNK` items, and the length (a multiple of `LENGTH_STEP`) to pad each to.
+    """Groups of at most `CHUNK` items, and the length to pad each to.
 
     Lengths double from one kind of group to the next, so that padding stays small; below 1,024
-    snippets another compilation would cost more than it saves.
+    snippets another compilation would cost more than it saves. They are multiples of `LENGTH_STEP`,
+    for an item alone those of `serving_length`.
     """
     kinds: dict[int, list[_T]] = {}
     for item in items:
         size = max(length_of(item), 1023)
         kinds.setdefault(size.bit_length(), []).append(item)
     for alike in kinds.values():
-        length = bucket(max(map(length_of, alike)), LENGTH_STEP)
+        longest = max(map(length_of, alike))
+        length = bucket(longest, LENGTH_STEP) if len(alike) > 1 else serving_length(longest)
         for group in equal_parts(alike):
             yield length, group
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from tal_jax.data.predictions import Results
+from tal_jax.data.detections import Results
 from tal_jax.data.recordings import Recording
 
 

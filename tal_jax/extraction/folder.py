@@ -14,7 +14,6 @@ call resumes an interrupted one.
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -31,6 +30,7 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
+from tal_jax.data.identity import FileIdentity, identify, is_same
 from tal_jax.data.keypoints import Keypoints
 from tal_jax.data.lazy_features import load_npy
 from tal_jax.data.locks import one_writer
@@ -133,7 +133,7 @@ def extract_file(
       The recording's entry in the manifest.
     """
     source = _open_source(path, backbone, _BATCH, progress)
-    identity = _identify(path)  # before reading: a later change makes it another file
+    identity = identify(path)  # before reading: a later change makes it another file
 
     def parts() -> Iterator[np.ndarray]:
         done = 0
@@ -148,7 +148,15 @@ def extract_file(
     files.write_npy_rows(output, parts(), shape)
     if source.landmarks is not None:
         landmarks.write_table(landmarks_path(output), source.landmarks)
-    return Entry(*identity, source.duration_s, *shape, source.notes)
+    return Entry(
+        os.path.abspath(path),
+        identity.sha256,
+        identity.bytes,
+        identity.modified_ns,
+        source.duration_s,
+        *shape,
+        source.notes,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,13 +334,6 @@ def _frames_of(starts: Sequence[int], window: int) -> Iterator[int]:
         following = start + window
 
 
-def _identify(path: str | os.PathLike) -> tuple[str, str, int, int]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        status = os.fstat(file.fileno())
-    return os.path.abspath(path), digest, status.st_size, status.st_mtime_ns
-
-
 # --- many recordings ---
 
 
@@ -375,31 +376,18 @@ def extract_folder(
     if workers is not None and workers < 1:
         raise InputError(f"workers is {workers}, expected 1 or more")
     output, report = Path(output), report or (lambda line: None)
-    sources, notes = _find(list(paths), backbone.kind)
+    sources, notes = find_recordings(list(paths), _SUFFIXES[backbone.kind], backbone.kind)
     if backbone.kind == KEYPOINTS:
         sources, beside = keypoint_tables.prefer(sources)
         notes += beside
     targets, failed = _name(sources, output, backbone.kind)
     features = [recording_path(output, name) for name in targets]
     files.check_writable([output / MANIFEST_FILE, output / GRID_FILE, *features])
-    with _one_writer(output):
+    with one_writer(output, "extracting features"):
         summary = _extract_named(
             targets, failed, output, backbone, workers, progress, report, sources
         )
     return dataclasses.replace(summary, notes=notes)
-
-
-@contextlib.contextmanager
-def _one_writer(output: Path) -> Iterator[None]:
-    """Keeps other processes out of the folder, which is removed again if nothing is in it."""
-    existed = output.exists()
-    try:
-        with one_writer(output, "extracting features"):
-            yield
-    finally:
-        if not existed:
-            with contextlib.suppress(OSError):
-                output.rmdir()
 
 
 def _extract_named(
@@ -469,22 +457,36 @@ def _describe_channels(backbone: Any) -> str:
     return f" of {', '.join(triples)}" if triples else ""
 
 
-def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tuple[str, ...]]:
-    """Returns the recordings, and notes on other files in the folders."""
+def find_recordings(
+    paths: Sequence[str | os.PathLike], suffixes: Sequence[str], kind: str
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Finds recordings in files and folders (without subfolders).
+
+    Args:
+      paths: files, which are taken whatever their names are, and folders.
+      suffixes: of the files that are taken from a folder.
+      kind: what they are, for messages.
+
+    Returns:
+      The recordings, each once, and notes on other files in the folders.
+
+    Raises:
+      InputError: if there is none.
+    """
     found, others = [], []
     for path in map(Path, paths):
         if not path.is_dir():
             found.append(path)
             continue
         visible = sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != ".")
-        of_kind = [p for p in visible if p.suffix.lower() in _SUFFIXES[kind]]
+        of_kind = [p for p in visible if p.suffix.lower() in suffixes]
         found += of_kind
         others += [p.name for p in visible if p not in of_kind]
     if kind == KEYPOINTS and any(map(video.has_video_suffix, found or others)):
         raise InputError(f"pose needs the networks of MediaPipe for videos: {landmarks.HOW_TO_GET}")
     if not found:
         searched = ", ".join(map(str, paths)) or "nothing"
-        raise InputError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")
+        raise InputError(f"no {kind} in {searched}; expected files {', '.join(suffixes)}")
     some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     notes = (f"{len(others)} other files are no {kind}s by their names: {some}",) if others else ()
     return list(dict.fromkeys(found)), notes
@@ -565,9 +567,8 @@ def _exists(output: Path, name: str, path: Path, manifest: Manifest) -> bool:
         return False
     try:
         shape = load_npy(recording_path(output, name)).shape
-        status = path.stat()
-        same = (status.st_size, status.st_mtime_ns) == (entry.bytes, entry.modified_ns)
-        return shape == (entry.snippets, entry.dim) and (same or _identify(path)[1] == entry.sha256)
+        before = FileIdentity(entry.sha256, entry.bytes, entry.modified_ns)
+        return shape == (entry.snippets, entry.dim) and is_same(path, before)
     except (OSError, ValueError):
         return False
 

@@ -34,8 +34,8 @@ from tal_jax.data.annotations import (
     parse_annotations,
     with_durations,
 )
+from tal_jax.data.detections import parse_results
 from tal_jax.data.point_files import annotations_bytes, is_point_table, read_points
-from tal_jax.data.predictions import parse_results
 from tal_jax.datasets.own_layout import recording_path
 from tal_jax.extraction.video import has_video_suffix
 from tal_jax.formats import (

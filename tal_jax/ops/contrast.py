@@ -205,8 +205,10 @@ def curve_contrast(
     width = jnp.maximum(delta * (end - start), min_outer)
     left, right = jnp.maximum(start - width, 0), jnp.minimum(end + width, extent)
     integrate = _curve_integral(scores, length, where)
-    inner = _mean(integrate(start, end), end - start)
-    outer = _mean(integrate(left, start) + integrate(end, right), (start - left) + (right - end))
+    # All three in one call: a program of a third of the size, which compiles faster.
+    inside, before, after = integrate(jnp.stack([start, left, end]), jnp.stack([end, start, right]))
+    inner = _mean(inside, end - start)
+    outer = _mean(before + after, (start - left) + (right - end))
     return jnp.where(end > start, inner - outer, 0)
 
 

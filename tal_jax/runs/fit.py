@@ -15,7 +15,7 @@ from typing import Any
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
 from tal_jax.data import files, locks
-from tal_jax.data.predictions import Results, activitynet_json, read_results
+from tal_jax.data.detections import Results, activitynet_json, read_results
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
 from tal_jax.evaluation.point_criterion import point_criterion
 from tal_jax.inference import localize

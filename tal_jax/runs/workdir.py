@@ -1,9 +1,10 @@
 """Work directories: the card of a run (config, versions, machine, data) and its rounds."""
 
 import dataclasses
+import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ from tal_jax.config import DEFAULTS, Config, check_config, flatten
 from tal_jax.data import files
 from tal_jax.data.annotations import labels_of_time
 from tal_jax.data.clock import Grid
+from tal_jax.data.detections import Entries, read_results
 from tal_jax.data.fingerprint import Fingerprint, differences, fingerprint
 from tal_jax.data.manifest import Manifest
-from tal_jax.data.predictions import Entries, RecordingPredictions, read_results
+from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
 from tal_jax.datasets.load import load_dataset
@@ -388,6 +390,8 @@ def open_run(workdir: str | Path) -> Network:
     """
     workdir = Path(workdir)
     fitted, data = _load(workdir)
+    scaling = read_scaling(workdir)
+    threshold = shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization)
 
     def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
         found = predict_mean(fitted, [recording])
@@ -401,9 +405,27 @@ def open_run(workdir: str | Path) -> Network:
         dim=fitted.dim,
         grid=Grid.from_dict(data["grid"]),
         manifest=Manifest.from_dict(data["manifest"]) if data.get("manifest") else None,
-        scaling=read_scaling(workdir),
-        threshold=shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization),
+        scaling=scaling,
+        threshold=threshold,
+        digest=_digest(fitted, data, scaling, threshold),
     )
+
+
+def _digest(
+    fitted: Fitted, data: Mapping[str, Any], scaling: Scaling | None, threshold: float | None
+) -> str:
+    """A hash of all that decides what a run detects in a file."""
+    settings = {"config": fitted.config.to_dict(), "data": data, "threshold": threshold}
+    digest = hashlib.sha256(files.json_bytes(settings))
+    arrays = [fitted.params]
+    if scaling is not None:
+        arrays += [scaling.mean, scaling.scale]
+    if (second := fitted.detector) is not None:
+        digest.update(files.json_bytes(second.config.to_dict()))
+        arrays += [second.params, second.projection.mean, second.projection.components]
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def export_run(

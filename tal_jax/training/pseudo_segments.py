@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tal_jax._errors import InputError
@@ -22,7 +21,7 @@ from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
 from tal_jax.data.annotations import labels_of_time
-from tal_jax.data.predictions import Results
+from tal_jax.data.detections import Results
 from tal_jax.data.recordings import Dataset, Recording
 from tal_jax.data.timeline import Timeline
 from tal_jax.training.prepare import common_sizes
@@ -51,8 +50,7 @@ def fuse_rounds(dataset: Dataset, config: Config, rounds: Sequence[Results]) -> 
     proposals = packing.pack_proposals(
         merged, dataset.train, plain.video_classes, plain.video_class_where, dataset.classes
     )
-    timeline = jax.tree.map(jnp.asarray, plain)
-    fused = jax.device_get(jax.jit(timelines.fuse_instances)(timeline, proposals))
+    fused = jax.device_get(jax.jit(timelines.fuse_instances)(plain, proposals))
     stride_s = np.array([one.grid.stride_s for one in dataset.train])
     segments, where = _completed(fused, stride_s)
     return {

@@ -10,7 +10,7 @@ import toy
 import tal_jax
 from tal_jax._errors import InputError
 from tal_jax.data import files, sliding_window
-from tal_jax.data.predictions import read_results
+from tal_jax.data.detections import read_results
 from tal_jax.inference import detector as inference
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict, predict_mean
