@@ -13,7 +13,7 @@ from tal_jax.cli import common
 
 if TYPE_CHECKING:
     from tal_jax.data.annotations import Annotations
-    from tal_jax.data.predictions import Entries
+    from tal_jax.data.detections import Entries
     from tal_jax.extraction.clips import Clip
     from tal_jax.inference.events import Events
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data.predictions import Entries
+from tal_jax.data.detections import Entries
 
 # Times are differences of rounded numbers: 1.3 - 1.2 is more than 0.1 by 1e-16.
 TOLERANCE_S = 1e-6

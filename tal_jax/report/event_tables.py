@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from tal_jax.data.predictions import Entries
+from tal_jax.data.detections import Entries
 
 EVENT_COLUMNS = ("recording", "class", "start_s", "end_s", "duration_s", "score")
 
