@@ -35,6 +35,8 @@ if TYPE_CHECKING:
         DetectionMetrics as DetectionMetrics,
         evaluate_detections as evaluate_detections,
     )
+    from tal_jax.inference.events import Events as Events
+    from tal_jax.inference.events import select_events as select_events
     from tal_jax.inference.forward import Fitted as Fitted
     from tal_jax.inference.predict import predict as predict
     from tal_jax.losses import (
@@ -136,6 +138,7 @@ _MODULES = {
     "tal_jax.data.recordings": "Dataset Point Recording",
     "tal_jax.datasets.load": "load_dataset",
     "tal_jax.evaluation.detection": "DetectionMetrics evaluate_detections",
+    "tal_jax.inference.events": "Events select_events",
     "tal_jax.inference.forward": "Fitted",
     "tal_jax.inference.predict": "predict",
     "tal_jax.losses": (

@@ -7,6 +7,7 @@ The defaults are the published hyper-parameters of each method. A config is a mo
 import ast
 import difflib
 import importlib
+import math
 import pkgutil
 import runpy
 from collections.abc import Callable, Iterable
@@ -160,6 +161,8 @@ def _shared_config(method: str) -> Config:
     # interpolation.
     config.train.jitter = False
     config.train.nearest = False
+    # Updates read recordings faster or slower by a random factor of up to this; 1 does not.
+    config.train.max_speed = 1.0
     config.train.warm_start = False
     # Snippets of a recording in an update: with point labels a random window of a longer recording,
     # with video-level labels this many positions spread over it.
@@ -215,6 +218,7 @@ def detector_config(config: Config, num_levels: int) -> ml_collections.FrozenCon
         train[name] = own[name]
     # Few components fit on every device, and a small network on one.
     train |= {"features": "resident", "layer_shards": 1, "jitter": False, "nearest": False}
+    train |= {"max_speed": 1.0}
     train |= {"schedule": "cosine", "patience": 0, "holdout": 0}
     values = {
         "method": "detector",
@@ -463,6 +467,7 @@ def check_config(
     expect("model.widths", wide, "at least 1 each")
     expect("train.learning_rate", train.learning_rate > 0, "more than 0")
     expect("train.l2", train.l2 >= 0, "at least 0")
+    expect("train.max_speed", 1 <= train.max_speed < math.inf, "at least 1")
     modes = ("auto", "resident", "streamed")
     expect("train.features", train.features in modes, f"one of {', '.join(modes)}")
     schedules = ("constant", "cosine")

@@ -70,7 +70,6 @@ def detector_run(toy_run, tmp_path_factory):
 
     import toy
 
-    from tal_jax.data import files
     from tal_jax.runs.fit import fit
 
     workdir, lines = tmp_path_factory.mktemp("detector") / "run", []
@@ -78,7 +77,6 @@ def detector_run(toy_run, tmp_path_factory):
     dataset, config = toy.dataset(toy_run.data), toy.config(toy_run.data)
     config.stages = ("rounds", "detector")
     config.detector.update(components=8, width=16, steps=60)
-    files.write_json(workdir / "config.json", config.to_dict())
 
     def stop(line):
         lines.append(line)

@@ -20,6 +20,7 @@ sys.path.append(str(Path(__file__).parents[1] / "experiments" / "benchmarks"))
 import field_versions  # noqa: E402
 import ops  # noqa: E402
 import scale  # noqa: E402
+import serving  # noqa: E402
 
 SIZES = {
     "search": {"videos": 3, "shortest": 60, "longest": 100, "chunk": 2},
@@ -51,6 +52,24 @@ def test_script(monkeypatch, tmp_path, capsys):
     for row in figures["rows"]["resample"]:
         assert row["ratio"] == row["field_s"] / row["ours_s"]
     assert "| what |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_serving(monkeypatch, tmp_path, capsys):
+    path = tmp_path / "serving.json"
+    sizes = "--seconds 8 --recordings 3 --dim 8 --width 8".split()
+    monkeypatch.setattr(sys, "argv", ["serving.py", *sizes, "--json", str(path)])
+    serving.main()
+    figures = json.loads(path.read_text())
+    assert set(figures["kinds"]) == set(serving.KINDS) and "jax" in figures["machine"]
+    for one in figures["kinds"].values():
+        assert sum(one["shares"].values()) == pytest.approx(1, abs=0.3)  # medians, one by one
+        assert 8 / one["first_cpu_s"] == pytest.approx(one["first"])
+        assert one["first_cpu_s"] > one["steady_cpu_s"] > 0
+    # Features are read, not computed.
+    assert figures["kinds"]["features"]["shares"]["features"] == 0
+    assert figures["kinds"]["videos"]["shares"]["features"] > 0
+    assert capsys.readouterr().out.count("\n| ") == 4
 
 
 def test_beam_search_is_exact_where_the_beam_holds_everything():

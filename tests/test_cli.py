@@ -25,6 +25,7 @@ from tal_jax.data import files, locks, point_distributions
 from tal_jax.data.annotations import load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.data.predictions import read_predictions, write_predictions
+from tal_jax.inference.events import select_events
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict
 from tal_jax.methods import rsmp
@@ -267,7 +268,7 @@ def test_predict(capsys, toy_run, tmp_path):
     file = toy_run.data / "test_0.npy"
     out = _succeed(capsys, "predict", file, "--workdir", toy_run.workdir)
     found = json.loads((tmp_path / "test_0.detections.json").read_text())
-    assert set(found) == {"version", "results", "external_data", "files"}
+    assert set(found) == {"version", "results", "external_data", "threshold", "files"}
     test = toy.dataset(toy_run.data).test[:1]
     assert found["results"] == predict(toy_run.fitted, test)
     best = found["results"]["test_0"][0]
@@ -280,6 +281,56 @@ def test_predict(capsys, toy_run, tmp_path):
     assert {path.name for path in output.parent.iterdir()} == {
         *("er.json", "er.html", "er.csv", "er.srt")
     }
+
+
+def test_predict_writes_events(capsys, toy_run, tmp_path):
+    file = toy_run.data / "test_0.npy"
+    command = ["predict", file, "--workdir", toy_run.workdir, "--output", tmp_path / "a.json"]
+    _succeed(capsys, *command)
+    found = json.loads((tmp_path / "a.json").read_text())
+    steps = {"merge_gap_s": 1.5, "min_duration_s": dict.fromkeys(toy.CLASSES, 0.5)}
+    steps["min_duration_s"][toy.CLASSES[0]] = 3.0
+    expected = select_events(found["results"]["test_0"], threshold=found["threshold"], **steps)
+    options = ["--merge-gap", 1.5, "--min-duration", 0.5]
+    options += ["--min-duration", f"{toy.CLASSES[0]}=3"]
+    out = _succeed(capsys, *command, *options)
+    written = json.loads((tmp_path / "a.json").read_text())
+    assert written["results"]["test_0"] == expected.entries
+    assert 0 < len(expected.entries) < len(found["results"]["test_0"])
+    counts = (expected.below, expected.merged, expected.short)
+    for count, words in zip(
+        counts, ("below the threshold", "merged into", "too short"), strict=True
+    ):
+        assert (f"{count} {words}" in out) == (count > 0)
+    assert f"{len(expected.entries)} events" in out
+    assert written["steps"]["merge_gap_s"] == 1.5
+    rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert len(rows) == 1 + len(expected.entries)
+    # The command on the file of detections gives the same.
+    _succeed(capsys, *command)
+    _succeed(capsys, "events", tmp_path / "a.json", "--output", tmp_path / "ev.csv", *options)
+    table = [row.split(",") for row in (tmp_path / "ev.csv").read_text().splitlines()[1:]]
+    again = sorted((float(row[2]), float(row[3]), row[1]) for row in table)
+    assert again == [
+        (pytest.approx(one["segment"][0], abs=1e-6), pytest.approx(one["segment"][1], abs=1e-6))
+        + (one["label"],)
+        for one in sorted(expected.entries, key=lambda one: (one["segment"], one["label"]))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--merge-gap", "x"], "--merge-gap x: expected a number, or CLASS=S"),
+        (["--min-duration", "nope=1"], "--min-duration nope=1: no class 'nope', expected one of"),
+        (["--min-duration=-1"], "minimum duration -1.0, expected 0 or more seconds"),
+        (["--threshold", "nan"], "threshold nan, expected a finite number"),
+    ],
+)
+def test_predict_refuses_steps_first(capsys, toy_run, tmp_path, monkeypatch, option, message):
+    monkeypatch.setattr("tal_jax.inference.predict_file.predict_file", None)
+    command = ["predict", toy_run.data / "test_0.npy", "--workdir", toy_run.workdir]
+    assert message in _fail(capsys, *command, *option)
 
 
 def test_predict_replaces_no_file_that_was_not_named(capsys, toy_run, tmp_path, monkeypatch):
@@ -381,7 +432,7 @@ def test_info_without_data(capsys, config):
 
 
 COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "export", "doctor", "convert"]
-COMMANDS += ["info", "extract", "label"]
+COMMANDS += ["info", "extract", "label", "events"]
 COMMANDS += ["points", "points make", "points convert", "points compare"]
 
 
@@ -406,6 +457,33 @@ def test_help_does_not_load_jax():
         "sys.exit('jax' in sys.modules or 'numpy' in sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_commands_without_a_network_do_not_load_jax(tmp_path):
+    """They start in a fraction of a second."""
+    one = {"label": "jump", "segment": [0.5, 1.5]}
+    database = {"a": {"subset": "train", "duration": 2.0, "annotations": [one]}}
+    Path("gt.json").write_text(json.dumps({"database": database}))
+    Path("found.json").write_text(json.dumps({"results": {"a": [one | {"score": 0.5}]}}))
+    Path("a.csv").write_text("time_s,ax\n0,1\n1,2\n2,1\n")
+    commands = (
+        *(f"convert gt.json --to {kind} --output {kind}" for kind in ("audacity", "csv", "via")),
+        "convert found.json --output submission.json",
+        "points make gt.json --law center --seed 0 --output points.json",
+        "label a.csv --no-browser",
+    )
+    program = (
+        "import socketserver, sys\n"
+        "from tal_jax import cli\n"
+        "def stop(server): raise KeyboardInterrupt\n"
+        "socketserver.BaseServer.serve_forever = stop\n"
+        f"for command in {commands!r}:\n"
+        "    assert cli.main(command.split()) == 0, command\n"
+        "heavy = 'jax jaxlib flax optax orbax torch matplotlib'.split()\n"
+        "print([name for name in heavy if name in sys.modules], len(sys.modules) < 700)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout.decode().splitlines()[-1] == "[] True"
 
 
 def test_choices_are_those_of_the_library():
@@ -896,7 +974,7 @@ def test_convert_labels(capsys, tmp_path):
     assert "note: left out, since the format cannot hold it: durations" in out
     for output, line in (
         ("all.eaf", "2 recordings, but elan holds one per file"),
-        ("all.xls", "unknown suffix, expected .json, .csv, .eaf or .txt, or a kind"),
+        ("all.xls", "unknown suffix, expected .json, .csv, .eaf, .txt, .boris or .vtt, or a kind"),
     ):
         assert line in _fail(capsys, "convert", "all.json", "--output", output)
     assert "frame rate 0.0" in _fail(

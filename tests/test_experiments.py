@@ -43,6 +43,24 @@ def test_train(toy_run, config, tmp_path):
     assert (workdir / "report.html").exists()
 
 
+def test_partial_labels(config, tmp_path):
+    settings = ["--set", "train.steps=15", "--set", "train.rounds=1", "--seeds", "0"]
+    arguments = ("--config", config, "--workdir", tmp_path / "runs", *settings)
+    done = _run("partial_labels.py", *arguments)
+    assert done.returncode == 0, done.stderr
+    points = [int(line.split()[-2]) for line in done.stdout.splitlines() if line.startswith("==")]
+    assert len(points) == 3 and points[0] > points[1] == points[2] > 0
+    for row in (
+        "everything labelled",
+        "33% of each recording, the rest unknown",
+        "rest background",
+    ):
+        assert row in done.stdout
+    # Of finished trainings only the table is left to print.
+    again = _run("partial_labels.py", *arguments)
+    assert "==" not in again.stdout and done.stdout.endswith(again.stdout)
+
+
 def test_train_refuses_unknown_settings(config, tmp_path):
     settings = ["--set", "train.stps=15"]
     done = _run("train.py", "--config", config, "--workdir", tmp_path / "run", *settings)

@@ -27,8 +27,8 @@ from tal_jax.data.predictions import (
 from tal_jax.datasets.own_layout import load_grid
 from tal_jax.extraction.tables import read_table
 
-# Damaged inputs of each kind; 10,000 in all.
-COUNT = 550
+# Damaged inputs of each kind; over 10,000 in all.
+COUNT = 450
 GRID = Grid(50.0, 25.0, 75.0)
 # What stands in for a number or a word.
 WORDS = (
@@ -126,6 +126,64 @@ _START_FRAMES = "# frames\nfile\tlabel\tstart_frame\tend_frame\tfps\n" + "".join
 )
 _BORIS = "Observation id,Behavior,Behavior type,Start (s),Stop (s),Duration (s),Media file name\n"
 _BORIS += "obs,jump,STATE,3.0,4.5,1.5,clip.mp4\nobs,look,POINT,20.0,20.0,NA,clip.mp4\n"
+_BORIS_QUEUE = (
+    "Observation id\tSource\tTime offset (s)\tMedia duration (s)\tSubject\tBehavior\tModifier #1\t"
+    "Behavior type\tTime\tMedia file name\tComment\n"
+) + "".join(
+    f"obs\tplayer #1:v/clip.mp4;v/clip2.mp4\t5.0\t30.000;30.000\t\tjump\t\t{status}\t{time}\t"
+    f"v/clip{'' if time < 35 else '2'}.mp4\t\n"
+    for time in range(6, 60, 6)
+    for status, time in (("START", time), ("STOP", time + 3))
+)
+_BORIS_7 = (
+    "Observation id,clip,,,,,,,\n,,,,,,,,\nMedia file(s),,,,,,,,\nPlayer #1,clip.mp4,,,,,,,\n"
+    "Time offset (s),0.0,,,,,,,\nTime,Media file path,Total length,FPS,Subject,Behavior,"
+    "Behavioral category,Comment,Status\n"
+    + "".join(
+        f"{3 * k}.300,clip.mp4,60.000,25.0,me,{label},,,{status}\n"
+        for k, (label, status) in enumerate(
+            [("jump", "START"), ("look", "POINT"), ("jump", "STOP"), ("look", "POINT")] * 3
+        )
+    )
+)
+_BORIS_PROJECT = json.dumps(
+    {
+        "project_format_version": "7.0",
+        "behaviors_conf": {
+            "0": {"code": "jump", "type": "State event", "modifiers": {}},
+            "1": {"code": "look", "type": "Point event", "modifiers": {}},
+        },
+        "observations": {
+            "clip": {
+                "type": "MEDIA",
+                "file": {"1": ["v/a.mp4", "v/clip.mp4"], "2": ["v/c.mp4"]},
+                "time offset": 2.0,
+                "media_info": {"length": {"v/a.mp4": 30.0, "v/clip.mp4": 20.0}},
+                "independent_variables": {"subset": "test", "weather": "rain"},
+                "description": "",
+                "events": [
+                    [3.0, "me", "jump", "", "", 25],
+                    [9.5, "me", "jump", "", "", "NA"],
+                    [35.0, "", "look", "a|b", "unsure", 825],
+                ],
+            }
+        },
+    },
+    indent=1,
+)
+_RAVEN = "Selection\tView\tChannel\tBegin Time (s)\tEnd Time (s)\tLow Freq (Hz)\tAnnotation\n" + (
+    "".join(
+        f"{k}\t{view}\t1\t{k}.709\t{k + 1}.096\t1739.012\tjump\n"
+        for k in range(1, 9)
+        for view in ("Waveform 1", "Spectrogram 1")
+    )
+)
+_WEBVTT = "WEBVTT - title\nKind: captions\n\nNOTE\nby hand\n\nSTYLE\n::cue { color: red }\n\n" + (
+    "".join(
+        f"cue {k}\n00:{k:02}.000 --> 00:{k + 1:02}.500 align:start\n<i>jump</i> &amp; {k}\nrun\n\n"
+        for k in range(9)
+    )
+)
 _EXTRAS = json.dumps(
     {
         "version": "1.3",
@@ -194,7 +252,12 @@ CASES: dict[str, tuple[str, Callable[[Path], object], Callable[[Path], object]]]
     "frame-rates": ("rates.json", _text('{"clip": 29.97, "other": 25}'), read_frame_rates),
     "labels-semicolons": ("clip.csv", _text(_SEMICOLONS), formats.read_labels),
     "labels-frames": ("clip.tsv", _text(_START_FRAMES), formats.read_labels),
-    "labels-boris": ("clip.csv", _text(_BORIS), formats.read_labels),
+    "labels-boris-table": ("clip.csv", _text(_BORIS), formats.read_labels),
+    "labels-boris-project": ("clip.boris", _text(_BORIS_PROJECT), formats.read_labels),
+    "labels-boris-queue": ("clip.tsv", _text(_BORIS_QUEUE), formats.read_labels),
+    "labels-boris-7": ("clip.csv", _text(_BORIS_7), formats.read_labels),
+    "labels-raven-views": ("clip.txt", _text(_RAVEN), formats.read_labels),
+    "labels-webvtt-others": ("clip.vtt", _text(_WEBVTT), formats.read_labels),
     "labels-utf-16": (
         "clip.csv",
         lambda path: path.write_text(_SEMICOLONS, encoding="utf-16"),

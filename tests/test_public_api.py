@@ -32,7 +32,8 @@ SIGNATURES = {
     "contrast_map": "scores, max_length, *, delta, where",
     "topk_mean": "scores, k, *, where",
     "mine_seeds": (
-        "background, points, *, action_threshold, background_threshold, force_between, where"
+        "background, points, *, action_threshold, background_threshold, force_between, where, "
+        "done, background_points"
     ),
     "optimal_sequence": "scores, action_seeds, background_seeds, *, delta, where",
     "segment_iou": "a, b",

@@ -31,13 +31,9 @@ from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, annotations_to_dict
 from tal_jax.data.clock import Grid
 from tal_jax.data.detection_columns import Columns, read_detections, write_detections
+from tal_jax.data.detections import read_results, write_results
 from tal_jax.data.fingerprint import fingerprint
-from tal_jax.data.predictions import (
-    Predictions,
-    RecordingPredictions,
-    read_results,
-    write_results,
-)
+from tal_jax.data.predictions import Predictions, RecordingPredictions
 from tal_jax.data.recordings import Dataset
 from tal_jax.data.shards import open_shards, shard_path, split_names, write_shard
 from tal_jax.datasets.load import load_dataset

@@ -14,7 +14,18 @@ from pathlib import Path
 from typing import NoReturn
 
 from tal_jax._errors import InputError
-from tal_jax.cli import data, evaluate, extract, interrupts, label, points, predict, train
+from tal_jax.cli import (
+    common,
+    data,
+    evaluate,
+    events,
+    extract,
+    interrupts,
+    label,
+    points,
+    predict,
+    train,
+)
 
 _DESCRIPTION = "Weakly supervised temporal action localization."
 _EPILOG = """\
@@ -59,8 +70,9 @@ def main(argv: Sequence[str] | None = None) -> int:
       argv: arguments without the program's name; those of the process by default.
 
     Returns:
-      The exit code: 0; 1 if `doctor` or `extract` found errors in the data; 2, after one line on
-      stderr, for invalid input and for files that cannot be read or written; 130 after Ctrl+C.
+      The exit code: 0; 1 if `doctor`, `extract` or `predict` found errors in the data; 2, after one
+      line on stderr, for invalid input and for files that cannot be read or written; 130 after
+      Ctrl+C.
       Other exceptions are bugs and are not caught.
     """
     for stream in (sys.stdout, sys.stderr):
@@ -72,18 +84,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments) or 0
     except (InputError, OSError) as error:
-        print(f"tal-jax: error: {' '.join(_message(error).split())}", file=sys.stderr)
+        print(f"tal-jax: error: {common.one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(interrupts.STOPPED, file=sys.stderr)
         return interrupts.EXIT_CODE
-
-
-def _message(error: InputError | OSError) -> str:
-    """The message of an error, without the number that Python puts before it."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -94,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (train, evaluate, predict, data, extract, label, points):
+    for module in (train, evaluate, predict, events, data, extract, label, points):
         module.add_commands(commands)
     return parser
 
@@ -107,6 +112,8 @@ def _prepare_libraries() -> None:
         # Keeps compiled programs between runs.
         cache = str(Path.home() / ".cache" / "tal_jax")
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", cache)
+        # By default programs that compile within a second are compiled in every process.
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     except RuntimeError:
         pass  # neither HOME nor an entry of the user: programs are compiled anew
     # Orbax logs the traceback of an error and then raises it.

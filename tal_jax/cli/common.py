@@ -4,9 +4,14 @@ import argparse
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from tal_jax._errors import InputError
+
+if TYPE_CHECKING:
+    from tal_jax.inference.events import Events
 
 # Flushed, so that a run that writes into a pipe or a file can be watched.
 echo = functools.partial(print, flush=True)
@@ -34,6 +39,13 @@ _SHARED: dict[str, dict[str, Any]] = {
     "--overwrite": {"action": "store_true", "help": "replace existing files"},
 }
 
+# Steps from detections to events, in their order: argument of `select_events`, unit and title.
+_STEPS = {
+    "--threshold": ("threshold", "S", "leave out detections of a lower score"),
+    "--merge-gap": ("merge_gap_s", "S", "merge detections at most so many seconds apart"),
+    "--min-duration": ("min_duration_s", "S", "leave out events of fewer seconds"),
+}
+
 
 def add_parser(
     commands: Any, name: str, title: str, epilog: str, run: Callable | None = None
@@ -54,6 +66,74 @@ def add_shared(parser: Any, *flags: str, **changes: Any) -> None:
     """Adds arguments that several commands share, with changes to their usual settings."""
     for flag in flags:
         parser.add_argument(flag, **_SHARED[flag] | changes)
+
+
+def add_steps(parser: Any) -> None:
+    """Adds the steps from detections to events."""
+    for flag, (name, metavar, title) in _STEPS.items():
+        parser.add_argument(
+            flag,
+            dest=name,
+            metavar=metavar,
+            action="append",
+            default=[],
+            help=f"{title}; {metavar}, or CLASS={metavar} for one class; repeatable",
+        )
+
+
+def read_steps(arguments: argparse.Namespace, classes: Sequence[str]) -> dict[str, Any]:
+    """Returns the arguments of `select_events`, without steps that are not asked for.
+
+    Raises:
+      InputError: if a value is no number, or names another class.
+    """
+    from tal_jax.inference.events import select_events
+
+    steps = {}
+    for flag, (name, metavar, _) in _STEPS.items():
+        default, of_classes = None, {}
+        for text in getattr(arguments, name):
+            label, equals, number = text.rpartition("=")
+            try:
+                value = float(number)
+            except ValueError:
+                raise InputError(f"{flag} {text}: expected a number, or CLASS={metavar}") from None
+            if not equals:
+                default = value
+            elif label in classes:
+                of_classes[label] = value
+            else:
+                known = ", ".join(classes[:20])
+                raise InputError(f"{flag} {text}: no class {label!r}, expected one of {known}")
+        if of_classes and default is not None:
+            of_classes = dict.fromkeys(classes, default) | of_classes
+        if of_classes or default is not None:
+            steps[name] = of_classes or default
+    select_events([], **steps)  # checks the ranges
+    return steps
+
+
+def describe_events(events: "Events") -> str:
+    """What became of the detections, in one line."""
+    parts = [
+        f"{count} {what}"
+        for count, what in (
+            (events.below, "below the threshold"),
+            (events.merged, "merged into others"),
+            (events.short, "too short"),
+        )
+        if count
+    ]
+    became = f"; detections {', '.join(parts)}" if parts else ""
+    return f"{len(events.entries)} events{became}"
+
+
+def one_line(error: InputError | OSError) -> str:
+    """The message of an error in one line, without the number that Python puts before it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split())
 
 
 def load_config(arguments: argparse.Namespace) -> Any:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from tal_jax.training.costs import Costs
 
 LABEL_KINDS = ("activitynet", "csv", "elan", "label-studio", "via", "audacity")
+LABEL_KINDS += ("boris", "raven", "webvtt")
 
 _DOCTOR = """\
 Validates a folder of features and annotations before training, in the layout of LACP, HR-Pro,
@@ -99,7 +100,11 @@ def add_commands(commands: Any) -> None:
         help="of labels without a subset; default %(default)s",
     )
     convert.add_argument(
-        "--tier", metavar="NAME", action="append", default=[], help="of ELAN; default: all"
+        "--tier",
+        metavar="NAME",
+        action="append",
+        default=[],
+        help="tier of ELAN, observation of BORIS; repeatable; default: all",
     )
     for sub in (doctor, convert):
         title = "config with the settings of the data"

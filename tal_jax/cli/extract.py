@@ -7,30 +7,38 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from tal_jax._errors import InputError
 from tal_jax.cli import common
 
-BACKBONES = ("signal", "motion", "transformers", "videoprism")
+BACKBONES = ("signal", "pose", "motion", "transformers", "videoprism")
 
 _TERMINATED = 128 + signal.SIGTERM  # the exit code, as shells have it
 
 _EXTRACT = """\
 Computes snippet features of recordings, for `tal-jax train` and `tal-jax predict`. FILE is a video,
-or a table of sensor samples with a time column (.csv, .npy, .parquet). To resume, or after adding
+a table of sensor samples with a time column (.csv, .npy, .parquet), or a table of tracked joints of
+DeepLabCut, SLEAP, Anipose, ... (.csv, .h5, .npy, .parquet). To resume, or after adding
 files, repeat the command. Exits with 1 if a file failed; the others are extracted. With an
 annotations.json in DIR or beside the recordings, a note proposes stride and window for its labels.
+A line gives the cost of a minute of recording, measured, and of all, before the work begins.
 
   signal        tables: statistics and spectra of sliding windows
+  pose          tables of joints, or videos of people (path= of MediaPipe's networks): pose and
+                motion relative to the body
   motion        videos: colours and motion, without a network; for a first try
-  transformers  videos: VideoMAE, V-JEPA 2, ... from a folder on disk
+  transformers  videos: VideoMAE, V-JEPA 2, ... by a name on the Hugging Face hub or in a folder
   videoprism    videos: Google's VideoPrism, in JAX, with weights on disk
 
   tal-jax extract ~/recordings --output ~/data/mine --backbone signal \\
       --set fps=50 --set channels=acc_x,acc_y,acc_z
   tal-jax extract log.csv --output ~/data/mine --backbone signal \\
       --set time=clock --set time_unit=ms
+  tal-jax extract ~/clips --output ~/data/mine --backbone pose \\
+      --set path=pose_landmarker_full.task
+  tal-jax extract tracks/*.csv --output ~/data/mine --backbone pose --set source_fps=30
   tal-jax extract a.mp4 b.mp4 --output ~/data/mine --backbone motion
   tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
-      --set path=~/models/videomae-base --workers 1
+      --set model=facebook/vjepa2-vitl-fpc64-256 --set window=16
   tal-jax extract ~/100_000_videos --output ~/data/large --backbone motion --shards 256
 """
 
@@ -43,10 +51,13 @@ def add_commands(commands: Any) -> None:
         "files", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="recordings, or folders"
     )
     extract.add_argument("--output", metavar="DIR", type=Path, required=True, help="a folder")
-    extract.add_argument("--backbone", choices=BACKBONES, required=True, help="see below")
+    extract.add_argument(
+        "--backbone", choices=BACKBONES, help="see below; without it, the command recommends one"
+    )
     options = (
-        "set an option of the backbone: fps, window and stride (frames), path, ...; of tables "
-        "channels, time (its column) and time_unit (s, ms, us, ns, days)"
+        "set an option of the backbone: fps, window and stride (frames), model, path, ...; of "
+        "tables channels, time (its column) and time_unit (s, ms, us, ns, days); of joints "
+        "source_fps, center, axis, side, up, turn"
     )
     common.add_shared(extract, "--set", help=options)
     extract.add_argument(
@@ -92,6 +103,8 @@ def _propose_clock(arguments: argparse.Namespace, backbone: Any, options: dict[s
 def _extract_and_report(arguments: argparse.Namespace) -> int:
     from tal_jax import extraction
 
+    if arguments.backbone is None:
+        raise InputError(extraction.recommend(arguments.files, arguments.output))
     options = common.backbone_options(arguments)
     backbone = extraction.open_backbone(arguments.backbone, **options)
     _propose_clock(arguments, backbone, options)
@@ -101,6 +114,7 @@ def _extract_and_report(arguments: argparse.Namespace) -> int:
             show("")
             common.echo(line)
 
+        show(f"{backbone.name}: measures the cost of its first windows")
         found = extraction.extract_folder(
             arguments.files,
             arguments.output,

@@ -154,6 +154,7 @@ def _write_points(
     arguments: argparse.Namespace, annotations: "Annotations", rates: dict[str, float]
 ) -> None:
     from tal_jax.data import locks
+    from tal_jax.data.annotations import lost_labels
     from tal_jax.data.point_files import write_points
 
     output: Path = arguments.output
@@ -161,5 +162,8 @@ def _write_points(
         write_points(output, annotations, rates, overwrite=arguments.overwrite)
     for note in annotations.notes:
         common.echo(note)
+    if output.suffix != ".json":
+        for note in lost_labels(annotations):
+            common.echo(f"{output}: left out, since the format cannot hold it: {note}")
     points = sum(instance.point_s is not None for instance in annotations.instances)
     common.echo(f"{output}: {points} of {len(annotations.instances)} instances have a point")

@@ -1,10 +1,16 @@
 """`tal-jax predict` and `tal-jax export`."""
 
 import argparse
+import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from tal_jax._errors import InputError
 from tal_jax.cli import common
+
+if TYPE_CHECKING:
+    from tal_jax.inference.predict_file import Network
 
 _PREDICT = """\
 FILE is an .npy array [T, D] of features with the clock of the training features; it is standardised
@@ -18,10 +24,22 @@ Writes the detections as ActivityNet JSON ({"results": {NAME: [{"label", "score"
 above its timeline (.html), a table (.csv) and subtitles (.srt). Replaces only the file that
 --output names and unchanged files of an earlier prediction; --overwrite replaces any file.
 
+With --threshold, --merge-gap or --min-duration, these files hold events instead of all detections:
+those of the threshold (by default the score that keeps as many proposals on the training recordings
+as there were clicks), merged, then without the short ones.
+
+Of several files, or of the recordings in folders, --output is a folder. It gets these four files
+for each, NAME.detections.json, ..., and detections.json and detections.csv with the detections of
+all. To resume, or after adding files, repeat the command: files whose results exist, from this
+network and the same recording, are skipped. Exits with 1 if a file failed; the others are done.
+
   tal-jax predict clip.mp4 --workdir runs/mine
   tal-jax predict walk.csv --workdir runs/quickstart --output found/walk.json
   tal-jax predict log.csv --workdir runs/quickstart --set channels=ax,ay,az,gx,gy,gz
   tal-jax predict stream7.npy --workdir runs/mine
+  tal-jax predict clip.mp4 --workdir runs/mine --merge-gap 1 --min-duration 0.5 \\
+      --min-duration jump=0.2
+  tal-jax predict videos/ more/clip7.mp4 --workdir runs/mine --output found
 """
 
 _EXPORT = """\
@@ -37,19 +55,30 @@ tpu), params.npz, and card.json, which describes the run. `tal-jax predict` acce
 
 def add_commands(commands: Any) -> None:
     """Adds `predict` and `export`."""
-    title = "localize actions in a recording"
+    title = "localize actions in recordings"
     predict = common.add_parser(commands, "predict", title, _PREDICT, _predict)
     predict.add_argument(
-        "file", metavar="FILE", type=Path, help="a video, a table, or an .npy of features"
+        "files",
+        metavar="FILE",
+        type=Path,
+        nargs="+",
+        help="a video, a table, an .npy of features, or a folder of these",
     )
     common.add_shared(predict, "--workdir", help="folder of a run or an export")
-    predict.add_argument("--output", metavar="JSON", type=Path, help="default NAME.detections.json")
+    predict.add_argument(
+        "--output",
+        metavar="OUT",
+        type=Path,
+        help="of one file a .json, default NAME.detections.json; of several a folder, default the "
+        "current one",
+    )
     common.add_shared(predict, "--overwrite")
     options = (
         "set an option of the backbone: a new path of its weights; of a table time, time_unit "
         "(s, ms, us, ns, days) and channels, the columns in the order of training"
     )
     common.add_shared(predict, "--set", help=options)
+    common.add_steps(predict)
 
     title = "write the networks as files that run without this library"
     export = common.add_parser(commands, "export", title, _EXPORT, _export)
@@ -58,33 +87,118 @@ def add_commands(commands: Any) -> None:
     common.add_shared(export, "--overwrite", help="replace files that are no export's")
 
 
-def _predict(arguments: argparse.Namespace) -> None:
-    from tal_jax.data import files
+def _predict(arguments: argparse.Namespace) -> int:
+    if len(arguments.files) > 1 or arguments.files[0].is_dir():
+        return _predict_many(arguments)
+    _predict_one(arguments, arguments.files[0])
+    return 0
+
+
+def _open_network(arguments: argparse.Namespace) -> "Network":
     from tal_jax.inference import export
-    from tal_jax.inference.predict_file import predict_file
-    from tal_jax.report import prediction as report
+
+    if export.is_export(arguments.workdir):
+        return export.open_export(arguments.workdir)
     from tal_jax.runs import workdir as work
+
+    return work.open_run(arguments.workdir)
+
+
+def _predict_one(arguments: argparse.Namespace, file: Path) -> None:
+    from tal_jax.data import files
+    from tal_jax.inference.predict_file import predict_file, select_in_prediction
+    from tal_jax.report import prediction as report
 
     output, overwrite = arguments.output, arguments.overwrite
     # Checked before the prediction, which may take an hour.
-    files.check_writable(report.output_files(output, arguments.file, overwrite=overwrite))
-    exported = export.is_export(arguments.workdir)
-    network = (export.open_export if exported else work.open_run)(arguments.workdir)
+    files.check_writable(report.output_files(output, file, overwrite=overwrite))
+    network = _open_network(arguments)
+    steps = common.read_steps(arguments, network.classes)
     with common.progress_line() as show:
         prediction = predict_file(
-            arguments.file,
+            file,
             network,
             options=common.backbone_options(arguments),
             progress=lambda done, total: show(f"features of {done} of {total} snippets"),
         )
     for note in prediction.notes:
         common.echo(f"note: {note}")
+    kind = "detections"
+    if steps:
+        prediction, events = select_in_prediction(prediction, steps)
+        kind = "events"
+        common.echo(common.describe_events(events))
     written = report.write_prediction(prediction, output, overwrite=overwrite)
     for entry in prediction.detections[:10]:
         start_s, end_s = entry["segment"]
         common.echo(f"{start_s:9.2f} – {end_s:9.2f} s  {entry['score']:6.3f}  {entry['label']}")
     paths = ", ".join(map(str, written))
-    common.echo(f"{len(prediction.detections)} detections, at most 10 listed above, in {paths}")
+    common.echo(f"{len(prediction.detections)} {kind}, at most 10 listed above, in {paths}")
+
+
+def _predict_many(arguments: argparse.Namespace) -> int:
+    from tal_jax.data import locks
+    from tal_jax.data.shards import find_in_shards
+
+    for path in arguments.files:
+        if not path.exists() and find_in_shards(path) is None:
+            raise InputError(f"{path}: no such file or folder, expected recordings")
+    folder: Path = arguments.output or Path()
+    if folder.suffix == ".json" or folder.is_file():
+        raise InputError(f"{folder}: expected a folder, for the results of several recordings")
+    with locks.one_writer(folder, "predicting"), common.progress_line() as show:
+        return _predict_into(folder, arguments, show)
+
+
+def _predict_into(folder: Path, arguments: argparse.Namespace, show: Callable[[str], None]) -> int:
+    """Predicts what the folder, which is locked, does not have yet; returns the exit code."""
+    from tal_jax.data import files
+    from tal_jax.inference.predict_file import select_in_prediction
+    from tal_jax.inference.predict_files import find_files, predict_files
+    from tal_jax.report import prediction as report
+
+    network, overwrite = _open_network(arguments), arguments.overwrite
+    options = common.backbone_options(arguments)
+    steps = common.read_steps(arguments, network.classes)
+    made_from = {"network": network.digest, "options": options, "steps": steps}
+    found, notes = find_files(arguments.files, network)
+    skipped = [path for path in found if report.is_done(path, folder, made_from)]
+    rest = [path for path in found if path not in set(skipped)]
+    # All are checked before the first prediction.
+    outputs = [report.output_files(None, path, folder=folder, overwrite=overwrite) for path in rest]
+    summary = report.summary_files(folder, overwrite=overwrite)
+    files.check_writable([*summary, *(path for paths in outputs for path in paths)])
+    for note in notes:
+        common.echo(f"note: {note}")
+    done, failed, noted = list(skipped), [], set()
+    kind = "events" if steps else "detections"
+
+    def progress(path: Path, snippets: int, total: int) -> None:
+        show(f"{path.name}: features of {snippets} of {total} snippets")
+
+    for path, result in predict_files(rest, network, options=options, progress=progress):
+        show("")
+        if isinstance(result, Exception):
+            failed.append(path)
+            reason = common.one_line(result)
+            reason = reason if str(path) in reason else f"{path}: {reason}"
+            print(f"tal-jax: error: {reason}", file=sys.stderr)
+            continue
+        if steps:
+            result, _ = select_in_prediction(result, steps)
+        report.write_prediction(result, folder=folder, made_from=made_from, overwrite=overwrite)
+        done.append(path)
+        # Recordings of one kind have the same notes, which are printed once.
+        notes_of = "".join(f" ({note})" for note in result.notes if note not in noted)
+        noted.update(result.notes)
+        count = len(result.detections)
+        common.echo(f"{path}: {result.duration_s:.1f} s, {count} {kind}{notes_of}")
+    report.write_summary([path for path in found if path in set(done)], folder, overwrite=overwrite)
+    common.echo(
+        f"{folder}: {len(done) - len(skipped)} recordings predicted, {len(skipped)} unchanged, "
+        f"{len(failed)} failed; all {kind} in {' and '.join(map(str, summary))}"
+    )
+    return int(bool(failed))
 
 
 def _export(arguments: argparse.Namespace) -> None:

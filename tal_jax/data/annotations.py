@@ -11,6 +11,9 @@ The layout of a file; the keys marked optional are additions to ActivityNet's::
         "recording_1": {
           "subset": "train",
           "duration": 61.2,                             seconds; or "duration_second"
+          "background": [12.5, 40.1],                   optional: background points
+          "done": [[0.0, 30.0]],                        optional: done stretches; without the
+                                                        key the recording is wholly done
           "annotations": [
             {"label": "jump", "segment": [3.1, 4.0], "point": 3.4},
             {"label": "run", "point": 20.2},            enough for training
@@ -19,6 +22,9 @@ The layout of a file; the keys marked optional are additions to ActivityNet's::
         }
       }
     }
+
+At a background point there is no action of any class; within a done stretch every action is
+labelled. Time that is in neither is unknown: unlabelled is not background.
 
 Other keys are kept as `extras` and written again. Segments are half-open, and every time is in
 seconds.
@@ -77,6 +83,9 @@ class RecordingAnnotation:
       instances: in the file's order.
       frame_rate: frames per second of the original video, the unit of point files in frames; None
         where the file has none.
+      background_s: background points, times at which there is no action of any class.
+      done_s: done stretches, starts and ends between which every action is labelled; None for the
+        whole recording.
       extras: other keys of the file, among them "fps" where it has one.
     """
 
@@ -84,6 +93,8 @@ class RecordingAnnotation:
     duration_s: float | None = None
     instances: tuple[Instance, ...] = ()
     frame_rate: float | None = None
+    background_s: tuple[float, ...] = ()
+    done_s: tuple[tuple[float, float], ...] | None = None
     extras: Mapping[str, Any] = dataclasses.field(default_factory=dict, compare=False, repr=False)
 
 
@@ -137,8 +148,9 @@ def parse_annotations(
 
     Raises:
       InputError: if a key is missing, a value is of the wrong type, a number is not finite, or a
-        class is unknown; if strict, also if a segment is empty, reversed or outside its recording,
-        or a point is outside its segment or recording.
+        class is unknown; if strict, also if a segment or a done stretch is empty, reversed or
+        outside its recording, a point is outside its segment or recording, or a background point
+        is in a segment.
 
     >>> jump = {"label": "jump", "segment": [3.0, 4.0], "point": 3.5}
     >>> recording = {"subset": "train", "duration": 9.0, "annotations": [jump]}
@@ -175,14 +187,24 @@ def parse_recording(entry: Any, source: str, *, strict: bool) -> RecordingAnnota
         start_s, end_s = one.segment or (None, None)
         extras = _others(given, _Item)
         instances.append(Instance(one.label, start_s, end_s, one.point, extras=extras))
+    background_s = tuple(sorted(set(parsed.background)))
+    done_s = None if parsed.done is None else tuple(parsed.done)
     if isinstance(parsed, _StrictEntry):
         instances = [_checked(one, parsed.duration, source) for one in instances]
+        _check_background(background_s, instances, parsed.duration, source)
+        done_s = done_s and _checked_stretches(done_s, parsed.duration, source)
     extras = _others(entry, type(parsed))
     extras.pop("duration_second", None)  # written as "duration"
     if parsed.fps is not None:
         extras["fps"] = parsed.fps if isinstance(entry["fps"], str) else entry["fps"]
     return RecordingAnnotation(
-        parsed.subset, parsed.duration, tuple(instances), parsed.fps, extras=extras
+        parsed.subset,
+        parsed.duration,
+        tuple(instances),
+        parsed.fps,
+        background_s,
+        done_s,
+        extras=extras,
     )
 
 
@@ -256,6 +278,35 @@ def cut_instance(instance: Instance, duration_s: float) -> Instance | None:
     return dataclasses.replace(instance, start_s=start_s, end_s=end_s) if start_s < end_s else None
 
 
+def cut_labels(annotation: RecordingAnnotation, duration_s: float) -> RecordingAnnotation:
+    """Cuts background points and done stretches to a recording of another duration."""
+    background_s = tuple(time_s for time_s in annotation.background_s if 0 <= time_s < duration_s)
+    done_s = annotation.done_s
+    if done_s is not None:
+        cut = ((max(start_s, 0.0), min(end_s, duration_s)) for start_s, end_s in done_s)
+        done_s = merge_stretches([stretch for stretch in cut if stretch[0] < stretch[1]])
+    return dataclasses.replace(
+        annotation, duration_s=duration_s, background_s=background_s, done_s=done_s
+    )
+
+
+def merge_stretches(
+    stretches: Iterable[tuple[float, float]],
+) -> tuple[tuple[float, float], ...]:
+    """Sorts stretches of time, and merges those that overlap or touch.
+
+    >>> merge_stretches([(5.0, 9.0), (0.0, 2.0), (2.0, 3.0)])
+    ((0.0, 3.0), (5.0, 9.0))
+    """
+    merged: list[tuple[float, float]] = []
+    for start_s, end_s in sorted(stretches):
+        if merged and start_s <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(merged[-1][1], end_s)
+        else:
+            merged.append((start_s, end_s))
+    return tuple(merged)
+
+
 def annotations_to_dict(annotations: Annotations) -> dict[str, Any]:
     """Returns the ActivityNet dictionary that `parse_annotations` parses to these annotations."""
     values: dict[str, Any] = {"version": "VERSION 1.3", "classes": list(annotations.classes)}
@@ -268,6 +319,7 @@ def annotations_to_dict(annotations: Annotations) -> dict[str, Any]:
         name: {
             "subset": recording.subset,
             "duration": recording.duration_s,
+            **labels_of_time(recording.background_s, recording.done_s),
             **recording.extras,
             "annotations": [_instance_to_dict(instance) for instance in recording.instances],
         }
@@ -301,12 +353,32 @@ def ground_truth_of(annotations: Annotations, names: Iterable[str]) -> dict[str,
         instances = tuple(
             Instance(one.label, one.start_s, one.end_s) for one in recording.instances
         )
-        recordings[name] = RecordingAnnotation(
-            "test", recording.duration_s, instances, recording.frame_rate
-        )
+        recordings[name] = RecordingAnnotation("test", recording.duration_s, instances)
     return annotations_to_dict(
         dataclasses.replace(annotations, recordings=recordings, point_distribution=None, extras={})
     )
+
+
+def lost_labels(annotations: Annotations) -> list[str]:
+    """Counts the background points and done stretches, which other formats do not hold."""
+    recordings = annotations.recordings.values()
+    background = sum(len(recording.background_s) for recording in recordings)
+    partly = [recording for recording in recordings if recording.done_s is not None]
+    lost = [f"{background} background points"] if background else []
+    if partly:
+        stretches = sum(len(recording.done_s or ()) for recording in partly)
+        lost.append(f"{stretches} done stretches of {len(partly)} partly done recordings")
+    return lost
+
+
+def labels_of_time(
+    background_s: Iterable[float], done_s: Iterable[tuple[float, float]] | None
+) -> dict[str, Any]:
+    """Returns the keys of a recording's background points and done stretches, where it has any."""
+    values: dict[str, Any] = {"background": list(background_s)}
+    if done_s is not None:
+        values["done"] = [list(stretch) for stretch in done_s]
+    return {key: value for key, value in values.items() if value or key == "done"}
 
 
 def _instance_to_dict(instance: Instance) -> dict[str, Any]:
@@ -337,6 +409,8 @@ class _Item(msgspec.Struct):
 class _AnyEntry(msgspec.Struct, kw_only=True):
     annotations: list[_Item]
     fps: files.Positive | None = None
+    background: list[files.Number] = []
+    done: list[tuple[files.Number, files.Number]] | None = None
 
 
 class _Entry(_AnyEntry, kw_only=True):
@@ -375,6 +449,37 @@ def _checked(instance: Instance, duration_s: float, source: str) -> Instance:
             f"[{low}, {high})"
         )
     return instance
+
+
+def _check_background(
+    background_s: Iterable[float], instances: Sequence[Instance], duration_s: float, source: str
+) -> None:
+    for time_s in background_s:
+        if not 0 <= time_s < duration_s:
+            raise InputError(
+                f"{source}: background point is {time_s!r} s, expected a time within "
+                f"[0, {duration_s:g})"
+            )
+        for one in instances:
+            low, high = one.segment or (one.point_s, one.point_s)
+            if low is not None and high is not None and (low <= time_s < high or time_s == low):
+                raise InputError(
+                    f"{source}: background point at {time_s!r} s is in the instance of "
+                    f"{one.label!r} at {low:g} s; remove one of them"
+                )
+
+
+def _checked_stretches(
+    done_s: Sequence[tuple[float, float]], duration_s: float, source: str
+) -> tuple[tuple[float, float], ...]:
+    """Checks done stretches; cuts an end that rounding put after the recording's; merges them."""
+    for start_s, end_s in done_s:
+        if not 0 <= start_s < end_s <= duration_s + ROUNDING_S or start_s >= duration_s:
+            raise InputError(
+                f"{source}: done stretch is {[start_s, end_s]} s, expected 0 <= start < end, "
+                f"within the recording's {duration_s:g} s"
+            )
+    return merge_stretches((start_s, min(end_s, duration_s)) for start_s, end_s in done_s)
 
 
 def _check_label(label: str, classes: Sequence[str], source: str) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
-from tal_jax.data.predictions import Entries
+from tal_jax.data.detections import Entries
 
 _ROWS = 2**18  # detections of a record batch, unless one recording has more
 _NUMBERS = ("score", "start_s", "end_s")
@@ -70,7 +70,7 @@ def write_detections(
                 recordings = arrow.array(list(one.recordings), arrow.string())
                 writer.write_batch(arrow.record_batch([recordings, *lists], schema=schema))
 
-    files.write_with(path, fill)
+    files.write_filled(path, fill)
 
 
 def read_detections(path: str | os.PathLike) -> Iterator[Columns]:

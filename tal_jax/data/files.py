@@ -276,7 +276,7 @@ def json_bytes(value: Any) -> bytes:
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Writes bytes; raises OSError as `write_json` does."""
-    write_with(path, lambda file: file.write(content))
+    write_filled(path, lambda file: file.write(content))
 
 
 def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
@@ -293,7 +293,7 @@ def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
 
 def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
     """Writes an array of numbers as `.npy`; raises OSError as `write_json` does."""
-    write_with(path, lambda file: np.save(file, array, allow_pickle=False))
+    write_filled(path, lambda file: np.save(file, array, allow_pickle=False))
 
 
 def write_npy_rows(
@@ -318,7 +318,7 @@ def write_npy_rows(
                 return
         raise ValueError(f"{path}: parts up to {rows} rows, expected {list(shape)} in all")
 
-    write_with(path, fill)
+    write_filled(path, fill)
 
 
 def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
@@ -378,11 +378,11 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
         )
 
 
-def write_with(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
+def write_filled(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
     """Fills a temporary file in the target's folder, then replaces the target atomically.
 
-    Temporary files that killed processes of this machine left for the same target are removed.
-    Raises OSError as `write_json` does.
+    Temporary files that killed processes of this machine left for the same target are removed. An
+    error of the function leaves no file; raises OSError as `write_json` does.
     """
     path = Path(path)
     # The process id keeps two processes that write one file apart. A name near the file system's

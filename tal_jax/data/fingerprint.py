@@ -21,7 +21,9 @@ class RecordingFingerprint(msgspec.Struct, frozen=True):
     """Hashes of one recording."""
 
     features: str
-    labels: str  # duration, points, segments, video classes; of a test recording its ground truth
+    # Duration, points, segments, video classes, background points, done stretches; of a test
+    # recording its ground truth.
+    labels: str
 
 
 class Fingerprint(msgspec.Struct, frozen=True):
@@ -99,6 +101,9 @@ def _differences(
 
 def _of_labels(recording: Recording, classes: tuple[str, ...]) -> str:
     labels = recording.labels
+    # Without either as ever, like points without a segment.
+    partly = {} if recording.done_s is None else {"done": recording.done_s}
+    partly |= {"background": recording.background_s} if recording.background_s else {}
     return _hash_json({
         "duration_s": recording.duration_s,
         "grid": recording.grid.to_dict(),
@@ -108,6 +113,7 @@ def _of_labels(recording: Recording, classes: tuple[str, ...]) -> str:
             for point in recording.points
         ],
         "labels": None if labels is None else [classes[label] for label in labels],
+        **partly,
     })  # fmt: skip
 
 

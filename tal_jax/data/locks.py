@@ -23,7 +23,7 @@ _UNSUPPORTED = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def one_writer(folder: str | os.PathLike, what: str) -> contextlib.AbstractContextManager[None]:
-    """Holds the lock of a folder, which is created if missing.
+    """Holds the lock of a folder, which is created if missing, and removed if it stays empty.
 
     Args:
       folder: a work directory, or a folder of features.
@@ -51,6 +51,7 @@ def one_writer_of_file(
 
 @contextlib.contextmanager
 def _hold(lock: Path, path: Path, what: str) -> Iterator[None]:
+    existed = lock.parent.exists()
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         descriptor = _acquire(lock, path)
@@ -73,6 +74,9 @@ def _hold(lock: Path, path: Path, what: str) -> Iterator[None]:
         with contextlib.suppress(OSError):
             lock.unlink()
         os.close(descriptor)
+        if not existed:
+            with contextlib.suppress(OSError):  # something was written into it
+                lock.parent.rmdir()
 
 
 def _acquire(lock: Path, path: Path) -> int:

@@ -19,7 +19,7 @@ MANIFEST_FILE = "manifest.json"
 _VERSION = 1
 # Options that are locations, whose content the backbone's version identifies, and those by which
 # one table is read; neither makes features of another kind.
-_NOT_COMPARED = ("path", "time", "time_unit")
+_NOT_COMPARED = ("path", "model", "revision", "time", "time_unit", "source_fps")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,8 +114,8 @@ def read_manifest(folder: str | os.PathLike) -> Manifest | None:
 def check_same_backbone(one: Manifest, other: Manifest, where: str) -> None:
     """Raises an InputError with the differences between the backbone at `where` and another.
 
-    The location of weights is not compared: the version identifies them; nor is how the time of a
-    table is found.
+    The location of weights (a path, or a model of a hub) is not compared: the version identifies
+    them; nor is how the time of a table is found.
     """
     settings = [_settings(manifest) for manifest in (one, other)]
     differ = [

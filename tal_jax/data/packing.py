@@ -7,8 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data.predictions import DetectionRows, rows_of
-from tal_jax.data.recordings import Recording, labels_of, read_features
+from tal_jax.data.detections import DetectionRows, rows_of
+from tal_jax.data.recordings import (
+    Recording,
+    done_snippets,
+    labelled_snippets,
+    labels_of,
+    read_features,
+)
 from tal_jax.data.timeline import NO_POINTS, Lengths, MostPoints, Proposals, Timeline
 
 _T = TypeVar("_T")
@@ -17,6 +23,18 @@ _T = TypeVar("_T")
 def bucket(size: int, step: int) -> int:
     """The least multiple of `step` that holds `size`: few shapes, so few compilations."""
     return max(-(-size // step), 1) * step
+
+
+def serving_length(size: int) -> int:
+    """The least of 256, 512, 1,024 and then 1,536, 2,048, 3,072, ... that holds `size`.
+
+    Recordings that come one after another share the programs of few lengths.
+
+    >>> [serving_length(size) for size in (1, 257, 1025, 2048, 2049)]
+    [256, 512, 1536, 2048, 3072]
+    """
+    power = 1 << max(size - 1, 255).bit_length()
+    return power * 3 // 4 if power > 1024 and size <= power * 3 // 4 else power
 
 
 def spacious(size: int) -> int:
@@ -31,6 +49,11 @@ def spacious(size: int) -> int:
 def snippet_counts(recordings: Sequence[Recording]) -> list[int]:
     """T of each recording."""
     return [len(recording.features) for recording in recordings]
+
+
+def labelled_counts(recordings: Sequence[Recording]) -> list[int]:
+    """The labelled ones among the T snippets of each recording."""
+    return [int(labelled_snippets(recording).sum()) for recording in recordings]
 
 
 # --- features ---
@@ -74,6 +97,7 @@ def pack_timeline(
     *,
     length: int,
     num_points: int = 0,
+    num_background: int = 0,
     num_video_classes: int = 0,
     overlapping: Sequence[tuple[int, int]] = (),
     most_points: MostPoints = NO_POINTS,
@@ -86,6 +110,7 @@ def pack_timeline(
       recordings: R recordings.
       length: T, in snippets, at least that of the longest recording.
       num_points: P at least; grows to the largest number of points.
+      num_background: Q at least; grows to the largest number of background points.
       num_video_classes: L at least; grows to the largest number of labelled classes.
       overlapping: pairs of classes whose actions may overlap: no negatives of each other.
       most_points: from `most_points_of`, where the timeline is to be trained on.
@@ -107,6 +132,11 @@ def pack_timeline(
         num_points,
         np.int32,
     )
+    background_times, background_where = _padded_rows(
+        [one.grid.to_snippets(np.array(one.background_s, np.float64)) for one in recordings],
+        max([1, num_background, *(len(recording.background_s) for recording in recordings)]),
+        np.float32,
+    )
     video_classes, video_class_where = pack_video_classes(labels, num_video_classes)
     instances, known = _known_instances(recordings, num_points)
     # Until proposals give every point an instance, only recordings without unknown ones count: the
@@ -127,6 +157,11 @@ def pack_timeline(
         instances=instances,
         instance_where=known & complete,
         known=known,
+        number=np.arange(len(recordings), dtype=np.int32),
+        background_times=background_times,
+        background_where=background_where,
+        done=_padded_rows([done_snippets(one) for one in recordings], length, bool)[0],
+        labelled=_padded_rows([labelled_snippets(one) for one in recordings], length, bool)[0],
         most_points=most_points,
     )
 
@@ -183,16 +218,19 @@ def _negative_classes(video_classes, overlapping) -> np.ndarray:
 def most_points_of(recordings: Sequence[Recording], window: int) -> MostPoints:
     """The most points of one class, and of all, in any `window` snippets of one recording.
 
-    A lengthened timeline has as many or fewer in a window of that many new snippets.
+    Also the most stretches of unknown time. A lengthened timeline has as many or fewer in a window
+    of that many new snippets.
     """
-    of_class = of_all = 0
+    of_class = of_all = unknown = 0
     for recording in recordings:
         times = _point_times(recording)
         labels = np.array([point.label for point in recording.points], int)
         of_all = max(of_all, _most_within(times, window))
         for label in np.unique(labels):
             of_class = max(of_class, _most_within(times[labels == label], window))
-    return MostPoints(of_class, of_all)
+        begins = np.flatnonzero(np.diff(done_snippets(recording).astype(int)) == 1)
+        unknown = max(unknown, _most_within(begins, window))
+    return MostPoints(of_class, of_all, unknown)
 
 
 def _most_within(times: np.ndarray, window: float) -> int:
@@ -229,13 +267,13 @@ def lengths_of(counts: np.ndarray, window: int) -> Lengths:
 def rows_to_draw(timeline: Timeline, lengths: Lengths) -> np.ndarray:
     """The rows that updates draw from, each as often as it holds windows: `[S]` int32.
 
-    So a long recording is visited in proportion to its length, and a single one fills a batch. The
-    lengths are those of the recordings on their original timeline, the same in all rounds.
+    So a long recording is visited in proportion to its labelled length, and a single one fills a
+    batch. The lengths are those of the original timeline, the same in all rounds.
     """
     rows = np.arange(len(timeline.counts), dtype=np.int32)
     if not lengths.windowed:
         return rows
-    sizes = np.asarray(timeline.where).sum(axis=1)
+    sizes = np.asarray(timeline.labelled).sum(axis=1)
     return np.repeat(rows, num_windows(sizes, lengths.window))
 
 
@@ -334,17 +372,19 @@ LENGTH_STEP = 64
 def length_groups(
     items: Sequence[_T], length_of: Callable[[_T], int]
 ) -> Iterator[tuple[int, Sequence[_T]]]:
-    """Groups of at most `CHUNK` items, and the length (a multiple of `LENGTH_STEP`) to pad each to.
+    """Groups of at most `CHUNK` items, and the length to pad each to.
 
     Lengths double from one kind of group to the next, so that padding stays small; below 1,024
-    snippets another compilation would cost more than it saves.
+    snippets another compilation would cost more than it saves. They are multiples of `LENGTH_STEP`,
+    for an item alone those of `serving_length`.
     """
     kinds: dict[int, list[_T]] = {}
     for item in items:
         size = max(length_of(item), 1023)
         kinds.setdefault(size.bit_length(), []).append(item)
     for alike in kinds.values():
-        length = bucket(max(map(length_of, alike)), LENGTH_STEP)
+        longest = max(map(length_of, alike))
+        length = bucket(longest, LENGTH_STEP) if len(alike) > 1 else serving_length(longest)
         for group in equal_parts(alike):
             yield length, group
 

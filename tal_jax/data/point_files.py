@@ -51,7 +51,8 @@ def read_points(
         note, since their frame rates are unknown.
 
     Returns:
-      Instances with a label and a point, and the number of points of each recording left out.
+      Instances with a label and a point, a `.json`'s background points and done stretches, and the
+      number of points of each recording left out.
 
     Raises:
       InputError: if the file is malformed, or a frame rate is needed and missing.
@@ -59,9 +60,10 @@ def read_points(
     source, distribution = str(path), None
     recordings: dict[str, list[Instance]] = {}
     left_out: dict[str, int] = {}
+    labelled: dict[str, RecordingAnnotation] = {}
     if Path(path).suffix == ".json":
         read = read_annotations(path)
-        distribution = read.point_distribution
+        labelled, distribution = read.recordings, read.point_distribution
         points = ((name, one, time_s, "seconds") for name, one, time_s in _pointed(read))
     else:
         points = _read_lines(source)
@@ -78,7 +80,16 @@ def read_points(
             f"{source}: points of recordings that {annotations.source} lacks, left out: "
             f"{sum(left_out.values())}",
         )
-    found = {name: RecordingAnnotation(instances=tuple(r)) for name, r in recordings.items()}
+    for name, one in labelled.items():
+        if annotations is None or name in annotations.recordings:
+            if one.background_s or one.done_s is not None:
+                recordings.setdefault(name, [])
+    found = {}
+    for name, instances in recordings.items():
+        one = labelled.get(name, RecordingAnnotation())
+        found[name] = RecordingAnnotation(
+            instances=tuple(instances), background_s=one.background_s, done_s=one.done_s
+        )
     points = Annotations(
         classes_of(found), found, point_distribution=distribution, source=source, notes=notes
     )

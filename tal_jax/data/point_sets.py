@@ -29,13 +29,19 @@ def place_points(points: Annotations, annotations: Annotations) -> Annotations:
     """Puts each point into the instance of its recording and class that contains it.
 
     Both have the same recordings; points in the annotations do not count. Returns all recordings of
-    the annotations, with instances as `join_clicks` makes them, and notes.
+    the annotations, with instances as `join_clicks` makes them, the background points of both, the
+    done stretches of the points or else of the annotations, and notes.
     """
     recordings, loose = {}, 0
     for name, recording in annotations.recordings.items():
-        found = points.recordings.get(name, RecordingAnnotation()).instances
-        instances = join_clicks(found, recording.instances)
-        recordings[name] = dataclasses.replace(recording, instances=instances)
+        found = points.recordings.get(name, RecordingAnnotation())
+        instances = join_clicks(found.instances, recording.instances)
+        recordings[name] = dataclasses.replace(
+            recording,
+            instances=instances,
+            background_s=tuple(sorted({*recording.background_s, *found.background_s})),
+            done_s=recording.done_s if found.done_s is None else found.done_s,
+        )
         loose += len(instances) - len(recording.instances)
     notes = points.notes
     if loose:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data.annotations import Annotations, RecordingAnnotation
+from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, cut_labels
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import LazyFeatures
 from tal_jax.data.manifest import Manifest
@@ -54,6 +54,9 @@ class Recording:
       points: its point labels in order of time; empty in test recordings.
       labels: its video classes in order, for methods that learn from video-level labels; None for
         the classes of its points.
+      background_s: its background points in order: times without an action of any class.
+      done_s: its done stretches in order, within which every action is labelled; time outside of
+        them and of points is unknown. None for the whole recording.
     """
 
     name: str
@@ -62,6 +65,8 @@ class Recording:
     duration_s: float
     points: tuple[Point, ...] = ()
     labels: tuple[int, ...] | None = None
+    background_s: tuple[float, ...] = ()
+    done_s: tuple[Segment, ...] | None = None
 
 
 def labels_of(recording: Recording) -> tuple[int, ...]:
@@ -69,6 +74,31 @@ def labels_of(recording: Recording) -> tuple[int, ...]:
     if recording.labels is not None:
         return recording.labels
     return tuple(sorted({point.label for point in recording.points}))
+
+
+def done_snippets(recording: Recording) -> np.ndarray:
+    """`[T]` True for the snippets whose centre is in a done stretch.
+
+    Snippets beyond the recording's end count as its last time: features may be longer.
+    """
+    length = len(recording.features)
+    if recording.done_s is None:
+        return np.ones(length, bool)
+    last_s = math.nextafter(recording.duration_s, 0.0)
+    centres_s = np.minimum(recording.grid.to_seconds(np.arange(length) + 0.5), last_s)
+    done = np.zeros(length, bool)
+    for start_s, end_s in recording.done_s:
+        done |= (start_s <= centres_s) & (centres_s < end_s)
+    return done
+
+
+def labelled_snippets(recording: Recording) -> np.ndarray:
+    """`[T]` True for the snippets that are done or hold a point of an action or of background."""
+    labelled = done_snippets(recording)
+    times_s = [*(point.time_s for point in recording.points), *recording.background_s]
+    at = np.floor(recording.grid.to_snippets(np.array(times_s, np.float64))).astype(int)
+    labelled[np.minimum(at, len(labelled) - 1)] = True
+    return labelled
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -168,6 +198,13 @@ def check_recording(
                 f"expected one around it, within [0, {duration_s:g}] s"
             )
     _check_labels(recording, num_classes)
+    _check_background(recording)
+    for start_s, end_s in recording.done_s or ():
+        if not 0 <= start_s < end_s <= duration_s:
+            raise InputError(
+                f"{name}: done stretch {[start_s, end_s]} s, expected 0 <= start < end <= "
+                f"{duration_s:g} s"
+            )
 
 
 def check_features(name: str, features: Any, *, dim: int | None = None) -> None:
@@ -253,7 +290,7 @@ def points_of(
 
 def assemble(
     annotations: Annotations,
-    train: Iterable[Recording],
+    given: Iterable[Recording],
     test: Iterable[Recording],
     ground_truth: dict[str, Any],
     *,
@@ -264,7 +301,7 @@ def assemble(
 
     Args:
       annotations: annotations of the training recordings, and the classes.
-      train: training recordings, which get their point labels, or their video classes; the segments
+      given: training recordings, which get their point labels, or their video classes; the segments
         of the points become `train_truth`.
       test: test recordings.
       ground_truth: ActivityNet dictionary of the test recordings.
@@ -276,18 +313,36 @@ def assemble(
     truth: dict[str, tuple[Segment | None, ...]] = {}
 
     def supervised(recording: Recording) -> Recording:
-        annotation = annotations.recordings[recording.name]
-        if not labels_only:
+        annotation = cut_labels(annotations.recordings[recording.name], recording.duration_s)
+        points, labels = (), None
+        if labels_only:
+            done = (one.label for one in annotation.instances if _is_done(one, annotation))
+            labels = tuple(sorted({index[label] for label in done}))
+        else:
             points, truth[recording.name] = points_of(recording.name, annotation, classes)
-            return Recording(
-                recording.name, recording.features, recording.grid, recording.duration_s, points
-            )
-        labels = tuple(sorted({index[instance.label] for instance in annotation.instances}))
-        return dataclasses.replace(recording, labels=labels)
+        return Recording(
+            recording.name,
+            recording.features,
+            recording.grid,
+            recording.duration_s,
+            points,
+            labels,
+            annotation.background_s,
+            annotation.done_s,
+        )
 
+    train, empty = [], []
+    for recording in given:
+        recording = supervised(recording)
+        learnable = recording.done_s != () or recording.points or recording.background_s
+        (train if learnable else empty).append(recording)
+    if empty:
+        names = count_names([recording.name for recording in empty])
+        notes = (*notes, f"nothing is labelled or done, left out of training: {names}")
+    truth = {recording.name: truth[recording.name] for recording in train if truth}
     dataset = Dataset(
         classes=classes,
-        train=tuple(map(supervised, train)),
+        train=tuple(train),
         test=tuple(test),
         ground_truth=ground_truth,
         overlapping=tuple((index[one], index[other]) for one, other in annotations.overlapping),
@@ -296,6 +351,17 @@ def assemble(
     dataset = dataclasses.replace(dataset, train_truth=truth if known else None)
     check_dataset(dataset)
     return dataclasses.replace(dataset, notes=(*notes, *class_notes(dataset)))
+
+
+def _is_done(instance: Instance, annotation: RecordingAnnotation) -> bool:
+    """Whether an instance is in a done stretch; one without a time may be anywhere."""
+    times_s = instance.segment or (instance.point_s, instance.point_s)
+    if annotation.done_s is None or times_s[0] is None or times_s[1] is None:
+        return True
+    return any(
+        start_s < max(times_s[1], math.nextafter(times_s[0], math.inf)) and times_s[0] < end_s
+        for start_s, end_s in annotation.done_s
+    )
 
 
 def class_notes(dataset: Dataset) -> tuple[str, ...]:
@@ -373,6 +439,28 @@ def check_finite(name: str, features: np.ndarray, *, first: int = 0) -> None:
 def fits_clock(length: int, duration_s: float, grid: Grid) -> bool:
     """Whether `length` snippets match a duration up to `MAX_DRIFT_SNIPPETS`."""
     return abs(length - grid.num_snippets(duration_s)) <= MAX_DRIFT_SNIPPETS
+
+
+def _check_background(recording: Recording) -> None:
+    """Checks that background points are in the recording and contradict no point."""
+    name, grid = recording.name, recording.grid
+    for time_s in recording.background_s:
+        if not 0 <= time_s < recording.duration_s:
+            raise InputError(
+                f"{name}: background point at {time_s!r} s, expected a time within "
+                f"[0, {recording.duration_s:g}) s"
+            )
+        for point in recording.points:
+            start_s, end_s = point.segment_s or (math.inf, math.inf)
+            alike = math.floor(grid.to_snippets(time_s)) == math.floor(
+                grid.to_snippets(point.time_s)
+            )
+            if alike or start_s <= time_s < end_s:
+                raise InputError(
+                    f"{name}: background point at {time_s!r} s is in the "
+                    f"{'snippet' if alike else 'segment'} of the point at {point.time_s!r} s, "
+                    "which is an action; remove one of them"
+                )
 
 
 def _check_labels(recording: Recording, num_classes: int | None) -> None:

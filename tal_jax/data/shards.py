@@ -30,6 +30,7 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.identity import FileIdentity
 from tal_jax.data.lazy_features import LazyFeatures, digest_of, open_features
 from tal_jax.data.manifest import Entry
 from tal_jax.data.recordings import check_finite
@@ -66,6 +67,12 @@ class ShardFeatures(LazyFeatures):
     dtype: np.dtype
     digest: str  # see `digest_of`
     entry: Entry | None  # how they were extracted, where that is known
+
+    @property
+    def identity(self) -> FileIdentity:
+        """In place of that of a file; a shard that is written again keeps it."""
+        size = int(np.prod(self.shape)) * self.dtype.itemsize
+        return FileIdentity(self.digest, size, 0)
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         with _opened(self.path) as reader:
@@ -234,7 +241,7 @@ def write_shard(
                 batch = arrow.record_batch([column], schema=schema)
                 writer.write_batch(batch, {"name": name})
 
-    files.write_with(path, fill)
+    files.write_filled(path, fill)
 
 
 def pack_shard(folder: Path, number: int, count: int, entries: Mapping[str, Entry]) -> None:

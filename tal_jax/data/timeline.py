@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from tal_jax.ops import fusion, resampling
 from tal_jax.ops import segments as segment_ops
@@ -35,6 +36,7 @@ class MostPoints:
 
     of_class: int = 0  # of one class
     of_all: int = 0  # of all classes
+    unknown: int = 0  # stretches of unknown time before done ones, which split segments
 
 
 NO_POINTS = MostPoints()  # of timelines that are not trained on
@@ -65,6 +67,11 @@ class Timeline:
     instances: Array  # [R, P, 2] old times of each point's (pseudo) instance, in snippets
     instance_where: Array  # [R, P] bool
     known: Array  # [R, P] bool, points whose instance is annotated: a true segment
+    number: Array  # [R] int32, the recording's own, whichever rows are taken
+    background_times: Array  # [R, Q] float32, background points in snippets
+    background_where: Array  # [R, Q] bool
+    done: Array  # [R, T] bool, snippets in which every action is labelled
+    labelled: Array  # [R, T] bool, those and the snippets of points; the others are unknown
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
@@ -95,13 +102,17 @@ class Batch:
     video_classes: Array  # [B, L] int32
     video_class_where: Array  # [B, L] bool, labelled classes of the whole recording
     video_class_clicked: Array  # [B, L] bool, those with a point in the whole recording
+    background: Array  # [B, N] bool, snippets of background points
+    done: Array  # [B, N] bool, where every action is labelled: unlabelled is background only here
     negative_classes: Array  # [B, L, L] bool
     resampled: resampling.Resampled  # [B, …] leads times back to the old timeline; no features
-    cut: Array  # [B] bool, True where a window shows a part of the recording
+    cut: Array  # [B] bool, True where a part of the recording is done and in the window
     most_points: MostPoints = dataclasses.field(default=NO_POINTS, metadata={"static": True})
 
 
-def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:
+def draw_windows(
+    counts: jax.Array, window: int, keys: jax.Array, rows: Timeline | None = None
+) -> jax.Array:
     """Where the windows of an update begin, in new snippets: `[B]` int32, 0 for those that fit.
 
     A window's middle is uniform over its timeline, and windows that would reach beyond an end are
@@ -111,14 +122,58 @@ def draw_windows(counts: jax.Array, window: int, keys: jax.Array) -> jax.Array:
       counts: `[B]` snippets of the timelines.
       window: N (static).
       keys: `[B]`.
+      rows: B rows, where middles are to be drawn from labelled snippets only.
     """
 
-    def one(count, key):
-        middle = jax.random.uniform(key) * count.astype(jnp.float32)
+    def one(count, key, row):
+        share = jax.random.uniform(key)
+        middle = share * count.astype(jnp.float32)
+        if row is not None:
+            partly = (row.where & ~row.labelled).any()
+            middle = jnp.where(partly, _labelled_time(row, share), middle)
         first = jnp.floor(middle - window / 2).astype(jnp.int32)
         return jnp.clip(first, 0, jnp.maximum(count - window, 0))
 
-    return jax.vmap(one)(counts, keys)
+    rows = None if rows is None else with_features(rows, None)
+    return jax.vmap(one)(counts, keys, rows)
+
+
+def _labelled_time(row: Timeline, share: jax.Array) -> jax.Array:
+    """The new time before which there is this share of a recording's labelled new snippets."""
+    chosen = jnp.where(row.labelled, row.weights, 0)
+    sums = jnp.cumsum(chosen)
+    rest = share * sums[-1]
+    at = jnp.minimum(jnp.searchsorted(sums, rest, side="right"), len(sums) - 1)
+    # The new time at the end of that snippet, less what is left of it.
+    return jnp.cumsum(row.weights)[at] - (sums[at] - rest)
+
+
+def at_random_speeds(
+    timeline: Timeline, key: jax.Array, *, max_speed: float, longest: int
+) -> Timeline:
+    """The timeline with every recording faster or slower by a random factor, log-uniform.
+
+    Actions of one kind last differently long; a network that reads them at several speeds does not
+    take the lengths of the few clicked ones, or those that compensation made, for a property of
+    the action.
+
+    Args:
+      timeline: R rows.
+      key: of these speeds; a recording's own does not depend on which others are there.
+      max_speed: the largest factor; the smallest is its inverse (static).
+      longest: snippets that no timeline exceeds by being slowed down (static).
+    """
+    limit = float(np.log(max_speed))
+
+    def factor(number):
+        own = jax.random.fold_in(key, number)
+        return jnp.exp(jax.random.uniform(own, minval=-limit, maxval=limit))
+
+    fitting = longest / timeline.counts.astype(jnp.float32)
+    factors = jnp.minimum(jax.vmap(factor)(timeline.number), jnp.maximum(fitting, 1.0))
+    weights = timeline.weights * factors[:, None]
+    counts = jnp.round(weights.sum(axis=1)).astype(jnp.int32)
+    return dataclasses.replace(timeline, weights=weights, counts=counts)
 
 
 def compensate(
@@ -163,6 +218,8 @@ def compensate(
 def with_own_point(proposals: Proposals, timeline: Timeline) -> Proposals:
     """Leaves out proposals without a point of their class: every training instance has one.
 
+    Those that hold a background point are left out, too.
+
     Without this the many weak proposals, whose scores still sum to most of a class's total, would
     make the trusted share meaningless and stretch the background.
     """
@@ -171,7 +228,8 @@ def with_own_point(proposals: Proposals, timeline: Timeline) -> Proposals:
         inside = mine.segments[:, :1] <= row.point_times
         inside &= row.point_times < mine.segments[:, 1:]
         of_class = mine.class_index[:, None] == row.point_class_index
-        return mine.where & (inside & row.point_where & of_class).any(axis=1)
+        wrong = _count_background(mine.segments, row) > 0
+        return mine.where & (inside & row.point_where & of_class).any(axis=1) & ~wrong
 
     where = jax.vmap(one)(proposals, with_features(timeline, None))
     return dataclasses.replace(proposals, where=where)
@@ -224,7 +282,7 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     """Gives each point whose segment is not known the proposal that most likely is its action.
 
     That is the best-scoring proposal of its class that contains it and no point of a negative
-    class, or else the one that contains the fewest of those.
+    class or of background, or else the one that contains the fewest of those.
     """
 
     def one(row: Timeline, mine: Proposals):
@@ -233,6 +291,7 @@ def assign_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
         inside = inside & row.point_where[:, None]
         negative = row.negative_classes[mine.class_index][:, row.point_class_index].T
         foreign = (inside & negative).sum(axis=0, dtype=jnp.int32)
+        foreign = foreign + _count_background(mine.segments, row)
         of_class = mine.class_index[None, :] == row.point_class_index[:, None]
         candidate = inside & mine.where[None, :] & of_class
         fewest = jnp.where(candidate, foreign[None, :], jnp.iinfo(jnp.int32).max)
@@ -249,7 +308,7 @@ def fuse_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
     """Gives each point whose segment is not known the mean of the proposals that are its action.
 
     Those are proposals of its class, of any number of rounds, that contain it and no other point of
-    its class or of a negative class. Points without any have no instance.
+    its class, of a negative class or of background. Points without any have no instance.
     """
 
     def one(row: Timeline, mine: Proposals):
@@ -259,6 +318,7 @@ def fuse_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
         of_class = mine.class_index[None, :] == row.point_class_index[:, None]
         negative = row.negative_classes[mine.class_index][:, row.point_class_index].T
         others = (inside & (of_class | negative)).sum(axis=0, dtype=jnp.int32)
+        others = others + _count_background(mine.segments, row)
         candidate = inside & mine.where[None, :] & of_class & (others == 1)[None, :]
         found = fusion.point_segments(mine.segments, mine.scores, candidate)
         instances = jnp.where(row.known[:, None], row.instances, found.segments)
@@ -266,6 +326,13 @@ def fuse_instances(timeline: Timeline, proposals: Proposals) -> Timeline:
 
     instances, where = jax.vmap(one)(with_features(timeline, None), proposals)
     return dataclasses.replace(timeline, instances=instances, instance_where=where)
+
+
+def _count_background(segments: jax.Array, row: Timeline) -> jax.Array:
+    """`[M]` int32: the background points of a recording in each of the segments `[M, 2]`."""
+    times = row.background_times[None, :]
+    inside = (segments[:, :1] <= times) & (times < segments[:, 1:])
+    return (inside & row.background_where).sum(axis=1, dtype=jnp.int32)
 
 
 def take(timeline: Timeline, rows: Array) -> Timeline:
@@ -329,11 +396,19 @@ def resample_batch(
         class_index = jnp.arange(num_video_classes, dtype=jnp.int32)
         of_class = class_index[None, :] == row.point_class_index[:, None]
         positive = resampling.resample_points(row.point_times, resampled, where=row.point_where)
+        background = resampling.resample_points(
+            row.background_times, resampled, where=row.background_where
+        )
+        background = background.any(axis=1) & ~positive.any(axis=1)
+        at = jnp.floor(resampled.positions + 0.5).astype(jnp.int32)
+        last = jnp.maximum(row.where.sum(dtype=jnp.int32) - 1, 0)
+        done = row.done[jnp.clip(at, 0, last)] & resampled.where
+        partly_done = (row.where & ~row.done).any()
         new = resampling.new_times(row.instances, resampled)
         centre = jnp.arange(num_samples, dtype=jnp.float32)[:, None] + 0.5
         covered = (new[None, :, 0] <= centre) & (centre < new[None, :, 1])
         covered = (covered | positive) & row.instance_where[None, :]
-        covered = covered & resampled.where[:, None]
+        covered = covered & (resampled.where & ~background)[:, None]
         return Batch(
             features=jnp.where(resampled.where[:, None], read.astype(jnp.float32), 0),
             where=resampled.where,
@@ -345,9 +420,11 @@ def resample_batch(
             video_classes=row.video_classes,
             video_class_where=row.video_class_where,
             video_class_clicked=(of_class & row.point_where[:, None]).any(axis=0),
+            background=background,
+            done=done,
             negative_classes=row.negative_classes,
             resampled=resampled,
-            cut=jnp.bool_(False) if first is None else row.counts > num_samples,
+            cut=partly_done if first is None else partly_done | (row.counts > num_samples),
             most_points=row.most_points,
         )
 

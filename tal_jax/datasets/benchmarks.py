@@ -16,6 +16,7 @@ from tal_jax.data.annotations import (
     Instance,
     RecordingAnnotation,
     cut_instance,
+    cut_labels,
     ground_truth_of,
 )
 from tal_jax.data.lazy_features import LazyFeatures, open_features
@@ -163,8 +164,8 @@ def _training_annotations(
     """Returns the annotations to train on: classes, and points or labels."""
     classes, notes = layout.annotations.classes, []
     entries = {
-        name: RecordingAnnotation(
-            "train", recording.duration_s, layout.annotations.recordings[name].instances
+        name: dataclasses.replace(
+            cut_labels(layout.annotations.recordings[name], recording.duration_s), subset="train"
         )
         for name, recording in train.items()
     }

@@ -7,7 +7,7 @@ from typing import Any
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
-from tal_jax.data.annotations import Annotations, RecordingAnnotation
+from tal_jax.data.annotations import Annotations, cut_labels
 from tal_jax.data.manifest import Entry, read_manifest, write_manifest
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.data.recordings import Recording, read_features
@@ -51,8 +51,9 @@ def to_own_layout(
                 known = join_clicks(clicks[name], known)
             kept = benchmarks.fit_instances(known, recording.duration_s)
             beyond += len(known) - len(kept)
-            recordings[name] = RecordingAnnotation(
-                subset, recording.duration_s, kept, extras=annotated.extras
+            annotated = cut_labels(annotated, recording.duration_s)
+            recordings[name] = dataclasses.replace(
+                annotated, subset=subset, instances=kept, frame_rate=None
             )
     if beyond:
         notes.append(

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data.annotations import ROUNDING_S, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import LazyFeatures, digest_of
 from tal_jax.data.point_distributions import POINTS_OF_FILE
@@ -77,6 +78,7 @@ def diagnose(
     ends_s = {name: float(layout.grid.to_seconds(float(size))) for name, size in lengths.items()}
     findings += _check_clicks(layout, clicks, ends_s)
     findings += _check_instances(layout, ends_s)
+    findings += _check_labelled(layout)
     findings += _check_classes(layout, clicks if required else {})
     findings += _choices(layout)
     order = {"error": 0, "warning": 1, "note": 2}
@@ -288,6 +290,39 @@ def _check_instances(layout: Layout, ends_s: Mapping[str, float]) -> Iterator[Fi
                 yield Finding(level, f"{part}: {len(found[key])} {text}", unique)
 
 
+def _check_labelled(layout: Layout) -> Iterator[Finding]:
+    """Counts background points and done stretches, and those that lie outside their recording."""
+    known = layout.annotations.recordings
+    for part, listed in layout.names.items():
+        own = {name: known[name] for name in listed if name in known}
+        partly = {name: one for name, one in own.items() if one.done_s is not None}
+        background = tuple(name for name, one in own.items() if one.background_s)
+        if partly:
+            done_s = sum(
+                end_s - start_s for r in partly.values() for start_s, end_s in r.done_s or ()
+            )
+            if part == "test":
+                text = "partly done: detections in the rest of them count as wrong"
+                yield Finding("warning", f"test: {text}", tuple(partly))
+            else:
+                count = sum(len(one.done_s or ()) for one in partly.values())
+                text = f"partly done, {count} done stretches of {done_s:.1f} s; the rest is unknown"
+                yield Finding("note", f"train: {text}", tuple(partly))
+        if background and part == "train":
+            count = sum(len(own[name].background_s) for name in background)
+            yield Finding("note", f"train: {count} background points", background)
+        cut = [name for name, one in own.items() if _leaves(one)]
+        if cut:
+            text = "background points or done stretches reach outside their recording: they are cut"
+            yield Finding("warning", f"{part}: {text}", tuple(cut))
+
+
+def _leaves(annotation: RecordingAnnotation) -> bool:
+    end_s = annotation.duration_s or np.inf
+    times = [*annotation.background_s, *(time for pair in annotation.done_s or () for time in pair)]
+    return any(not 0 <= time <= end_s + ROUNDING_S for time in times)
+
+
 def _check_classes(layout: Layout, clicks: benchmarks.Clicks) -> Iterator[Finding]:
     known = layout.annotations.recordings
 
@@ -341,6 +376,8 @@ def _counts(listed: Sequence[str], known, clicks, ends_s) -> dict[str, float]:
         "hours": sum(ends_s.get(name, 0.0) for name in listed) / 3600,
         "segments": sum(one.start_s is not None for one in instances),
         "points": sum(len(clicks.get(name, ())) for name in listed),
+        "background_points": sum(len(known[name].background_s) for name in listed if name in known),
+        "partly_done": sum(known[name].done_s is not None for name in listed if name in known),
         "classes": len({one.label for one in instances}),
     }
 

@@ -126,6 +126,12 @@ def load_folder(
         features = sharded[name] if sharded else open_features([recording_path(folder, name)])
         return Recording(name, features, grid, duration_s)
 
+    partly = [name for name in selected["test"] if annotations.recordings[name].done_s is not None]
+    if partly:
+        names_of = count_names(partly)
+        notes.append(
+            f"test: partly done, detections in the rest of them count as wrong: {names_of}"
+        )
     dataset = assemble(
         annotations,
         map(load, selected["train"]),

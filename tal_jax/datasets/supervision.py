@@ -10,7 +10,7 @@ import math
 
 from tal_jax._errors import InputError
 from tal_jax.data.point_distributions import NO_POINTS
-from tal_jax.data.recordings import Dataset, labels_of
+from tal_jax.data.recordings import Dataset, Recording, labels_of
 
 LABELS, POINTS, SEGMENTS, MIXED = "labels", "points", "segments", "mixed"
 SUPERVISIONS = (LABELS, POINTS, SEGMENTS, MIXED)
@@ -73,11 +73,23 @@ def supervise(dataset: Dataset, supervision: Supervision) -> Dataset:
         return dataset
     if supervision.kind == LABELS:
         train = tuple(
-            dataclasses.replace(recording, points=(), labels=labels_of(recording))
+            dataclasses.replace(recording, points=(), labels=_labels_of(recording))
             for recording in dataset.train
         )
         return dataclasses.replace(dataset, train=train, train_truth=None)
     return _with_segments(dataset, supervision)
+
+
+def _labels_of(recording: Recording) -> tuple[int, ...]:
+    """The video classes that learning from labels may use: those in the done stretches."""
+    if recording.done_s is None:
+        return labels_of(recording)
+    inside = {
+        point.label
+        for point in recording.points
+        if any(start_s <= point.time_s < end_s for start_s, end_s in recording.done_s)
+    }
+    return tuple(sorted(inside))
 
 
 def _with_segments(dataset: Dataset, supervision: Supervision) -> Dataset:

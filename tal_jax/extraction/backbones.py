@@ -1,15 +1,16 @@
 """Backbones: functions from a window of frames or samples to the features of a snippet.
 
-A backbone is any object with the attributes of `Backbone`. Two need no weights: `signal` for
-sensors and `motion` for videos. Two load weights from disk, `transformers` and `videoprism`; their
-packages are imported when chosen.
+A backbone is any object with the attributes of `Backbone`. Three need no weights: `signal` for
+sensors, `pose` for keypoints and `motion` for videos. Those with weights, `transformers` from a hub
+or a folder, `videoprism` from a file, and `pose` where it finds the keypoints of videos, import
+their packages when chosen.
 """
 
 import dataclasses
 import hashlib
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
@@ -20,7 +21,7 @@ from tal_jax.data import signals
 from tal_jax.data.clock import Grid
 from tal_jax.extraction.time_columns import TIME_UNITS
 
-VIDEO, TABLE = "video", "table"
+VIDEO, TABLE, KEYPOINTS = "video", "table", "keypoint table"
 
 
 class Backbone(Protocol):
@@ -28,7 +29,7 @@ class Backbone(Protocol):
 
     name: str  # of the method
     version: str  # changes whenever the features of the same recording change
-    kind: str  # "video" or "table", its input
+    kind: str  # "video", "table" or "keypoint table", its input
     fps: float  # frames or samples per second that recordings are resampled to
     window: int  # frames of the window of a snippet's features
     stride: float  # frames from one snippet's start to the next one's
@@ -45,7 +46,7 @@ def open_backbone(name: str, **options: Any) -> Backbone:
     """Opens a backbone by its name; weights are checked, and loaded with the first window.
 
     Args:
-      name: "signal", "motion", "transformers" or "videoprism".
+      name: "signal", "pose", "motion", "transformers" or "videoprism".
       **options: `fps`, `window` (frames) and `stride` (frames), and the other attributes of the
         backbone's class. Values may be text from a command line.
 
@@ -71,6 +72,17 @@ def open_backbone(name: str, **options: Any) -> Backbone:
     except ValueError as error:
         raise InputError(f"backbone {name}: {error}") from error
     return backbone
+
+
+def reopen_backbone(name: str, recorded: Mapping[str, Any], changes: Mapping[str, Any]) -> Backbone:
+    """Opens the backbone of a manifest, with some options changed.
+
+    A new `path` or `model` of `transformers` replaces the place where its weights were before;
+    whether they are the same weights, the version shows.
+    """
+    if name == "transformers" and {"path", "model"} & changes.keys():
+        recorded = {k: v for k, v in recorded.items() if k not in ("path", "model", "revision")}
+    return open_backbone(name, **{**recorded, **changes})
 
 
 def grid_of(backbone: Backbone) -> Grid:
@@ -221,6 +233,7 @@ def _log(values: np.ndarray) -> np.ndarray:
 # Modules and classes, imported when chosen.
 _BACKBONES = {
     "signal": (__name__, "Signal"),
+    "pose": ("tal_jax.extraction.pose", "Pose"),
     "motion": (__name__, "Motion"),
     "transformers": ("tal_jax.extraction.transformers", "Transformers"),
     "videoprism": ("tal_jax.extraction.videoprism", "VideoPrism"),
@@ -233,27 +246,45 @@ BACKBONES = tuple(_BACKBONES)
 def _parse(name: str, key: str, value: Any) -> Any:
     """Converts the value of an option to its type."""
     try:
-        if key == "fps" or key == "stride":
+        if key in ("fps", "stride", "source_fps"):
             number = float(value)
             if math.isfinite(number) and number > 0:
                 return number
-        elif key == "window":
+        elif key == "min_confidence":
+            number = float(value)
+            if 0 <= number <= 1:
+                return number
+        elif key in ("window", "dims", "people"):
             number = float(value)
             if number >= 1 and number == int(number):
                 return int(number)
-        elif key == "channels":
+        elif key in ("channels", "joints", "animals", "bones", "ends"):
             parts = value.split(",") if isinstance(value, str) else value
             return tuple(str(part).strip() for part in parts)
         else:
             return str(value)
     except (TypeError, ValueError, OverflowError):
         pass
-    expected = "a whole number of frames above 0" if key == "window" else "a number above 0"
+    expected = {
+        "window": "a whole number of frames above 0",
+        "people": "a whole number above 0",
+        "min_confidence": "a number from 0 to 1",
+    }.get(key, "a number above 0")
     raise InputError(f"backbone {name}: {key} is {value!r}, expected {expected}")
 
 
-def with_channels(backbone: Any, names: Sequence[str]) -> Any:
-    """Gives the backbone the channels of a table, if it uses all of them."""
-    if backbone.kind != TABLE or getattr(backbone, "channels", True):
+# Options that name the content of tables: settled by the first one, and the same for all.
+_SETTLED = (
+    *("channels", "joints", "animals", "dims"),
+    *("center", "axis", "side", "up", "turn", "bones", "ends"),
+)
+
+
+def with_options(backbone: Any, options: Mapping[str, Any]) -> Any:
+    """Gives the backbone the names of channels or joints that it does not have yet."""
+    if not dataclasses.is_dataclass(backbone):
         return backbone
-    return dataclasses.replace(backbone, channels=tuple(names))
+    open_ = [key for key in _SETTLED if not getattr(backbone, key, True) and options.get(key)]
+    new = {key: options[key] for key in open_}
+    new = {key: v if isinstance(v, str | int) else tuple(v) for key, v in new.items()}
+    return dataclasses.replace(backbone, **new) if new else backbone  # pyright: ignore

@@ -17,7 +17,6 @@ call resumes an interrupted one.
 import concurrent.futures
 import contextlib
 import dataclasses
-import hashlib
 import itertools
 import multiprocessing
 import multiprocessing.connection
@@ -36,6 +35,8 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.clock import Grid
+from tal_jax.data.identity import FileIdentity, identify, is_same
+from tal_jax.data.keypoints import Keypoints
 from tal_jax.data.lazy_features import load_npy
 from tal_jax.data.locks import one_writer
 from tal_jax.data.manifest import (
@@ -58,8 +59,16 @@ from tal_jax.data.shards import (
 )
 from tal_jax.data.signals import cut_windows
 from tal_jax.datasets.own_layout import GRID_FILE, recording_path
-from tal_jax.extraction import tables, video
-from tal_jax.extraction.backbones import TABLE, VIDEO, Backbone, grid_of, with_channels
+from tal_jax.extraction import cost, keypoint_tables, landmarks, tables, video
+from tal_jax.extraction.backbones import (
+    KEYPOINTS,
+    TABLE,
+    VIDEO,
+    Backbone,
+    grid_of,
+    with_options,
+)
+from tal_jax.extraction.pose import Pose
 
 # With thousands of short recordings, writing the manifest after each would take most of the time;
 # with many more, a longer manifest is written more seldom.
@@ -67,7 +76,13 @@ _WRITE_EVERY_S, _WRITE_SHARE = 1.0, 0.05
 _AHEAD = 4  # recordings that are given to each process at once
 _BATCH = 16  # windows per call of a backbone
 _POLL_S = 0.2  # between two queries of the progress
-_SUFFIXES = {VIDEO: video.SUFFIXES, TABLE: tables.SUFFIXES}
+_TRIED = 3  # recordings of which the first readable one is measured
+_SUFFIXES = {
+    VIDEO: video.SUFFIXES,
+    TABLE: tables.SUFFIXES,
+    KEYPOINTS: keypoint_tables.SUFFIXES,
+}
+_TABLES = (*tables.SUFFIXES, *keypoint_tables.SUFFIXES)
 
 Progress = Callable[[str, int, int], None]  # a recording's name, snippets done, snippets in all
 
@@ -87,7 +102,7 @@ class Summary:
 
 def is_video(path: str | os.PathLike) -> bool:
     """Whether a file is a video, by its suffix, or by its content if the suffix is unknown."""
-    if video.has_video_suffix(path) or Path(path).suffix.lower() in tables.SUFFIXES:
+    if video.has_video_suffix(path) or Path(path).suffix.lower() in _TABLES:
         return video.has_video_suffix(path)
     try:
         video.probe(path)
@@ -102,7 +117,7 @@ def stream_features(
     """Extracts the features of a recording in parts, in bounded memory.
 
     Args:
-      path: a video or a table of samples, depending on the backbone.
+      path: a video or a table of samples or keypoints, depending on the backbone.
       backbone: from `open_backbone`, or any other `Backbone`.
       batch: windows per call of the backbone. Of a video, no more than these are in memory.
 
@@ -134,8 +149,8 @@ def extract_file(
     Returns:
       The recording's entry in the manifest.
     """
-    source = _open_source(path, backbone, _BATCH)
-    identity = _identify(path)  # before reading: a later change makes it another file
+    source = _open_source(path, backbone, _BATCH, progress)
+    identity = identify(path)  # before reading: a later change makes it another file
 
     def parts() -> Iterator[np.ndarray]:
         done = 0
@@ -148,7 +163,17 @@ def extract_file(
     assert source.backbone.dim is not None  # a table's channels are known by now
     shape = (source.snippets, source.backbone.dim)
     files.write_npy_rows(output, parts(), shape)
-    return Entry(*identity, source.duration_s, *shape, source.notes)
+    if source.landmarks is not None:
+        landmarks.write_table(landmarks_path(output), source.landmarks)
+    return Entry(
+        os.path.abspath(path),
+        identity.sha256,
+        identity.bytes,
+        identity.modified_ns,
+        source.duration_s,
+        *shape,
+        source.notes,
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +186,7 @@ class _Source:
     snippets: int
     windows: Iterator[np.ndarray]
     notes: tuple[str, ...] = ()
+    landmarks: Keypoints | None = None  # that were found in a video
 
     def features(self) -> Iterator[np.ndarray]:
         for windows in self.windows:
@@ -174,10 +200,19 @@ class _Source:
             yield features
 
 
-def _open_source(path: str | os.PathLike, backbone: Backbone, batch: int) -> _Source:
+def _open_source(
+    path: str | os.PathLike,
+    backbone: Backbone,
+    batch: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> _Source:
     grid = grid_of(backbone)
     if backbone.kind == TABLE:
         return _open_table(path, backbone, grid, batch)
+    if backbone.kind == KEYPOINTS:
+        return _open_keypoints(path, backbone, grid, batch)
+    if isinstance(backbone, Pose):
+        return _open_landmarks(path, backbone, grid, batch, progress)
     info = video.probe(path)
     snippets = grid.num_snippets(info.duration_s)
     windows = _video_windows(path, grid, backbone.size, snippets, batch)
@@ -199,11 +234,74 @@ def _open_table(path: str | os.PathLike, backbone: Backbone, grid: Grid, batch: 
     left_out = tables.describe_left_out(table.left_out)
     notes = (f"columns left out: {left_out}",) if left_out else ()
     try:
-        backbone = with_channels(backbone, table.names)
+        backbone = with_options(backbone, {"channels": table.names})
         samples = tables.regular(table, grid.fps)
     except InputError as error:
         raise InputError("; ".join([f"{path}: {error}", *notes])) from error
-    notes += table.notes
+    return _of_samples(path, backbone, samples, grid, batch, (*notes, *table.notes))
+
+
+def read_keypoints(path: str | os.PathLike, backbone: Any) -> Keypoints:
+    """Reads a table of keypoints as a backbone's options have it."""
+    return keypoint_tables.read_keypoints(
+        path, source_fps=backbone.source_fps, time=backbone.time, time_unit=backbone.time_unit
+    )
+
+
+def _open_keypoints(path: str | os.PathLike, backbone: Any, grid: Grid, batch: int) -> _Source:
+    keypoints = read_keypoints(path, backbone)
+    try:
+        backbone = backbone.settle(keypoints)
+        signals, notes = backbone.signals(keypoints)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    return _of_samples(path, backbone, signals, grid, batch, notes)
+
+
+def landmarks_path(features: str | os.PathLike) -> Path:
+    """The table of the landmarks of a video, beside its features."""
+    features = Path(features)
+    return features.with_name(f"{features.stem}_keypoints.csv")
+
+
+def _open_landmarks(
+    path: str | os.PathLike,
+    backbone: Any,  # Pose
+    grid: Grid,
+    batch: int,
+    progress: Callable[[int, int], None] | None,
+) -> _Source:
+    """Finds the landmarks of a video, which takes nearly all of the time, and describes them."""
+    info = video.probe(path)
+    snippets = grid.num_snippets(info.duration_s)
+
+    def report(done: int, total: int) -> None:
+        if progress is not None:
+            progress(snippets * done // total, snippets)
+
+    found = landmarks.find_landmarks(
+        path, backbone.task, fps=backbone.fps, people=backbone.people, progress=report
+    )
+    try:
+        signals, notes = backbone.signals(found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    source = _of_samples(path, backbone, signals, grid, batch, (*info.notes, *notes))
+    # The last frame may reach beyond the end of the video.
+    return dataclasses.replace(
+        source, duration_s=info.duration_s, snippets=snippets, landmarks=found
+    )
+
+
+def _of_samples(
+    path: str | os.PathLike,
+    backbone: Backbone,
+    samples: np.ndarray,
+    grid: Grid,
+    batch: int,
+    notes: tuple[str, ...],
+) -> _Source:
+    """The windows of samples `[n, channels]` at the rate of the features."""
     duration_s = float(grid.frames_to_seconds(len(samples)))
     snippets = grid.num_snippets(duration_s)
     windows = (
@@ -253,13 +351,6 @@ def _frames_of(starts: Sequence[int], window: int) -> Iterator[int]:
         following = start + window
 
 
-def _identify(path: str | os.PathLike) -> tuple[str, str, int, int]:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        status = os.fstat(file.fileno())
-    return os.path.abspath(path), digest, status.st_size, status.st_mtime_ns
-
-
 # --- many recordings ---
 
 
@@ -275,7 +366,7 @@ def extract_folder(
 ) -> Summary:
     """Extracts the features of many recordings in parallel processes.
 
-    A recording's name is that of its file, without folder and suffix. Recordings whose features
+    A recording's name is `recording_name` of its file. Recordings whose features
     exist, from this backbone and the same file, are skipped. Recordings that fail are reported, and
     the others are extracted; a process that dies fails only its current recording.
 
@@ -307,28 +398,18 @@ def extract_folder(
     if shards is not None:
         check_count(shards)
     output, report = Path(output), report or (lambda line: None)
-    sources, notes = _find(list(paths), backbone.kind)
-    targets, failed = _name(sources, output)
+    sources, notes = find_recordings(list(paths), _SUFFIXES[backbone.kind], backbone.kind)
+    if backbone.kind == KEYPOINTS:
+        sources, beside = keypoint_tables.prefer(sources)
+        notes += beside
+    targets, failed = _name(sources, output, backbone.kind)
     features = [recording_path(output, name) for name in targets]
     files.check_writable([output / MANIFEST_FILE, output / GRID_FILE, *features])
-    with _one_writer(output):
+    with one_writer(output, "extracting features"):
         summary = _extract_named(
             targets, failed, output, backbone, workers, shards, progress, report, sources
         )
     return dataclasses.replace(summary, notes=notes)
-
-
-@contextlib.contextmanager
-def _one_writer(output: Path) -> Iterator[None]:
-    """Keeps other processes out of the folder, which is removed again if nothing is in it."""
-    existed = output.exists()
-    try:
-        with one_writer(output, "extracting features"):
-            yield
-    finally:
-        if not existed:
-            with contextlib.suppress(OSError):
-                output.rmdir()
 
 
 def _extract_named(
@@ -358,9 +439,12 @@ def _extract_named(
         report(f"FAILED {reason}")
     if workers is None:
         # One network uses all processors, or the memory of a GPU.
-        workers = 1 if "path" in backbone.options else os.cpu_count() or 1
+        workers = 1 if getattr(backbone, "one_process", False) else os.cpu_count() or 1
     done, channels = [], _describe_channels(backbone)
-    results = _extract_all(jobs, output, backbone, workers, progress or (lambda *counts: None))
+    if body := getattr(backbone, "description", ""):
+        report(body)
+    progress = progress or (lambda *counts: None)
+    results = _extract_all(jobs, output, backbone, workers, progress, report)
     folder.expect(jobs)
     with contextlib.closing(results):
         try:
@@ -406,11 +490,9 @@ class _Folder:
                 entry, shape = self.packed[name].entry, self.packed[name].shape
             else:
                 return False
-            status = source.stat()
             if entry is None or shape != (entry.snippets, entry.dim):
                 return False
-            same = (status.st_size, status.st_mtime_ns) == (entry.bytes, entry.modified_ns)
-            return same or _identify(source)[1] == entry.sha256
+            return is_same(source, FileIdentity(entry.sha256, entry.bytes, entry.modified_ns))
         except (OSError, ValueError):
             return False
 
@@ -462,7 +544,7 @@ def _settle_shards(output: Path, wanted: int | None) -> int:
 
 
 def _time_options(options: Mapping[str, Any]) -> list[Any]:
-    return [options.get(key, "") for key in ("time", "time_unit")]
+    return [options.get(key, "") for key in ("time", "time_unit", "source_fps")]
 
 
 def _describe_channels(backbone: Any) -> str:
@@ -472,46 +554,73 @@ def _describe_channels(backbone: Any) -> str:
     return f" of {', '.join(triples)}" if triples else ""
 
 
-def _find(paths: Sequence[str | os.PathLike], kind: str) -> tuple[list[Path], tuple[str, ...]]:
-    """Returns the recordings, and notes on other files in the folders."""
+def find_recordings(
+    paths: Sequence[str | os.PathLike], suffixes: Sequence[str], kind: str
+) -> tuple[list[Path], tuple[str, ...]]:
+    """Finds recordings in files and folders (without subfolders).
+
+    Args:
+      paths: files, which are taken whatever their names are, and folders.
+      suffixes: of the files that are taken from a folder.
+      kind: what they are, for messages.
+
+    Returns:
+      The recordings, each once, and notes on other files in the folders.
+
+    Raises:
+      InputError: if there is none.
+    """
     found, others = [], []
     for path in map(Path, paths):
         if not path.is_dir():
             found.append(path)
             continue
         for one in sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != "."):
-            if one.suffix.lower() in _SUFFIXES[kind]:
+            if one.suffix.lower() in suffixes:
                 found.append(one)
             else:
                 others.append(one.name)
+    if kind == KEYPOINTS and any(map(video.has_video_suffix, found or others)):
+        raise InputError(f"pose needs the networks of MediaPipe for videos: {landmarks.HOW_TO_GET}")
     if not found:
         searched = ", ".join(map(str, paths)) or "nothing"
-        raise InputError(f"no {kind} in {searched}; expected files {', '.join(_SUFFIXES[kind])}")
+        raise InputError(f"no {kind} in {searched}; expected files {', '.join(suffixes)}")
     some = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
     notes = (f"{len(others)} other files are no {kind}s by their names: {some}",) if others else ()
     return list(dict.fromkeys(found)), notes
 
 
-def _name(sources: Sequence[Path], output: Path) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+def recording_name(path: str | os.PathLike, kind: str) -> str:
+    """The name of a recording: that of its file, without folder and suffix.
+
+    A table of keypoints is named as the video that it was computed from.
+    """
+    return keypoint_tables.recording_name(path) if kind == KEYPOINTS else Path(path).stem
+
+
+def _name(
+    sources: Sequence[Path], output: Path, kind: str
+) -> tuple[dict[str, Path], list[tuple[str, str]]]:
     """Returns the recordings by name, and those whose file name cannot be one."""
     named, failed = {}, []
     inputs = {path.resolve() for path in sources}
     for path in sources:
         try:
             str(path).encode()
-            target = recording_path(output, path.stem)
+            name = recording_name(path, kind)
+            target = recording_path(output, name)
         except ValueError as error:  # no valid Unicode, or a colon in it
             shown = ascii(str(path))
             failed.append((shown, f"{shown}: {error}"))
             continue
-        if path.stem in named:
+        if name in named:
             raise InputError(
-                f"{named[path.stem]} and {path}: two recordings of one name, expected different "
+                f"{named[name]} and {path}: two recordings of one name, expected different "
                 "ones; rename one, or use different outputs"
             )
         if target.resolve() in inputs:
             raise InputError(f"{target} would be overwritten; expected another output folder")
-        named[path.stem] = path
+        named[name] = path
     return named, failed
 
 
@@ -521,15 +630,16 @@ def _settle_channels(
     before: Manifest | None,
     packed: Mapping[str, ShardFeatures],
 ) -> Backbone:
-    """Gives the backbone the channels of existing features, else of the first readable table."""
-    if backbone.kind != TABLE:
+    """Gives the backbone the channels or joints of existing features, else of the first readable
+    table."""
+    if backbone.kind == VIDEO:
         return backbone
     present = before is not None and (before.recordings or packed)
     if before is not None and present and before.backbone == backbone.name:
-        return with_channels(backbone, before.options.get("channels", ()))
+        return with_options(backbone, before.options)
     for path in sources:
         try:
-            return _open_table(path, backbone, grid_of(backbone), batch=1).backbone
+            return _open_source(path, backbone, batch=1).backbone
         except InputError:
             pass  # it is reported when it is extracted
     return backbone
@@ -567,8 +677,11 @@ def _extract_all(
     backbone: Backbone,
     workers: int,
     progress: Progress,
+    report: Callable[[str], None],
 ) -> Generator[tuple[str, Entry | str]]:
     """Extracts recordings in a pool of processes; yields names and entries, or what went wrong.
+
+    Before it begins, it reports what the first windows cost.
 
     A process extracts one recording after the other, so that a model is loaded once. If one dies,
     its recording fails, and another process takes its place.
@@ -583,8 +696,9 @@ def _extract_all(
     # Snippets done, and in all, of each recording: shared memory has no lock to die with.
     counts = context.RawArray("q", 2 * len(jobs))
     shown = list(counts)
+    processes = min(workers, len(jobs) or 1)
     pool = pebble.ProcessPool(
-        min(workers, len(jobs) or 1),
+        processes,
         initializer=_start_process,
         initargs=(backbone, counts),
         context=context,
@@ -592,6 +706,8 @@ def _extract_all(
     left = iter(enumerate(jobs))
     futures: dict[concurrent.futures.Future[Entry | str], tuple[int, str]] = {}
     try:
+        if line := _describe_cost(pool, jobs, backbone.kind, processes):
+            report(line)
         while True:
             # A few at a time: to wait for all would take as long again for each.
             for i, name in itertools.islice(left, _AHEAD * workers - len(futures)):
@@ -611,6 +727,37 @@ def _extract_all(
     finally:
         pool.stop()
         pool.join()
+
+
+def _describe_cost(pool: Any, jobs: Mapping[str, Path], kind: str, processes: int) -> str | None:
+    """A line on the cost of all recordings, by the first one of a few that can be read."""
+    for path in list(jobs.values())[:_TRIED]:
+        future = pool.schedule(_measure_job, args=(path,))
+        if future.exception() is not None:  # its process died; another would die as well
+            return None
+        if found := future.result():
+            per_minute_s, duration_s = found
+            return cost.describe(jobs, kind, (path, duration_s), per_minute_s, processes)
+    return None  # why, is reported when they are extracted
+
+
+def _measure_job(path: Path) -> tuple[float, float] | None:
+    """Seconds for a minute of a recording, and its duration in seconds; None if it fails."""
+    backbone = _job[0]
+    try:
+        if isinstance(backbone, Pose) and backbone.kind == VIDEO:
+            found = landmarks.stream_landmarks(
+                path, backbone.task, fps=backbone.fps, people=backbone.people
+            )
+            per_frame_s = cost.time_snippet(one[None] for one in found)
+            return per_frame_s * backbone.fps * 60, video.probe(path).duration_s
+        start_s = time.perf_counter()
+        source = _open_source(path, backbone, cost.BATCH)
+        opened_s = time.perf_counter() - start_s
+        snippets_s = source.snippets * cost.time_snippet(source.features())
+        return (opened_s + snippets_s) * 60 / source.duration_s, source.duration_s
+    except Exception:
+        return None
 
 
 def _death(error: BaseException) -> str:

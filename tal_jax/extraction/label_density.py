@@ -1,5 +1,6 @@
 """Proposes the clock of features from labels: short, dense actions need fine snippets."""
 
+import math
 import os
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,12 +9,16 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data.annotations import Annotations, load_annotations
+from tal_jax.data.clock import Grid
 from tal_jax.datasets.own_layout import ANNOTATION_FILE
 from tal_jax.datasets.selection import choose_subsets
 from tal_jax.extraction.backbones import Backbone, grid_of
 
 # Shares of a short action: a few snippets in it, and windows that lie inside it.
 _STRIDE, _WINDOW = 0.25, 0.5
+# A network's window of a fixed number of frames may span all of it. Faster than most videos, the
+# frames of a window would only repeat.
+_FIXED_WINDOW, _MOST_FPS = 1.0, 30.0
 # A clock that differs by less is as good.
 _TOLERANCE = 1.5
 
@@ -30,7 +35,8 @@ def propose_clock(path: Path, backbone: Backbone) -> str | None:
 
     Args:
       path: annotations; those of the training recordings are read.
-      backbone: whose clock is compared; a network's window is its own and not changed.
+      backbone: whose clock is compared. Of a network with a fixed number of frames, their rate is
+        proposed instead of the window.
 
     Returns:
       The line, or None where the clock suits the labels, or these do not tell.
@@ -42,22 +48,37 @@ def propose_clock(path: Path, backbone: Backbone) -> str | None:
     if found is None:
         return None
     action_s, reason = found
-    grid = grid_of(backbone)
-    now = {"stride": grid.stride_frames, "window": grid.window_frames}
-    frames = {
-        "stride": max(round(_STRIDE * action_s * grid.fps), 1),
-        "window": max(round(_WINDOW * action_s * grid.fps), 2),
-    }
-    if "path" in backbone.options:
-        del frames["window"]
-    if all(1 / _TOLERANCE <= frames[key] / now[key] <= _TOLERANCE for key in frames):
+    grid, fixed = grid_of(backbone), bool(getattr(backbone, "fixed_window", False))
+    settings = _fixed_window_clock(grid, action_s) if fixed else _clock(grid, action_s)
+    now_s = grid.stride_frames / grid.fps, grid.window_frames / grid.fps
+    fps = settings.get("fps", grid.fps)
+    new_s = settings["stride"] / fps, settings.get("window", grid.window_frames) / fps
+    ratios = [new / now for new, now in zip(new_s, now_s, strict=True)]
+    if all(1 / _TOLERANCE <= ratio <= _TOLERANCE for ratio in ratios):
         return None
-    flags = " ".join(f"--set {key}={value}" for key, value in frames.items())
+    flags = " ".join(f"--set {key}={value:g}" for key, value in settings.items())
     return (
-        f"{path}: {reason} {action_s:.3g} s; {flags} would make snippets a quarter of that "
-        f"{'and windows half of it ' if 'window' in frames else ''}(chosen here: stride "
-        f"{now['stride']:g}, window {now['window']:g} at {grid.fps:g} a second)"
+        f"{path}: {reason} {action_s:.3g} s; {flags} would make snippets {new_s[0]:.2g} s long and "
+        f"windows {new_s[1]:.2g} s wide{' (of a fixed number of frames)' if fixed else ''}, now "
+        f"{now_s[0]:.2g} s and {now_s[1]:.2g} s (stride {grid.stride_frames:g}, window "
+        f"{grid.window_frames:g} at {grid.fps:g} a second)"
     )
+
+
+def _clock(grid: Grid, action_s: float) -> dict[str, float]:
+    return {
+        "stride": max(round(_STRIDE * action_s * grid.fps), 1),
+        # even, as networks need that take any number of pairs of frames
+        "window": max(2 * round(_WINDOW * action_s * grid.fps / 2), 2),
+    }
+
+
+def _fixed_window_clock(grid: Grid, action_s: float) -> dict[str, float]:
+    """A rate of frames at which their fixed number lies in an action, where it does not yet."""
+    needed = math.ceil(grid.window_frames / (_FIXED_WINDOW * action_s))
+    fps = min(max(needed, grid.fps), max(_MOST_FPS, grid.fps))
+    rate = {} if fps == grid.fps else {"fps": fps}
+    return {**rate, "stride": max(round(_STRIDE * action_s * fps), 1)}
 
 
 def short_action_s(annotations: Annotations) -> tuple[float, str] | None:

@@ -86,13 +86,7 @@ def read_table(
         an uncertain unit, fewer than two samples, a value that is no finite number, times that do
         not increase, or a gap (more than 3 median steps and more than 0.5 s).
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise InputError(f"{path}: not a table; expected a name with {', '.join(SUFFIXES)}")
-    if suffix == ".csv":
-        columns = read_columns(path, time=time)
-    else:
-        columns = (_read_npy if suffix == ".npy" else _read_parquet)(path)
+    columns = read_table_columns(path, time=time)
     times = find_times(path, columns.values, time=time, time_unit=time_unit, units=columns.units)
     others = tuple(name for name in columns.values if name != times.name)
     if not others:
@@ -115,6 +109,16 @@ def read_table(
     _check_times(path, times.times_s)
     notes = (*columns.notes, *times.notes)
     return Table(times.times_s, values, names, tuple(left_out.items()), notes)
+
+
+def read_table_columns(path: str | os.PathLike, *, time: str = "") -> Columns:
+    """Reads all columns of a table, whatever they hold, by the file's suffix."""
+    suffix = Path(path).suffix.lower()
+    if suffix not in SUFFIXES:
+        raise InputError(f"{path}: not a table; expected a name with {', '.join(SUFFIXES)}")
+    if suffix == ".csv":
+        return read_columns(path, time=time)
+    return (_read_npy if suffix == ".npy" else _read_parquet)(path)
 
 
 def regular(table: Table, fps: float) -> np.ndarray:
@@ -234,7 +238,7 @@ def _text_or_blanks(column: np.ndarray) -> str:
     if kind == "f":
         blank = np.isnan(column)
     else:
-        blank = np.array([_is_blank(value) for value in column], bool)
+        blank = np.array([is_blank(value) for value in column], bool)
         # Some words among numbers are damage, which is refused with its place.
         words = sum(not is_number(value) for value in column[~blank])
         if kind in "mM" or 2 * words > len(column) - blank.sum():
@@ -246,7 +250,8 @@ def _text_or_blanks(column: np.ndarray) -> str:
     return _BLANK if blank.all() else f"{_BLANK} at sample {int(np.flatnonzero(blank)[0]) + 1}"
 
 
-def _is_blank(value: object) -> bool:
+def is_blank(value: object) -> bool:
+    """Whether a field holds nothing, or a word for it."""
     if isinstance(value, str):
         return value.strip().lower() in _BLANKS
     return value is None or value != value

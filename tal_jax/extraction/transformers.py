@@ -1,4 +1,4 @@
-"""Video models of the package `transformers` (PyTorch), loaded from disk, as a backbone."""
+"""Video models of the package `transformers` (PyTorch), from a hub or a folder, as a backbone."""
 
 import dataclasses
 import functools
@@ -10,12 +10,17 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.extraction import hub
 from tal_jax.extraction.backbones import VIDEO, hash_files, options_of
 
 # Windows per forward pass, limited by the memory of their tokens.
 _BATCH = 4
 # Files with the normalisation of pixels, the newer one first.
 _PROCESSORS = ("video_preprocessor_config.json", "preprocessor_config.json")
+# What is needed of a repository; no pickles, no code, and nothing of its subfolders.
+_FILES = ("config.json", "*.safetensors", "*.safetensors.index.json", *_PROCESSORS)
+# Models whose positions in time are rotations; others have learned those of their frames alone.
+_ANY_WINDOW = ("vjepa2",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,40 +28,94 @@ class Transformers:
     """VideoMAE, V-JEPA 2, VideoPrism, ViViT ...: the mean of the last hidden state.
 
     The whole picture is scaled to the model's size without cropping, so that actions at its sides
-    are visible. Nothing is downloaded, and no code of a model's folder is run.
+    are visible. No code of a model's repository or folder is run.
     """
 
-    # Folder with `config.json`, weights (`*.safetensors`), and `preprocessor_config.json` or
-    # `video_preprocessor_config.json`, as written by `save_pretrained`.
-    path: str
+    # A name on the Hugging Face hub, such as "facebook/vjepa2-vitl-fpc64-256", and its revision
+    # (branch, tag or commit), which becomes the commit. Or a folder with `config.json`, weights
+    # (`*.safetensors`), and `preprocessor_config.json` or `video_preprocessor_config.json`, as
+    # written by `save_pretrained`.
+    model: str = ""
+    revision: str = ""
+    path: str = ""
     fps: float = 8.0  # best that of the model's training
     window: int | None = None  # frames of a snippet's window; by default those of the model
     stride: float = 4.0  # frames between snippets
 
     name: ClassVar[str] = "transformers"
     kind: ClassVar[str] = VIDEO
+    one_process: ClassVar[bool] = True
     options = property(options_of)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", str(Path(self.path).expanduser().absolute()))
-        if not (Path(self.path) / "config.json").is_file():
-            raise InputError(f"{self.path}: no config.json; expected the folder of a saved model")
+        if bool(self.path) == bool(self.model) or (self.path and self.revision):
+            raise InputError(
+                "backbone transformers: expected model=NAME of a model on the Hugging Face hub, "
+                "with revision= if wanted, or path=FOLDER of a saved one"
+            )
+        if self.path:
+            object.__setattr__(self, "path", str(Path(self.path).expanduser().absolute()))
+        else:
+            object.__setattr__(self, "revision", self._folder.name)
+        if not (self._folder / "config.json").is_file():
+            raise InputError(f"{self._place}: no config.json; expected a saved model")
         if self.window is None:
-            frames = getattr(self._config, "num_frames", None)
-            frames = frames or getattr(self._config, "frames_per_clip", None)
-            if frames is None:
-                raise InputError(f"{self.path}: no video model, its config has no number of frames")
-            object.__setattr__(self, "window", int(frames))
+            object.__setattr__(self, "window", self._frames)
+        self._check_window()
         _ = self.version, self.dim, self.size, self._pixels
+
+    def _check_window(self) -> None:
+        if self.fixed_window:
+            fits, expected = self.window == self._frames, f"{self._frames} (fps changes their rate)"
+        else:
+            step = self._config.tubelet_size
+            fits, expected = not self.window % step, f"a multiple of {step}"
+        if not fits:
+            raise InputError(
+                f"{self._place}: window is {self.window} frames; a {self._config.model_type} model "
+                f"needs {expected}"
+            )
+
+    @functools.cached_property
+    def _folder(self) -> Path:
+        """The folder of the model's files, downloaded if it is not in the hub's cache."""
+        if self.path:
+            return Path(self.path)
+        return hub.download(self.model, self.revision, _FILES)
+
+    @property
+    def _place(self) -> str:
+        """The model in messages."""
+        return self.path or f"{self.model} at {self.revision}"
+
+    @property
+    def _frames(self) -> int:
+        """The frames that the model was trained with."""
+        frames = getattr(self._config, "num_frames", None)
+        frames = frames or getattr(self._config, "frames_per_clip", None)
+        if frames is None:
+            raise InputError(f"{self._place}: no video model, its config has no number of frames")
+        return int(frames)
+
+    @property
+    def fixed_window(self) -> bool:
+        """Whether the model takes no other number of frames."""
+        return self._config.model_type not in _ANY_WINDOW
 
     @functools.cached_property
     def version(self) -> str:
         """The model's type, and a hash of its files."""
-        folder = Path(self.path)
-        weights = sorted(folder.glob("*.safetensors"))
+        weights = sorted(self._folder.glob("*.safetensors"))
         if not weights:
-            raise InputError(f"{folder}: no weights, expected *.safetensors")
-        settings = [folder / "config.json", self._processor]
+            raise InputError(
+                f"{self._place}: no weights, expected *.safetensors; pickled ones are not opened"
+                + ("" if self.path else " (the hub may offer them at a revision=refs/pr/NUMBER)")
+            )
+        for index in self._folder.glob("*.safetensors.index.json"):
+            parts = set(files.read_json(index).get("weight_map", {}).values())
+            if missing := sorted(parts - {path.name for path in weights}):
+                raise InputError(f"{self._place}: no {missing[0]}, which {index.name} lists")
+        settings = [self._folder / "config.json", self._processor]
         return f"{self._config.model_type} {hash_files([*settings, *weights])}"
 
     @property
@@ -96,15 +155,15 @@ class Transformers:
             ) from error
         try:
             config = AutoConfig.from_pretrained(
-                self.path, local_files_only=True, trust_remote_code=False
+                self._folder, local_files_only=True, trust_remote_code=False
             )
         except (OSError, ValueError, KeyError) as error:
             raise InputError(
-                f"{self.path}: no readable model ({files.reason_of(error)})"
+                f"{self._place}: no readable model ({files.reason_of(error)})"
             ) from error
         if not hasattr(config, "hidden_size"):
             raise InputError(
-                f"{self.path}: a {config.model_type} model; expected one of videos alone"
+                f"{self._place}: a {config.model_type} model; expected one of videos alone"
             )
         return config
 
@@ -115,7 +174,7 @@ class Transformers:
         from transformers import AutoModel  # pyright: ignore[reportAttributeAccessIssue]
 
         model = AutoModel.from_pretrained(
-            self.path, local_files_only=True, trust_remote_code=False, use_safetensors=True
+            self._folder, local_files_only=True, trust_remote_code=False, use_safetensors=True
         )
         device = "cuda" if torch.cuda.is_available() else "cpu"
         model = model.float().eval().to(device)
@@ -123,7 +182,7 @@ class Transformers:
         name = next((n for n in ("pixel_values_videos", "pixel_values") if n in known), None)
         if name is None:
             raise InputError(
-                f"{self.path}: a {self._config.model_type} model has no argument of videos"
+                f"{self._place}: a {self._config.model_type} model has no argument of videos"
             )
         # The predictor of V-JEPA is only for training.
         return model, name, {"skip_predictor": True} if "skip_predictor" in known else {}
@@ -131,10 +190,10 @@ class Transformers:
     @property
     def _processor(self) -> Path:
         for name in _PROCESSORS:
-            if (Path(self.path) / name).is_file():
-                return Path(self.path) / name
+            if (self._folder / name).is_file():
+                return self._folder / name
         raise InputError(
-            f"{self.path}: no {_PROCESSORS[1]}, expected it for the normalisation of pixels"
+            f"{self._place}: no {_PROCESSORS[1]}, expected it for the normalisation of pixels"
         )
 
     @functools.cached_property

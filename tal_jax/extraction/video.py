@@ -76,14 +76,40 @@ def probe(path: str | os.PathLike) -> VideoInfo:
       InputError: if PyAV is not installed, or the file is missing, not a video, has only sound or
         no frames, is truncated, or has no times.
     """
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         try:
             frame = next(container.decode(stream), None)
-        except _av().FFmpegError as error:
+        except import_av().FFmpegError as error:
             raise InputError(f"{path}: its first frame is broken ({reason_of(error)})") from error
         if frame is None:
             raise InputError(f"{path}: a video without frames")
     return _scan(path)
+
+
+def sound_rate(path: str | os.PathLike) -> int | None:
+    """Returns the sampling rate of the sound of a video or sound file; None if there is none.
+
+    Raises:
+      InputError: if PyAV is not installed, or the file cannot be read.
+    """
+    av = import_av()
+    try:
+        with av.open(os.path.abspath(path)) as container:
+            return container.streams.audio[0].rate if container.streams.audio else None
+    except (av.FFmpegError, OSError) as error:
+        raise InputError(f"cannot read {path}: {reason_of(error)}") from error
+
+
+def header_duration_s(path: str | os.PathLike) -> float:
+    """The duration in a video's header, without reading further; 0 if it holds none.
+
+    Raises:
+      InputError: if the file cannot be opened as a video.
+    """
+    with open_video(path) as (container, stream):
+        if container.duration:
+            return container.duration / 1e6
+        return float((stream.duration or 0) * tick_of(stream))
 
 
 def read_frames(
@@ -109,7 +135,7 @@ def read_frames(
       InputError: as `probe` does, and at the time at which the video is broken or truncated, or its
         times decrease.
     """
-    with _open(path) as (container, stream):
+    with open_video(path) as (container, stream):
         shown = _shown_frames(path, container, stream)
         frame, _ = next(shown)
         following = next(shown, None)
@@ -128,13 +154,13 @@ def _shown_frames(
 ) -> Iterator[tuple["av.VideoFrame", float]]:
     """Yields decoded frames and the times from which on they are shown; at least one."""
     extent, decoded = _Extent(), container.decode(stream)
-    rounding, origin = min(_tick(stream) / 2, _MAX_ROUNDING_S), None
+    rounding, origin = min(tick_of(stream) / 2, _MAX_ROUNDING_S), None
     while True:
-        reached_s = float((extent.last - extent.first) * _tick(stream))
+        reached_s = float((extent.last - extent.first) * tick_of(stream))
         place = f" {reached_s:.3f} s after its first frame" if extent.count else ""
         try:
             frame = next(decoded, None)
-        except _av().FFmpegError as error:
+        except import_av().FFmpegError as error:
             raise InputError(
                 f"{path}: broken{place or ' from the start'} ({reason_of(error)})"
             ) from error
@@ -146,8 +172,8 @@ def _shown_frames(
             raise InputError(f"{path}: presentation times decrease{place}")
         extent.add(frame.pts, frame.duration or 0)
         if origin is None:
-            origin = _origin(container, frame.pts * _tick(stream))
-        yield frame, float(frame.pts * _tick(stream) - origin - rounding)
+            origin = _origin(container, frame.pts * tick_of(stream))
+        yield frame, float(frame.pts * tick_of(stream) - origin - rounding)
     if not extent.count:
         raise InputError(f"{path}: a video without frames")
     _check_end(path, container, {stream: extent})
@@ -187,7 +213,9 @@ class _Extent:
 def _origin(container: "av.container.InputContainer", first: Fraction) -> Fraction:
     """Returns the timestamp of time 0, from that of the first frame."""
     sounds = [
-        one.start_time * _tick(one) for one in container.streams.audio if one.start_time is not None
+        one.start_time * tick_of(one)
+        for one in container.streams.audio
+        if one.start_time is not None
     ]
     # Encoders of sound need some samples before the first one, with timestamps below 0.
     return max(Fraction(0), min([first, *sounds]))
@@ -195,11 +223,11 @@ def _origin(container: "av.container.InputContainer", first: Fraction) -> Fracti
 
 def _scan(path: str | os.PathLike) -> VideoInfo:
     """Counts the frames and measures their times."""
-    with _open(path) as (container, video):
+    with open_video(path) as (container, video):
         extents: dict[Any, _Extent] = {
             stream: _Extent() for stream in (video, *container.streams.audio)
         }
-        extent, tick, cut, untimed = extents[video], _tick(video), False, False
+        extent, tick, cut, untimed = extents[video], tick_of(video), False, False
         try:
             for packet in container.demux(*extents):
                 # Without reordering, some files have only decoding times.
@@ -209,7 +237,7 @@ def _scan(path: str | os.PathLike) -> VideoInfo:
                     untimed |= start is None
                     if start is not None and not packet.is_discard:
                         extents[packet.stream].add(start, packet.duration or 0)
-        except _av().FFmpegError as error:
+        except import_av().FFmpegError as error:
             reached_s = float((extent.end - extent.first) * tick)
             raise InputError(
                 f"{path}: broken after {reached_s:.3f} s ({reason_of(error)})"
@@ -244,10 +272,10 @@ def _check_end(
     ends_s, promises_s = [], []
     for stream, extent in extents.items():
         if extent.count:
-            ends_s.append(float(extent.end * _tick(stream)))
+            ends_s.append(float(extent.end * tick_of(stream)))
             if stream.duration:
                 promised = (stream.start_time or 0) + stream.duration
-                promises_s.append(float(promised * _tick(stream)))
+                promises_s.append(float(promised * tick_of(stream)))
     # Matroska has a duration only of the whole file, where subtitles may outlast the frames.
     if not promises_s and container.duration and len(extents) == len(container.streams):
         promises_s.append(container.duration / 1e6)
@@ -259,16 +287,17 @@ def _check_end(
 # --- PyAV ---
 
 
-def _tick(stream: Any) -> Fraction:
+def tick_of(stream: Any) -> Fraction:
     """Returns the unit of a stream's clock in seconds, which an open stream has."""
     return stream.time_base
 
 
 @contextlib.contextmanager
-def _open(
+def open_video(
     path: str | os.PathLike,
 ) -> Iterator[tuple["av.container.InputContainer", "av.VideoStream"]]:
-    av = _av()
+    """Opens a video and its first stream of pictures; raises an InputError if there is none."""
+    av = import_av()
     try:
         # An absolute path is never an address, with any colons in it.
         container = av.open(os.path.abspath(path))
@@ -286,7 +315,7 @@ def _open(
         yield container, videos[0]
 
 
-def _av() -> types.ModuleType:
+def import_av() -> types.ModuleType:
     """Imports PyAV, when a video is read."""
     try:
         import av

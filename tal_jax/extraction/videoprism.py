@@ -36,6 +36,8 @@ class VideoPrism:
     name: ClassVar[str] = "videoprism"
     kind: ClassVar[str] = VIDEO
     size: ClassVar[tuple[int, int]] = (288, 288)
+    one_process: ClassVar[bool] = True
+    fixed_window: ClassVar[bool] = True
     options = property(options_of)
 
     def __post_init__(self) -> None:

@@ -9,6 +9,9 @@ kind              content                                                detecte
 ``label-studio``  Label Studio's tasks                                   `.json`, a list of tasks
 ``via``           a project of VIA 3                                     `.json` with "project"
 ``audacity``      Audacity's label track, one file per recording         `.txt` with tabs
+``boris``         a project of BORIS; read also its tables of events     `.boris`
+``raven``         Raven's selection table, one file per recording        `.txt` with its columns
+``webvtt``        cues, one file per recording                           `.vtt`
 ================  =====================================================  ==========================
 
 A label without length is a point, any other a segment. An instance with both becomes two labels in
@@ -31,11 +34,21 @@ from tal_jax.data.annotations import (
     parse_annotations,
     with_durations,
 )
+from tal_jax.data.detections import parse_results
 from tal_jax.data.point_files import annotations_bytes, is_point_table, read_points
-from tal_jax.data.predictions import parse_results
 from tal_jax.datasets.own_layout import recording_path
 from tal_jax.extraction.video import has_video_suffix
-from tal_jax.formats import elan, foreign, label_studio, label_table, text, via
+from tal_jax.formats import (
+    boris,
+    elan,
+    foreign,
+    label_studio,
+    label_table,
+    raven,
+    text,
+    via,
+    webvtt,
+)
 from tal_jax.formats.labels import RecordingNames, collect, find_media, losses
 from tal_jax.formats.media import Media
 
@@ -46,9 +59,13 @@ _SUFFIXES = {
     "label-studio": ".json",
     "via": ".json",
     "audacity": ".txt",
+    "boris": ".boris",
+    "raven": raven.SUFFIX,
+    "webvtt": ".vtt",
 }
 KINDS = tuple(_SUFFIXES)
-_ONE_A_FILE = ("elan", "audacity")
+_ONE_A_FILE = ("elan", "audacity", "raven", "webvtt")
+_KNOWN = ".json, .csv, .eaf, .txt, .boris or .vtt"
 
 
 def read_labels(
@@ -68,7 +85,7 @@ def read_labels(
         contain; the file's folder by default.
       frame_rate: frames per second of the videos, for a kind in frames.
       subset: of recordings where the file has none.
-      tiers: names of ELAN's tiers to read; all by default.
+      tiers: names of ELAN's tiers, or of BORIS's observations, to read; all by default.
       features: a folder of features of the recordings, whose manifest has their durations.
 
     Raises:
@@ -81,16 +98,16 @@ def read_labels(
     if suffix == ".eaf":
         labels = elan.read_elan(path, tiers=tiers, subset=subset)
     elif suffix in (".csv", ".tsv", ".tab"):
-        content = files.read_text(path, allow_utf_16=True)
-        foreign.refuse(path, content)
-        labels = label_table.read_label_table(path, content, subset=subset, media=media)
+        labels = _read_table(path, subset, media, tiers)
     elif suffix == ".txt":
-        labels = _read_text(path, subset, media)
-    elif suffix == ".json":
-        labels = _read_json(path, subset, media)
+        labels = _read_text(path, subset, media, tiers)
+    elif suffix == ".vtt":
+        labels = webvtt.read_webvtt(path, files.read_text(path), subset=subset)
+    elif suffix in (".json", ".boris"):
+        labels = _read_json(path, subset, media, tiers)
     else:
         foreign.refuse_file(path)
-        raise InputError(f"{path}: unknown suffix, expected .json, .csv, .eaf or .txt")
+        raise InputError(f"{path}: unknown suffix, expected {_KNOWN}")
     return _with_media(labels, media)
 
 
@@ -186,6 +203,8 @@ def write_labels(
         content, notes = label_table.to_label_table(labels)
     elif kind == "via":
         content, notes = via.to_via(path, labels, folder=folder)
+    elif kind == "boris":
+        content, notes = boris.to_project(path, labels, media=media)
     elif kind == "label-studio":
         content, notes = label_studio.to_label_studio(labels, media=media)
     else:
@@ -207,7 +226,8 @@ def refuse_replacing(contents: Mapping[Path, bytes]) -> None:
 
     def is_ours(path: Path) -> bool:
         present, content = path.read_bytes(), contents[path]
-        return present == content or elan.is_unchanged(present) or via.is_same(present, content)
+        same = (present == content, via.is_same(present, content), boris.is_same(present, content))
+        return any(same) or elan.is_unchanged(present)
 
     files.refuse_replacing(contents, ours=is_ours)
 
@@ -224,12 +244,13 @@ def kind_of(path: str | os.PathLike) -> str:
     >>> kind_of("clip.eaf")
     'elan'
     """
+    # That of Raven ends like that of Audacity.
+    if Path(path).name.lower().endswith(".selections.txt"):
+        return "raven"
     for kind, suffix in _SUFFIXES.items():
         if Path(path).suffix.lower() == suffix:
             return kind
-    raise InputError(
-        f"{path}: unknown suffix, expected .json, .csv, .eaf or .txt, or a kind: {', '.join(KINDS)}"
-    )
+    raise InputError(f"{path}: unknown suffix, expected {_KNOWN}, or a kind: {', '.join(KINDS)}")
 
 
 def labels_to_results(labels: Annotations) -> dict[str, Any]:
@@ -258,8 +279,10 @@ def _read_results(results: Any, source: str) -> Annotations:
     return collect(source, recordings, detections=True)
 
 
-def _read_json(path: Path, subset: str, media: Media) -> Annotations:
+def _read_json(path: Path, subset: str, media: Media, tiers: Sequence[str]) -> Annotations:
     values = files.read_json(path)
+    if boris.is_project(values):
+        return boris.read_project(values, path, media=media, subset=subset, observations=tiers)
     if isinstance(values, Mapping):
         if "database" in values:
             return parse_annotations(values, source=str(path), strict=False)
@@ -280,12 +303,24 @@ def _read_json(path: Path, subset: str, media: Media) -> Annotations:
         return label_studio.read_label_studio(values, path, media=media, subset=subset)
     raise InputError(
         f"{path}: no known labels, expected ActivityNet's json ('database' or 'results'), "
-        "Label Studio's list of tasks, or a project of VIA 3"
+        "Label Studio's list of tasks, or a project of VIA 3 or BORIS"
     )
 
 
-def _read_text(path: Path, subset: str, media: Media) -> Annotations:
+def _read_table(path: Path, subset: str, media: Media, tiers: Sequence[str]) -> Annotations:
     content = files.read_text(path, allow_utf_16=True)
+    if boris.is_table(content):
+        return boris.read_table(path, content, media=media, subset=subset, observations=tiers)
+    foreign.refuse(path, content)
+    return label_table.read_label_table(path, content, subset=subset, media=media)
+
+
+def _read_text(path: Path, subset: str, media: Media, tiers: Sequence[str]) -> Annotations:
+    content = files.read_text(path, allow_utf_16=True)
+    if raven.is_raven(content):
+        return raven.read_raven(path, content, subset=subset)
+    if boris.is_table(content):
+        return boris.read_table(path, content, media=media, subset=subset, observations=tiers)
     foreign.refuse(path, content)
     if label_table.is_label_table(content) and not is_point_table(content):
         return label_table.read_label_table(path, content, subset=subset, media=media)
@@ -318,10 +353,16 @@ def _write_each(
     contents = {}
     for name, target in paths.items():
         recording = labels.recordings[name]
+        media = find_media(folder, name)
         if kind == "audacity":
             contents[target] = text.to_audacity(target, recording)
+        elif kind == "webvtt":
+            contents[target] = webvtt.to_webvtt(target, recording)
+        elif kind == "raven":
+            contents[target] = raven.to_raven(
+                target, recording, media=media, scores=labels.detections
+            )
         else:
-            media = find_media(folder, name)
             contents[target] = elan.to_elan(
                 target, name, recording, classes=labels.classes, media=media
             )
@@ -332,7 +373,7 @@ def _write_each(
         files.write_bytes(target, content)
     if kind == "elan":
         return losses(labels, "subsets", "durations", "classes", "empty")
-    return losses(labels, "empty")
+    return losses(labels, "empty", *(["scores"] if kind == "raven" else []))
 
 
 def _folder(path: Path, recordings: str | os.PathLike | None) -> Path:

@@ -9,7 +9,6 @@ from typing import Any
 from tal_jax._errors import InputError
 
 _TABLE = "a table (.csv) with the columns recording, label, start and end"
-_BORIS = "aggregated events as .csv (Observations > Export events > Aggregated events)"
 _HEAD = 65536  # bytes that are looked at
 
 
@@ -41,8 +40,6 @@ def refuse_file(path: str | os.PathLike) -> None:
         )
     utf_16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     text = content.decode("utf-16" if utf_16 else "utf-8-sig", errors="replace")
-    if Path(path).suffix.lower() == ".boris":
-        refuse_json(path, {"project_format_version": "", "observations": {}})
     refuse(path, text)
 
 
@@ -50,8 +47,6 @@ def _json(values: Any) -> tuple[str, str] | None:
     if not isinstance(values, Mapping):
         return None
     keys = set(values)
-    if {"project_format_version", "observations"} <= keys:
-        return "a project of BORIS", f"its {_BORIS}"
     if {"images", "annotations"} <= keys:
         return "annotations of images in COCO's format", _TABLE
     if {"shapes", "imagePath"} <= keys:
@@ -94,12 +89,8 @@ def _text(text: str) -> tuple[str, str] | None:
         return "Label Studio's csv", "its export JSON"
     if any(name.startswith("begin time -") for name in header):
         return "ELAN's tab-delimited text", "the .eaf that it was exported from"
-    if head.startswith("WEBVTT") or re.match(r"\d+\n\d\d:\d\d:\d\d[,.]\d+ --> ", head):
-        return "subtitles", _TABLE
-    for row in map(_names, lines):
-        has_kind = "behavior type" in row or {"status", "total length"} <= set(row)
-        if {"behavior", "time"} <= set(row) and has_kind and "start (s)" not in row:
-            return "BORIS's tabular events", f"its {_BORIS}"
-    if '"project_format_version"' in head:
-        return "a project of BORIS", f"its {_BORIS}"
+    if head.startswith("WEBVTT"):
+        return "WebVTT under another suffix", "the suffix .vtt"
+    if re.match(r"\d+\n\d\d:\d\d:\d\d[,.]\d+ --> ", head):
+        return "subtitles", f"WebVTT (.vtt), or {_TABLE}"
     return None

@@ -136,7 +136,6 @@ class _Reader:
         self.rows = [row for row in map(self._names, table.rows) if row is not None]
         self.times = {role: self._choose_time(role) for role in _NUMBERS}
         self._drop_other_times()
-        self._refuse_boris()
 
     def read(self, subset: str) -> Annotations:
         rows = self.rows
@@ -267,30 +266,6 @@ class _Reader:
                 self.times["point"] = None
                 return
 
-    def _refuse_boris(self) -> None:
-        """Refuses what BORIS exports in times that are not those of one media file."""
-        index = {name.lower(): index for index, name in enumerate(self.table.header)}
-        if not {"observation id", "behavior", "media file name"} <= set(index):
-            return
-        media: dict[str, str] = {}
-        for row in self.rows:
-            source = f"{self.source}: line {row.line}"
-            name = row.fields[index["observation id"]]
-            if media.setdefault(name, row.name) != row.name:
-                raise InputError(
-                    f"{source}: observation {name[:SHOWN]!r} has several media files, and BORIS "
-                    "counts its time through all of them; expected one media file per observation"
-                )
-            offset = self._field(row.fields, index.get("time offset (s)"))
-            if (
-                offset.lower() not in _EMPTY
-                and self._plain_number(row.fields, index["time offset (s)"]) != 0
-            ):
-                raise InputError(
-                    f"{source}: observation {name[:SHOWN]!r} has a time offset of "
-                    f"{offset[:SHOWN]!r} s, expected 0: times from the start of the media file"
-                )
-
     def _same_numbers(self, one: int, other: int) -> bool:
         pairs = [(row[one], row[other]) for _, row in self.table.rows if row[one] or row[other]]
         return bool(pairs) and all(a == b for a, b in pairs)
@@ -320,8 +295,7 @@ class _Reader:
             if values & _STARTS and values & _STOPS:
                 raise InputError(
                     f"{self.source}: column {self.table.name(index)} makes each row a start or a "
-                    "stop; expected one row per event with its start and its end (BORIS: export "
-                    "aggregated events)"
+                    "stop; expected one row per event with its start and its end"
                 )
 
     def _compare_durations(self, details: dict[str, tuple[str, float | None]]) -> None:

@@ -4,10 +4,17 @@ import dataclasses
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tal_jax._errors import InputError
-from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation, classes_of
+from tal_jax.data.annotations import (
+    Annotations,
+    Instance,
+    RecordingAnnotation,
+    classes_of,
+    lost_labels,
+)
 from tal_jax.data.point_sets import join_clicks
 from tal_jax.extraction import tables, video
 
@@ -60,21 +67,36 @@ def instances_of(
     >>> [(one.start_s, one.end_s, one.point_s) for one in instances], joined
     ([(1.0, 2.5, 1.25), (None, None, 9.0)], 1)
     """
-    segments, clicks = [], []
-    for label, start_s, end_s in spans:
-        if not 0 <= start_s <= end_s:
-            raise InputError(
-                f"{source}: {label!r} is from {start_s!r} to {end_s!r} s, expected 0 <= start and "
-                "start <= end"
-            )
-        if not label:
-            raise InputError(f"{source}: the label at {start_s:g} s is empty, expected a class")
-        if start_s < end_s:
-            segments.append(Instance(label, start_s, end_s))
-        else:
-            clicks.append(Instance(label, point_s=start_s))
-    instances = join_clicks(clicks, segments)
-    return instances, len(segments) + len(clicks) - len(instances)
+    return join_points([timed_instance(*span, source=source) for span in spans])
+
+
+def timed_instance(
+    label: str,
+    start_s: float,
+    end_s: float,
+    *,
+    source: str,
+    score: float | None = None,
+    extras: Mapping[str, Any] | None = None,
+) -> Instance:
+    """Makes an instance of a label, a point where it has no length; raises as `collect` does."""
+    if not 0 <= start_s <= end_s:
+        raise InputError(
+            f"{source}: {label[:60]!r} is from {start_s!r} to {end_s!r} s, expected 0 <= start and "
+            "start <= end"
+        )
+    if not label:
+        raise InputError(f"{source}: the label at {start_s:g} s is empty, expected a class")
+    if start_s < end_s:
+        return Instance(label, start_s, end_s, score=score, extras=extras or {})
+    return Instance(label, point_s=start_s, score=score, extras=extras or {})
+
+
+def join_points(instances: Sequence[Instance]) -> tuple[tuple[Instance, ...], int]:
+    """Puts points into the segments of their class around them, and counts them."""
+    segments = [one for one in instances if one.segment is not None]
+    joined = join_clicks([one for one in instances if one.segment is None], segments)
+    return joined, len(instances) - len(joined)
 
 
 def collect(
@@ -84,6 +106,7 @@ def collect(
     spans: Mapping[str, Iterable[tuple[str, float, float]]] | None = None,
     classes: Iterable[str] = (),
     left_out: Mapping[str, int] | None = None,
+    joined: int = 0,
     notes: Iterable[str] = (),
     detections: bool = False,
 ) -> Annotations:
@@ -95,13 +118,14 @@ def collect(
       spans: `(label, start_s, end_s)` of recordings without instances, by name.
       classes: classes listed in the file; others that occur follow, sorted.
       left_out: what was left out, and how often.
+      joined: points of `recordings` that were put into segments.
       notes: one line each.
       detections: whether the instances are detections, with scores.
 
     Raises:
       InputError: if a span begins before 0 or ends before it begins, or a label is empty.
     """
-    recordings, joined = dict(recordings), 0
+    recordings = dict(recordings)
     for name, found in (spans or {}).items():
         instances, count = instances_of(found, f"{source}: {name}")
         recordings[name] = dataclasses.replace(recordings[name], instances=instances)
@@ -151,6 +175,7 @@ def losses(labels: Annotations, *keeps: str) -> list[str]:
     if others:
         more = f" and {len(others) - 8} more" if len(others) > 8 else ""
         lost.append(f"other keys ({', '.join(others[:8])}{more})")
+    lost += lost_labels(labels)
     lines = [f"left out, since the format cannot hold it: {', '.join(lost)}"] if lost else []
     both = sum(i.start_s is not None and i.point_s is not None for i in every)
     if both and "both" not in keeps:

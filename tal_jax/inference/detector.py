@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from tal_jax.config import Config
 from tal_jax.data import packing, sliding_window
-from tal_jax.data.predictions import Entries, Results, to_rows
+from tal_jax.data.detections import Entries, Results, to_rows
 from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Recording
 from tal_jax.inference.fusion import OF_ANCHORS, fuse_results

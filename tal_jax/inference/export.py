@@ -34,8 +34,9 @@ from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import files, locks, packing
 from tal_jax.data.clock import Grid
+from tal_jax.data.detections import Entries
 from tal_jax.data.manifest import Manifest
-from tal_jax.data.predictions import Entries, Predictions, RecordingPredictions
+from tal_jax.data.predictions import Predictions, RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_finite
 from tal_jax.inference import detector
 from tal_jax.inference.detector import FittedDetector
@@ -53,8 +54,6 @@ _VERSION = 3
 _READ_KEYS = set("classes detector dim grid manifest threshold localization sha256".split())
 # The outputs of the detector, and their names beside those of the rounds.
 _OF_DETECTOR = {"logits": "logits", "offsets": "offsets", "where": "anchor_where"}
-# Lengths are rounded up to a multiple of this, so that few shapes are compiled.
-_LENGTH_STEP = 256
 
 
 def write_export(
@@ -182,13 +181,14 @@ def open_export(folder: str | Path) -> Network:
         manifest=None if manifest is None else Manifest.from_dict(manifest),
         scaling=None,
         threshold=card["threshold"],
+        digest=hashlib.sha256(files.json_bytes(card)).hexdigest(),
     )
 
 
 def _call(call: Callable[..., Any], recording: Recording) -> dict[str, np.ndarray]:
     """An exported model's outputs for one recording, padded."""
     total = len(recording.features)
-    length = packing.bucket(total, _LENGTH_STEP)
+    length = packing.serving_length(total)
     values = np.asarray(recording.features[:], np.float32)
     check_finite(recording.name, values)
     padded = np.pad(values, ((0, length - total), (0, 0)))

@@ -17,10 +17,10 @@ from tal_jax import methods
 from tal_jax.config import Config
 from tal_jax.data import packing, sliding_window
 from tal_jax.data import timeline as timelines
+from tal_jax.data.detections import Results
 from tal_jax.data.predictions import (
     Predictions,
     RecordingPredictions,
-    Results,
     read_predictions,
     write_predictions,
 )
@@ -244,13 +244,13 @@ def _predict_long(fitted, number, recording, *, lengthen) -> dict[str, Recording
     model, params = fitted.model, fitted.params[number]
     dtype = packing.feature_dtype([recording], fitted.config.model.precision)
     total = len(recording.features)
-    padded = packing.bucket(total, packing.LENGTH_STEP)
-    plain = jax.tree.map(jnp.asarray, packing.pack_timeline([recording], length=padded))
+    padded = packing.serving_length(total)
+    plain = jax.device_put(packing.pack_timeline([recording], length=padded))
 
     def predict(timeline, *, num_samples):
         features, cumulative = recording.features, np.arange(total + 1, dtype=np.float32)
         if timeline is not plain:
-            resampled = _sample_times(timelines.take(timeline, 0), num_samples)
+            resampled = _sample_times(input_pipeline.take(timeline, 0), num_samples)
             positions = np.asarray(resampled.positions)[np.asarray(resampled.where)]
             features = sliding_window.Interpolated(recording.features, positions)
             cumulative = np.asarray(resampled.cumulative)[: total + 1]
@@ -259,8 +259,7 @@ def _predict_long(fitted, number, recording, *, lengthen) -> dict[str, Recording
             recording.name, features, sliding_window.MOST_SNIPPETS, model.reach, dtype
         )
         logits = method.sliding_logits(model, config, params, windows)
-        # Padded to limit recompilation.
-        size = packing.bucket(length, sliding_window.MOST_SNIPPETS // 4)
+        size = packing.serving_length(length)
         logits = jax.tree.map(lambda values: localize.padded(values, size)[None], logits)
         found = jax.device_get(_predictions(config, logits, (np.arange(size) < length)[None]))
         cas, actionness = found.cas[0, :length], found.actionness[0, :length]

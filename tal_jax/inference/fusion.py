@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tal_jax.data import packing
-from tal_jax.data.predictions import Entries, Results
+from tal_jax.data.detections import Entries, Results
 from tal_jax.ops import fusion
 from tal_jax.ops import segments as segment_ops
 

@@ -5,7 +5,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import ml_collections
 import numpy as np
 from jax.sharding import Mesh
@@ -13,13 +12,8 @@ from jax.sharding import PartitionSpec as P
 
 from tal_jax.config import Config
 from tal_jax.data import packing
-from tal_jax.data.predictions import (
-    DetectionRows,
-    Predictions,
-    RecordingPredictions,
-    Results,
-    to_rows,
-)
+from tal_jax.data.detections import DetectionRows, Results, to_rows
+from tal_jax.data.predictions import Predictions, RecordingPredictions
 from tal_jax.ops import resampling
 from tal_jax.ops.localization import Detections, localize_batch, present_classes
 from tal_jax.training import processes, sharding
@@ -120,11 +114,11 @@ def localize_group(
     max_runs = max(max_runs, 1 << (num_samples // 8).bit_length())
     while True:
         found = localize_compiled(stacked, settings, present, max_runs=max_runs, mesh=mesh)
+        found = jax.device_get(found)
         if not found.overflow.any():
             break
         # In powers of two, to limit recompilation.
         max_runs = 1 << (max_runs + int(found.overflow.max()) - 1).bit_length()
-    found = jax.device_get(found)
     results: Results = {
         name: _rows(jax.tree.map(lambda array, row=row: array[row], found), one, classes)
         for row, (name, one) in enumerate(recordings.items())
@@ -132,16 +126,16 @@ def localize_group(
     return results, max_runs
 
 
-def settings_of(options: Config) -> dict[str, jax.Array]:
+def settings_of(options: Config) -> dict[str, np.ndarray]:
     """The section `localization` of a config as arrays, which change without a recompilation."""
-    return {name: jnp.asarray(value, jnp.float32) for name, value in options.items()}
+    return {name: np.asarray(value, np.float32) for name, value in options.items()}
 
 
 @functools.partial(jax.jit, static_argnames=("max_runs", "mesh"))
 def localize_compiled(
     predictions: Predictions,
-    settings: dict[str, jax.Array],
-    classes: jax.Array | None = None,
+    settings: Mapping[str, Any],
+    classes: Any = None,
     *,
     max_runs: int,
     mesh: Mesh | None = None,
@@ -201,7 +195,7 @@ def _stack(recordings: Sequence[Predictions], length: int, num_samples: int) -> 
         )
         for one in recordings
     ]
-    return jax.tree.map(lambda *arrays: jnp.asarray(np.stack(arrays)), *rows)
+    return jax.tree.map(lambda *arrays: np.stack(arrays), *rows)
 
 
 def _rows(found: Any, recording: RecordingPredictions, classes: Sequence[str]) -> DetectionRows:

@@ -5,14 +5,15 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 import numpy as np
 
 from tal_jax.data import packing
-from tal_jax.data import timeline as timelines
-from tal_jax.data.predictions import Predictions, RecordingPredictions, Results
+from tal_jax.data.detections import Results
+from tal_jax.data.predictions import Predictions, RecordingPredictions
 from tal_jax.data.recordings import Recording, labels_of
 from tal_jax.data.timeline import Lengths, Timeline
 from tal_jax.inference import localize
 from tal_jax.inference.detector import detect
 from tal_jax.inference.forward import Fitted, lengthens, predict_chunks, predict_recordings
 from tal_jax.inference.fusion import fuse_stages
+from tal_jax.training import input_pipeline
 
 
 def predict(fitted: Fitted, recordings: Sequence[Recording]) -> Results:
@@ -96,7 +97,7 @@ def propose(
         alike = rows[kinds == kind]
         if not len(alike):
             continue
-        chosen = timelines.take(timeline, alike) if len(alike) < len(recordings) else timeline
+        chosen = input_pipeline.take(timeline, alike) if len(alike) < len(recordings) else timeline
         own = [recordings[row] for row in alike]
         found: dict[str, Predictions] = {}  # of two parts at most
         coming = predict_chunks(fitted, number, own, chosen, num_samples=length)

@@ -1,4 +1,4 @@
-"""Detections in one file: a video, a table of sensor samples, or features."""
+"""Detections in one file: a video, a table of sensor samples or keypoints, or features."""
 
 import dataclasses
 import tempfile
@@ -11,12 +11,16 @@ import numpy as np
 from tal_jax import extraction
 from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
+from tal_jax.data.detections import Entries
+from tal_jax.data.identity import FileIdentity
 from tal_jax.data.lazy_features import LazyFeatures, load_npy, open_features
-from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
-from tal_jax.data.predictions import Entries, RecordingPredictions
+from tal_jax.data.manifest import Entry, Manifest, check_same_backbone, read_manifest
+from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.data.recordings import Recording, Scaling, check_recording
 from tal_jax.data.shards import ShardFeatures, find_in_shards
 from tal_jax.datasets.own_layout import GRID_FILE, load_grid
+from tal_jax.extraction import keypoint_tables
+from tal_jax.inference.events import Events, PerClass, for_all, select_events
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +35,7 @@ class Network:
     manifest: Manifest | None  # what made them; None where that is not known
     scaling: Scaling | None  # how they are standardized; None if they are not, or by `predict`
     threshold: float | None  # hides detections of a lower score at first; None if unknown
+    digest: str = ""  # of all of these: another one may detect something else
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -48,6 +53,44 @@ class Prediction:
     media_origin_s: float = 0.0  # its timestamp that is time 0
     signals: extraction.Table | None = None  # the samples of a table
     notes: tuple[str, ...] = ()  # such as which column was taken for which channel
+    identity: FileIdentity | None = None  # of the file; None where features were not hashed
+    steps: Mapping[str, Any] | None = None  # by which the detections were made events
+
+
+def select_in_prediction(
+    prediction: Prediction, steps: Mapping[str, PerClass]
+) -> tuple[Prediction, Events]:
+    """A prediction of events instead of detections.
+
+    Args:
+      prediction: from `predict_file`.
+      steps: arguments of `select_events`; without a threshold, or for classes that it leaves out,
+        that of the prediction counts.
+    """
+    threshold = for_all(steps.get("threshold"), prediction.classes, prediction.threshold)
+    steps = {**steps, "threshold": threshold}
+    events = select_events(prediction.detections, **steps)
+    lowest = min(threshold.values()) if isinstance(threshold, Mapping) else threshold
+    selected = dataclasses.replace(
+        prediction,
+        detections=events.entries,
+        threshold=prediction.threshold if lowest is None else lowest,
+        steps=steps,
+    )
+    return selected, events
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Described:
+    """A recording with its features, and what its detections are shown with."""
+
+    recording: Recording  # the features may be in a file of the folder that was given
+    source: Path  # the file that was read
+    media: Path | None  # the video
+    media_origin_s: float  # its timestamp that is time 0
+    signals: extraction.Table | None  # the samples of a table
+    notes: tuple[str, ...]
+    identity: FileIdentity | None  # None of an `.npy` of features, which was not hashed
 
 
 def predict_file(
@@ -63,8 +106,8 @@ def predict_file(
     window into a temporary file; neither frames nor features are ever held as a whole.
 
     Args:
-      path: a video; a table of sensor samples with a column of time; or an `.npy` file `[T, D]` of
-        features, which may be in the shards of its folder.
+      path: a video; a table of sensor samples with a column of time, or of keypoints; or an `.npy`
+        file `[T, D]` of features, which may be in the shards of its folder.
       network: from `runs.workdir.open_run` or `export.open_export`.
       options: of the backbone, where a path differs from training; for a table `time`, `time_unit`
         and `channels`, its columns in the order of the network's channels.
@@ -74,51 +117,84 @@ def predict_file(
       InputError: if the file cannot be read, its features are not those of the network, another
         backbone or clock made them, or there are options for a file that holds features already.
     """
+    with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
+        return detect(describe(path, network, Path(scratch), options, progress), network)
+
+
+def describe(
+    path: str | Path,
+    network: Network,
+    scratch: Path,
+    options: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Described:
+    """The features of a recording: the part of `predict_file` before the network.
+
+    Those of a video or a table are written into the folder `scratch`, which `detect` reads.
+    """
     path = Path(path)
-    if not path.is_file() and find_in_shards(path) is None:
+    sharded = find_in_shards(path)
+    if not path.is_file() and sharded is None:
         raise InputError(f"{path}: no such file, expected a video, a table or features")
     media, origin_s, signals, notes = None, 0.0, None, ()
-    with tempfile.TemporaryDirectory(prefix="tal_jax_") as scratch:
-        if _holds_features(path, network):
-            if options:
-                raise InputError(
-                    f"{path} holds features already; expected no setting of a backbone, "
-                    f"got {', '.join(options)}"
-                )
-            recording = _open_features(path, network)
-        else:
-            backbone, signals, notes = _open_backbone(path, network, options or {})
-            if signals is None:
-                media, origin_s = path, extraction.probe(path).origin_s
-            recording, found = _describe(path, backbone, Path(scratch), progress)
-            notes = (*notes, *found)
-        # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
-        shape, numbers = recording.features.shape, recording.features.dtype.kind in "fiu"
-        fitting = numbers and len(shape) == 2 and shape[1] == network.dim
-        if network.scaling is not None and fitting:
-            scaled = network.scaling.apply(recording.features)
-            recording = dataclasses.replace(recording, features=scaled)
-        check_recording(recording, dim=network.dim)
-        detections, predictions = network.predict(recording)
+    identity = None if sharded is None else sharded.identity
+    if _holds_features(path, network):
+        if options:
+            raise InputError(
+                f"{path} holds features already; expected no setting of a backbone, "
+                f"got {', '.join(options)}"
+            )
+        recording = _open_features(path, network)
+    else:
+        backbone, signals, notes = _open_backbone(path, network, options or {})
+        media = path if extraction.is_video(path) else _video_beside(path, backbone)
+        if media is not None:
+            origin_s = extraction.probe(media).origin_s
+        recording, entry = _describe(path, backbone, scratch, progress)
+        notes = (*notes, *entry.notes)
+        identity = FileIdentity(entry.sha256, entry.bytes, entry.modified_ns)
+    # Features of a wrong shape, or not of real numbers, are left as they are, to be refused.
+    shape, numbers = recording.features.shape, recording.features.dtype.kind in "fiu"
+    fitting = numbers and len(shape) == 2 and shape[1] == network.dim
+    if network.scaling is not None and fitting:
+        scaled = network.scaling.apply(recording.features)
+        recording = dataclasses.replace(recording, features=scaled)
+    check_recording(recording, dim=network.dim)
+    return Described(recording, path, media, origin_s, signals, notes, identity)
+
+
+def detect(described: Described, network: Network) -> Prediction:
+    """Detects actions in a recording with features: the rest of `predict_file`."""
+    recording = described.recording
+    detections, predictions = network.predict(recording)
     threshold = network.threshold
     if threshold is None:
         threshold = detections[0]["score"] / 2 if detections else 0.0
     return Prediction(
         recording.name,
-        path,
+        described.source,
         recording.duration_s,
         detections,
         predictions,
         threshold,
         network.classes,
-        media,
-        origin_s,
-        signals,
-        notes,
+        described.media,
+        described.media_origin_s,
+        described.signals,
+        described.notes,
+        described.identity,
     )
 
 
 # --- what a file is ---
+
+
+def reads_tables(network: Network) -> bool:
+    """Whether a network was trained on tables, of sensor samples or of keypoints."""
+    made = network.manifest
+    # With the path of networks, `pose` finds the joints in videos.
+    of_videos = made is not None and bool(made.options.get("path"))
+    return made is not None and made.backbone in ("signal", "pose") and not of_videos
 
 
 def _holds_features(path: Path, network: Network) -> bool:
@@ -134,10 +210,10 @@ def _holds_features(path: Path, network: Network) -> bool:
     beside = read_manifest(path.parent)
     if beside is not None and path.stem in beside.recordings:
         return True
-    reads_tables = network.manifest is not None and network.manifest.backbone == "signal"
     array = load_npy(path)
-    table = array.dtype.names is not None or (array.ndim == 2 and array.shape[1] != network.dim)
-    return not (reads_tables and table)
+    table = array.dtype.names is not None or array.ndim > 2
+    table = table or (array.ndim == 2 and array.shape[1] != network.dim)
+    return not (reads_tables(network) and table)
 
 
 def _open_features(path: Path, network: Network) -> Recording:
@@ -185,7 +261,7 @@ def _open_backbone(
             f"manifest.json, so that the backbone is unknown; expected an .npy "
             f"file [T, {network.dim}] of such features"
         )
-    backbone = extraction.open_backbone(wanted.backbone, **{**wanted.options, **options})
+    backbone = extraction.reopen_backbone(wanted.backbone, wanted.options, options)
     is_video = extraction.is_video(path)
     if is_video != (backbone.kind == "video"):
         raise InputError(
@@ -193,7 +269,7 @@ def _open_backbone(
             f"was trained on {backbone.kind}s, described by {wanted.backbone!r}"
         )
     table, notes = None, ()
-    if not is_video:
+    if backbone.kind == "table":
         backbone, table = _read_all_columns(path, backbone, set(wanted.options) - set(options))
         backbone, notes = _match_channels(path, backbone, table, wanted, options)
     now = Manifest(
@@ -209,6 +285,13 @@ def _open_backbone(
     )
     check_same_backbone(now, wanted, str(path))
     return backbone, table, notes
+
+
+def _video_beside(path: Path, backbone: extraction.Backbone) -> Path | None:
+    """The video that a table of keypoints was computed from, if it is in the same folder."""
+    if backbone.kind != "keypoint table":
+        return None
+    return keypoint_tables.video_beside(path)
 
 
 def _read_all_columns(
@@ -281,10 +364,11 @@ def _describe(
     backbone: extraction.Backbone,
     scratch: Path,
     progress: Callable[[int, int], None],
-) -> tuple[Recording, tuple[str, ...]]:
-    """Describes a video or a table as the training recordings were; with notes."""
+) -> tuple[Recording, Entry]:
+    """Describes a video or a table as the training recordings were; with its entry."""
     target = scratch / "features.npy"
     entry = extraction.extract_file(path, target, backbone, progress=progress)
     grid = extraction.grid_of(backbone)
-    recording = Recording(path.stem, open_features([target]), grid, entry.duration_s)
-    return recording, entry.notes
+    name = extraction.recording_name(path, backbone.kind)
+    recording = Recording(name, open_features([target]), grid, entry.duration_s)
+    return recording, entry

@@ -32,12 +32,14 @@ def detector_losses(
     *,
     segment_where: Bool[Array, "B P"],
     where: Bool[Array, "B A"],
+    background: Bool[Array, "B A"],
     length: Int[Array, " B"],
 ) -> dict[str, Float[Array, ""]]:
     """The unweighted parts of the loss on a batch.
 
     An anchor that learns a segment is positive for its class and regresses its ends, unless one of
-    these lies outside of the window, where nothing shows it. All others are background.
+    these lies outside of the window, where nothing shows it. Of the others, those of `background`
+    are background, and the rest learns nothing: there may be an action without a label.
 
     Args:
       logits: `[B, A, C]` of the classes.
@@ -47,6 +49,7 @@ def detector_losses(
       classes: `[B, P]` their classes.
       segment_where: `[B, P]` True for the segments that exist.
       where: `[B, A]` anchors within the recording.
+      background: `[B, A]` anchors that are background unless they learn a segment.
       length: `[B]` valid snippets of the window.
 
     Returns:
@@ -62,6 +65,7 @@ def detector_losses(
         classes: Array,
         segment_where: Array,
         where: Array,
+        background: Array,
         length: Array,
     ) -> tuple[Array, Array, Array]:
         targets = anchor_ops.assign_anchors(anchors, segments, where=segment_where)
@@ -73,7 +77,7 @@ def detector_losses(
             logits.reshape(-1, 1),
             labels,
             exponent=_EXPONENT,
-            where=jnp.repeat(where, num_classes),
+            where=jnp.repeat(where & (positive | background), num_classes),
             weights=jnp.where(labels[:, 0], _POSITIVE_WEIGHT, 1 - _POSITIVE_WEIGHT),
             reduce_fn=jnp.sum,
         )
@@ -88,7 +92,7 @@ def detector_losses(
         return focal, ends, positive.sum(dtype=jnp.float32)
 
     focal, ends, positives = jax.vmap(one)(
-        logits, offsets, segments, classes, segment_where, where, length
+        logits, offsets, segments, classes, segment_where, where, background, length
     )
     total = jnp.maximum(positives.sum(), 1.0)
     return {"classification": focal.sum() / total, "ends": ends.sum() / total}

@@ -38,7 +38,7 @@ def hamnet_losses(
       labels: `[B, C]` True for the classes that a recording holds.
       topk_ratio: top-k pooling uses k = max(1, ⌊N / topk_ratio⌋).
       guide_stop_gradient: see `masked.guide_loss` (static).
-      where: `[B, N]` valid snippets.
+      where: `[B, N]` valid snippets in which every action is labelled.
 
     Returns:
       A part for each branch, and with `attention` also `sparse` and `guide`; all `[]`.

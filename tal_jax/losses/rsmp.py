@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from tal_jax._typing import Array, Bool, Float, Int
 from tal_jax.losses import masked
-from tal_jax.ops import _cumsum, contrast, pseudo_labels
+from tal_jax.ops import _cpu, _cumsum, contrast, pseudo_labels
 
 if TYPE_CHECKING:
     from tal_jax.data.timeline import Batch
@@ -172,14 +172,16 @@ def sequence_segments(batch: Batch, pseudo: PseudoLabels) -> pseudo_labels.Seque
     """The segments of the optimal sequences, with leading axes `[B, L]`; none before a search.
 
     A class has as many action segments as points at most. In a window two more may begin or end
-    outside of it. Sequences without any action in the window have none.
+    outside of it. Segments end where unknown time begins, which may split background. Sequences
+    without any action in the done part of the window have none.
     """
-    num_segments = 2 * (batch.most_points.of_class + 2) + 1
+    most = batch.most_points
+    num_segments = 2 * (most.of_class + 2) + 1 + most.unknown
 
     def one(batch: Batch, pseudo: PseudoLabels) -> pseudo_labels.SequenceSegments:
         found = jax.vmap(
             lambda labels: pseudo_labels.sequence_segments(
-                labels, num_segments=num_segments, where=batch.where
+                labels, num_segments=num_segments, where=batch.done
             )
         )(pseudo.sequences)
         searched = _searched(batch, pseudo)
@@ -194,8 +196,9 @@ def sequence_segments(batch: Batch, pseudo: PseudoLabels) -> pseudo_labels.Seque
 
 def compared_segments(batch: Batch, segments: pseudo_labels.SequenceSegments) -> ComparedSegments:
     """The action and the background segments of each recording whose features are compared."""
-    num_classes = batch.video_class_where.shape[1]
-    most = min(batch.most_points.of_all + 3 * num_classes, _MOST_COMPARED, segments.where[0].size)
+    num_classes, points = batch.video_class_where.shape[1], batch.most_points
+    most = points.of_all + (3 + points.unknown) * num_classes
+    most = min(most, _MOST_COMPARED, segments.where[0].size)
     return jax.vmap(functools.partial(_compared, most=most))(segments, batch)
 
 
@@ -228,8 +231,12 @@ def _compared(
 
 
 def _searched(batch: Batch, pseudo: PseudoLabels) -> Bool[Array, "..."]:
-    """`[L]` True for the video classes whose optimal sequence has an action in the window."""
-    return pseudo.ready & batch.video_class_where & pseudo.sequences.any(axis=1)
+    """`[L]` True for the video classes whose optimal sequence has an action in the window.
+
+    In its done part, that is: elsewhere there are no sequences.
+    """
+    found = (pseudo.sequences & batch.done[None, :]).any(axis=1)
+    return pseudo.ready & batch.video_class_where & found
 
 
 # --- one recording ---
@@ -265,7 +272,7 @@ def _recording_losses(
             probabilities[:, :num_classes],
             any_of(present),
             topk_ratio=topk_ratio,
-            where=batch.where,
+            where=batch.done,
             counted=~any_of(unsure),
         ),
         "point_action": masked.focal_loss(
@@ -274,29 +281,35 @@ def _recording_losses(
         "point_background": masked.focal_loss(
             logits,
             jax.nn.one_hot(jnp.full(logits.shape[0], num_classes), num_classes + 1),
-            where=pseudo.background & pseudo.ready,
+            where=(pseudo.background & pseudo.ready) | batch.background,
         ),
         "score": _score_loss(scores, segments, pseudo, batch, delta=delta, select=select),
         "ins": masked.instance_loss(
             logits,
             _instance_targets(by_class(batch.instances)),
-            where=batch.where & batch.instances.any(),
+            where=_dense(batch) & batch.instances.any(),
         ),
     }
 
 
 def _classes_in_view(batch: Batch, pseudo: PseudoLabels) -> tuple[Array, Array]:
-    """`[L]` each: video classes that are present in the window, and those that may be.
+    """`[L]` each: video classes that are present in what is in view, and those that may be.
 
-    A whole recording holds its labelled classes. A window holds those with a point in it. Others of
-    which a pseudo label reaches into it, or that have no point at all, are neither positive nor
-    negative.
+    A whole recording holds its labelled classes. A window, or the done part of a recording, holds
+    those with a point in it. Others of which a point is beside it, or a pseudo label reaches into
+    it, or that have no point at all, are neither positive nor negative.
     """
-    clicked = batch.points.any(axis=0)
-    reaches = batch.instances.any(axis=0) | _searched(batch, pseudo)
+    clicked = (batch.points & batch.done[:, None]).any(axis=0)
+    reaches = batch.points.any(axis=0) | batch.instances.any(axis=0) | _searched(batch, pseudo)
     present = batch.video_class_where & (clicked | ~batch.cut)
     unsure = batch.video_class_where & ~present & (reaches | ~batch.video_class_clicked)
     return present, unsure
+
+
+def _dense(batch: Batch) -> Array:
+    """`[N]` True where it is certain, or a pseudo instance claims, what a snippet is."""
+    certain = jnp.logical_or(batch.done, batch.background)
+    return jnp.logical_or(certain, batch.instances.any(axis=1))
 
 
 def _score_loss(
@@ -310,6 +323,8 @@ def _score_loss(
 ) -> Array:
     """Representative-segment loss: OIC scores of the sequences' segments, or of the best one."""
     length = batch.where.sum(dtype=jnp.int32)
+    # The done stretch of each snippet: outer regions end with it, like those at the recording's.
+    begin, end_of = _cpu.last_flag(~batch.done) + 1, _cpu.next_flag(~batch.done)
 
     def one_class(
         scores: Array,
@@ -317,12 +332,14 @@ def _score_loss(
         best: Array,
         contrasts: Array,
     ) -> tuple[Array, Array]:
-        contrast_of = functools.partial(
-            contrast.contrast_between,
-            _cumsum.prefix_sum(scores, where=batch.where),
-            delta=delta,
-            length=length,
-        )
+        sums = _cumsum.prefix_sum(scores, where=batch.done)
+
+        def contrast_of(start: Array, end: Array, inverted: Any = False) -> Array:
+            at = jnp.clip(start, 0, scores.shape[0] - 1)
+            return contrast.contrast_between(
+                sums, start, end, delta=delta, first=begin[at], length=end_of[at], inverted=inverted
+            )
+
         if select == "best":
             # Of the best segments of all points, those that are whole in the window.
             inside = (best[:, 0] >= 0) & (best[:, 1] <= length)

@@ -2,6 +2,7 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """The detector as a second stage: boundaries learned from pseudo or true segments."""
 
+import functools
 from typing import Any
 
 import jax
@@ -47,6 +48,7 @@ def loss(
         classes,
         segment_where=batch.segment_where,
         where=outputs.where,
+        background=_background_anchors(model, batch),
         length=batch.where.sum(axis=1, dtype=jnp.int32),
     )
     total = parts["classification"] + weights["lambda_ends"] * parts["ends"]
@@ -58,6 +60,22 @@ def anchors_of_outputs(model: detector.Detector, logits: jax.Array) -> anchor_op
     # T + T / 2 + ... = A, and T is a multiple of the coarsest stride.
     length = logits.shape[1] * model.multiple // (2 * model.multiple - 1)
     return anchor_ops.pyramid_anchors(length, num_levels=model.num_levels)
+
+
+def _background_anchors(model: detector.Detector, batch: Batch) -> jax.Array:
+    """`[B, A]` True for the anchors that are background unless they learn a segment.
+
+    Those whose whole stride is done, apart from what is beyond the recording's end, and those with
+    a background point in their stride.
+    """
+    room = -batch.where.shape[1] % model.multiple
+    over_strides = functools.partial(anchor_ops.all_of_strides, num_levels=model.num_levels)
+
+    def padded(flags: jax.Array) -> jax.Array:
+        return jnp.pad(flags, ((0, 0), (0, room)), constant_values=True)
+
+    done = over_strides(padded(jnp.logical_or(batch.done, ~batch.where)))
+    return done | ~over_strides(padded(~batch.background))
 
 
 METHOD = Trainable(

@@ -55,7 +55,7 @@ def loss(
         hamnet_loss.video_labels(batch.video_classes, batch.video_class_where, model.num_classes),
         topk_ratio=config.loss.topk_ratio,
         guide_stop_gradient=config.loss.guide_stop_gradient,
-        where=batch.where,
+        where=batch.done,
     )
     return hamnet_loss.weighted_sum(parts, weights)
 

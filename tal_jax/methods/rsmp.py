@@ -185,7 +185,8 @@ def search_recording(
     """Pseudo labels of one recording of a batch.
 
     A segment of an optimal sequence holds a point of its class and nothing that is blocked, so it
-    is among those that compete for the best segment.
+    is among those that compete for the best segment. Segments stay in done stretches: to
+    them, unknown time is blocked, and a point in it has none.
 
     Returns:
       Background seeds `[N]`, and of its video classes the optimal sequences `[L, N]`, the best
@@ -198,13 +199,16 @@ def search_recording(
         background_threshold=config.seeds.background_threshold,
         force_between=config.seeds.force_between,
         where=batch.where,
+        done=batch.done,
+        background_points=batch.background,
     )
+    unknown = batch.where & ~batch.done
 
     def one_class(
         scores: jax.Array, action: jax.Array, points: jax.Array, negative: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         others = (batch.points & negative).any(axis=1) & ~points
-        known = seeds.background | others
+        known = seeds.background | others | unknown
         options = {"delta": config.loss.delta, "where": batch.where}
         sequence = pseudo_labels.optimal_sequence(scores, action, known, **options)
         best = pseudo_labels.best_segments(scores, points, known, **options)
@@ -213,7 +217,7 @@ def search_recording(
     sequences, best, contrasts = _of_each(
         one_class,
         rsmp_loss.video_class_scores(scores, batch.video_classes),
-        seeds.action.T,
+        seeds.action.T & ~unknown,
         batch.points.T,
         batch.negative_classes,
     )

@@ -91,6 +91,34 @@ def pyramid_anchors(length: int, *, num_levels: int) -> Anchors:
     return Anchors(*(jnp.concatenate(arrays) for arrays in zip(*parts, strict=True)))
 
 
+@static("num_levels")
+def all_of_strides(flags: Mask[ArrayLike, "*batch T"], *, num_levels: int) -> Bool[Array, "..."]:
+    """Returns whether a flag holds for all snippets in the stride of each anchor of a pyramid.
+
+    >>> flags = jnp.array([True, True, True, False])
+    >>> print(all_of_strides(flags, num_levels=2).astype(int))
+    [1 1 1 0 1 0]
+
+    Args:
+      flags: of the snippets, T a multiple of 2 ** (num_levels - 1); leading axes are batch axes.
+      num_levels: number of levels (static).
+
+    Returns:
+      `[..., A]` in the order of `pyramid_anchors`.
+
+    Raises:
+      ValueError: if the shape or the type does not fit.
+    """
+    num_levels = _check.static_size(num_levels, "num_levels", least=1)
+    level = _check.mask(flags, "flags", "... T", {})
+    if level.shape[-1] % (1 << (num_levels - 1)):
+        raise ValueError(f"T must be a multiple of {1 << (num_levels - 1)}, got {level.shape[-1]}")
+    parts = [level]
+    for _ in range(num_levels - 1):
+        parts.append(parts[-1].reshape(*level.shape[:-1], -1, 2).all(axis=-1))
+    return jnp.concatenate(parts, axis=-1)
+
+
 def assign_anchors(
     anchors: Anchors,
     segments: Real[ArrayLike, "P 2"],

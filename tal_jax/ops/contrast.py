@@ -32,7 +32,8 @@ def contrast_between(
     end: Int[Array, "*#shape"],
     *,
     delta: Real[ArrayLike, ""],
-    length: Int[Array, ""],
+    length: Int[Array, "*#shape"],
+    first: Int[ArrayLike, "*#shape"] = 0,
     inverted: Bool[ArrayLike, "*#shape"] = False,
 ) -> Float[Array, "*shape"]:
     """Returns the OIC scores of segments `[start, end)` from the prefix sums of their scores.
@@ -44,7 +45,8 @@ def contrast_between(
       start: first snippets, any shape.
       end: one past the last snippets.
       delta: width of the outer region on each side as a fraction of the segment.
-      length: number of valid snippets.
+      length: number of valid snippets; the outer region ends there.
+      first: the outer region begins there.
       inverted: where True, the contrast of `1 − scores` instead.
 
     Returns:
@@ -52,7 +54,7 @@ def contrast_between(
     """
     inside = jnp.maximum(end - start, 0)
     width = outer_width(inside, delta)
-    left = jnp.maximum(start - width, 0)
+    left = jnp.maximum(start - width, first)
     right = jnp.minimum(end + width, length)
     outside = (start - left) + (right - end)
     outer_sum = _cumsum.range_sum(prefix, left, start) + _cumsum.range_sum(prefix, end, right)
@@ -203,8 +205,10 @@ def curve_contrast(
     width = jnp.maximum(delta * (end - start), min_outer)
     left, right = jnp.maximum(start - width, 0), jnp.minimum(end + width, extent)
     integrate = _curve_integral(scores, length, where)
-    inner = _mean(integrate(start, end), end - start)
-    outer = _mean(integrate(left, start) + integrate(end, right), (start - left) + (right - end))
+    # All three in one call: a program of a third of the size, which compiles faster.
+    inside, before, after = integrate(jnp.stack([start, left, end]), jnp.stack([end, start, right]))
+    inner = _mean(inside, end - start)
+    outer = _mean(before + after, (start - left) + (right - end))
     return jnp.where(end > start, inner - outer, 0)
 
 

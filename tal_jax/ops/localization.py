@@ -109,30 +109,25 @@ def threshold_runs(
     above = curve[None, :] > thresholds[:, None]
     edge = jnp.zeros((thresholds.shape[0], 1), bool)
 
-    def listed(flags: Bool[Array, "H T"]) -> tuple[Array, Array, Array]:
-        """Threshold and snippet of the flags, one a run, and how many there are."""
-        index, count = _cpu.first_flags(flags.ravel(), max_runs)
-        row, snippet = jnp.divmod(jnp.minimum(index, flags.size - 1), size)
-        return row, snippet, count
-
-    def crossing(row: Int[Array, " N"], snippet: Int[Array, " N"], step: int) -> Float[Array, " N"]:
-        """Distance from each snippet's centre to the crossing on the way to its neighbour.
-
-        Where it has no neighbour, half a snippet.
-        """
-        neighbour = snippet + step
-        level, height = thresholds[row], curve[snippet]
-        beside = jnp.where(
-            (neighbour >= 0) & (neighbour < size), curve.at[neighbour].get(mode="clip"), -jnp.inf
-        )
-        crosses = (height > beside) & jnp.isfinite(beside)
-        rise = jnp.where(crosses, height - beside, 1)
-        return jnp.where(crosses, (height - level) / rise, 0.5)
-
-    row, first, total = listed(above & ~jnp.concatenate([edge, above[:, :-1]], axis=1))
-    start = first.astype(jnp.float32) + 0.5 - crossing(row, first, -1)
-    row, last, _ = listed(above & ~jnp.concatenate([above[:, 1:], edge], axis=1))
-    end = jnp.minimum(last.astype(jnp.float32) + 0.5 + crossing(row, last, 1), length)
+    # The first and the last snippet of each run, both in one: half the program to compile.
+    first = above & ~jnp.concatenate([edge, above[:, :-1]], axis=1)
+    last = above & ~jnp.concatenate([above[:, 1:], edge], axis=1)
+    flags = jnp.stack([first.ravel(), last.ravel()])
+    index, count = jax.vmap(functools.partial(_cpu.first_flags, size=max_runs))(flags)
+    row, snippet = jnp.divmod(jnp.minimum(index, thresholds.shape[0] * size - 1), size)
+    # On the way to its neighbour outside of the run the curve crosses the threshold at this
+    # distance from the snippet's centre: half a snippet where it has no neighbour.
+    outward = jnp.array([[-1], [1]], jnp.int32)
+    neighbour = snippet + outward
+    level, height = thresholds[row], curve[snippet]
+    beside = jnp.where(
+        (neighbour >= 0) & (neighbour < size), curve.at[neighbour].get(mode="clip"), -jnp.inf
+    )
+    crosses = (height > beside) & jnp.isfinite(beside)
+    rise = jnp.where(crosses, height - beside, 1)
+    distance = jnp.where(crosses, (height - level) / rise, 0.5)
+    start, end = snippet.astype(jnp.float32) + 0.5 + outward.astype(jnp.float32) * distance
+    end, total = jnp.minimum(end, length), count[0]
     exists = jnp.arange(max_runs, dtype=jnp.int32) < total
     runs = jnp.where(exists[:, None], jnp.stack([start, end], axis=-1), 0)
     return Runs(runs, exists, jnp.maximum(total - max_runs, 0))

@@ -87,6 +87,8 @@ def mine_seeds(
     background_threshold: Real[ArrayLike, ""] = 0.95,
     force_between: str = "any",
     where: Mask[ArrayLike, " T"] | None = None,
+    done: Mask[ArrayLike, " T"] | None = None,
+    background_points: Mask[ArrayLike, " T"] | None = None,
 ) -> Seeds:
     """Mines seeds from point labels: background between the points, action around them.
 
@@ -98,6 +100,10 @@ def mine_seeds(
     `force_between="same"` serves recordings whose different actions abut: only two points of one
     class must have background between them; elsewhere only `p_bg ≥ background_threshold` counts,
     and two actions that grow into each other meet in the middle.
+
+    Outside of `done` time is unknown, because actions may be unlabelled. A gap that reaches unknown
+    time ends there: it has background between its outermost sure snippets alone, since an action
+    may reach in from outside. No action grows into unknown time.
 
     >>> import jax.numpy as jnp
     >>> points = jnp.array([[0, 1, 0, 0, 0, 0, 1, 0]], bool).T
@@ -113,9 +119,12 @@ def mine_seeds(
       background_threshold: least `p_bg` that is background by itself.
       force_between: `"any"` or `"same"` (static), see above.
       where: True on the valid snippets, a prefix; default all.
+      done: True where every action is labelled, any mask; default all.
+      background_points: True on snippets that are labelled as background: they are background seeds
+        everywhere, and sure like those of `p_bg ≥ background_threshold`; default none.
 
     Returns:
-      `Seeds`. Without any point, every valid snippet is background.
+      `Seeds`. Without any point, every valid snippet is background where all is done.
 
     Raises:
       ValueError: if shapes or types do not fit or `force_between` is neither.
@@ -133,13 +142,19 @@ def mine_seeds(
     where = _check.mask(where, "where", "T", sizes)
     action_threshold = _check.setting(action_threshold, "action_threshold")
     background_threshold = _check.setting(background_threshold, "background_threshold")
+    done = _check.mask(done, "done", "T", sizes)
+    if background_points is None:
+        background_points = jnp.zeros(sizes["T"], bool)
+    background_points = _check.mask(background_points, "background_points", "T", sizes)
     points = points & where[:, None]
     is_point = points.any(axis=1)
-    gaps = _Gaps.between(is_point, where)
-    background_seeds = _background_seeds(
-        jax.lax.stop_gradient(background), points, gaps, background_threshold, force_between
+    background_points = background_points & where & ~is_point
+    gaps = _Gaps.between(is_point, where, done)
+    sure = (jax.lax.stop_gradient(background) >= background_threshold) | background_points
+    background_seeds = background_points | _background_seeds(
+        jax.lax.stop_gradient(background), sure, points, gaps, force_between
     )
-    open_ = where & ~is_point & ~background_seeds & (background <= action_threshold)
+    open_ = gaps.inside & ~background_seeds & (background <= action_threshold)
     return Seeds(_grow(points, open_, gaps), background_seeds)
 
 
@@ -225,7 +240,7 @@ def sequence_segments(
     Args:
       labels: True on action, as from `optimal_sequence`.
       num_segments: length of the lists (static); more segments than that are counted as overflow.
-      where: True on the valid snippets, a prefix; default all.
+      where: any mask, True on the valid snippets, at which runs end as well; default all.
 
     Returns:
       `SequenceSegments` with `N = num_segments`.
@@ -238,13 +253,17 @@ def sequence_segments(
     where = _check.mask(where, "where", "T", sizes)
     num_segments = _check.static_size(num_segments, "num_segments", least=0)
     size = sizes["T"]
-    length = where.sum(dtype=jnp.int32)
-    begins = where & jnp.concatenate([jnp.ones(1, bool), labels[1:] != labels[:-1]])
+    changes = (labels[1:] != labels[:-1]) | (where[1:] != where[:-1])
+    begins = where & jnp.concatenate([jnp.ones(1, bool), changes])
+    finishes = where & jnp.concatenate([changes, jnp.ones(1, bool)])
     total = begins.sum(dtype=jnp.int32)
-    starts = jnp.nonzero(begins, size=num_segments + 1, fill_value=size)[0].astype(jnp.int32)
-    starts = jnp.minimum(starts, length)
+    # The first begins and the first finishes belong together.
+    starts, lasts = (
+        jnp.nonzero(flags, size=num_segments, fill_value=size)[0].astype(jnp.int32)
+        for flags in (begins, finishes)
+    )
     exists = jnp.arange(num_segments, dtype=jnp.int32) < total
-    segments = jnp.where(exists[:, None], jnp.stack([starts[:-1], starts[1:]], axis=-1), 0)
+    segments = jnp.where(exists[:, None], jnp.stack([starts, lasts + 1], axis=-1), 0)
     action = exists & labels[jnp.minimum(segments[:, 0], size - 1)]
     return SequenceSegments(segments, action, exists, jnp.maximum(total - num_segments, 0))
 
@@ -380,35 +399,46 @@ def _best_of_candidates(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class _Gaps:
-    """The gaps between neighbouring points, by snippet.
+    """The gaps between neighbouring bounds, which are points and unknown snippets, by snippet.
 
     Attributes:
-      index: the number of points at or before the snippet, int32; 0 before the first.
-      inside: valid and no point.
-      before: the last point at or before the snippet, int32, −1 if none.
-      after: the first point at or after it, int32, T if none.
+      index: the number of bounds at or before the snippet, int32; 0 before the first.
+      inside: valid and no bound.
+      before: the last bound at or before the snippet, int32, −1 if none.
+      after: the first bound at or after it, int32, T if none.
+      follows_point: whether the bound before is a point.
+      precedes_point: whether the bound after is.
     """
 
     index: Int[Array, " T"]
     inside: Bool[Array, " T"]
     before: Int[Array, " T"]
     after: Int[Array, " T"]
+    follows_point: Bool[Array, " T"]
+    precedes_point: Bool[Array, " T"]
 
     @classmethod
-    def between(cls, is_point: Bool[Array, " T"], where: Bool[Array, " T"]) -> "_Gaps":
+    def between(
+        cls, is_point: Bool[Array, " T"], where: Bool[Array, " T"], done: Bool[Array, " T"]
+    ) -> "_Gaps":
+        size = is_point.shape[0]
+        bounds = is_point | (where & ~done)
+        before, after = _cpu.last_flag(bounds), _cpu.next_flag(bounds)
         return cls(
-            index=jnp.cumsum(is_point, dtype=jnp.int32),
-            inside=where & ~is_point,
-            before=_cpu.last_flag(is_point),
-            after=_cpu.next_flag(is_point),
+            index=jnp.cumsum(bounds, dtype=jnp.int32),
+            inside=where & ~bounds,
+            before=before,
+            after=after,
+            follows_point=(before >= 0) & is_point[jnp.maximum(before, 0)],
+            precedes_point=(after < size) & is_point[jnp.minimum(after, size - 1)],
         )
 
 
 def _background_seeds(
     background: Float[Array, " T"],
+    sure: Bool[Array, " T"],
     points: Bool[Array, "T C"],
     gaps: _Gaps,
-    threshold: Float[Array, ""],
     force_between: str,
 ) -> Bool[Array, " T"]:
     size = background.shape[0]
@@ -425,7 +455,7 @@ def _background_seeds(
         reduced = reduce(jnp.where(chosen, values, empty), gaps.index, num_segments=size + 1)
         return reduced[gaps.index]
 
-    sure = gaps.inside & (background >= threshold)
+    sure = gaps.inside & sure
     first_sure = per_gap(jax.ops.segment_min, at, sure, size)
     last_sure = per_gap(jax.ops.segment_max, at, sure, -1)
     highest = per_gap(jax.ops.segment_max, background, gaps.inside, -jnp.inf)
@@ -437,6 +467,8 @@ def _background_seeds(
         classes_before = points[jnp.maximum(gaps.before, 0)]
         classes_after = points[jnp.minimum(gaps.after, size - 1)]
         forced = forced | (classes_before & classes_after).any(axis=1)
+    # An action may cover all of a gap that unknown time bounds.
+    forced = forced & (~has_before | gaps.follows_point) & (~has_after | gaps.precedes_point)
     # With no sure snippet the peak stands for both ends, or nothing does where none is forced.
     first = jnp.where(last_sure >= 0, first_sure, jnp.where(forced, peak, size))
     last = jnp.where(last_sure >= 0, last_sure, jnp.where(forced, peak, -1))
@@ -453,8 +485,8 @@ def _grow(points: Bool[Array, "T C"], open_: Bool[Array, " T"], gaps: _Gaps) -> 
     at = jnp.arange(size, dtype=jnp.int32)
     shut = gaps.inside & ~open_
     last_shut, next_shut = _cpu.last_flag(shut), _cpu.next_flag(shut)
-    from_before = open_ & (gaps.before >= 0) & (last_shut < gaps.before)
-    from_after = open_ & (gaps.after < size) & (next_shut > gaps.after)
+    from_before = open_ & gaps.follows_point & (last_shut < gaps.before)
+    from_after = open_ & gaps.precedes_point & (next_shut > gaps.after)
     nearer_before = at - gaps.before <= gaps.after - at
     meet = from_before & from_after
     from_before, from_after = (

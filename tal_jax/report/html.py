@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tal_jax.data.annotations import RecordingAnnotation
+from tal_jax.data.detections import Results
 from tal_jax.data.files import write_bytes
-from tal_jax.data.predictions import Results
 from tal_jax.report.pages import Curves, fill_template, pack_curves
 from tal_jax.report.palette import class_colours
 from tal_jax.report.workdir import Work, read_workdir, thresholds_of, title_of, truth_of

@@ -1,15 +1,21 @@
-"""Writes a prediction: ActivityNet JSON, and beside it a page, a table and subtitles."""
+"""Writes a prediction: ActivityNet JSON, and beside it a page, a table and subtitles.
+
+Of many recordings, also one JSON and one table of all detections.
+"""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
-from tal_jax.data.predictions import activitynet_json
+from tal_jax.data.detections import Results, activitynet_json, read_results
+from tal_jax.data.identity import FileIdentity, is_same
+from tal_jax.data.shards import find_in_shards
 from tal_jax.inference.predict_file import Prediction
 from tal_jax.report import player, subtitles
 
@@ -18,7 +24,11 @@ _BEGUN = "begun"
 
 
 def output_files(
-    path: str | Path | None, source: str | Path, *, overwrite: bool = False
+    path: str | Path | None,
+    source: str | Path,
+    *,
+    folder: str | Path = "",
+    overwrite: bool = False,
 ) -> list[Path]:
     """Returns the paths that `write_prediction` writes: JSON, page, table and subtitles.
 
@@ -26,23 +36,25 @@ def output_files(
     earlier prediction, according to the digests in the JSON of that prediction.
 
     Args:
-      path: the JSON file, whose name the others share; `NAME.detections.json` in the current folder
-        by default.
+      path: the JSON file, whose name the others share; `NAME.detections.json` in `folder` by
+        default.
       source: the recording, which is never replaced.
+      folder: of the default name; the current one by default.
       overwrite: whether to replace any existing file.
 
     Raises:
       InputError: if the name does not end in `.json`, or a path is the recording, a folder, or an
         existing file that must not be replaced.
     """
-    results = Path(f"{Path(source).stem}.detections.json" if path is None else path)
+    default = Path(folder) / f"{Path(source).stem}.detections.json"
+    results = default if path is None else Path(path)
     if results.suffix != ".json":
         raise InputError(f"{results}: expected a name that ends in .json")
     outputs = [results.with_suffix(suffix) for suffix in (".json", ".html", ".csv", ".srt")]
     for output in outputs:
         if output.is_dir():
             raise InputError(f"{output}: a folder, expected the name of a file to write")
-        if output.exists() and output.samefile(source):
+        if output.exists() and Path(source).exists() and output.samefile(source):
             raise InputError(
                 f"{output}: the recording itself, which would be replaced; expected another name "
                 "or folder"
@@ -54,16 +66,24 @@ def output_files(
 
 
 def write_prediction(
-    prediction: Prediction, path: str | Path | None = None, *, overwrite: bool = False
+    prediction: Prediction,
+    path: str | Path | None = None,
+    *,
+    folder: str | Path = "",
+    made_from: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes detections as ActivityNet JSON, and beside it a page, a table and subtitles.
 
-    The key "files" of the JSON holds the sha256 of each, by which a later call recognises unchanged
-    files.
+    In the JSON, "threshold" is the score that hides detections at first, "steps" how events were
+    made of detections, if they were, and "files" has the sha256 of each file, by which a later call
+    recognises unchanged ones.
 
     Args:
       prediction: from `inference.predict_file.predict_file`.
       path: as in `output_files`.
+      folder: as in `output_files`.
+      made_from: what `is_done` compares, kept in the JSON.
       overwrite: as in `output_files`.
 
     Returns:
@@ -74,9 +94,13 @@ def write_prediction(
       OSError: if a file cannot be written.
     """
     one = prediction
-    outputs = output_files(path, one.source, overwrite=overwrite)
+    outputs = output_files(path, one.source, folder=folder, overwrite=overwrite)
     results, page, table, srt = outputs
-    content = activitynet_json({one.name: one.detections})
+    content = activitynet_json({one.name: one.detections}) | {"threshold": one.threshold}
+    if one.steps is not None:
+        content["steps"] = dict(one.steps)
+    if made_from is not None and one.identity is not None:
+        content["made_from"] = {**made_from, "file": msgspec.to_builtins(one.identity)}
     # First, so that the other files are known even if this call is stopped among them.
     files.write_json(results, content | {"files": {path.name: _BEGUN for path in outputs}})
     subtitles.write_csv(table, one.detections)
@@ -104,13 +128,74 @@ def write_prediction(
     return outputs
 
 
-def _is_unchanged(output: Path, results: Path) -> bool:
-    """Whether a file still has the digest that the JSON file `results` records for it."""
+def is_done(source: Path, folder: str | Path, made_from: Mapping[str, Any]) -> bool:
+    """Whether `write_prediction` wrote all files for this recording, and nothing changed since.
+
+    Neither the recording, nor what the prediction was made from, nor a file of it.
+    """
+    outputs = output_files(None, source, folder=folder, overwrite=True)
+    try:
+        before = dict(files.read_json(outputs[0])["made_from"])
+        identity = files.convert(before.pop("file"), FileIdentity, str(outputs[0]))
+        return (
+            before == made_from
+            and _is_same(source, identity)
+            and all(_is_unchanged(output, outputs[0], begun=False) for output in outputs)
+        )
+    except (ValueError, KeyError, TypeError, OSError):  # not, or not all of it
+        return False
+
+
+def _is_same(source: Path, before: FileIdentity) -> bool:
+    sharded = find_in_shards(source)
+    return is_same(source, before) if sharded is None else sharded.identity == before
+
+
+def summary_files(folder: str | Path, *, overwrite: bool = False) -> tuple[Path, Path]:
+    """Returns the paths that `write_summary` writes: JSON and table.
+
+    Raises:
+      InputError: if one exists, unless it is an unchanged file of an earlier call.
+    """
+    outputs = Path(folder) / "detections.json", Path(folder) / "detections.csv"
+    if not overwrite:
+        files.refuse_replacing(outputs, ours=lambda output: _is_unchanged(output, outputs[0]))
+    return outputs
+
+
+def write_summary(recordings: Iterable[Path], folder: str | Path, *, overwrite: bool) -> list[Path]:
+    """Writes the detections of all recordings as one ActivityNet JSON and one table.
+
+    Reads them from the files that `write_prediction` wrote into the folder.
+
+    Raises:
+      InputError: as `summary_files`, or if such a file cannot be read.
+      OSError: if a file cannot be written.
+    """
+    outputs = summary_files(folder, overwrite=overwrite)
+    results: Results = {}
+    for source in recordings:
+        found = read_results(output_files(None, source, folder=folder, overwrite=True)[0])
+        results |= {name: list(entries) for name, entries in found.items()}  # as JSON has them
+    content, table = activitynet_json(results), subtitles.table_of(results)
+    digests = [_digest(content), hashlib.sha256(table).hexdigest()]
+    named = dict(zip((path.name for path in outputs), digests, strict=True))
+    # First, so that the table is known even if this call is stopped before it.
+    files.write_json(outputs[0], content | {"files": named})
+    files.write_bytes(outputs[1], table)
+    return list(outputs)
+
+
+def _is_unchanged(output: Path, results: Path, *, begun: bool = True) -> bool:
+    """Whether a file still has the digest that the JSON file `results` records for it.
+
+    `begun` is the answer for a file that was being written when its call ended.
+    """
     try:
         content = files.read_json(results)
         digests = files.convert_each(content["files"], str, str(results))
         if digests[output.name] == _BEGUN:
-            return True
+            return begun
         if output == results:
             return digests[output.name] == _digest(content)
         return digests[output.name] == _file_digest(output)

@@ -46,11 +46,18 @@ def write_csv(path: str | os.PathLike, detections: Detections) -> None:
     Raises:
       OSError: if the file cannot be written.
     """
-    rows = (
-        [one["label"], *(f"{time_s:.6f}" for time_s in one["segment"]), f"{one['score']:.9g}"]
-        for one in detections
-    )
-    files.write_csv(path, [["label", "start_s", "end_s", "score"], *rows])
+    files.write_csv(path, [["label", "start_s", "end_s", "score"], *map(_row, detections)])
+
+
+def table_of(results: Mapping[str, Detections]) -> bytes:
+    """Detections of many recordings as `recording,label,start_s,end_s,score`, else `write_csv`."""
+    rows = ([name, *_row(one)] for name, detections in results.items() for one in detections)
+    return files.csv_bytes([["recording", "label", "start_s", "end_s", "score"], *rows])
+
+
+def _row(detection: Mapping[str, Any]) -> list[str]:
+    start_s, end_s = detection["segment"]
+    return [detection["label"], f"{start_s:.6f}", f"{end_s:.6f}", f"{detection['score']:.9g}"]
 
 
 def _cues(detections: Iterable[Mapping[str, Any]]) -> list[tuple[int, int, str]]:

@@ -13,12 +13,8 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotation_files import read_annotations
 from tal_jax.data.annotations import RecordingAnnotation
-from tal_jax.data.predictions import (
-    RecordingPredictions,
-    Results,
-    read_predictions,
-    read_results,
-)
+from tal_jax.data.detections import Results, read_results
+from tal_jax.data.predictions import RecordingPredictions, read_predictions
 from tal_jax.runs.round_folders import (
     ALL_STAGES,
     DETECTOR,

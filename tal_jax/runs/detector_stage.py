@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tal_jax.config import MOST_LEVELS, Config, detector_config
 from tal_jax.data import files, packing
 from tal_jax.data import timeline as timelines
-from tal_jax.data.predictions import Results, read_predictions, read_results, write_results
+from tal_jax.data.detections import Results, read_results, write_results
+from tal_jax.data.predictions import read_predictions
 from tal_jax.data.projection import Projection, principal_components
 from tal_jax.data.recordings import Dataset, labels_of
 from tal_jax.evaluation import detection
@@ -98,8 +98,8 @@ def _prepare(
         timeline = pseudo_segments.with_segments(plain, document, recordings)
         features = packing.pack_features(recordings)
         if packed is None or not np.array_equal(features, packed):
-            packed, placed = features, jnp.asarray(features)
-        timeline = timelines.with_features(jax.tree.map(jnp.asarray, timeline), placed)
+            packed, placed = features, jax.device_put(features)
+        timeline = timelines.with_features(jax.device_put(timeline), placed)
         parts.append(loop.Member(config, timeline, recordings, member.workdir))
     return parts
 

@@ -9,7 +9,8 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config, override
 from tal_jax.data import files, locks
-from tal_jax.data.predictions import read_predictions, read_results, write_results
+from tal_jax.data.detections import read_results, write_results
+from tal_jax.data.predictions import read_predictions
 from tal_jax.evaluation import detection
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.runs import workdir as work

@@ -15,7 +15,7 @@ from typing import Any
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
 from tal_jax.data import locks
-from tal_jax.data.predictions import Results, read_results, write_results
+from tal_jax.data.detections import Results, read_results, write_results
 from tal_jax.data.recordings import Dataset, Recording, check_dataset, read_features
 from tal_jax.data.shards import ShardFeatures
 from tal_jax.evaluation.point_criterion import point_criterion
@@ -313,6 +313,9 @@ def _describe(number: int, data: Prepared, run: _Run) -> str:
         line += f"; {long} timelines exceed train.length={window}, updates read windows of them"
     elif long:
         line += f"; {long} timelines exceed train.length={window}, updates sample that many places"
+    unknown = int((timeline.where & ~timeline.labelled).sum())
+    if unknown:
+        line += f", {before - unknown} of them labelled"
     known = int(timeline.known.sum())
     pseudo = int((timeline.instance_where & ~timeline.known).sum())
     line += f", {known} known instances" if known else ""

@@ -8,7 +8,7 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.config import Config, flatten
-from tal_jax.data.packing import num_windows, snippet_counts
+from tal_jax.data.packing import labelled_counts, num_windows
 from tal_jax.data.recordings import Dataset
 from tal_jax.training import update
 
@@ -71,8 +71,8 @@ def check_datasets(datasets: Sequence[Dataset], workdirs: Sequence[Path], window
             "the number of training recordings": len(dataset.train),
             "the number D of features": dataset.train[0].features.shape[1],
             "the type of features": str(np.result_type(*{r.features.dtype for r in dataset.train})),
-            "the number of windows in training recordings": int(
-                num_windows(np.array(snippet_counts(dataset.train)), window).sum()
+            "the number of labelled windows in training recordings": int(
+                num_windows(np.array(labelled_counts(dataset.train)), window).sum()
             ),
         }
 

@@ -8,14 +8,8 @@ import numpy as np
 
 from tal_jax.config import Config
 from tal_jax.data import files
-from tal_jax.data.predictions import (
-    RecordingPredictions,
-    Results,
-    activitynet_json,
-    read_predictions,
-    write_predictions,
-    write_results,
-)
+from tal_jax.data.detections import Results, activitynet_json, write_results
+from tal_jax.data.predictions import RecordingPredictions, read_predictions, write_predictions
 from tal_jax.data.recordings import Dataset
 from tal_jax.evaluation import detection, pseudo_segments
 from tal_jax.inference.forward import Fitted

@@ -1,9 +1,10 @@
 """Work directories: the card of a run (config, versions, machine, data) and its rounds."""
 
 import dataclasses
+import hashlib
 import platform
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ import numpy as np
 from tal_jax._errors import InputError
 from tal_jax.config import DEFAULTS, Config, check_config, flatten
 from tal_jax.data import files
+from tal_jax.data.annotations import labels_of_time
 from tal_jax.data.clock import Grid
+from tal_jax.data.detections import Entries, read_results
 from tal_jax.data.fingerprint import Fingerprint, differences, fingerprint
 from tal_jax.data.manifest import Manifest
-from tal_jax.data.predictions import Entries, RecordingPredictions, read_results
+from tal_jax.data.predictions import RecordingPredictions
 from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Dataset, Recording, Scaling, labels_of
 from tal_jax.datasets.load import load_dataset
@@ -64,6 +67,8 @@ def start(workdir: Path, config: Config, dataset: Dataset) -> list[str]:
     """
     if (workdir / "config.json").exists():
         check_same(workdir, config, dataset)
+        # It may have a second stage now.
+        files.write_json(workdir / "config.json", _plain(config.to_dict()))
         return _other_versions(workdir)
     _refuse_foreign_files(workdir)
     files.write_json(workdir / "run.json", _card(config, dataset))
@@ -87,12 +92,17 @@ def begun_settings(workdir: Path) -> dict[str, Any]:
 def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
     """Refuses a config or data set other than the run's.
 
+    A second stage that has not begun may be added, changed or left out.
+
     Raises:
       InputError: naming what differs, or if a file of the run cannot be read.
     """
     settings = _plain(config.to_dict())
     before = files.read_json(workdir / "config.json")
-    for key in sorted((flatten(before) | flatten(settings)).keys() - _FREE):
+    free = set(_FREE)
+    if not (workdir / DETECTOR_FOLDER).exists():
+        free |= {"stages", *flatten({"detector": settings["detector"]})}
+    for key in sorted((flatten(before) | flatten(settings)).keys() - free):
         old, new = flatten(before).get(key), flatten(settings).get(key)
         if old != new:
             raise InputError(
@@ -254,6 +264,7 @@ def _points(dataset: Dataset) -> dict[str, Any]:
         recording.name: {
             "subset": "train",
             "duration": recording.duration_s,
+            **labels_of_time(recording.background_s, recording.done_s),
             "annotations": [
                 {"label": dataset.classes[point.label], "point": point.time_s}
                 | ({} if point.segment_s is None else {"segment": list(point.segment_s)})
@@ -324,15 +335,23 @@ def _load(workdir: Path) -> tuple[Fitted, dict[str, Any]]:
     """The networks of a run, and the data section of its card."""
     config, data = read(workdir)
     fitted = Fitted((), config, tuple(data["classes"]), data["dim"])
-    for number in range(config.train.rounds):
-        if not (round_folder(workdir, number) / "proposals_train.json").exists():
-            break
+    for number in range(_finished_rounds(workdir, config)):
         fitted = fitted.with_round(_load_params(checkpoint_folder(workdir, number), config))
-    if not fitted.params:
-        raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
     if (workdir / DETECTOR_FOLDER / "proposals_train.json").exists():
         fitted = dataclasses.replace(fitted, detector=_load_detector(workdir, fitted.classes))
     return fitted, data
+
+
+def _finished_rounds(workdir: Path, config: Config) -> int:
+    """The number of a run's finished rounds, at least one."""
+    for number in range(config.train.rounds):
+        if not (round_folder(workdir, number) / "proposals_train.json").exists():
+            break
+    else:
+        number = config.train.rounds
+    if not number:
+        raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
+    return number
 
 
 def _load_detector(workdir: Path, classes: tuple[str, ...]) -> FittedDetector:
@@ -371,6 +390,8 @@ def open_run(workdir: str | Path) -> Network:
     """
     workdir = Path(workdir)
     fitted, data = _load(workdir)
+    scaling = read_scaling(workdir)
+    threshold = shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization)
 
     def predict(recording: Recording) -> tuple[Entries, RecordingPredictions]:
         found = predict_mean(fitted, [recording])
@@ -384,9 +405,27 @@ def open_run(workdir: str | Path) -> Network:
         dim=fitted.dim,
         grid=Grid.from_dict(data["grid"]),
         manifest=Manifest.from_dict(data["manifest"]) if data.get("manifest") else None,
-        scaling=read_scaling(workdir),
-        threshold=shown_threshold(workdir, len(fitted.params) - 1, fitted.config.localization),
+        scaling=scaling,
+        threshold=threshold,
+        digest=_digest(fitted, data, scaling, threshold),
     )
+
+
+def _digest(
+    fitted: Fitted, data: Mapping[str, Any], scaling: Scaling | None, threshold: float | None
+) -> str:
+    """A hash of all that decides what a run detects in a file."""
+    settings = {"config": fitted.config.to_dict(), "data": data, "threshold": threshold}
+    digest = hashlib.sha256(files.json_bytes(settings))
+    arrays = [fitted.params]
+    if scaling is not None:
+        arrays += [scaling.mean, scaling.scale]
+    if (second := fitted.detector) is not None:
+        digest.update(files.json_bytes(second.config.to_dict()))
+        arrays += [second.params, second.projection.mean, second.projection.components]
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def export_run(
@@ -425,6 +464,16 @@ def export_run(
 
 
 # --- which detections to show ---
+
+
+def threshold_of_run(workdir: Path) -> float | None:
+    """The threshold of a run's detections, see `shown_threshold`.
+
+    Raises:
+      InputError: if no round is finished, or a file of the run cannot be read.
+    """
+    config, _ = read(workdir)
+    return shown_threshold(workdir, _finished_rounds(workdir, config) - 1, config.localization)
 
 
 def shown_threshold(workdir: Path, round_number: int, options: Config) -> float | None:

@@ -1,8 +1,8 @@
 """Decides settings from the training recordings: what a config leaves open (None) is filled in.
 
 Only what a person who labels knows enters: lengths of recordings, the clock and the number of
-features, and the points. Neither starts and ends nor test recordings are read, so a decision cannot
-favour a score. The same data set always gets the same decisions.
+features, the points, and which stretches are done. Neither starts and ends nor test recordings are
+read, so a decision cannot favour a score. The same data set always gets the same decisions.
 
 Two lengths of time, in snippets, stand for that of actions, which is unknown. Neighbouring points
 are an action and some background apart, so the *gap* between them bounds an action from above, and
@@ -19,8 +19,8 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.config import Config, flatten
-from tal_jax.data.packing import bucket, num_windows, snippet_counts
-from tal_jax.data.recordings import Dataset, Recording
+from tal_jax.data.packing import bucket, labelled_counts, num_windows, snippet_counts
+from tal_jax.data.recordings import Dataset, Recording, done_snippets
 
 # Windows of updates: whole recordings where they fit, and several actions in any case.
 _LENGTHS = (64, 1024, 4096)  # step, usual limit, limit where actions are far apart
@@ -104,10 +104,11 @@ class _Facts:
 
     recordings: Sequence[Recording]
     sizes: np.ndarray  # [R]
+    labelled: np.ndarray  # [R] labelled snippets: done, or of points
     dim: int
     points: int
     window: float  # what the features of one snippet are computed from
-    gap: float  # median time from a point to the next one of any class
+    gap: float  # median time from a point to the next one of any class, where all of it is done
     near: float  # 10 % quantile of it
     nearest: float  # 5 % quantile of it
 
@@ -126,17 +127,26 @@ def _measure(dataset: Dataset) -> _Facts:
             "expected at least one point, or a config that decides nothing, such as hapt_hamnet"
         )
     sizes, grid = np.array(snippet_counts(recordings)), recordings[0].grid
-    gaps = np.concatenate([np.diff(_times(recording)) for recording in recordings])
-    # Where no recording has two points, recordings are as far apart as they are long.
-    near, nearest, gap = np.quantile(gaps if len(gaps) else sizes, (0.1, 0.05, 0.5))
+    labelled = np.array(labelled_counts(recordings))
+    gaps = np.concatenate([_gaps(recording) for recording in recordings])
+    # Where no recording has two points, these are as far apart as it is long, or labelled.
+    near, nearest, gap = np.quantile(gaps if len(gaps) else labelled, (0.1, 0.05, 0.5))
     window = grid.window_frames / grid.stride_frames
     dim = recordings[0].features.shape[1]
-    return _Facts(recordings, sizes, dim, points, window, float(gap), float(near), float(nearest))
+    lengths = float(gap), float(near), float(nearest)
+    return _Facts(recordings, sizes, labelled, dim, points, window, *lengths)
 
 
-def _times(recording: Recording) -> np.ndarray:
-    times_s = np.array([point.time_s for point in recording.points], np.float64)
-    return np.sort(recording.grid.to_snippets(times_s))
+def _gaps(recording: Recording) -> np.ndarray:
+    """Snippets from each point to the next one; between others there may be unlabelled actions."""
+    times_s = np.sort(np.array([point.time_s for point in recording.points], np.float64))
+    gaps = np.diff(recording.grid.to_snippets(times_s))
+    if recording.done_s is None:
+        return gaps
+    within = np.zeros(len(gaps), bool)
+    for start_s, end_s in recording.done_s:
+        within |= (start_s <= times_s[:-1]) & (times_s[1:] < end_s)
+    return gaps[within]
 
 
 # --- the rules: a value, and why ---
@@ -204,18 +214,24 @@ def _dropout(config: Config, facts: _Facts) -> tuple[float, str]:
 def _topk_ratio(config: Config, facts: _Facts) -> tuple[float, str]:
     """Top-k pooling averages as many snippets as the rarest class of a window has, about.
 
-    Windows are those of updates; a class has a short action's length for each of its points.
+    Windows are those of updates; a class has a short action's length for each of its points. Only
+    what is done is pooled, and only its points count.
     """
     ratios = []
     for recording, size in zip(facts.recordings, facts.sizes, strict=True):
-        labels = np.array([point.label for point in recording.points], int)
-        times = np.array([point.time_s for point in recording.points])
+        done = np.flatnonzero(done_snippets(recording))
+        points = [point for point in recording.points if _is_done(point.time_s, recording)]
+        labels = np.array([point.label for point in points], int)
+        times = recording.grid.to_snippets(np.array([point.time_s for point in points]))
         count = int(num_windows(size, config.train.length))
-        of_window = (recording.grid.to_snippets(times) * count / size).astype(int)
+        of_window, of_snippet = ((at * count / size).astype(int) for at in (times, done))
         for number in np.unique(of_window):
             rarest = np.unique(labels[of_window == number], return_counts=True)[1].min()
-            ratios.append(size / count / (rarest * facts.short))
-    ratio = float(max(np.round(np.median(ratios)), 2.0))
+            pooled = size / count
+            if len(done) < size:
+                pooled = max((of_snippet == number).sum(), 1)
+            ratios.append(pooled / (rarest * facts.short))
+    ratio = float(max(np.round(np.median(ratios)), 2.0)) if ratios else 2.0
     return ratio, f"a short action has about {facts.short:.2g} snippets"
 
 
@@ -256,7 +272,12 @@ def _min_outer(config: Config, facts: _Facts) -> tuple[float, str]:
 
 
 def _windows(config: Config, facts: _Facts) -> int:
-    return int(num_windows(facts.sizes, config.train.length).sum())
+    return int(num_windows(facts.labelled, config.train.length).sum())
+
+
+def _is_done(time_s: float, recording: Recording) -> bool:
+    stretches = recording.done_s
+    return stretches is None or any(start_s <= time_s < end_s for start_s, end_s in stretches)
 
 
 # In this order: later rules read earlier settings.

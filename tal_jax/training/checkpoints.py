@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from tal_jax._errors import InputError
 
@@ -96,7 +95,7 @@ class Checkpoints:
                 "the round again"
             ) from error
         # Orbax ties arrays to their device, which would make other programs of the same functions.
-        return jax.tree.map(jnp.asarray, jax.device_get(state))
+        return jax.device_put(jax.device_get(state))
 
 
 def _one_line(error: Exception) -> str:

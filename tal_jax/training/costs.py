@@ -57,6 +57,11 @@ def timeline_shapes(sizes: Sizes) -> timelines.Timeline:
         instances=shape(points, 2, dtype=jnp.float32),
         instance_where=shape(points, dtype=bool),
         known=shape(points, dtype=bool),
+        number=shape(dtype=jnp.int32),
+        background_times=shape(1, dtype=jnp.float32),
+        background_where=shape(1, dtype=bool),
+        done=shape(sizes.snippets, dtype=bool),
+        labelled=shape(sizes.snippets, dtype=bool),
         # All points may be of one class.
         most_points=timelines.MostPoints(points, points),
     )

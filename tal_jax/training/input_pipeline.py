@@ -174,6 +174,15 @@ def _rows_of_blocks(key, starts, rows, config):
 # --- features of some recordings ---
 
 
+def take(timeline: timelines.Timeline, rows: Any) -> timelines.Timeline:
+    """`timelines.take` for a timeline on the device: one program instead of one for each array."""
+    rest = _take(timelines.with_features(timeline, None), rows)
+    return timelines.with_features(rest, timeline.features)
+
+
+_take = jax.jit(timelines.take)
+
+
 def chunks(
     timeline: timelines.Timeline, recordings: Sequence[Recording], precision: str
 ) -> Callable[[np.ndarray], timelines.Timeline]:
@@ -184,7 +193,7 @@ def chunks(
     """
     mesh = sharding.local_mesh()
     if timeline.features is not None:
-        return functools.partial(timelines.take, sharding.replicate(timeline, mesh))
+        return functools.partial(take, sharding.replicate(timeline, mesh))
     longest_first = sorted(packing.snippet_counts(recordings), reverse=True)
 
     def chunk_of(rows):

@@ -236,7 +236,7 @@ def _vectorized(model: Any, group: Sequence[_Run], lengths: Lengths) -> Iterator
         _stack([with_features(one, None) for one in timelines]),
         features[0] if share else _stack(features),
     )
-    rows = _stack([jnp.asarray(packing.rows_to_draw(one, lengths)) for one in timelines])
+    rows = _stack([packing.rows_to_draw(one, lengths) for one in timelines])
     settings = _stack([update.settings_of(config) for config in configs])
     keys = _stack([run.key for run in group])
 

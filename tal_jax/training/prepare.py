@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tal_jax import methods
@@ -13,7 +12,7 @@ from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
-from tal_jax.data.predictions import Results
+from tal_jax.data.detections import Results
 from tal_jax.data.recordings import Dataset, Recording, labels_of
 from tal_jax.data.timeline import Lengths, Proposals, Timeline
 from tal_jax.training import input_pipeline
@@ -51,9 +50,8 @@ def prepare_round(
       features: packed features that are on the device already.
     """
     sizes = sizes or common_sizes([dataset], config)
-    plain = jax.tree.map(
-        jnp.asarray,
-        packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes),
+    plain = jax.device_put(
+        packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes)
     )
     timeline, short_s = plain, None
     if proposals is not None:
@@ -64,7 +62,7 @@ def prepare_round(
             timeline = compensate(plain, found, dataset.train, config.sampling, short_s=short_s)
     if config.sampling.keep_original:
         # Where nothing is compensated, too: all rounds and settings then share compiled programs.
-        timeline = timelines.join(timeline, plain)
+        timeline = jax.jit(timelines.join)(timeline, plain)
     lengths = round_lengths(config, [timeline])
     if input_pipeline.streams(config, dataset.train):
         return Prepared(jax.device_get(timeline), lengths, short_s)
@@ -78,12 +76,12 @@ def pseudo_instances(dataset: Dataset, config: Config, proposals: Results) -> Ti
     """The original timeline with the pseudo instance that each point gets from proposals."""
     sizes = common_sizes([dataset], config)
     plain = packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes)
-    return _with_instances(jax.tree.map(jnp.asarray, plain), proposals, dataset)[1]
+    return _with_instances(jax.device_put(plain), proposals, dataset)[1]
 
 
 def prepare_plain(recordings: Sequence[Recording], length: int, config: Config) -> Timeline:
     """Recordings on their original timeline with features, padded to `length`."""
-    timeline = jax.tree.map(jnp.asarray, packing.pack_timeline(recordings, length=length))
+    timeline = jax.device_put(packing.pack_timeline(recordings, length=length))
     features = device_features(recordings, length * len(recordings), config)
     return timelines.with_features(timeline, features)
 
@@ -91,7 +89,7 @@ def prepare_plain(recordings: Sequence[Recording], length: int, config: Config) 
 def device_features(recordings: Sequence[Recording], num_rows: int, config: Config) -> jax.Array:
     """All features of recordings, on the device."""
     precision = config.model.precision
-    return jnp.asarray(packing.pack_features(recordings, num_rows=num_rows, precision=precision))
+    return jax.device_put(packing.pack_features(recordings, num_rows=num_rows, precision=precision))
 
 
 def compensate(
@@ -108,7 +106,7 @@ def compensate(
     return jax.jit(timelines.compensate)(
         timeline,
         proposals,
-        tau=jnp.asarray(tau, jnp.float32),
+        tau=np.asarray(tau, np.float32),
         delta=sampling.delta,
         alpha=sampling.alpha,
     )
@@ -157,6 +155,7 @@ def common_sizes(datasets: Sequence[Dataset], config: Config) -> dict[str, Any]:
     return {
         "length": packing.bucket(max(packing.snippet_counts(recordings)), packing.LENGTH_STEP),
         "num_points": max(len(recording.points) for recording in recordings),
+        "num_background": max(len(recording.background_s) for recording in recordings),
         "num_video_classes": max(len(labels_of(recording)) for recording in recordings),
         "most_points": packing.most_points_of(recordings, config.train.length),
     }

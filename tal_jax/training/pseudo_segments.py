@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.config import Config
 from tal_jax.data import packing
 from tal_jax.data import timeline as timelines
-from tal_jax.data.predictions import Results, join_rows
+from tal_jax.data.annotations import labels_of_time
+from tal_jax.data.detections import Results, join_rows
 from tal_jax.data.recordings import Dataset, Recording
 from tal_jax.data.timeline import Timeline
 from tal_jax.training.prepare import common_sizes
@@ -48,8 +48,7 @@ def fuse_rounds(dataset: Dataset, config: Config, rounds: Sequence[Results]) -> 
     proposals = packing.pack_proposals(
         merged, dataset.train, plain.video_classes, plain.video_class_where, dataset.classes
     )
-    timeline = jax.tree.map(jnp.asarray, plain)
-    fused = jax.device_get(jax.jit(timelines.fuse_instances)(timeline, proposals))
+    fused = jax.device_get(jax.jit(timelines.fuse_instances)(plain, proposals))
     stride_s = np.array([one.grid.stride_s for one in dataset.train])
     segments, where = _completed(fused, stride_s)
     return {
@@ -78,7 +77,7 @@ def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np
     """`[R, P, 2]` segments of all points in snippets, and `[R, P]` True for those that had one.
 
     The others get the median length of their class, or of all classes, around their point, and end
-    before the next point. `stride_s` `[R]` are the recordings' strides in seconds.
+    before the next point, of background, too. `stride_s` `[R]` are the strides in seconds.
     """
     segments = np.array(timeline.instances, np.float64)
     exists = np.array(timeline.instance_where)
@@ -89,7 +88,12 @@ def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np
         alike = alike if alike.any() else exists
         half = np.median(lengths_s[alike]) / stride_s[row] / 2 if alike.any() else 0.5
         time = timeline.point_times[row, index]
-        others = timeline.point_times[row][timeline.point_where[row]]
+        others = np.concatenate(
+            [
+                timeline.point_times[row][timeline.point_where[row]],
+                timeline.background_times[row][timeline.background_where[row]],
+            ]
+        )
         before = others[others < time].max(initial=0.0)
         after = others[others > time].min(initial=timeline.where[row].sum())
         segments[row, index] = max(time - half, before), min(time + half, after)
@@ -102,6 +106,7 @@ def to_json(pseudo: PseudoSegments, dataset: Dataset) -> dict[str, Any]:
         one.name: {
             "subset": "train",
             "duration": one.duration_s,
+            **labels_of_time(one.background_s, one.done_s),
             "annotations": pseudo[one.name],
         }
         for one in dataset.train

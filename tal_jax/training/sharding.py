@@ -136,7 +136,7 @@ def replicate(tree: Any, mesh: Mesh | None) -> Any:
 
 def _place(tree: Any, mesh: Mesh | None, spec_of: Callable) -> Any:
     if mesh is None:
-        return jax.tree.map(jnp.asarray, tree)
+        return jax.device_put(tree)
 
     def one(leaf):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):

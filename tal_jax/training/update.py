@@ -3,12 +3,12 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
-import optax
+import numpy as np
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
@@ -17,6 +17,9 @@ from tal_jax.config import Config
 from tal_jax.data import timeline as timelines
 from tal_jax.methods import Metrics
 from tal_jax.training import sharding
+
+if TYPE_CHECKING:
+    import optax
 
 
 @jax.tree_util.register_dataclass
@@ -33,11 +36,13 @@ class TrainState:
 _RATES = ("learning_rate", "l2")
 
 
-def make_optimizer(settings: Metrics) -> optax.GradientTransformation:
+def make_optimizer(settings: Metrics) -> "optax.GradientTransformation":
     """Adam with L2 added to the gradient, before the moments.
 
     With `steps` the learning rate falls to 0 in a half cosine over as many updates.
     """
+    import optax  # what only predicts does without
+
     rate = settings["learning_rate"]
 
     def falling(count: Any) -> jax.Array:
@@ -65,14 +70,14 @@ def _make_init(model: Any) -> Callable:
     return jax.jit(model.init)
 
 
-def settings_of(config: Config) -> Metrics:
+def settings_of(config: Config) -> dict[str, Any]:
     """The numbers that may change without another compilation, as arrays."""
     names = methods.trainable_of(config).loss_weights
     numbers = {name: config.loss[name] for name in names}
     numbers |= {name: config.train[name] for name in _RATES}
     if config.train.schedule == "cosine":
         numbers["steps"] = config.train.steps
-    return {name: jnp.asarray(number, jnp.float32) for name, number in numbers.items()}
+    return {name: np.asarray(number, np.float32) for name, number in numbers.items()}
 
 
 def compiled_config(config: Config) -> Config:
@@ -82,7 +87,7 @@ def compiled_config(config: Config) -> Config:
     kept = {name: values[name] for name in sections if name in values}
     for name in methods.trainable_of(config).loss_weights:
         del kept["loss"][name]
-    train = ("batch_size", "search_every", "jitter", "nearest")
+    train = ("batch_size", "search_every", "jitter", "nearest", "max_speed")
     kept["train"] = {name: values["train"][name] for name in train}
     return ml_collections.FrozenConfigDict(kept)
 
@@ -220,6 +225,8 @@ def make_block(
       `block(state, timeline, rows, settings, key) -> (state, metrics)`, to be compiled, with `rows`
       from `choose_rows`; the metrics are means over the updates.
     """
+    import optax
+
     method, search_batches = methods.trainable_of(config), _search_batches()
 
     def loss_fn(params, batch, pseudo, settings, key):
@@ -282,7 +289,7 @@ def make_block(
         pseudo = jax.tree.map(lambda values: values[places], found)
         first = None
         if lengths.windowed:
-            first = timelines.draw_windows(own.counts, lengths.window, window_keys)
+            first = timelines.draw_windows(own.counts, lengths.window, window_keys, own)
             pseudo = pseudo.window(first, lengths.window) if pseudo else pseudo
         batch = timelines.resample_batch(
             own, lengths.window, keys=keys, nearest=config.train.nearest, first=first
@@ -295,6 +302,14 @@ def make_block(
     read = sharding.map_shards(read, mesh, (known, shard, shard, shard, shard, shard), shard)
 
     def block(state, timeline, rows, settings, key):
+        if config.train.max_speed > 1:
+            # The same for the search and its updates: pseudo labels are found on this timeline.
+            timeline = timelines.at_random_speeds(
+                timeline,
+                jax.random.fold_in(_keys(key, state.step)[1], 2),
+                max_speed=config.train.max_speed,
+                longest=lengths.whole[-1],
+            )
         # Without pseudo labels there is nothing to search for, nor to compile.
         found, places = (), rows
         if jax.tree.leaves(method.no_pseudo_labels(timeline, 1, lengths.whole[-1])):

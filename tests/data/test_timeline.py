@@ -110,6 +110,42 @@ def test_the_untouched_timeline_reads_the_recordings_as_they_are():
     np.testing.assert_array_equal(batch.negative_classes, timeline.negative_classes)
 
 
+# ---- speeds
+
+
+def test_random_speeds_stretch_recordings_and_all_that_is_on_them():
+    """Segments and counts scale by the same factor, within the limits."""
+    timeline = _timeline((8, [(2.5, 0)]), (4, [(1.5, 1)]), (6, [(3.0, 0)]))
+    segments = np.array([[[2.0, 4.0]] * 3, [[1.0, 3.0]] * 3, [[0.0, 6.0]] * 3], np.float32)
+    timeline = dataclasses.replace(timeline, instances=jnp.asarray(segments))
+    sizes, seen = np.array([8, 4, 6]), []
+    for seed in range(20):
+        other = timelines.at_random_speeds(
+            timeline, jax.random.key(seed), max_speed=1.5, longest=LENGTH
+        )
+        factors = np.asarray(other.weights).max(axis=1)
+        assert (factors <= 1.5 + 1e-6).all() and (factors >= 1 / 1.5 - 1e-6).all()
+        np.testing.assert_array_equal(other.counts, np.round(factors * sizes))
+        assert (np.asarray(other.counts) <= LENGTH).all()
+        batch = _numpy(_resample_batch(other, LENGTH))
+        # A whole number of new snippets covers the recording: lengths scale by count / size.
+        scaled = segments[:, 0] * (np.asarray(other.counts) / sizes)[:, None]
+        np.testing.assert_allclose(batch.segments[:, 0], scaled, rtol=1e-5)
+        assert batch.points.any(axis=(1, 2)).all()  # no point is lost
+        seen.append(factors)
+    logs = np.log(np.array(seen)[:, 1])
+    assert logs.min() < -0.2 and logs.max() > 0.2  # faster and slower
+
+
+def test_random_speeds_are_the_recordings_own():
+    timeline = _timeline((8, []), (4, []), (6, []))
+    given = {"key": jax.random.key(4), "max_speed": 2.0, "longest": 100}
+    whole = timelines.at_random_speeds(timeline, **given)
+    part = timelines.at_random_speeds(timelines.take(timeline, jnp.array([2, 0])), **given)
+    np.testing.assert_array_equal(part.weights, np.asarray(whole.weights)[[2, 0]])
+    assert len(set(np.asarray(whole.weights)[:, 0].tolist())) == 3
+
+
 # ---- known segments
 
 # Of the two recordings, one point of the first and all of the second.

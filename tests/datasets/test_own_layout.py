@@ -239,6 +239,40 @@ def test_missing_files(folder, tmp_path):
         load_folder(tmp_path / "nowhere")
 
 
+def test_partly_labelled_recordings(folder):
+    """They are read, counted by the doctor, and refused where they contradict themselves."""
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), points="file")
+    instances = (Instance("run", 1.0, 2.0, 1.5), Instance("jump", 0.0, 1.0, 0.5))
+    train = dataclasses.replace(
+        TRAIN, instances=instances, background_s=(3.0, 5.0), done_s=((0.0, 2.5), (4.0, 6.0))
+    )
+    change_annotations(folder, {"a": train, "b": dataclasses.replace(TEST, done_s=((0.0, 1.0),))})
+    dataset = load_dataset(config)
+    assert dataset.train[0].background_s == (3.0, 5.0)
+    assert dataset.train[0].done_s == ((0.0, 2.5), (4.0, 6.0))
+    assert dataset.test[0].done_s is None
+    assert "done" not in dataset.ground_truth["database"]["b"]
+    found = examine(config)
+    assert not found.wrong
+    assert found.counts["train"]["background_points"] == 2
+    assert found.counts["train"]["partly_done"] == found.counts["test"]["partly_done"] == 1
+    texts = [(finding.level, finding.text) for finding in found.findings]
+    assert ("note", "train: 2 background points") in texts
+    assert (
+        "note",
+        "train: partly done, 2 done stretches of 4.5 s; the rest is unknown",
+    ) in texts
+    assert any(level == "warning" and "test: partly done" in text for level, text in texts)
+    # In the snippet of the point at .5 s, but in no segment.
+    point = dataclasses.replace(train, instances=(Instance("jump", point_s=0.5),))
+    point = dataclasses.replace(point, background_s=(0.51,))
+    change_annotations(folder, {"a": point, "b": TEST})
+    with pytest.raises(ValueError, match="a: background point at 0.51 s is in the snippet"):
+        load_dataset(config)
+    assert examine(config).wrong
+
+
 def test_the_doctor_reports_what_loading_refuses(folder):
     """A segment beyond the recording: refused in this layout, left out in those of codebases."""
     config = rsmp_config()

@@ -93,7 +93,11 @@ def test_channels_from_text():
 @pytest.mark.parametrize(
     "name, options, message",
     [
-        ("i3d", {}, "backbone 'i3d'; expected one of signal, motion, transformers, videoprism"),
+        (
+            "i3d",
+            {},
+            "backbone 'i3d'; expected one of signal, pose, motion, transformers, videoprism",
+        ),
         ("motion", {"rate": 3}, "backbone motion: option 'rate'; expected fps, window, stride"),
         ("motion", {"fps": "fast"}, "fps is 'fast', expected a number above 0"),
         ("motion", {"fps": 0}, "fps is 0, expected a number above 0"),

@@ -304,7 +304,7 @@ def test_a_process_that_dies_and_a_fault_cost_one_recording_each(film, tmp_path)
     failed = {Path(path).stem: reason for path, reason in found.failed}
     assert "b.mp4: its process was killed (signal 9)" in failed["b"]
     assert "d.mp4: RuntimeError: a fault of the code" in failed["d"]
-    assert sum(line.startswith("FAILED ") for line in lines) == 2 and len(lines) == 5
+    assert sum(line.startswith("FAILED ") for line in lines) == 2 and len(lines) == 6
     assert ("a", 6, 6) in told
     assert set(read_manifest(tmp_path / "out").recordings) == {"a", "c", "e"}
     for name, frames in (("a", 12), ("e", 14)):
@@ -569,7 +569,8 @@ def test_the_line_names_the_channels(tmp_path):
     lines = []
     paths, output = [tmp_path / "a.csv"], tmp_path / "out"
     extract_folder(paths, output, open_backbone("signal"), workers=1, report=lines.append)
-    assert lines == ["a: 4.0 s, 8 snippets of (a, b, c), (d, e, f)"]
+    assert lines[0].startswith("1 recording of 4 s: about ")
+    assert lines[1:] == ["a: 4.0 s, 8 snippets of (a, b, c), (d, e, f)"]
 
 
 def test_another_unit_of_time_makes_the_features_again(tmp_path):

@@ -1,5 +1,6 @@
 """The clock that labels ask for."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from tal_jax import cli
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
-from tal_jax.extraction import label_density, open_backbone
+from tal_jax.extraction import grid_of, label_density, open_backbone
 
 
 def _annotations(*rows, subset="train"):
@@ -59,14 +60,14 @@ def _extract(capsys, folder, *settings):
 
 @pytest.mark.parametrize("beside", [True, False])
 def test_extract_proposes_and_changes_nothing(capsys, recordings, beside):
-    """Points 2 s apart: actions of up to 1 s, so 12 samples at 50 Hz and windows of 25."""
+    """Points 2 s apart: actions of up to 1 s, so 12 samples at 50 Hz and windows of 24 (even)."""
     target = recordings if beside else recordings.parent / "out"
     target.mkdir(exist_ok=True)
     entries = [{"label": "a", "point": time_s} for time_s in (1.0, 3.0, 5.0)]
     row = {"subset": "train", "duration": 20.0, "annotations": entries}
     (target / "annotations.json").write_text(json.dumps({"database": {"r0": row}}))
     out, grid = _extract(capsys, recordings)
-    assert "up to 1 s; --set stride=12 --set window=25 would make" in out
+    assert "up to 1 s; --set stride=12 --set window=24 would make" in out
     assert grid == {"fps": 50.0, "stride_frames": 25.0, "window_frames": 75.0}
 
 
@@ -88,3 +89,54 @@ def test_a_clock_that_suits_or_labels_that_cannot_be_read_get_none(tmp_path):
     # 2.5 s: 31 and 62 samples, where the backbone has 25 and 75.
     assert label_density.propose_clock(path, backbone) is None
     assert "stride=31" in label_density.propose_clock(path, open_backbone("signal", stride=50))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Network:
+    """The clock of a network whose number of frames is fixed; it computes nothing."""
+
+    fps: float = 8.0
+    window: int = 16
+    stride: float = 4.0
+    fixed_window = True
+
+
+def _propose(tmp_path, backbone, action_s):
+    path = tmp_path / "annotations.json"
+    row = {"subset": "train", "duration": 100.0}
+    row["annotations"] = [{"label": "a", "segment": [20 * n, 20 * n + action_s]} for n in range(3)]
+    path.write_text(json.dumps({"database": {"r0": row}}))
+    return label_density.propose_clock(path, backbone)
+
+
+@pytest.mark.parametrize("action_s", [0.3, 0.5, 1.0, 2.7, 9.0, 15.0])
+@pytest.mark.parametrize(
+    "backbone",
+    [open_backbone("signal"), open_backbone("motion"), open_backbone("motion", fps=8), _Network()],
+    ids=["signal", "motion", "slow motion", "network"],
+)
+def test_what_is_proposed_fits_the_actions_in_the_units_of_each_backbone(
+    tmp_path, backbone, action_s
+):
+    line = _propose(tmp_path, backbone, action_s)
+    if line is not None:
+        settings = dict(part.split("=") for part in line.split() if "=" in part)
+        kinds = {"fps": float, "stride": float, "window": int}
+        changes = {key: kinds[key](value) for key, value in settings.items()}
+        assert "window" not in changes or not isinstance(backbone, _Network)
+        backbone = dataclasses.replace(backbone, **changes)
+        assert _propose(tmp_path, backbone, action_s) is None  # it suits now
+    grid = grid_of(backbone)
+    assert grid.to_seconds(1.0) <= action_s / 2 + 1e-9
+    # Except where the frames of most videos would repeat, and up to the tolerance.
+    if grid.fps < 30 or not isinstance(backbone, _Network):
+        assert grid.window_frames / grid.fps <= 1.5 * action_s
+
+
+def test_a_network_of_fixed_frames_gets_a_rate_instead_of_a_window(tmp_path):
+    """16 frames at 8 a second are 2 s; at 16 a second they are the 1 s of an action."""
+    line = _propose(tmp_path, _Network(), 1.0)
+    assert "--set fps=16 --set stride=4 would make snippets 0.25 s long and windows 1 s" in line
+    assert "now 0.5 s and 2 s (stride 4, window 16 at 8 a second)" in line
+    # A window that lies inside the actions stays.
+    assert "fps=" not in _propose(tmp_path, _Network(), 6.0)

@@ -1,76 +1,16 @@
 """Video models with random weights, saved to disk and used as backbones."""
 
-import json
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
+import video_models
 
 from tal_jax.data.manifest import read_manifest
 from tal_jax.extraction import extract_folder, grid_of, open_backbone
 
-MEAN, DEVIATION = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
-SIDE = 32
-
-
-def models():
-    """Names of tiny models; each makes its config."""
-    transformers = pytest.importorskip("transformers")
-    small = {"hidden_size": 24, "num_attention_heads": 2, "num_hidden_layers": 2}
-    mae = {"intermediate_size": 40, "image_size": SIDE, "patch_size": 16, "num_frames": 8}
-    return {
-        "videomae": lambda: transformers.VideoMAEConfig(**small, **mae),
-        "vjepa2": lambda: transformers.VJEPA2Config(
-            **small,
-            crop_size=SIDE,
-            patch_size=16,
-            frames_per_clip=4,
-            pred_hidden_size=24,
-            pred_num_attention_heads=2,
-            pred_num_hidden_layers=1,
-        ),
-        "vivit": lambda: transformers.VivitConfig(
-            **small,
-            intermediate_size=40,
-            image_size=SIDE,
-            num_frames=4,
-            tubelet_size=[2, 16, 16],
-        ),
-        "timesformer": lambda: transformers.TimesformerConfig(
-            **small, intermediate_size=40, image_size=SIDE, patch_size=16, num_frames=4
-        ),
-        "videoprism_vision_model": lambda: transformers.VideoPrismVisionConfig(
-            hidden_size=24,
-            num_attention_heads=2,
-            intermediate_size=40,
-            image_size=SIDE,
-            num_frames=4,
-            tubelet_size=[1, 16, 16],
-            num_spatial_layers=1,
-            num_temporal_layers=1,
-        ),
-    }
-
-
-NAMES = ("videomae", "vjepa2", "vivit", "timesformer", "videoprism_vision_model")
-
-
-def save(folder, name, dtype=None, **processor):
-    """Writes a model of random weights, as `save_pretrained` does; returns the model."""
-    torch = pytest.importorskip("torch")
-    make = models()[name]
-    import transformers
-
-    torch.manual_seed(0)
-    model = transformers.AutoModel.from_config(make()).eval()
-    if dtype is not None:
-        model = model.to(getattr(torch, dtype))
-    model.save_pretrained(folder)
-    told = {"do_rescale": True, "rescale_factor": 1 / 255, "do_normalize": True}
-    told |= {"image_mean": MEAN.tolist(), "image_std": DEVIATION.tolist()} | processor
-    (Path(folder) / "preprocessor_config.json").write_text(json.dumps(told))
-    return model
+SIDE = video_models.SIDE
+MEAN, DEVIATION = video_models.MEAN, video_models.DEVIATION
 
 
 def pixels_of(count, window, seed=0):
@@ -78,9 +18,9 @@ def pixels_of(count, window, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", video_models.NAMES)
 def test_what_a_model_itself_gives(tmp_path, name):
-    model = save(tmp_path, name)
+    model = video_models.save(tmp_path, name)
     import torch
 
     backbone = open_backbone("transformers", path=tmp_path, fps=10, stride=2)
@@ -105,8 +45,23 @@ def test_what_a_model_itself_gives(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", video_models.CLASSIFIERS)
+def test_a_classifier_gives_the_features_below_its_head(tmp_path, name):
+    """Published models often are classifiers; a network loaded without its weights would differ."""
+    model = video_models.save(tmp_path, name, classifier=True)
+    import torch
+
+    backbone = open_backbone("transformers", path=tmp_path)
+    windows = pixels_of(2, backbone.window)
+    values = torch.tensor((windows / 255 - MEAN) / DEVIATION, dtype=torch.float32)
+    with torch.inference_mode():
+        want = model.base_model(values.permute(0, 1, 4, 2, 3)).last_hidden_state.mean(1)
+    np.testing.assert_allclose(backbone(windows), want.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
 def test_weights_of_half_precision_give_single(tmp_path):
-    save(tmp_path, "videomae", dtype="bfloat16")
+    video_models.save(tmp_path, "videomae", dtype="bfloat16")
     got = open_backbone("transformers", path=tmp_path)(pixels_of(2, 8))
     assert got.dtype == np.float32 and np.isfinite(got).all()
 
@@ -122,7 +77,7 @@ def test_weights_of_half_precision_give_single(tmp_path):
     ],
 )
 def test_how_pixels_count(tmp_path, processor, scale, shift):
-    model = save(tmp_path, "videomae", **processor)
+    model = video_models.save(tmp_path, "videomae", **processor)
     import torch
 
     windows = pixels_of(1, 8)
@@ -136,7 +91,7 @@ def test_how_pixels_count(tmp_path, processor, scale, shift):
 @pytest.mark.filterwarnings("ignore")
 def test_from_videos_to_features(tmp_path):
     pytest.importorskip("av")
-    save(tmp_path / "model", "videomae")
+    video_models.save(tmp_path / "model", "videomae")
     import filming
 
     for name, frames in (("a", 60), ("b", 20)):
@@ -159,8 +114,22 @@ def test_from_videos_to_features(tmp_path):
         extract_folder(videos, tmp_path / "out", open_backbone("transformers", **manifest.options))
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_windows_of_other_lengths(tmp_path):
+    for name in ("vjepa2", "videomae"):
+        video_models.save(tmp_path / name, name)
+    backbone = open_backbone("transformers", path=tmp_path / "vjepa2", window=6)
+    assert backbone(pixels_of(2, 6)).shape == (2, 24) and not backbone.fixed_window
+    for name, window, message in (
+        ("vjepa2", 5, "a vjepa2 model needs a multiple of 2"),
+        ("videomae", 16, "a videomae model needs 8 .fps changes their rate"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            open_backbone("transformers", path=tmp_path / name, window=window)
+
+
 def test_folders_that_hold_no_model(tmp_path):
-    with pytest.raises(ValueError, match="no config.json; expected the folder of a saved model"):
+    with pytest.raises(ValueError, match="no config.json; expected a saved model"):
         open_backbone("transformers", path=tmp_path / "none")
     pytest.importorskip("transformers")
     config = tmp_path / "config.json"

@@ -22,7 +22,7 @@ from tal_jax.formats.labels import recording_name
 JUMP = Instance("jump", 3.1, 4.0, 3.4)
 RUN = Instance("run", point_s=20.2)
 FALL = Instance("fall, «hard» & <fast> 跳", 5.0, 7.25)
-KINDS_OF_ONE = ["elan", "audacity"]
+KINDS_OF_ONE = ["elan", "audacity", "raven", "webvtt"]
 
 
 def _labels(instances=(JUMP, RUN, FALL), **more) -> Annotations:
@@ -53,13 +53,13 @@ def test_every_kind_keeps_labels(tmp_path, kind):
     assert any("a segment and a point" in note for note in notes) is not both
     assert any("put into the segment" in note for note in again.notes) is not both
     assert again.recordings["clip"].subset == "train"
-    if kind not in ("audacity", "via"):
+    if kind not in ("audacity", "via", "raven", "webvtt"):
         assert again.recordings["clip"].duration_s == 61.2
     else:
         assert any("durations" in note for note in notes)
 
 
-@pytest.mark.parametrize("kind", ["activitynet", "csv", "label-studio", "via"])
+@pytest.mark.parametrize("kind", ["activitynet", "csv", "label-studio", "via", "boris"])
 def test_kinds_with_many_recordings(tmp_path, kind):
     labels = _labels(
         **{
@@ -93,6 +93,7 @@ def test_one_recording_a_file(tmp_path, kind):
 
 
 RESOLUTION_S = {"elan": 1e-3, "audacity": 1e-6, "via": 1e-6, "label-studio": 1e-6, "csv": 0.0}
+RESOLUTION_S |= {"boris": 1e-3, "raven": 1e-6, "webvtt": 1e-3}
 TIMES = st.floats(0, 36_000, allow_subnormal=False)
 INSTANCES = st.one_of(
     st.builds(lambda time: Instance("a", point_s=time), TIMES),
@@ -222,6 +223,22 @@ def test_losses_are_told(tmp_path):
         "left out, since the format cannot hold it: classes without an instance, pairs of "
         "classes that may overlap, how the points were drawn"
     ]
+
+
+@pytest.mark.parametrize("kind", ["csv", "elan", "label-studio", "via", "audacity"])
+def test_background_points_and_done_stretches_that_are_lost_are_counted(tmp_path, kind):
+    recording = RecordingAnnotation("train", 9.0, (JUMP,), None, (8.0, 8.5), ((0.0, 4.0),))
+    path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
+    notes = formats.write_labels(path, Annotations(("jump",), {"clip": recording}), kind=kind)
+    want = "2 background points, 1 done stretches of 1 partly done recordings"
+    assert any(want in note for note in notes)
+
+
+def test_activitynet_keeps_background_points_and_done_stretches(tmp_path):
+    recording = RecordingAnnotation("train", 9.0, (JUMP,), None, (8.0, 8.5), ((0.0, 4.0),))
+    labels = Annotations(("jump",), {"clip": recording})
+    assert formats.write_labels(tmp_path / "a.json", labels) == []
+    assert formats.read_labels(tmp_path / "a.json").recordings["clip"] == recording
 
 
 # --- files as the tools write them ---
@@ -469,7 +486,7 @@ SERIES = {
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("a.xls", "", "unknown suffix, expected .json, .csv, .eaf or .txt"),
+        ("a.xls", "", "unknown suffix, expected .json, .csv, .eaf, .txt, .boris or .vtt"),
         ("a.json", "{", "a.json: Expecting property name"),
         ("a.json", "[1]", "no known labels, expected ActivityNet's json"),
         ("a.json", "[]", "no known labels"),
@@ -596,7 +613,7 @@ def test_long_names_and_a_full_disk(tmp_path, kind, monkeypatch):
         with pytest.raises(OSError, match="cannot write .*File name too long; nothing was changed"):
             formats.write_labels(tmp_path / "out", labels, kind=kind)
     again, _ = _round_trip(tmp_path / f"x{suffix}", labels, kind=kind)
-    assert list(again.recordings) == ["x" if kind == "audacity" else name]
+    assert list(again.recordings) == ["x" if kind in ("audacity", "raven", "webvtt") else name]
 
     def full(fd):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -464,7 +464,6 @@ def test_aggregated_events_of_boris(tmp_path):
         recording = labels.recordings["clip1"]
         assert recording.instances == (JUMP, Instance("look", point_s=20.0))
         assert recording.duration_s == 60.0 and labels.notes == ()
-    _refused(tmp_path, BORIS.replace("60.0,0.0", "60.0,5.0"), "line 2", "time offset of '5.0' s")
     other = BORIS.replace("NA,v/clip1.mp4", "NA,v/clip2.mp4")
     _refused(tmp_path, other, "line 3: observation 'obs1' has several media files")
 
@@ -473,10 +472,6 @@ VIA_3 = """# Exported using VGG Image Annotator (http://www.robots.ox.ac.uk/~vgg
 # CSV_HEADER = metadata_id,file_list,flags,temporal_coordinates,spatial_coordinates,metadata
 "1_a","[""clip1.mp4""]",0,"[3.0,4.5]","[]","{""1"":""jump""}"
 """
-TABULAR = (
-    "Observation id,obs1\n\nTime,Media file path,Total length,FPS,Subject,Behavior,Status\n"
-    "3.0,clip1.mp4,60,25,me,jump,START\n4.5,clip1.mp4,60,25,me,jump,STOP\n"
-)
 
 
 @pytest.mark.parametrize(
@@ -484,13 +479,6 @@ TABULAR = (
     [
         ("a.csv", VIA_3, "a csv of VIA", "VIA 3's project"),
         ("a.csv", "filename,region_id,region_shape_attributes\na,0,{}\n", "VIA 2", "VIA 3's"),
-        ("a.csv", TABULAR, "BORIS's tabular events", "aggregated events"),
-        (
-            "a.tsv",
-            "Observation id\tBehavior\tBehavior type\tTime\no\tjump\tSTART\t3\n",
-            "BORIS's tabular events",
-            "aggregated events",
-        ),
         (
             "a.csv",
             "annotation_id,id,lead_time,video,videoLabels\n1,2,3,a,b\n",
@@ -498,8 +486,6 @@ TABULAR = (
             "JSON",
         ),
         ("a.txt", "Tier\tBegin Time - ss.msec\tjump\nA\t3\tx\n", "ELAN's tab-delim", "the .eaf"),
-        ("a.boris", '{"project_format_version": "7.0", "observations": {}}', "BORIS", "aggregated"),
-        ("a.json", '{"project_format_version": "7.0", "observations": {}}', "BORIS", "aggregated"),
         ("a.json", '{"images": [], "annotations": [], "categories": []}', "COCO", "a table"),
         (
             "a.xml",
@@ -510,7 +496,8 @@ TABULAR = (
         ("a.anvil", "<?xml version='1.0'?><annotation><head/></annotation>", "Anvil", "a table"),
         ("a.TextGrid", 'File type = "ooTextFile"\nObject class = "TextGrid"\n', "Praat", "ELAN"),
         ("a.TextGrid", 'File type = "ooTextFile"\n'.encode("utf-16"), "Praat", "ELAN"),
-        ("a.vtt", "WEBVTT\n\n00:00.000 --> 00:01.000\njump\n", "subtitles", "a table"),
+        ("a.srt", "1\n00:00:00,000 --> 00:00:01,000\njump\n", "subtitles", "WebVTT"),
+        ("a.csv", "WEBVTT\n\n00:00.000 --> 00:01.000\njump\n", "another suffix", ".vtt"),
         ("a.xlsx", b"PK\x03\x04rest", "a spreadsheet", "CSV"),
         ("a.xml", "<ANNOTATION_DOCUMENT/>", "ELAN's annotations under another suffix", ".eaf"),
     ],

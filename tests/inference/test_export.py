@@ -22,6 +22,7 @@ from tal_jax.inference.forward import Fitted
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict_mean
 from tal_jax.inference.predict_file import predict_file
+from tal_jax.inference.predict_files import predict_files
 from tal_jax.runs.workdir import export_run, open_run
 from tal_jax.training import update
 
@@ -55,6 +56,17 @@ def test_predicts_what_the_run_does(toy_run, exported):
         for one in (got, want):
             found = localize_predictions({name: one.predictions}, options, toy.CLASSES)[name]
             assert one.detections == found and len(found) > 5
+
+
+def test_one_program_for_recordings_of_about_the_same_length(toy_run, exported, tmp_path):
+    features = np.load(toy_run.data / "test_0.npy")
+    paths = [tmp_path / f"{size}.npy" for size in (180, 90, 140)]
+    for path in paths:
+        np.save(path, features[: int(path.stem)])
+    with toy.compilations() as compiled:
+        found = [one for _, one in predict_files(paths, export.open_export(exported))]
+    assert compiled.count("jit(call)") == 1 and compiled.count("jit(localize_compiled)") <= 1
+    assert [len(one.predictions.original.cas) for one in found] == [180, 90, 140]
 
 
 def _assert_close(got, want):

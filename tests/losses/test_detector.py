@@ -33,7 +33,7 @@ def _outputs():
 
 
 @jax.jit
-def _losses(logits, offsets, where, segments=SEGMENTS, exists=EXISTS):
+def _losses(logits, offsets, where, segments=SEGMENTS, exists=EXISTS, background=None):
     return detector.detector_losses(
         logits,
         offsets,
@@ -42,6 +42,7 @@ def _losses(logits, offsets, where, segments=SEGMENTS, exists=EXISTS):
         jnp.asarray(LABELS),
         segment_where=jnp.asarray(exists),
         where=where,
+        background=jnp.ones((2, SIZE), bool) if background is None else background,
         length=jnp.array(VALID, jnp.int32),
     )
 
@@ -69,14 +70,19 @@ def _diou(a, b):
     return shared / (a[1] - a[0] + b[1] - b[0] - shared) - (middles / hull) ** 2
 
 
-def test_losses_against_loops():
+@pytest.mark.parametrize("share", [1.0, 0.4, 0.0])
+def test_losses_against_loops(share):
+    """Where it is unknown whether an anchor is background, it counts if it learns a segment."""
     logits, offsets, where = _outputs()
+    background = np.random.default_rng(1).random((2, SIZE)) < share
     focal = ends = positives = cut = 0
     for row in range(2):
         for at in range(SIZE):
             if not where[row, at]:
                 continue
             learnt = _learnt(row, at)
+            if learnt is None and not background[row, at]:
+                continue
             for label in range(CLASSES):
                 score = 1 / (1 + np.exp(-float(logits[row, at, label])))
                 if learnt is not None and label == LABELS[row, learnt]:
@@ -95,7 +101,7 @@ def test_losses_against_loops():
             found = time - stride * before, time + stride * after
             ends += 1 - _diou(found, (start, end))
     assert cut and positives > 15
-    got = _losses(logits, offsets, where)
+    got = _losses(logits, offsets, where, background=background)
     np.testing.assert_allclose(got["classification"], focal / positives, rtol=1e-5)
     np.testing.assert_allclose(got["ends"], ends / positives, rtol=1e-5)
 

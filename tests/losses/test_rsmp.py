@@ -36,6 +36,8 @@ def _batch(**changes):
         video_classes=np.array([[2, 0, 1]], np.int32),
         video_class_where=np.ones((1, 3), bool),
         video_class_clicked=np.ones((1, 3), bool),
+        background=np.zeros_like(where),
+        done=where,
         negative_classes=~np.eye(3, dtype=bool)[None],
         resampled=Resampled(None, None, times, where),
         cut=np.zeros(1, bool),

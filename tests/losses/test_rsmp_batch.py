@@ -72,6 +72,8 @@ def _batch():
         video_classes=np.array(VIDEO_CLASSES, np.int32),
         video_class_where=np.ones((2, 2), bool),
         video_class_clicked=np.ones((2, 2), bool),
+        background=np.zeros_like(where),
+        done=where,
         negative_classes=np.broadcast_to(~np.eye(2, dtype=bool), (2, 2, 2)),
         resampled=Resampled(None, None, times, where),
         cut=np.zeros(2, bool),

@@ -17,6 +17,7 @@ from tal_jax.data.recordings import Dataset, Recording
 from tal_jax.inference.predict import predict
 from tal_jax.losses.hamnet import hamnet_losses, video_labels
 from tal_jax.methods import hamnet
+from tal_jax.methods.base import apply_to_batch
 from tal_jax.runs.fit import fit
 from tal_jax.runs.results import evaluate
 from tal_jax.runs.workdir import load_run
@@ -35,7 +36,7 @@ def _config(variant, **loss):
     return config
 
 
-def _batch(dim=5):
+def _batch(dim=5, done=(None, None)):
     rng = np.random.default_rng(0)
     recordings = [
         Recording(
@@ -44,8 +45,9 @@ def _batch(dim=5):
             GRID,
             GRID.to_seconds(float(length)),
             labels=labels,
+            done_s=done_s,
         )
-        for number, (length, labels) in enumerate(zip(LENGTHS, LABELS, strict=True))
+        for number, (length, labels, done_s) in enumerate(zip(LENGTHS, LABELS, done, strict=True))
     ]
     timeline = packing.pack_timeline(recordings, length=LENGTH)
     timeline = timelines.with_features(timeline, packing.pack_features(recordings))
@@ -64,6 +66,23 @@ def _reference_loss(logits, labels, background, topk_ratio):
     target = np.zeros(NUM_CLASSES + 1)
     target[list(labels)], target[-1] = 1, background
     return -(target / target.sum() * log_softmax).sum()
+
+
+@pytest.mark.slow
+def test_partly_done_recordings_are_pooled_where_they_are_done():
+    """One in two stretches, one nowhere."""
+    config, key = _config("document"), jax.random.key(1)
+    batch = _batch(done=(((1.0, 3.0), (6.0, 8.0)), ()))
+    model = hamnet.make_model(config, NUM_CLASSES)
+    params = model.init(jax.random.key(0), batch.features, where=batch.where)["params"]
+    weights = {name: jnp.float32(config.loss[name]) for name in hamnet.METHOD.loss_weights}
+    parts = hamnet.loss(model, config, params, batch, (), weights, key)
+    outputs = apply_to_batch(model, params, batch, key)
+    done = [2, 3, 4, 5, 12, 13, 14, 15]
+    for name, background in (("base", 1), ("semi", 0), ("hard", 1)):
+        logits = np.asarray(getattr(outputs, name))[0, done]
+        want = _reference_loss(logits, LABELS[0], background, 4) / 2
+        np.testing.assert_allclose(parts[name], want, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Pseudo labels of one recording against every labelling and every segment there is."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -34,6 +35,8 @@ def _batch(overlap):
         video_classes=np.array(CLASSES, np.int32),
         video_class_where=np.ones(2, bool),
         video_class_clicked=np.ones(2, bool),
+        background=np.zeros_like(where),
+        done=where,
         negative_classes=np.zeros((2, 2), bool) if overlap else ~np.eye(2, dtype=bool),
         resampled=Resampled(None, None, np.arange(PADDED + 1, dtype=np.float32), where),
         cut=np.bool_(False),
@@ -122,6 +125,25 @@ def test_against_everything_there_is(seed, overlap):
             assert contrasts[index, point] == pytest.approx(_contrast(scores, *want), abs=1e-6)
         without = np.delete(contrasts[index], list(POINTS[index]))
         assert np.all(without == -np.inf)
+
+
+def test_the_search_stays_in_done_stretches():
+    """A point in unknown time has no segment; the others' end at the latest where that begins."""
+    done = np.arange(PADDED) < 8  # all but the second point of the first class
+    batch = dataclasses.replace(_batch(overlap=False), done=done & _batch(False).where)
+    scores = _scores(0)[0][:LENGTH].astype(np.float64)
+    background, sequences, best, contrasts = jax.tree.map(
+        np.asarray, _compiled_search(*_scores(0), batch)
+    )
+    # Snippet 8 is sure, and unknown: no background seed.
+    assert list(np.flatnonzero(background)) == [0, 1]
+    unknown = set(range(8, LENGTH))
+    for index, point in enumerate((3, 6)):
+        blocked = {0, 1} | unknown | set(POINTS[1 - index])
+        want = _best_segment(scores[:, CLASSES[index]], point, blocked)
+        assert tuple(best[index, point]) == want
+        assert sequences[index, point] and not sequences[index, 8:].any()
+    assert contrasts[0, 10] == -np.inf
 
 
 def test_the_sequences_own_segments_compete():

@@ -95,6 +95,17 @@ def test_compiled_programs_have_no_branches():
     assert "conditional" not in compiled.lower(params, inputs).compile().as_text()
 
 
+def test_an_export_for_all_platforms_runs_without_branches():
+    """What is for other platforms is left out when it is compiled."""
+    params, inputs = _wide_layer()
+    convolve = jax.jit(layers.TemporalConv(256).apply)
+    exported = jax.export.export(convolve, platforms=("cpu", "cuda", "tpu"))(params, inputs)
+    assert "stablehlo.case" in exported.mlir_module()
+    compiled = jax.jit(exported.call).lower(params, inputs).compile().as_text()
+    assert "f32[4,11,256]" in compiled
+    assert "conditional" not in compiled and "f32[1,21,768]" not in compiled
+
+
 def _wide_layer():
     inputs, kernel = _random(0, 1, 21, 256), _random(1, 3 * 256, 256)
     return {"params": {"Dense_0": {"kernel": kernel, "bias": np.zeros(256, np.float32)}}}, inputs

@@ -36,6 +36,19 @@ def test_anchors_against_a_loop(length, num_levels):
     np.testing.assert_array_equal(np.transpose(got), _list_anchors(length, num_levels))
 
 
+def test_flags_of_strides_against_a_loop():
+    flags = np.random.default_rng(0).random((2, 24)) < 0.8
+    got = ops.all_of_strides(flags, num_levels=4)
+    for row in range(2):
+        want = [
+            flags[row, int(time - stride / 2) : int(time + stride / 2)].all()
+            for time, stride, *_ in _list_anchors(24, 4)
+        ]
+        assert got[row].tolist() == want
+    with pytest.raises(ValueError, match="T must be a multiple of 16, got 24"):
+        ops.all_of_strides(flags, num_levels=5)
+
+
 def test_a_length_that_is_no_multiple_is_refused():
     with pytest.raises(ValueError, match="length must be a multiple of 4, got 6"):
         ops.pyramid_anchors(6, num_levels=3)

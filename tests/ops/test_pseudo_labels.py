@@ -166,6 +166,42 @@ def _random_seeds(rng, size, num_seeds):
     return action, background
 
 
+def _reference_seeds_partly(background, points, force_between, done, clicked):
+    """The rules of `mine_seeds` where some of the time is unknown, stretch by stretch."""
+    size = len(points)
+    is_point = points.any(axis=1)
+    bounds = [i for i in range(size) if is_point[i] or not done[i]]
+    is_background, action = clicked & ~is_point, points.copy()
+    for left, right in itertools.pairwise([-1, *bounds, size]):
+        inside = range(left + 1, right)
+        if not inside:
+            continue
+        kinds = [
+            "edge" if bound in (-1, size) else "point" if is_point[bound] else "unknown"
+            for bound in (left, right)
+        ]
+        sure = [i for i in inside if background[i] >= 0.95 or clicked[i]]
+        forced = force_between == "any" or "edge" in kinds or (points[left] & points[right]).any()
+        if not sure and forced and "unknown" not in kinds:
+            sure = [max(inside, key=lambda i: background[i])]
+        if kinds == ["edge", "edge"]:
+            sure = list(inside)
+        if sure:
+            first = inside[0] if kinds[0] == "edge" else sure[0]
+            last = inside[-1] if kinds[1] == "edge" else sure[-1]
+            is_background[first : last + 1] = True
+        open_ = [i for i in inside if not is_background[i] and background[i] <= 0.1]
+        joined = len(open_) == len(inside) and kinds == ["point", "point"]
+        for bound, kind, step in ((left, kinds[0], 1), (right, kinds[1], -1)):
+            i = bound + step
+            while kind == "point" and i in open_:
+                own, other = abs(i - bound), abs((right if step > 0 else left) - i)
+                if not joined or own < other or (own == other and step > 0):
+                    action[i] |= points[bound]
+                i += step
+    return action, is_background
+
+
 # ---- seeds
 
 
@@ -268,6 +304,38 @@ def test_seeds_against_the_reference(seed, force_between):
     # Whatever happens: points keep their classes and background is nobody's action.
     assert not np.any(got.background & got.action.any(axis=1))
     assert np.all(got.action[:length] >= points[:length])
+
+
+@hypothesis.settings(max_examples=40)
+@hypothesis.given(st.integers(0, 2**32 - 1), st.sampled_from(["any", "same"]))
+def test_seeds_in_partly_done_recordings_against_the_reference(seed, force_between):
+    rng = np.random.default_rng(seed)
+    length = int(rng.integers(1, 33))
+    levels = np.array([0, 0.05, 0.1, 0.5, 0.9, 0.95, 1], np.float32)
+    background = rng.choice(levels, 32, p=np.array([4, 4, 4, 1, 1, 1, 1]) / 16)
+    points = rng.random((32, 3)) < rng.choice([0.01, 0.05, 0.3])
+    clicked = rng.random(32) < rng.choice([0, 0.1])
+    done = np.repeat(rng.random(8) < rng.choice([0, 0.5, 0.8, 1]), 4)
+    where = np.arange(32) < length
+    got = _mine_seeds(
+        np.where(where, background, np.nan),
+        points,
+        force_between=force_between,
+        where=where,
+        done=done,
+        background_points=clicked,
+    )
+    given = (values[:length] for values in (done, clicked))
+    action, seeds = _reference_seeds_partly(
+        background[:length], points[:length], force_between, *given
+    )
+    np.testing.assert_array_equal(got.background, np.pad(seeds, (0, 32 - length)))
+    np.testing.assert_array_equal(got.action, np.pad(action, ((0, 32 - length), (0, 0))))
+    # In unknown time there is nothing but what was clicked.
+    unknown = where & ~done
+    np.testing.assert_array_equal(got.action[unknown], points[unknown])
+    clicks = clicked & ~points.any(axis=1)
+    np.testing.assert_array_equal(got.background[unknown], clicks[unknown])
 
 
 def test_thresholds_are_arguments():
@@ -461,6 +529,16 @@ def test_segments_against_groupby():
         np.testing.assert_array_equal(got.where, np.arange(30) < len(runs))
         assert not np.any(got.segments[len(runs) :]) and not np.any(got.action[len(runs) :])
         assert got.overflow == 0
+
+
+def test_segments_end_with_what_is_valid():
+    labels = np.array([0, 0, 1, 1, 1, 0, 0, 0], bool)
+    where = np.array([1, 1, 1, 0, 1, 1, 0, 1], bool)
+    got = _sequence_segments(labels, num_segments=6, where=where)
+    want = [[0, 2], [2, 3], [4, 5], [5, 6], [7, 8], [0, 0]]
+    assert got.segments.tolist() == want
+    assert got.action.tolist() == [False, True, True, False, False, False]
+    assert got.where.tolist() == [True] * 5 + [False] and got.overflow == 0
 
 
 def test_segments_that_do_not_fit_are_counted():

@@ -8,8 +8,9 @@ import pytest
 import toy
 
 import tal_jax
+from tal_jax._errors import InputError
 from tal_jax.data import files, sliding_window
-from tal_jax.data.predictions import read_results
+from tal_jax.data.detections import read_results
 from tal_jax.inference import detector as inference
 from tal_jax.inference.localize import localize_predictions
 from tal_jax.inference.predict import predict, predict_mean
@@ -17,6 +18,7 @@ from tal_jax.inference.predict_file import predict_file
 from tal_jax.report.workdir import read_workdir
 from tal_jax.runs import results, tuning
 from tal_jax.runs.evaluate import compare_rounds, evaluate_run, evaluate_scores
+from tal_jax.runs.fit import fit
 from tal_jax.runs.workdir import load_run, open_run, refuse_orphans, shown_threshold
 
 # A training of both stages, which the tests of a process share.
@@ -44,6 +46,19 @@ def test_the_log_of_a_stage_that_was_resumed(toy_run, detector_run):
     stopped, resumed = "detector  update    40/60", "detector  update    35/60"
     printed = "\n".join(detector_run.lines)
     assert printed.index(stopped) < printed.rindex(resumed)  # it went on from update 30
+
+
+def test_a_stage_that_has_begun_keeps_its_settings(detector_run):
+    """Until then it may be added to a finished run: the fixture does that."""
+    assert files.read_json(detector_run.workdir / "config.json")["detector"]["width"] == 16
+    dataset, config = toy.dataset(detector_run.data), toy.config(detector_run.data)
+    config.stages = ("rounds", "detector")
+    config.detector.update(components=8, width=32, steps=60)
+    with pytest.raises(InputError, match=r"holds a run with detector.width = 16, not 32"):
+        fit(dataset, config, workdir=detector_run.workdir)
+    config = toy.config(detector_run.data)
+    with pytest.raises(InputError, match="detector.components"):
+        fit(dataset, config, workdir=detector_run.workdir)
 
 
 def test_quality_of_the_pseudo_segments(detector_run):

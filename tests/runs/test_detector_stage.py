@@ -10,7 +10,7 @@ import pytest
 import toy
 
 from tal_jax._errors import InputError
-from tal_jax.data.predictions import activitynet_json
+from tal_jax.data.detections import activitynet_json
 from tal_jax.data.recordings import Dataset
 from tal_jax.datasets.load import load_dataset
 from tal_jax.inference.predict import predict

@@ -18,8 +18,9 @@ import toy
 
 from tal_jax.config import check_config
 from tal_jax.data.clock import Grid
+from tal_jax.data.detections import activitynet_json
 from tal_jax.data.fingerprint import fingerprint
-from tal_jax.data.predictions import activitynet_json, read_predictions, write_predictions
+from tal_jax.data.predictions import read_predictions, write_predictions
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.datasets.load import load_dataset
 from tal_jax.evaluation.point_criterion import point_criterion

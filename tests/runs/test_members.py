@@ -12,7 +12,7 @@ import toy
 
 from tal_jax import methods
 from tal_jax.config import check_config
-from tal_jax.data.predictions import activitynet_json
+from tal_jax.data.detections import activitynet_json
 from tal_jax.datasets.load import load_dataset
 from tal_jax.inference.predict import predict
 from tal_jax.runs.fit import fit, fit_many

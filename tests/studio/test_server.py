@@ -284,6 +284,21 @@ def test_other_recordings_stay_untouched(server):
     assert json.loads(server.store.path.read_text())["database"]["walk"]["annotations"] == []
 
 
+def test_background_points_and_done_stretches_stay(server):
+    values = json.loads(server.store.path.read_text())
+    labels = {"background": [4.5], "done": [[0.0, 5.0]]}
+    values["database"]["walk"] = {"subset": "train", "duration": 10.0, "annotations": [], **labels}
+    server.store.path.write_text(json.dumps(values))
+    revision = _recording(server, 0)["revision"]
+    assert _save(server, 0, annotations=[JUMP], revision=revision)[0] == 200
+    walk = json.loads(server.store.path.read_text())["database"]["walk"]
+    assert walk["annotations"] == [JUMP] and labels.items() <= walk.items()
+    over = [{"label": "jump", "segment": [4.0, 5.0]}]
+    revision = _recording(server, 0)["revision"]
+    status, told = _save(server, 0, annotations=over, revision=revision)
+    assert status == 422 and "background point at 4.5 s is in the instance" in told["error"]
+
+
 def test_two_pages_do_not_overwrite_each_other(server):
     revision = _recording(server, 0)["revision"]
     assert _save(server, 0, annotations=[JUMP], revision=revision)[0] == 200

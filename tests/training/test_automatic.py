@@ -61,6 +61,27 @@ def test_one_long_recording():
     assert config.localization.min_outer == 4
 
 
+def test_a_long_recording_of_which_little_is_done():
+    """Two stretches of 400 snippets, a gesture every 50 in them; one point between them."""
+    times = [*np.arange(25, 400, 50), 2000, *np.arange(4025, 4400, 50)]
+    labels = [number % 11 for number in range(len(times))]
+    recording = _recording("r", 7810, times, labels, dim=60, stride_s=0.25)
+    stretches = (0.0, 100.0), (1000.0, 1100.0)  # in seconds
+    partly = dataclasses.replace(recording, done_s=stretches)
+    # The gaps are 50 snippets, those across unknown time do not count: a short action has 14.1.
+    # A class is once in 400 done snippets, of a window of 976.
+    config, reasons = _decided(_dataset(partly))
+    assert config.loss.topk_ratio == round(400 / np.sqrt(4 * 50))
+    assert "1 windows" in reasons["train.steps"]  # 801 labelled snippets of 1024
+    config, reasons = _decided(_dataset(recording))
+    assert config.loss.topk_ratio == round(7810 / 8 / np.sqrt(4 * 50))
+    assert "8 windows" in reasons["train.steps"]
+    # Everything done is what it is without the key, and nothing done can be trained on.
+    whole = dataclasses.replace(recording, done_s=((0.0, recording.duration_s),))
+    assert _decided(_dataset(whole)) == (config, reasons)
+    _decided(_dataset(dataclasses.replace(recording, done_s=())))
+
+
 def test_tiny():
     """Two recordings of one point each: nothing to measure distances by, and nothing fails."""
     dataset = _dataset(_recording("a", 40, [20], [0], dim=6), _recording("b", 30, [3], [0], dim=6))

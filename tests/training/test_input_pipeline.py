@@ -43,6 +43,7 @@ def _config(features="streamed"):
     config.model.widths, config.model.attention_width = (4,), 4
     config.sampling.update(compensate=True, keep_original=True)
     config.train.update(steps=10, batch_size=2, search_every=2, length=8, jitter=True)
+    config.train.max_speed = 1.5
     config.train.update(log_every=2, checkpoint_every=10, features=features, learning_rate=0.1)
     return check_config(config)
 

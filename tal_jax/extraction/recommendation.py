@@ -1,0 +1,84 @@
+"""Which backbone suits the files at hand."""
+
+import importlib.util
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from tal_jax._errors import InputError
+from tal_jax.extraction import body, keypoint_tables, tables, video
+
+# A network whose licence allows any use, with weights in an open format (docs/extraction.md).
+MODEL = "facebook/vjepa2-vitl-fpc64-256"
+
+_VIDEOS, _SENSORS, _KEYPOINTS = "videos", "sensor tables", "keypoint tables"
+# Of each kind of file: the backbone and its options, and the extra with its packages.
+_CHOICES = {
+    _VIDEOS: (
+        f"transformers --set model={MODEL} --set window=16",
+        "transformers",
+        ("torch", "transformers"),
+    ),
+    _SENSORS: ("signal", "tables", ("pebble",)),
+    _KEYPOINTS: ("pose", "tables", ("pebble",)),
+}
+
+_LEAST_JOINTS = 3
+_SENSOR_WORDS = {
+    *("acc", "accel", "acceleration", "accelerometer", "gyr", "gyro", "gyroscope", "mag", "magn"),
+    *("magnetometer", "gravity", "linear", "imu", "channel", "sensor", "rotation", "quaternion"),
+}
+
+
+def recommend(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> str:
+    """A line with the recordings that were found, the backbone for most of them, and its command.
+
+    Args:
+      paths: recordings, and folders of them.
+      output: the folder for the features, for the command.
+    """
+    counts = dict.fromkeys(_CHOICES, 0)
+    of_suffix: dict[str, str] = {}
+    for path in _files(paths):
+        suffix = path.suffix.lower()
+        if video.has_video_suffix(path):
+            counts[_VIDEOS] += 1
+        elif suffix in (*tables.SUFFIXES, *keypoint_tables.SUFFIXES):
+            if suffix not in of_suffix:  # the first one stands for the others
+                of_suffix[suffix] = _KEYPOINTS if holds_keypoints(path) else _SENSORS
+            counts[of_suffix[suffix]] += 1
+    found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
+    places = shlex.join(map(str, paths))
+    if not found:
+        return (
+            f"no video and no table in {places}; expected files "
+            f"{', '.join((*video.SUFFIXES, *tables.SUFFIXES))}"
+        )
+    most = max(counts, key=lambda kind: counts[kind])
+    choice, extra, packages = _CHOICES[most]
+    missing = any(importlib.util.find_spec(package) is None for package in packages)
+    install = f'pip install "tal_jax[{extra}]" && ' if missing else ""
+    others = " (pose for people, motion for a first try)" if most == _VIDEOS else ""
+    return (
+        f"no --backbone given; found {found}; recommended for {most}: {choice.split()[0]}{others}: "
+        f"{install}tal-jax extract {places} --output {shlex.quote(str(output))} --backbone {choice}"
+    )
+
+
+def _files(paths: Sequence[str | os.PathLike]) -> list[Path]:
+    found = []
+    for path in map(Path, paths):
+        found += sorted(p for p in path.iterdir() if p.name[0] != ".") if path.is_dir() else [path]
+    return [path for path in found if path.is_file()]
+
+
+def holds_keypoints(path: str | os.PathLike) -> bool:
+    """Whether a table holds joints rather than samples of sensors, which have x, y and z too."""
+    try:
+        found = keypoint_tables.read_keypoints(path, source_fps=1.0)
+    except InputError:
+        return False
+    words = {word for joint in found.joints for word in body.words_of(joint)}
+    given = bool((found.confidence[found.confidence > 0] < 1).any())  # else 1 throughout
+    return given or (len(found.joints) >= _LEAST_JOINTS and not words & _SENSOR_WORDS)
