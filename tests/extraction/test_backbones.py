@@ -109,7 +109,7 @@ def test_channels_from_text():
         ("signal", {"stride": 0.5}, "stride=0.5"),
         ("signal", {"channels": "x,y"}, "channels x, y; expected different ones in triples"),
         ("signal", {"channels": "x,y,x"}, "channels x, y, x; expected different"),
-        ("transformers", {}, "backbone transformers: needs the option path"),
+        ("transformers", {}, "expected model=NAME of a model on the Hugging Face hub"),
         ("videoprism", {}, "backbone videoprism: needs the option path"),
     ],
 )

@@ -169,8 +169,9 @@ def test_train_without_a_config(capsys, toy_run, tmp_path):
     assert files.read_json(workdir / "config.json")["train"]["batch_size"] > 0
 
 
-def test_short_actions_of_test_recordings_need_a_length(toy_run):
-    config = _config(toy_run.data, "sampling.test_compensation=True")
-    decided = automatic.decide(config, toy.dataset(toy_run.data))[0]
+def test_short_actions_of_test_recordings_need_a_length(tmp_path):
+    data = toy.write(tmp_path / "data")
+    config = _config(data, "sampling.test_compensation=True")
+    decided = automatic.decide(config, toy.dataset(data))[0]
     with pytest.raises(ValueError, match="test_compensation=True; expected False without a value"):
         check_config(decided)
