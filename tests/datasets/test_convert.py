@@ -5,6 +5,7 @@ import pytest
 import synthetic
 
 from tal_jax.config import folder_config, rsmp_config
+from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.clock import Grid
 from tal_jax.data.fingerprint import fingerprint
@@ -67,6 +68,10 @@ def test_shards_hold_the_same_data_set(tmp_path):
         tmp_path / "theirs", ANNOTATIONS, layout="joined", grid=GRID, dim=6, report=len
     )
     _convert(tmp_path / "theirs", tmp_path / "ours")
+    labels = files.read_json(tmp_path / "ours" / "annotations.json")
+    name = next(n for n, one in labels["database"].items() if one["subset"] == "train")
+    labels["database"][name] |= {"background": [49.5], "done": [[0.0, 40.0], [49.0, 50.0]]}
+    files.write_json(tmp_path / "ours" / "annotations.json", labels)
     manifest = Manifest("motion", "1", {}, 6, GRID, {"b": Entry("/b.mp4", "0", 1, 2, 50.0, 78, 6)})
     write_manifest(tmp_path / "ours", manifest)
     _, lines = _convert(tmp_path / "ours", tmp_path / "shards", shards=2)
@@ -79,6 +84,8 @@ def test_shards_hold_the_same_data_set(tmp_path):
     ]
     before, after = (load_dataset(_config(tmp_path / folder)) for folder in ("ours", "shards"))
     assert fingerprint(after) == fingerprint(before) and after.notes == before.notes
+    (one,) = (one for one in after.train if one.name == name)
+    assert one.background_s == (49.5,) and one.done_s == ((0.0, 40.0), (49.0, 50.0))
     assert after.manifest == before.manifest and after.manifest.recordings == {}
     assert open_shards(tmp_path / "shards")["b"].entry == manifest.recordings["b"]
     for one, same in zip((*before.train, *before.test), (*after.train, *after.test), strict=True):

@@ -13,9 +13,13 @@ import toy
 from tal_jax import cli
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.clock import Grid
+from tal_jax.data.predictions import Predictions, RecordingPredictions
+from tal_jax.data.shards import shard_path, split_names, write_shard
 from tal_jax.inference import predict_files as module
-from tal_jax.inference.predict_file import predict_file
+from tal_jax.inference.predict_file import Network, predict_file
 from tal_jax.inference.predict_files import find_files, predict_files
+from tal_jax.report import prediction as report
 from tal_jax.runs.workdir import open_run
 
 
@@ -161,6 +165,44 @@ def test_the_command_resumes(capsys, toy_run, recordings, tmp_path):
     assert edited == {path.name: path.read_bytes() for path in Path("out").iterdir()}
     code, out, _ = _run(capsys, *command, "--overwrite")
     assert code == 0 and "out: 1 recordings predicted, 3 unchanged" in out
+
+
+def test_the_recordings_of_a_folder_of_shards(tmp_path):
+    def predict(recording):
+        total = len(recording.features)
+        sequence = Predictions(np.zeros((total, 1)), np.zeros(total), np.zeros(1))
+        found = RecordingPredictions(recording.grid, recording.duration_s, sequence, sequence)
+        return [{"label": "dip", "score": 0.5, "segment": [0.0, float(total)]}], found
+
+    network = Network("run", predict, ("dip",), 2, Grid(1, 1, 1), None, None, 0.3)
+    sizes = {name: 4 + number for number, name in enumerate("dbca")}
+
+    def write(**changed):
+        folder = tmp_path / "in"
+        folder.mkdir(exist_ok=True)
+        for number, names in enumerate(split_names(sizes, 2)):
+            arrays = {name: np.ones((sizes[name], 2), np.float32) for name in names}
+            arrays |= {name: value for name, value in changed.items() if name in names}
+            write_shard(shard_path(folder, number, 2), arrays)
+        return find_files([folder], network)[0]
+
+    paths = write()
+    assert [path.name for path in paths] == ["a.npy", "b.npy", "c.npy", "d.npy"]
+    for path, one in predict_files(paths, network):
+        assert one.detections[0]["segment"] == [0.0, sizes[path.stem]]
+        report.write_prediction(one, folder=tmp_path / "out", made_from={})
+    # Written again, they are the same recordings; with another number in it, one is another.
+    assert all(report.is_done(path, tmp_path / "out", {}) for path in write())
+    paths = write(c=np.full((sizes["c"], 2), 2, np.float32))
+    assert [report.is_done(path, tmp_path / "out", {}) for path in paths] == [
+        True,
+        True,
+        False,
+        True,
+    ]
+    report.write_summary(paths, tmp_path / "out", overwrite=False)
+    results = files.read_json(tmp_path / "out" / "detections.json")["results"]
+    assert {name: one[0]["segment"][1] for name, one in results.items()} == sizes
 
 
 def test_another_network_predicts_anew(capsys, toy_run, recordings, tmp_path):
