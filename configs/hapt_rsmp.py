@@ -3,8 +3,8 @@
 Command:   tal-jax train --config hapt_rsmp --data DIR --workdir runs/hapt
 Hardware:  2 cores of an Intel Xeon at 2.5 GHz, no GPU
 Time:      about 4 minutes a seed on one core, another run on the other
-Result:    average mAP (.1-.7) 95.3 with both stages, seed 0; all rounds without the detector 92.9
-           +- 0.9 over 5 seeds; see docs/results.md
+Result:    average mAP (.1-.7) 95.4 +- 0.5 over 5 seeds, both stages; all rounds without the
+           detector 93.0 +- 0.9; see docs/results.md
 
 DIR contains the data set's folder `hapt` (or is it), with `RawData` in it: "Smartphone-Based
 Recognition of Human Activities and Postural Transitions" v2.1 from the UCI repository. Other points
