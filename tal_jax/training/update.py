@@ -70,14 +70,15 @@ def _make_init(model: Any) -> Callable:
     return jax.jit(model.init)
 
 
-def settings_of(config: Config) -> dict[str, Any]:
+def settings_of(config: Config) -> Metrics:
     """The numbers that may change without another compilation, as arrays."""
     names = methods.trainable_of(config).loss_weights
     numbers = {name: config.loss[name] for name in names}
     numbers |= {name: config.train[name] for name in _RATES}
     if config.train.schedule == "cosine":
         numbers["steps"] = config.train.steps
-    return {name: np.asarray(number, np.float32) for name, number in numbers.items()}
+    # Host arrays that are placed, not converted: that would compile a program for each call.
+    return jax.device_put({name: np.float32(number) for name, number in numbers.items()})
 
 
 def compiled_config(config: Config) -> Config:
