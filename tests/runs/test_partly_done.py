@@ -22,7 +22,8 @@ def _config(length):
     config = toy.config()
     config.train.rounds, config.train.steps, config.train.checkpoint_every = 1, 10, 10
     config.train.length = length
-    config.stages = ("rounds", "detector")
+    # The second stage compiles the same for both lengths.
+    config.stages = ("rounds", "detector") if length == 448 else ("rounds",)
     config.detector.steps, config.detector.num_levels = 10, 3
     return config
 
@@ -43,9 +44,8 @@ def test_wholly_done_by_the_key_is_bitwise_the_same(dataset, tmp_path, length):
     with toy.compilations() as compiled:
         again = fit(whole, _config(length), workdir=tmp_path / "again")
     assert not {"jit(run)", "jit(block)", "jit(forward)"} & set(compiled)
-    for name in ("params", "detector"):
-        one, other = getattr(plain, name), getattr(again, name)
-        one, other = (getattr(part, "params", part) for part in (one, other))
+    detectors = [getattr(one.detector, "params", None) for one in (plain, again)]
+    for one, other in ((plain.params, again.params), detectors):
         jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
