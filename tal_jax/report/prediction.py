@@ -96,7 +96,7 @@ def write_prediction(
     one = prediction
     outputs = output_files(path, one.source, folder=folder, overwrite=overwrite)
     results, page, table, srt = outputs
-    content = activitynet_json({one.name: one.detections}) | {"threshold": one.threshold}
+    content = activitynet_json({one.name: list(one.detections)}) | {"threshold": one.threshold}
     if one.steps is not None:
         content["steps"] = dict(one.steps)
     if made_from is not None and one.identity is not None:
