@@ -3,8 +3,8 @@
 Command:   tal-jax train --data FOLDER --workdir runs/mine
 Hardware:  any; a laptop's CPU for some hours of recordings
 Time:      depends on the recordings; see docs/speed.md
-Result:    average mAP (.1-.7) of both stages: SHREC'21 88.8 +- 0.8 over 5 seeds, watch 83.1 +- 5.4
-           over 3, HAPT 95.7 +- 0.7 over 2; see docs/results.md
+Result:    average mAP (.1-.7) of both stages: SHREC'21 88.8 +- 0.8 and watch 80.9 +- 5.0 over 5
+           seeds, HAPT 95.7 +- 0.7 over 2; see docs/results.md
 
 FOLDER holds features and annotations, such as the output of `tal-jax extract` with the
 `annotations.json` of `tal-jax label`. What is None here is decided before training, from the
