@@ -1,4 +1,4 @@
-"""What changed from one training to the next: events gained and lost, and warnings of a collapse."""
+"""What changed from one training to the next: events gained and lost, warnings of a collapse."""
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
