@@ -62,9 +62,8 @@ def fit(
         run, or a loss that is no longer finite.
       OSError: if the work directory cannot be written.
     """
-    return fit_many([dataset], [config], workdirs=[workdir], start_from=start_from, report=report)[
-        0
-    ]
+    fitted = fit_many([dataset], [config], workdirs=[workdir], start_from=start_from, report=report)
+    return fitted[0]
 
 
 def fit_many(

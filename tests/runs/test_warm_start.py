@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 import shutil
 
 import jax
@@ -12,14 +13,15 @@ import toy
 
 from tal_jax import cli, methods
 from tal_jax._errors import InputError
-from tal_jax.config import flatten, hamnet_config
+from tal_jax.config import check_config, flatten, hamnet_config, load_config, override
 from tal_jax.data import files
 from tal_jax.data.recordings import Dataset, Point, Recording, Scaling, restandardize, standardize
+from tal_jax.datasets.load import load_dataset
 from tal_jax.methods import detector
 from tal_jax.runs import warm_start
 from tal_jax.runs import workdir as work
 from tal_jax.runs.fit import fit
-from tal_jax.training import update
+from tal_jax.training import automatic, update
 
 KEY = jax.random.key(3)
 
@@ -110,6 +112,61 @@ def test_another_standardisation_is_applied():
     np.testing.assert_allclose(found.train[0].features, expected, rtol=1e-5, atol=1e-5)
     assert found.scaling is scaling and found.train[0].features.dtype == np.float32
     assert restandardize(dataset, dataset.scaling) is dataset
+
+
+def _begun(folder, config, dataset):
+    """A run of which nothing is trained, and its config."""
+    decided = automatic.decide(config, dataset)[0]
+    work.start(folder, check_config(decided), dataset, automatic.undecided(config))
+    return decided
+
+
+def test_what_was_decided_is_decided_again_but_for_shapes(tmp_path):
+    config = load_config("auto")
+    override(config, f"data.folder={toy.write(tmp_path / 'data')}")
+    override(config, "data.points=uniform")
+    override(config, "stages=rounds")
+    override(config, "model.dropout=0.3")
+    dataset = load_dataset(config)
+    few = dataclasses.replace(dataset, train=dataset.train[:1])
+    before = _begun(tmp_path / "a", config, few)
+    again = warm_start.retraining_config(tmp_path / "a")
+    assert (again.train.rounds, again.model.dropout) == (1, 0.3)
+    for name in ("widths", "dilations"):
+        assert again.model[name] == before.model[name]
+    assert set(automatic.undecided(again)) == {
+        *automatic.undecided(config),
+    } - {"model.widths", "model.dilations"}
+    decided, decisions = warm_start.decide(again, tmp_path / "a", dataset)
+    assert not automatic.undecided(decided)
+    again.model.update(widths=before.model.widths)
+    whole = automatic.decide(again, dataset)[0]
+    assert decided.train.batch_size == whole.train.batch_size > before.train.batch_size
+    # Nearly all of the labels are new, but not those of the first recording.
+    old, count = (sum(len(one.points) for one in those.train) for those in (few, dataset))
+    share = (count - old) / count
+    assert decided.train.steps == math.ceil(share * whole.train.steps / 20) * 20
+    assert f"{share:.0%} of {whole.train.steps}" in decisions[-1].reason
+
+    # A retraining of the retraining decides the same again, and one with given updates does not.
+    for name, steps in (("b", None), ("c", 40)):
+        own = warm_start.retraining_config(tmp_path / "a")
+        if steps:
+            own.train.steps = steps
+        kept = warm_start.still_decided(tmp_path / "a", own)
+        assert ("train.steps" in kept) == (steps is None)
+        decided = warm_start.decide(own, tmp_path / "a", dataset)[0]
+        assert steps in (None, decided.train.steps)
+        work.start(tmp_path / name, check_config(decided), dataset, kept)
+        files.write_json(
+            tmp_path / name / "start" / "start.json",
+            {"whole_updates": {"steps": 300, "detector_steps": 400}},
+        )
+        third = warm_start.retraining_config(tmp_path / name)
+        assert third.model.widths == before.model.widths and third.train.steps is None
+        decided = warm_start.decide(third, tmp_path / name, dataset)[0]
+        quarter = (whole.train.steps if steps is None else 300) / 4
+        assert decided.train.steps == math.ceil(quarter / 20) * 20
 
 
 # --- retrainings of the toy run ---
