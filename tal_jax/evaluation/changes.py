@@ -65,7 +65,7 @@ def compare_events(
     total_s = sum(durations_s.values())
     changes = {}
     for label in (*classes, *sorted(others - set(classes))):
-        gained, lost, counts, filled_s = [], [], [0, 0], 0.0
+        gained, lost, num_before, num_now, filled_s = [], [], 0, 0, 0.0
         for name in durations_s:
             old, new = (
                 [entry for entry in those.get(name, ()) if entry["label"] == label]
@@ -74,11 +74,11 @@ def compare_events(
             of_old, of_new = _matched(old, new, tiou)
             lost += _unmatched(name, old, of_old)
             gained += _unmatched(name, new, of_new)
-            counts = [counts[0] + len(old), counts[1] + len(new)]
+            num_before, num_now = num_before + len(old), num_now + len(new)
             stretches = merge_stretches([tuple(entry["segment"]) for entry in new])
             filled_s += sum(end_s - start_s for start_s, end_s in stretches)
         share = filled_s / total_s if total_s else 0.0
-        changes[label] = ClassChanges(*counts, gained, lost, share)
+        changes[label] = ClassChanges(num_before, num_now, gained, lost, share)
     return changes
 
 

@@ -242,10 +242,11 @@ def _by_snippet(
         snippets.append(chosen)
     if not values:
         return
-    value, row, snippet = map(np.concatenate, (values, rows, snippets))
+    value, row, snippet = (np.concatenate(parts) for parts in (values, rows, snippets))
+    centres_s = {recording.name: _centres_s(recording) for recording in recordings}
     for index in np.lexsort((snippet, row, -value)):
-        recording = recordings[row[index]]
-        time_s = float(_centres_s(recording)[snippet[index]])
+        recording = recordings[int(row[index])]
+        time_s = float(centres_s[recording.name][snippet[index]])
         label = _proposed(recording, classes, scores, time_s)
         yield Place(recording.name, time_s, None, label, reason, 0.0)
 

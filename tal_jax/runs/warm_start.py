@@ -127,11 +127,12 @@ def decide(
     config: Config, source: Path, dataset: Dataset
 ) -> tuple[ml_collections.ConfigDict, tuple[Decision, ...]]:
     """Fills in the settings that `retraining_config` left open; see `automatic.decide`."""
-    config = ml_collections.ConfigDict(config.to_dict())
-    whole, open_steps = _whole_updates(source), config.train.steps is None
+    given: Config = ml_collections.ConfigDict(config.to_dict())
+    whole, open_steps = _whole_updates(source), given.train.steps is None
     if open_steps and "train.steps" not in _decided(source):
-        config.train.steps = whole["steps"]
-    decided, decisions = automatic.decide(config, dataset)
+        given.train.steps = whole["steps"]
+    found, decisions = automatic.decide(given, dataset)
+    decided: Config = found
     decisions = [one for one in decisions if one.key != "train.steps"]
     changed, count = changed_labels(source, dataset)
     share = min(max(changed / count if count else 1.0, LEAST_PART), 1.0)
