@@ -127,6 +127,7 @@ if TYPE_CHECKING:
         soft_nms as soft_nms,
     )
     from tal_jax.runs.fit import fit as fit
+    from tal_jax.runs.warm_start import retraining_config as retraining_config
     from tal_jax.runs.workdir import load_run as load_run
 
 # The module of each public name; the imports above are the same for type checkers.
@@ -171,6 +172,7 @@ _MODULES = {
     ),
     "tal_jax.ops.segments": "disjoint_segments nms segment_iou soft_nms",
     "tal_jax.runs.fit": "fit",
+    "tal_jax.runs.warm_start": "retraining_config",
     "tal_jax.runs.workdir": "load_run",
 }
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}

@@ -4,6 +4,7 @@ import argparse
 import sys
 import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tal_jax._errors import InputError
@@ -26,6 +27,8 @@ report.html.
 # The HAM-Net variant with the higher mAP on these recordings.
 _QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet:document"}
 
+_DEFAULT = "auto"  # config of `train`
+
 _LOST = "tal-jax: error: another process of this run ended; begin all of them again to go on"
 
 _CONFIGS = (
@@ -40,6 +43,7 @@ _TRAIN = """\
   tal-jax train --config configs/hapt_rsmp.py:quick --data ~/data --workdir runs/try \\
       --set "model.widths=(64, 64)" --set model.dilations=1,2
   tal-jax train --config hapt_rsmp --data ~/data --workdir runs/seeds --seeds 0,1,2,3,4
+  tal-jax train --data ~/features --workdir runs/second --from runs/mine
 
 Writes into the work directory: config.json, run.json, metrics.jsonl; round_*/ with proposals,
 detections and checkpoints of each round; detections.json, the result, and report.html. With a
@@ -47,6 +51,11 @@ second stage (stages=rounds,detector; --set stages=rounds leaves it out) also de
 pseudo segments that it learns from, its detections and checkpoints, and all_rounds/ with what the
 rounds detect without it; detections.json then has the detections of both, fused.
 To resume a stopped run, repeat the command.
+
+--from retrains after labels were added, moved or corrected: one round of few updates that begins
+from the networks of another run, with its settings. Classes may have been added. Writes also
+changes.json (events gained and lost by class, warnings), detections_all.json and scores_all.npz
+(of all recordings), and start/ with what was taken from that run, which is not read again.
 """
 
 
@@ -65,8 +74,8 @@ def add_commands(commands: Any) -> None:
     known = textwrap.fill(_CONFIGS.format(configs=", ".join(config_names())), 100)
     title = "train all rounds and stages of a config"
     train = common.add_parser(commands, "train", title, f"{known}\n\n{_TRAIN}", _train)
-    title = "name of a config, or path of a .py file; default %(default)s, which decides settings"
-    common.add_shared(train, "--config", required=False, default="auto", help=title)
+    title = f"name of a config, or path of a .py file; default {_DEFAULT}, which decides settings"
+    common.add_shared(train, "--config", required=False, help=title)
     common.add_shared(train, "--data", "--set", "--workdir")
     train.add_argument(
         "--processes",
@@ -79,18 +88,25 @@ def add_commands(commands: Any) -> None:
         metavar="N,N,...",
         help="train several seeds at once, each into its own folder W/seed_N",
     )
+    train.add_argument(
+        "--from",
+        dest="start_from",
+        metavar="RUN",
+        type=Path,
+        help="retrain: begin from the networks of the run in this work directory",
+    )
 
 
 def _quickstart(arguments: argparse.Namespace) -> None:
     arguments.config = _QUICKSTARTS[arguments.method]
-    arguments.data = arguments.seeds = arguments.processes = None
+    arguments.data = arguments.seeds = arguments.processes = arguments.start_from = None
     _train(arguments)
 
 
 def _train(arguments: argparse.Namespace) -> None:
     from tal_jax.training import processes
 
-    config = common.load_config(arguments)
+    config = _load_config(arguments)
     if arguments.processes is not None:
         processes.initialize(arguments.processes)
     try:
@@ -103,6 +119,31 @@ def _train(arguments: argparse.Namespace) -> None:
         interrupts.end(2)
 
 
+def _load_config(arguments: argparse.Namespace) -> Config:
+    """The config of `--config`, or of the run that a retraining begins from, with `--set`."""
+    if arguments.start_from is None:
+        arguments.config = arguments.config or _DEFAULT
+        return common.load_config(arguments)
+    for flag in ("config", "seeds", "processes"):
+        if getattr(arguments, flag) is not None:
+            raise InputError(
+                f"--{flag} {getattr(arguments, flag)} with --from, which continues one run with "
+                "its own settings; leave it out, and change settings by --set"
+            )
+    import ml_collections
+
+    from tal_jax.config import override
+    from tal_jax.runs import warm_start, workdir
+
+    if workdir.begun_settings(arguments.workdir):  # it needs the other run no more
+        config = ml_collections.ConfigDict(workdir.read(arguments.workdir)[0].to_dict())
+    else:
+        config = warm_start.retraining_config(arguments.start_from)
+    for assignment in arguments.set:
+        override(config, assignment)
+    return config
+
+
 def _train_config(config: Config, arguments: argparse.Namespace) -> None:
     from tal_jax.runs import fit
     from tal_jax.training import processes
@@ -112,7 +153,8 @@ def _train_config(config: Config, arguments: argparse.Namespace) -> None:
     if arguments.seeds is None:
         dataset = _load_data(config, arguments)
         echo(_describe(config, dataset))
-        fit.fit(dataset, config, workdir=arguments.workdir, report=echo)
+        start = arguments.start_from
+        fit.fit(dataset, config, workdir=arguments.workdir, start_from=start, report=echo)
         if processes.is_primary():
             common.show_run(arguments.workdir)
     else:

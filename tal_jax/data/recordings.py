@@ -417,6 +417,29 @@ def standardize(dataset: Dataset) -> Dataset:
     )
 
 
+def restandardize(dataset: Dataset, scaling: Scaling) -> Dataset:
+    """Standardises a data set anew, by the mean and scale of another one that it extends.
+
+    The features of `standardize` become those of `scaling.apply`, up to rounding where they are in
+    memory; nothing changes where both are the same.
+    """
+    old = dataset.scaling
+    assert old is not None
+    if np.array_equal(old.mean, scaling.mean) and np.array_equal(old.scale, scaling.scale):
+        return dataset
+
+    def apply(features: Any) -> Any:
+        if isinstance(features, ScaledFeatures):
+            return ScaledFeatures(features.features, scaling)
+        return scaling.apply(np.asarray(features, np.float64) * old.scale + old.mean)
+
+    train, test = (
+        tuple(dataclasses.replace(one, features=apply(one.features)) for one in part)
+        for part in (dataset.train, dataset.test)
+    )
+    return dataclasses.replace(dataset, train=train, test=test, scaling=scaling)
+
+
 def read_features(recording: Recording) -> np.ndarray:
     """Returns a recording's features as an array; raises an InputError for NaN or infinity."""
     features = np.asarray(recording.features)

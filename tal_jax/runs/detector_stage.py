@@ -39,6 +39,7 @@ from tal_jax.inference.localize import localize_predictions
 from tal_jax.methods.detector import make_model
 from tal_jax.runs import results
 from tal_jax.runs.round_folders import ALL_ROUNDS_FOLDER, DETECTOR_FOLDER, round_folders
+from tal_jax.runs.warm_start import Start
 from tal_jax.runs.workdir import read_projection
 from tal_jax.training import loop, processes, pseudo_segments
 from tal_jax.training.prepare import common_sizes
@@ -59,6 +60,7 @@ class Member:
     workdir: Path
     title: str
     fitted: Fitted
+    start: Start | None = None  # of a retraining
 
 
 def train_stage(members: Sequence[Member], report: Report) -> list[Fitted]:
@@ -100,7 +102,8 @@ def _prepare(
         if packed is None or not np.array_equal(features, packed):
             packed, placed = features, jax.device_put(features)
         timeline = timelines.with_features(jax.device_put(timeline), placed)
-        parts.append(loop.Member(config, timeline, recordings, member.workdir))
+        params = None if member.start is None else member.start.detector
+        parts.append(loop.Member(config, timeline, recordings, member.workdir, params))
     return parts
 
 
@@ -159,7 +162,10 @@ def _pseudo_segments(member: Member, report: Report) -> dict[str, Any]:
 def _projection(member: Member) -> Projection:
     folder = member.workdir / DETECTOR_FOLDER
     if not (folder / "projection.npz").exists():
-        found = principal_components(member.dataset.train, member.config.detector.components)
+        found = None if member.start is None else member.start.projection
+        if found is None:
+            most = member.config.detector.components
+            found = principal_components(member.dataset.train, most)
         arrays = {"mean": found.mean, "components": found.components}
         files.write_npz(folder / "projection.npz", arrays)
     return read_projection(folder)

@@ -22,7 +22,7 @@ from tal_jax.evaluation.point_criterion import point_criterion
 from tal_jax.inference import localize
 from tal_jax.inference.forward import Fitted, lengthens, predict_recordings
 from tal_jax.inference.predict import predict_round, propose
-from tal_jax.runs import detector_stage, members, results
+from tal_jax.runs import detector_stage, members, results, warm_start
 from tal_jax.runs import workdir as work
 from tal_jax.runs.round_folders import DETECTOR
 from tal_jax.training import automatic, input_pipeline, loop, processes
@@ -36,6 +36,7 @@ def fit(
     config: Config,
     *,
     workdir: str | Path,
+    start_from: str | Path | None = None,
     report: Report = print,
 ) -> Fitted:
     """Trains all rounds on a data set, evaluating each on its test recordings.
@@ -43,11 +44,15 @@ def fit(
     A run that was stopped continues from its work directory, in the middle of a round too, and ends
     with bitwise the same parameters.
 
+    With `start_from` it is a retraining, after labels or classes changed: it begins from the
+    networks of another run, reads its features as that did, and reports the events gained and lost.
+
     Args:
       dataset: recordings with points or video-level labels, and test recordings with ground truth
         if there are any.
-      config: see `tal_jax.config`.
+      config: see `tal_jax.config`; for a retraining from `retraining_config`.
       workdir: the run's work directory.
+      start_from: work directory of the run to begin from, which must be there at the start only.
       report: prints a line.
 
     Returns:
@@ -58,7 +63,8 @@ def fit(
         run, or a loss that is no longer finite.
       OSError: if the work directory cannot be written.
     """
-    return fit_many([dataset], [config], workdirs=[workdir], report=report)[0]
+    fitted = fit_many([dataset], [config], workdirs=[workdir], start_from=start_from, report=report)
+    return fitted[0]
 
 
 def fit_many(
@@ -66,6 +72,7 @@ def fit_many(
     configs: Sequence[Config],
     *,
     workdirs: Sequence[str | Path],
+    start_from: str | Path | None = None,
     report: Report = print,
 ) -> list[Fitted]:
     """Trains several runs in one compiled program: what `fit` does, for each of them.
@@ -82,6 +89,7 @@ def fit_many(
       datasets: M data sets, one a run, since points depend on the seed.
       configs: M configs; without `train.holdout` where there are several.
       workdirs: M work directories.
+      start_from: see `fit`; for all of the runs.
       report: prints a line.
 
     Returns:
@@ -92,13 +100,22 @@ def fit_many(
         data, naming what differs.
       OSError: if a work directory cannot be written.
     """
-    folders = list(map(Path, workdirs))
+    folders, source = list(map(Path, workdirs)), None if start_from is None else Path(start_from)
     report = report if processes.is_primary() else lambda line: None
-    configs = _check(datasets, _decide(datasets, configs, folders, report), folders)
+    for folder in folders:
+        processes.on_primary(warm_start.check_continued, folder, source)
+    if source is not None:
+        datasets = [
+            warm_start.standardized_as(dataset, folder, source)
+            for dataset, folder in zip(datasets, folders, strict=True)
+        ]
+    given = configs
+    configs = _check(datasets, _decide(datasets, configs, folders, source, report), folders)
     with contextlib.ExitStack() as stack:
         for folder in folders:
             processes.on_primary(stack.enter_context, locks.one_writer(folder, "training"))
-        return _fit_rounds(_begin(datasets, configs, folders, report), report)
+        runs = _begin(datasets, configs, given, folders, source, report)
+        return _fit_rounds(runs, report)
 
 
 def _fit_rounds(runs: Sequence["_Run"], report: Report) -> list[Fitted]:
@@ -114,6 +131,10 @@ def _fit_rounds(runs: Sequence["_Run"], report: Report) -> list[Fitted]:
             report(f"round {number}: {time.monotonic() - began:.0f} s")
     if DETECTOR in runs[0].config.stages:
         _fit_detectors(runs, report)
+    for run in runs:
+        if run.start is not None:
+            own = results.titled(report, run.title)
+            warm_start.measure(run.workdir, run.fitted, run.whole, own)
     return [run.fitted for run in runs]
 
 
@@ -121,7 +142,9 @@ def _fit_detectors(runs: Sequence["_Run"], report: Report) -> None:
     """The second stage of all runs."""
     began = time.monotonic()
     members = [
-        detector_stage.Member(run.dataset, run.config, run.workdir, run.title, run.fitted)
+        detector_stage.Member(
+            run.dataset, run.config, run.workdir, run.title, run.fitted, run.start
+        )
         for run in runs
     ]
     for run, fitted in zip(runs, detector_stage.train_stage(members, report), strict=True):
@@ -139,12 +162,18 @@ class _Run:
     workdir: Path
     title: str  # before its lines; empty for a single run
     fitted: Fitted  # of the rounds so far
-    proposals: Results | None = None
+    whole: Dataset  # with the recordings that were held out
+    start: warm_start.Start | None  # of a retraining
+    proposals: Results | None = None  # of the round before, or of the run that it begins from
     short_s: float | None = None  # what the last round lengthened actions below
 
 
 def _decide(
-    datasets: Sequence[Dataset], configs: Sequence[Config], folders: list[Path], report: Report
+    datasets: Sequence[Dataset],
+    configs: Sequence[Config],
+    folders: list[Path],
+    source: Path | None,
+    report: Report,
 ) -> list[Config]:
     """The configs without settings that are left to the data.
 
@@ -153,14 +182,17 @@ def _decide(
     the first one decide for all.
     """
     matching = len(datasets) == len(configs) == len(folders)
-    if not matching or not any(map(automatic.undecided, configs)):
+    if not matching or (source is None and not any(map(automatic.undecided, configs))):
         return list(configs)
     begun = [processes.on_primary(work.begun_settings, folder) for folder in folders]
     configs = [
         automatic.with_values(config, values) for config, values in zip(configs, begun, strict=True)
     ]
     check_dataset(datasets[0])
-    decided, decisions = automatic.decide(configs[0], datasets[0])
+    if source is not None and not begun[0]:
+        decided, decisions = warm_start.decide(configs[0], source, datasets[0])
+    else:
+        decided, decisions = automatic.decide(configs[0], datasets[0])
     for line in automatic.format_decisions(decisions).splitlines():
         report(line)
     return [automatic.with_values(config, decided.to_dict()) for config in configs]
@@ -199,16 +231,31 @@ def _check(
 
 
 def _begin(
-    datasets: Sequence[Dataset], configs: Sequence[Config], folders: list[Path], report: Report
+    datasets: Sequence[Dataset],
+    configs: Sequence[Config],
+    given: Sequence[Config],
+    folders: list[Path],
+    source: Path | None,
+    report: Report,
 ) -> list[_Run]:
-    """Starts or continues the runs."""
+    """Starts or continues the runs; `given` are their configs before anything was decided."""
     runs, notes = [], []
-    for dataset, config, folder in zip(datasets, configs, folders, strict=True):
-        notes += [*processes.on_primary(work.start, folder, config, dataset), *dataset.notes]
+    for dataset, config, before, folder in zip(datasets, configs, given, folders, strict=True):
+        decided = automatic.undecided(before)
+        if source is not None and not work.begun_settings(folder):
+            warm_start.begin(folder, source, config, dataset, report)
+            decided = warm_start.still_decided(source, before)
+        notes += [
+            *processes.on_primary(work.start, folder, config, dataset, decided),
+            *dataset.notes,
+        ]
         title = folder.name if len(folders) > 1 else ""
         dim = dataset.train[0].features.shape[1]
         fitted = Fitted((), config, tuple(dataset.classes), dim)
-        runs.append(_Run(*hold_out(dataset, config), config, folder, title, fitted))
+        start = warm_start.read_start(folder)
+        proposals = None if start is None else start.proposals
+        held = hold_out(dataset, config)
+        runs.append(_Run(*held, config, folder, title, fitted, dataset, start, proposals))
     for note in dict.fromkeys(notes):
         report(f"note: {note}")
     return runs
@@ -237,6 +284,8 @@ def _train(runs: Sequence[_Run], prepared: Sequence[Prepared], number: int, repo
     round_members = []
     for run, timeline in zip(runs, timelines, strict=True):
         params = run.fitted.params[-1] if number and run.config.train.warm_start else None
+        if run.start is not None and not number:
+            params = run.start.params
         recordings, criterion = run.dataset.train, _criterion(run)
         round_members.append(
             loop.Member(run.config, timeline, recordings, run.workdir, params, criterion)

@@ -53,10 +53,18 @@ _FREE_OF_DATA = {"root"}
 # --- the card ---
 
 
-def start(workdir: Path, config: Config, dataset: Dataset) -> list[str]:
+def start(
+    workdir: Path, config: Config, dataset: Dataset, decided: Iterable[str] = ()
+) -> list[str]:
     """Writes the files of a run that come before its first round.
 
     Where the features were standardised, `scaling.npz` keeps how, for recordings to come.
+
+    Args:
+      workdir: of the run.
+      config: of the run.
+      dataset: of the run.
+      decided: the settings that were decided from the data.
 
     Returns:
       Notes on a run that goes on.
@@ -71,10 +79,11 @@ def start(workdir: Path, config: Config, dataset: Dataset) -> list[str]:
         files.write_json(workdir / "config.json", _plain(config.to_dict()))
         return _other_versions(workdir)
     _refuse_foreign_files(workdir)
-    files.write_json(workdir / "run.json", _card(config, dataset))
+    card = _card(config, dataset) | {"decided": list(decided)}
+    files.write_json(workdir / "run.json", card)
     files.write_json(workdir / _FINGERPRINT_FILE, fingerprint(dataset).to_dict())
     files.write_json(workdir / "ground_truth.json", dataset.ground_truth)
-    files.write_json(workdir / "train_points.json", _points(dataset))
+    files.write_json(workdir / "train_points.json", labels_document(dataset))
     if dataset.scaling is not None:
         scaling = {"mean": dataset.scaling.mean, "scale": dataset.scaling.scale}
         files.write_npz(workdir / _SCALING_FILE, scaling)
@@ -258,7 +267,7 @@ def _versions() -> dict[str, str]:
     return versions | {"python": platform.python_version()}
 
 
-def _points(dataset: Dataset) -> dict[str, Any]:
+def labels_document(dataset: Dataset) -> dict[str, Any]:
     """The training points as annotations, with the segments that training uses."""
     database = {
         recording.name: {

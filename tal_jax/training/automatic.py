@@ -79,10 +79,12 @@ def decide(
 
 
 def with_values(config: Config, values: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The config with settings that it leaves to the data taken from the nested `values`."""
+    """The config with the settings that it leaves open taken from the nested `values`."""
     filled: Config = ml_collections.ConfigDict(config.to_dict())
-    for key in undecided(config):
-        section, name = key.split(".")
+    for key, given in flatten(config.to_dict()).items():
+        section, _, name = key.partition(".")
+        if given is not None or section == "data" or not name:
+            continue
         value = (values.get(section) or {}).get(name)
         filled[section][name] = tuple(value) if isinstance(value, list) else value
     return filled

@@ -58,10 +58,15 @@ def init_state(
 ) -> TrainState:
     """The state that a round starts from, on features of `dim`; `params` for a warm start."""
     if params is None:
-        features = jnp.zeros((1, 1, dim), jnp.float32)
-        params = _make_init(model)(key, features, where=jnp.ones((1, 1), bool))["params"]
+        params = init_params(model, dim, key)
     opt_state = make_optimizer(settings_of(config)).init(params)
     return TrainState(params, opt_state, step=jnp.zeros((), jnp.int32))
+
+
+def init_params(model: Any, dim: int, key: jax.Array) -> Any:
+    """The parameters of a network for features of `dim`, before any training."""
+    features = jnp.zeros((1, 1, dim), jnp.float32)
+    return _make_init(model)(key, features, where=jnp.ones((1, 1), bool))["params"]
 
 
 @functools.lru_cache(maxsize=8)

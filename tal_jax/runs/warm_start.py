@@ -1,0 +1,498 @@
+"""Retraining: a new run that begins from the networks of another one, after labels changed.
+
+A work directory is bound to its data, so that a retraining has its own. The folder `start` in it
+has all that it takes from the other run, which is read only once::
+
+    start.json            the run it began from, its threshold, what of the labels changed
+    network.npz           the parameters of the last round, with rows for all classes of now
+    detector.npz          those of the detector, if there was one, and
+    projection.npz        the principal components that it reads the features by
+    proposals_train.json  what the networks propose for the labels as they are now
+    detections_all.json   what they detect in all recordings
+
+At its end the work directory has
+
+    scores_all.npz        score sequences of all recordings, of training and of test
+    detections_all.json   detections in all recordings
+    changes.json          events gained and lost by class, and warnings
+"""
+
+import collections
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+from ml_collections import config_dict
+
+from tal_jax import methods
+from tal_jax._errors import InputError
+from tal_jax.config import Config, detector_config, flatten
+from tal_jax.data import files
+from tal_jax.data.detections import Results, activitynet_json, read_results
+from tal_jax.data.fingerprint import Fingerprint, fingerprint
+from tal_jax.data.manifest import Manifest, check_same_backbone
+from tal_jax.data.predictions import write_predictions
+from tal_jax.data.projection import Projection
+from tal_jax.data.recordings import Dataset, Recording, labels_of, restandardize
+from tal_jax.evaluation.changes import collapse_warnings, compare_events, format_table
+from tal_jax.inference.events import select_events
+from tal_jax.inference.forward import Fitted
+from tal_jax.inference.predict import predict, predict_mean, predict_stages, propose
+from tal_jax.methods.detector import make_model as make_detector
+from tal_jax.runs import workdir as work
+from tal_jax.runs.round_folders import DETECTOR, DETECTOR_FOLDER
+from tal_jax.training import automatic, processes, update
+from tal_jax.training.automatic import Decision
+from tal_jax.training.prepare import hold_out, prepare_round
+
+START_FOLDER = "start"
+ALL_DETECTIONS, ALL_SCORES, CHANGES = "detections_all.json", "scores_all.npz", "changes.json"
+
+# The least part of a round's updates that a retraining makes.
+LEAST_PART = 0.25
+# The least tIoU of an event that is the same as before.
+SAME_TIOU = 0.5
+# Settings that fix the shapes of parameters: they stay, whatever the data are now.
+_SHAPES = ("model.widths", "model.dilations")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Start:
+    """What a retraining begins with."""
+
+    params: Any  # of the first round
+    proposals: Results
+    detector: Any | None  # parameters
+    projection: Projection | None  # of the detector's features
+
+
+# --- settings ---
+
+
+def retraining_config(source: str | Path) -> ml_collections.ConfigDict:
+    """The config of a retraining: that of a run, for one round of few updates.
+
+    What was decided from the data is decided again, but for what fixes the shapes of the network.
+    `fit` decides the number of updates (None), from how many of the labels changed.
+
+    Args:
+      source: work directory of the run to begin from.
+
+    Returns:
+      A config for `fit(..., start_from=source)`; any setting may be changed that keeps shapes.
+
+    Raises:
+      InputError: if the run cannot be read.
+    """
+    source = Path(source)
+    config: Config = ml_collections.ConfigDict(work.read(source)[0].to_dict())
+    # Their types, which JSON does not have.
+    for section, name, kind in (("data", "seed", int), ("sampling", "tau_s", float)):
+        if config[section][name] is None:
+            config[section][name] = config_dict.placeholder(kind)
+    config.train.rounds = 1
+    config.train.warm_start = True
+    for key in {*_decided(source), "train.steps"} - {*_SHAPES}:
+        _leave_open(config, key)
+    detector = source / DETECTOR_FOLDER / "config.json"
+    if DETECTOR in config.stages and detector.exists():
+        config.detector.num_levels = files.read_json(detector)["model"]["num_levels"]
+        _leave_open(config, "detector.steps")
+    return config
+
+
+def _leave_open(config: Config, key: str) -> None:
+    section, name = key.split(".")
+    config[section][name] = config_dict.placeholder(config[section].get_type(name))
+
+
+def _decided(source: Path) -> list[str]:
+    """The settings that a run decided from its data; none for runs of earlier versions."""
+    return list(files.read_json(source / "run.json").get("decided", ()))
+
+
+def still_decided(source: Path, config: Config) -> list[str]:
+    """Which of these a retraining decides, too: those of its config that are not given."""
+    own = {*automatic.undecided(config), *_SHAPES}
+    return [key for key in _decided(source) if key in own]
+
+
+def decide(
+    config: Config, source: Path, dataset: Dataset
+) -> tuple[ml_collections.ConfigDict, tuple[Decision, ...]]:
+    """Fills in the settings that `retraining_config` left open; see `automatic.decide`."""
+    given: Config = ml_collections.ConfigDict(config.to_dict())
+    whole, open_steps = _whole_updates(source), given.train.steps is None
+    if open_steps and "train.steps" not in _decided(source):
+        given.train.steps = whole["steps"]
+    found, decisions = automatic.decide(given, dataset)
+    decided: Config = found
+    decisions = [one for one in decisions if one.key != "train.steps"]
+    changed, count = changed_labels(source, dataset)
+    share = min(max(changed / count if count else 1.0, LEAST_PART), 1.0)
+    labels = f"{changed:,} of {count:,} labels changed" if count else "labels without a time"
+
+    def shorten(section: str, whole_steps: int) -> None:
+        every = decided.train.search_every
+        steps = math.ceil(whole_steps * share / every) * every
+        decided[section].steps = steps
+        why = f"{share:.0%} of {whole_steps}: {labels}"
+        decisions.append(Decision(f"{section}.steps", steps, why))
+
+    if open_steps:
+        shorten("train", decided.train.steps)
+    if decided.detector.steps is None:
+        shorten("detector", whole["detector_steps"])
+    return decided, tuple(decisions)
+
+
+def _whole_updates(source: Path) -> dict[str, int]:
+    """The updates of a whole round and of the detector: of the first run, however long ago."""
+    started = source / START_FOLDER / "start.json"
+    if started.exists():
+        return files.read_json(started)["whole_updates"]
+    config, _ = work.read(source)
+    return {"steps": config.train.steps, "detector_steps": config.detector.steps}
+
+
+def changed_labels(source: Path, dataset: Dataset) -> tuple[int, int]:
+    """How many labels with a time were added or moved since a run, or removed; and how many are.
+
+    A label is a point with its class and segment, a background point, or a done stretch.
+    """
+    before = _labels(files.read_json(source / "train_points.json"))
+    now = _labels(work.labels_document(dataset))
+    changed = max((now - before).total(), (before - now).total())
+    return min(changed, now.total()), now.total()
+
+
+def _labels(document: Mapping[str, Any]) -> collections.Counter:
+    """The labels of a document from `workdir.labels_document`."""
+    found = collections.Counter()
+    for name, recording in document["database"].items():
+        for one in recording["annotations"]:
+            found[name, one["label"], one["point"], *one.get("segment", ())] += 1
+        found.update((name, time_s) for time_s in recording.get("background", ()))
+        found.update((name, "done", *stretch) for stretch in recording.get("done", ()))
+    return found
+
+
+# --- the start ---
+
+
+def standardized_as(dataset: Dataset, workdir: Path, source: Path) -> Dataset:
+    """The data set standardised as for the networks that it is trained further with.
+
+    Raises:
+      InputError: if only one of both is standardised.
+    """
+    origin = workdir if (workdir / "config.json").exists() else source
+    scaling = work.read_scaling(origin)
+    if (scaling is None) != (dataset.scaling is None):
+        state = "not standardised" if scaling is None else "standardised"
+        raise InputError(f"{origin}: its features are {state}; expected the same of the data set")
+    if scaling is None or dataset.scaling is None:
+        return dataset
+    if len(scaling.mean) != dataset.train[0].features.shape[1]:
+        dim = dataset.train[0].features.shape[1]
+        raise InputError(f"{origin}: features of D = {len(scaling.mean)}; the data have D = {dim}")
+    return restandardize(dataset, scaling)
+
+
+def check_continued(workdir: Path, source: Path | None) -> None:
+    """Refuses to continue a run that began otherwise.
+
+    Raises:
+      InputError: naming what it began from.
+    """
+    if not (workdir / "config.json").exists():
+        return
+    path = workdir / START_FOLDER / "start.json"
+    began = files.read_json(path)["from"] if path.exists() else None
+    given = None if source is None else str(source.resolve())
+    if began == given:
+        return
+    if began is None:
+        raise InputError(
+            f"{workdir} holds a run that did not begin from another one; choose another work "
+            f"directory to begin from {source}"
+        )
+    raise InputError(
+        f"{workdir} holds a run that began from {began}, not {source}; continue it with the same "
+        "--from (start_from), or choose another work directory"
+    )
+
+
+def begin(
+    workdir: Path,
+    source: Path,
+    config: Config,
+    dataset: Dataset,
+    report: Callable[[str], None],
+) -> None:
+    """Writes what a retraining takes from the run that it begins from; once.
+
+    Raises:
+      InputError: if that run cannot be read, or its networks do not fit the data or the config.
+      OSError: if a file cannot be written.
+    """
+    if (workdir / "config.json").exists():
+        return
+    if workdir.resolve() == source.resolve():
+        raise InputError(f"{workdir}: a run cannot begin from itself; choose another folder")
+    if processes.count() > 1:
+        raise InputError("start_from: a retraining runs in one process, expected no --processes")
+    fitted, (_, data) = work.load_run(source), work.read(source)
+    _check_features(source, data, dataset)
+    classes, key = tuple(dataset.classes), jax.random.key(config.seed)
+    change = functools.partial(with_classes, before=fitted.classes, now=classes, key=key)
+    network = functools.partial(methods.method_of(config).make_model, config)
+    params = change(fitted.params[-1], network, fitted.dim, source=f"{source}: its network")
+    arrays = {"network": flatten(params)}
+    if DETECTOR in config.stages and (second := fitted.detector) is not None:
+        projection = second.projection
+        arrays["projection"] = {"mean": projection.mean, "components": projection.components}
+        dim = projection.components.shape[1]
+        _check_levels(source, second.config, config)
+        second_config = detector_config(config, config.detector.num_levels)
+        detector = functools.partial(make_detector, second_config)
+        title = f"{source}: its detector"
+        arrays["detector"] = flatten(change(second.params, detector, dim, source=title))
+    for note in _class_notes(fitted.classes, classes):
+        report(f"note: {note}")
+    report(f"begins from {source}: what its networks detect now")
+    recordings = (*dataset.train, *dataset.test)
+    before = _detections_of(source, fitted, recordings, fingerprint(dataset))
+    proposals = _propose(params, config, dataset, {*classes} - {*fitted.classes})
+
+    folder = workdir / START_FOLDER
+    for name, values in arrays.items():
+        files.write_npz(folder / f"{name}.npz", values)
+    files.write_json(folder / ALL_DETECTIONS, activitynet_json(before))
+    files.write_json(folder / "proposals_train.json", activitynet_json(proposals))
+    changed, count = changed_labels(source, dataset)
+    about = {
+        "from": str(source.resolve()),
+        "rounds": len(fitted.params),
+        "classes": list(fitted.classes),
+        "threshold": work.threshold_of_run(source),
+        "whole_updates": _whole_updates(source),
+        "changed_labels": changed,
+        "labels": count,
+    }
+    files.write_json(folder / "start.json", about)
+
+
+def read_start(workdir: Path) -> Start | None:
+    """What a retraining begins with; None for other runs.
+
+    Raises:
+      InputError: if a file of it cannot be read.
+    """
+    folder = workdir / START_FOLDER
+    if not (folder / "start.json").exists():
+        return None
+    detector, projection = None, None
+    if (folder / "detector.npz").exists():
+        detector = _nested(files.read_npz(folder / "detector.npz"))
+        projection = work.read_projection(folder)
+    return Start(
+        _nested(files.read_npz(folder / "network.npz")),
+        read_results(folder / "proposals_train.json"),
+        detector,
+        projection,
+    )
+
+
+def with_classes(
+    params: Any,
+    model_of: Callable[[int], Any],
+    dim: int,
+    *,
+    before: Sequence[str],
+    now: Sequence[str],
+    key: jax.Array,
+    source: str = "network",
+) -> Any:
+    """The parameters of a network for other classes: rows of new ones are initialised.
+
+    All other parameters are as they were, so that logits of classes that there were stay the same.
+
+    Args:
+      params: nested dictionary of arrays.
+      model_of: `(number of classes) -> network`.
+      dim: D of its features.
+      before: the classes of `params`.
+      now: those to have.
+      key: to initialise new rows with.
+      source: what the parameters are of, for messages.
+
+    Raises:
+      InputError: if the parameters are not those of such a network.
+    """
+
+    def shapes(count: int) -> dict[str, Any]:
+        init = functools.partial(update.init_params, model_of(count), dim)
+        return flatten(jax.eval_shape(init, key))
+
+    one, two, expected = shapes(1), shapes(2), shapes(len(before))
+    old = {name: np.asarray(array) for name, array in flatten(params).items()}
+    for name in sorted(old.keys() | expected.keys()):
+        has, wants = (
+            None if name not in those else tuple(those[name].shape) for those in (old, expected)
+        )
+        if has != wants:
+            raise InputError(
+                f"{source} has {name} of shape {has}, the config describes {wants}; expected the "
+                "settings of its run in the sections model and detector"
+            )
+    fresh = flatten(jax.device_get(update.init_params(model_of(len(now)), dim, key)))
+    kept = [label for label in now if label in set(before)]
+    to, of = ([names.index(label) for label in kept] for names in (list(now), list(before)))
+    for name, array in old.items():
+        if one[name].shape == two[name].shape:
+            fresh[name] = array
+            continue
+        # The last axis has the classes, and perhaps the background after them.
+        rows = np.array(fresh[name])
+        rows[..., to] = array[..., of]
+        rows[..., len(now) :] = array[..., len(before) :]
+        fresh[name] = rows
+    return _nested(fresh)
+
+
+def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What `config.flatten` flattened."""
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        part = nested
+        for name in sections:
+            part = part.setdefault(name, {})
+        part[last] = value
+    return nested
+
+
+def _check_features(source: Path, data: Mapping[str, Any], dataset: Dataset) -> None:
+    """Refuses features that the run's networks do not read."""
+    first = dataset.train[0]
+    for what, old, new in (
+        ("features of D =", data["dim"], first.features.shape[1]),
+        ("a clock of", data["grid"], first.grid.to_dict()),
+    ):
+        if old != new:
+            raise InputError(f"{source}: {what} {old}; the data have {new}, expected the same")
+    if data.get("manifest") and dataset.manifest is not None:
+        check_same_backbone(dataset.manifest, Manifest.from_dict(data["manifest"]), str(source))
+
+
+def _check_levels(source: Path, before: Config, config: Config) -> None:
+    """Refuses settings of a detector that is not that of the run."""
+    old, new = before.model.num_levels, config.detector.num_levels
+    if old != new:
+        raise InputError(f"{source}: detector.num_levels is {old}, not {new}; expected the same")
+
+
+def _class_notes(before: Sequence[str], now: Sequence[str]) -> list[str]:
+    notes = []
+    if added := [label for label in now if label not in before]:
+        notes.append(f"classes that are new to the network: {', '.join(added)}")
+    if gone := [label for label in before if label not in now]:
+        notes.append(f"classes that the data no longer have, dropped: {', '.join(gone)}")
+    return notes
+
+
+def _detections_of(
+    source: Path, fitted: Fitted, recordings: Sequence[Recording], now: Fingerprint
+) -> Results:
+    """What a run detects in recordings; from its file where that has them, of the same features."""
+    known: Results = {}
+    if (source / ALL_DETECTIONS).exists():
+        before = Fingerprint.from_dict(files.read_json(source / "fingerprint.json"))
+        known = read_results(source / ALL_DETECTIONS)
+        old, new = ({**those.train, **those.test} for those in (before, now))
+        known = {
+            name: entries
+            for name, entries in known.items()
+            if name in old and name in new and old[name].features == new[name].features
+        }
+    rest = [recording for recording in recordings if recording.name not in known]
+    known |= predict(fitted, rest) if rest else {}
+    return {recording.name: known[recording.name] for recording in recordings}
+
+
+def _propose(params: Any, config: Config, dataset: Dataset, new: set[str]) -> Results:
+    """Proposals of the network that training begins with, for the labels as they are now.
+
+    None for recordings with a class that is new to it: as in the first round of any run, these have
+    no pseudo instances, outside of which everything would be background.
+    """
+    dataset, _ = hold_out(dataset, config)
+    dim = dataset.train[0].features.shape[1]
+    fitted = Fitted((), config, tuple(dataset.classes), dim).with_round(params)
+    prepared = prepare_round(dataset, config, None)
+    rows, lengths = range(len(dataset.train)), prepared.lengths
+    found = propose(fitted, 0, dataset.train, rows, prepared.timeline, lengths)
+    unknown = {dataset.classes.index(label) for label in new}
+    return {
+        one.name: [] if unknown & set(labels_of(one)) else found[one.name] for one in dataset.train
+    }
+
+
+# --- what changed ---
+
+
+def measure(workdir: Path, fitted: Fitted, dataset: Dataset, report: Callable[[str], None]) -> None:
+    """Predicts all recordings, and compares their events with those before; once.
+
+    Args:
+      workdir: of the retraining.
+      fitted: its networks.
+      dataset: with all recordings.
+      report: prints a line.
+    """
+    if (workdir / CHANGES).exists():
+        return
+    recordings = (*dataset.train, *dataset.test)
+    predictions = predict_mean(fitted, recordings)
+    found = predict_stages(fitted, recordings, predictions)
+    write_predictions(workdir / ALL_SCORES, predictions)
+    files.write_json(workdir / ALL_DETECTIONS, activitynet_json(found))
+
+    start = files.read_json(workdir / START_FOLDER / "start.json")
+    before = read_results(workdir / START_FOLDER / ALL_DETECTIONS)
+    thresholds = start["threshold"], work.threshold_of_run(workdir)
+    changes = compare_events(
+        *(_above(those, level) for those, level in zip((before, found), thresholds, strict=True)),
+        classes=dataset.classes,
+        durations_s={recording.name: recording.duration_s for recording in recordings},
+        tiou=SAME_TIOU,
+    )
+    labelled = {dataset.classes[label] for one in dataset.train for label in labels_of(one)}
+    warnings = collapse_warnings(changes, labelled=labelled)
+    report(f"events before, in {start['from']}, and now\n{format_table(changes)}")
+    for line in warnings:
+        report(f"warning: {line}")
+    # Last: it marks the rest as written.
+    content = {
+        "from": start["from"],
+        "tiou": SAME_TIOU,
+        "thresholds": list(thresholds),
+        "classes": {label: dataclasses.asdict(one) for label, one in changes.items()},
+        "warnings": warnings,
+    }
+    files.write_json(workdir / CHANGES, content)
+
+
+def _above(results: Results, threshold: float | None) -> Results:
+    """The events of detections: those above the threshold of their run."""
+    return {
+        name: select_events(entries, threshold=threshold).entries
+        for name, entries in results.items()
+    }
