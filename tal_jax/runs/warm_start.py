@@ -34,7 +34,7 @@ from tal_jax import methods
 from tal_jax._errors import InputError
 from tal_jax.config import Config, detector_config, flatten
 from tal_jax.data import files
-from tal_jax.data.detections import Results, activitynet_json, read_results
+from tal_jax.data.detections import Results, read_results, write_results
 from tal_jax.data.fingerprint import Fingerprint, fingerprint
 from tal_jax.data.manifest import Manifest, check_same_backbone
 from tal_jax.data.predictions import write_predictions
@@ -274,8 +274,8 @@ def begin(
     folder = workdir / START_FOLDER
     for name, values in arrays.items():
         files.write_npz(folder / f"{name}.npz", values)
-    files.write_json(folder / ALL_DETECTIONS, activitynet_json(before))
-    files.write_json(folder / "proposals_train.json", activitynet_json(proposals))
+    write_results(folder / ALL_DETECTIONS, before)
+    write_results(folder / "proposals_train.json", proposals)
     changed, count = changed_labels(source, dataset)
     about = {
         "from": str(source.resolve()),
@@ -463,7 +463,7 @@ def measure(workdir: Path, fitted: Fitted, dataset: Dataset, report: Callable[[s
     predictions = predict_mean(fitted, recordings)
     found = predict_stages(fitted, recordings, predictions)
     write_predictions(workdir / ALL_SCORES, predictions)
-    files.write_json(workdir / ALL_DETECTIONS, activitynet_json(found))
+    write_results(workdir / ALL_DETECTIONS, found)
 
     start = files.read_json(workdir / START_FOLDER / "start.json")
     before = read_results(workdir / START_FOLDER / ALL_DETECTIONS)
