@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from tal_jax.training.automatic import Decision
     from tal_jax.training.costs import Costs
 
-LABEL_KINDS = ("activitynet", "csv", "elan", "label-studio", "via", "audacity")
-LABEL_KINDS += ("boris", "raven", "webvtt")
+LABEL_KINDS = (
+    *("activitynet", "csv", "elan", "label-studio", "via", "audacity"),
+    *("boris", "raven", "webvtt"),
+)
 
 _DOCTOR = """\
 Validates a folder of features and annotations before training, in the layout of LACP, HR-Pro,

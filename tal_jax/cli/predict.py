@@ -162,15 +162,15 @@ def _predict_into(folder: Path, arguments: argparse.Namespace, show: Callable[[s
     steps = common.read_steps(arguments, network.classes)
     made_from = {"network": network.digest, "options": options, "steps": steps}
     found, notes = find_files(arguments.files, network)
-    skipped = [path for path in found if report.is_done(path, folder, made_from)]
-    rest = [path for path in found if path not in set(skipped)]
+    skipped = {path for path in found if report.is_done(path, folder, made_from)}
+    rest = [path for path in found if path not in skipped]
     # All are checked before the first prediction.
     outputs = [report.output_files(None, path, folder=folder, overwrite=overwrite) for path in rest]
     summary = report.summary_files(folder, overwrite=overwrite)
     files.check_writable([*summary, *(path for paths in outputs for path in paths)])
     for note in notes:
         common.echo(f"note: {note}")
-    done, failed, noted = list(skipped), [], set()
+    done, failed, noted = set(skipped), [], set()
     kind = "events" if steps else "detections"
 
     def progress(path: Path, snippets: int, total: int) -> None:
@@ -187,13 +187,13 @@ def _predict_into(folder: Path, arguments: argparse.Namespace, show: Callable[[s
         if steps:
             result, _ = select_in_prediction(result, steps)
         report.write_prediction(result, folder=folder, made_from=made_from, overwrite=overwrite)
-        done.append(path)
+        done.add(path)
         # Recordings of one kind have the same notes, which are printed once.
         notes_of = "".join(f" ({note})" for note in result.notes if note not in noted)
         noted.update(result.notes)
         count = len(result.detections)
         common.echo(f"{path}: {result.duration_s:.1f} s, {count} {kind}{notes_of}")
-    report.write_summary([path for path in found if path in set(done)], folder, overwrite=overwrite)
+    report.write_summary([path for path in found if path in done], folder, overwrite=overwrite)
     common.echo(
         f"{folder}: {len(done) - len(skipped)} recordings predicted, {len(skipped)} unchanged, "
         f"{len(failed)} failed; all {kind} in {' and '.join(map(str, summary))}"

@@ -114,8 +114,9 @@ def to_rows(
 
 
 def activitynet_json(results: Results) -> dict[str, Any]:
-    """Detections in the layout of ActivityNet's JSON."""
-    return {"version": "tal_jax", "results": results, "external_data": {"used": False}}
+    """Detections in the layout of ActivityNet's JSON, rows as lists."""
+    plain = {name: list(entries) for name, entries in results.items()}
+    return {"version": "tal_jax", "results": plain, "external_data": {"used": False}}
 
 
 def write_results(path: str | os.PathLike, results: Results) -> None:

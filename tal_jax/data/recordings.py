@@ -76,20 +76,29 @@ def labels_of(recording: Recording) -> tuple[int, ...]:
     return tuple(sorted({point.label for point in recording.points}))
 
 
-def done_snippets(recording: Recording) -> np.ndarray:
-    """`[T]` True for the snippets whose centre is in a done stretch.
+def centres_of(recording: Recording) -> np.ndarray:
+    """`[T]` the centres of the snippets in seconds; of those beyond the end, its last time.
 
-    Snippets beyond the recording's end count as its last time: features may be longer.
+    Features may be longer than their recording.
     """
-    length = len(recording.features)
+    centres_s = recording.grid.to_seconds(np.arange(len(recording.features)) + 0.5)
+    return np.minimum(centres_s, math.nextafter(recording.duration_s, 0.0))
+
+
+def snippets_within(recording: Recording, stretches_s: Iterable[Segment]) -> np.ndarray:
+    """`[T]` True for the snippets whose centre is in one of the stretches."""
+    centres_s = centres_of(recording)
+    within = np.zeros(len(centres_s), bool)
+    for start_s, end_s in stretches_s:
+        within |= (start_s <= centres_s) & (centres_s < end_s)
+    return within
+
+
+def done_snippets(recording: Recording) -> np.ndarray:
+    """`[T]` True for the snippets in done stretches."""
     if recording.done_s is None:
-        return np.ones(length, bool)
-    last_s = math.nextafter(recording.duration_s, 0.0)
-    centres_s = np.minimum(recording.grid.to_seconds(np.arange(length) + 0.5), last_s)
-    done = np.zeros(length, bool)
-    for start_s, end_s in recording.done_s:
-        done |= (start_s <= centres_s) & (centres_s < end_s)
-    return done
+        return np.ones(len(recording.features), bool)
+    return snippets_within(recording, recording.done_s)
 
 
 def labelled_snippets(recording: Recording) -> np.ndarray:

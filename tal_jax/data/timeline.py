@@ -6,11 +6,11 @@ compiled update, on the recordings of one batch.
 """
 
 import dataclasses
+import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from tal_jax.ops import fusion, resampling
 from tal_jax.ops import segments as segment_ops
@@ -163,7 +163,7 @@ def at_random_speeds(
       max_speed: the largest factor; the smallest is its inverse (static).
       longest: snippets that no timeline exceeds by being slowed down (static).
     """
-    limit = float(np.log(max_speed))
+    limit = math.log(max_speed)
 
     def factor(number):
         own = jax.random.fold_in(key, number)

@@ -8,6 +8,7 @@ import numpy as np
 
 from tal_jax.data.annotations import merge_stretches
 from tal_jax.data.detections import Entries, Results
+from tal_jax.evaluation.matching import iou_of
 
 # A class that fills more of the time than this is found everywhere.
 MOST_TIME = 0.9
@@ -122,10 +123,10 @@ def _matched(old: Entries, new: Entries, tiou: float) -> tuple[np.ndarray, np.nd
     # JAX requires it, too; imported here, since it takes half a second.
     from scipy.optimize import linear_sum_assignment
 
-    overlap = _segment_iou(
-        np.array([entry["segment"] for entry in old], np.float64),
-        np.array([entry["segment"] for entry in new], np.float64),
+    one, other = (
+        np.array([entry["segment"] for entry in those], np.float64) for those in (old, new)
     )
+    overlap = iou_of(one[:, None], other[None])
     enough = overlap >= tiou
     # A match counts more than all tIoUs together.
     worth = np.where(enough, 1 + overlap / (1 + min(overlap.shape)), 0.0)
@@ -133,15 +134,6 @@ def _matched(old: Entries, new: Entries, tiou: float) -> tuple[np.ndarray, np.nd
     chosen = enough[rows, columns]
     found[0][rows[chosen]] = found[1][columns[chosen]] = True
     return found
-
-
-def _segment_iou(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """`[N, M]` tIoU of segments `[N, 2]` and `[M, 2]`."""
-    starts = np.maximum(one[:, None, 0], other[None, :, 0])
-    ends = np.minimum(one[:, None, 1], other[None, :, 1])
-    shared = np.maximum(ends - starts, 0.0)
-    lengths = np.diff(one) + np.diff(other)[:, 0]
-    return shared / np.maximum(lengths - shared, np.finfo(float).tiny)
 
 
 def _unmatched(name: str, entries: Entries, matched: np.ndarray) -> list[dict[str, Any]]:

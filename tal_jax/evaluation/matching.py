@@ -290,15 +290,16 @@ def _some(names: Iterable[str], limit: int = 5) -> str:
 
 
 def iou_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU of the rows of `a` [n, 2] and `b` [n, 2], 0 for segments without length."""
+    """IoU of the segments `a` [..., 2] and `b` [..., 2], 0 for those without length."""
     overlap = overlap_of(a, b)
-    union = (b[:, 1] - b[:, 0]) + (a[:, 1] - a[:, 0]) - overlap
+    union = (b[..., 1] - b[..., 0]) + (a[..., 1] - a[..., 0]) - overlap
     return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
 
 
 def overlap_of(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The seconds that the rows of `a` [n, 2] and `b` [n, 2] share."""
-    return np.maximum(np.minimum(a[:, 1], b[:, 1]) - np.maximum(a[:, 0], b[:, 0]), 0.0)
+    """The seconds that the segments `a` [..., 2] and `b` [..., 2] share; leading axes broadcast."""
+    shared = np.minimum(a[..., 1], b[..., 1]) - np.maximum(a[..., 0], b[..., 0])
+    return np.maximum(shared, 0.0)
 
 
 def rank_within(groups: np.ndarray) -> np.ndarray:

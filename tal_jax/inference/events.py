@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data.detections import Entries
+from tal_jax.data.detections import Entries, Results
 
 # Times are differences of rounded numbers: 1.3 - 1.2 is more than 0.1 by 1e-16.
 TOLERANCE_S = 1e-6
@@ -100,6 +100,14 @@ def select_events(
         entries += long
     entries.sort(key=lambda one: -math.inf if one["score"] is None else -one["score"])
     return Events(entries, below, merged, short)
+
+
+def select_all(detections: Results, threshold: PerClass) -> Results:
+    """The events of recordings above a threshold, see `select_events`."""
+    return {
+        name: select_events(entries, threshold=threshold).entries
+        for name, entries in detections.items()
+    }
 
 
 def for_all(setting: PerClass, classes: Sequence[str], default: float | None) -> PerClass:

@@ -25,7 +25,8 @@ from tal_jax._errors import InputError
 from tal_jax.data.annotations import merge_stretches
 from tal_jax.data.detections import Results
 from tal_jax.data.predictions import Predictions
-from tal_jax.data.recordings import Recording, Segment
+from tal_jax.data.recordings import Recording, Segment, centres_of, snippets_within
+from tal_jax.inference.events import select_all
 
 UNCONFIRMED, UNCERTAIN, DISAGREEMENT = "unconfirmed", "uncertain", "disagreement"
 FAR, SPREAD = "far", "spread"
@@ -93,7 +94,7 @@ def suggest(
     """
     if count < 0 or (spacing_s is not None and not spacing_s >= 0):
         raise InputError(f"count={count}, spacing_s={spacing_s}; expected at least 0")
-    scores, found = dict(scores or {}), _above(detections or {}, threshold)
+    scores, found = dict(scores or {}), select_all(detections or {}, threshold)
     _check(recordings, classes, scores)
     if spacing_s is None:
         spacing_s = _usual_spacing(recordings, found)
@@ -138,14 +139,6 @@ def _check(
                     f"{recording.name}: scores of shape {list(np.shape(one.cas))}, expected "
                     f"{list(shape)}: its snippets and the classes"
                 )
-
-
-def _above(detections: Results, threshold: float | None) -> Results:
-    least = -math.inf if threshold is None else threshold
-    return {
-        name: [entry for entry in entries if entry["score"] >= least]
-        for name, entries in detections.items()
-    }
 
 
 def _usual_spacing(recordings: Sequence[Recording], found: Results) -> float:
@@ -235,7 +228,7 @@ def _by_snippet(
         rounds = scores.get(recording.name, ())
         if not rounds:
             continue
-        useful = usefulness(rounds) * _is_open(recording, known[recording.name])
+        useful = usefulness(rounds) * ~snippets_within(recording, known[recording.name])
         chosen = np.flatnonzero(useful > 0)
         values.append(useful[chosen])
         rows.append(np.full(len(chosen), row))
@@ -243,7 +236,7 @@ def _by_snippet(
     if not values:
         return
     value, row, snippet = (np.concatenate(parts) for parts in (values, rows, snippets))
-    centres_s = {recording.name: _centres_s(recording) for recording in recordings}
+    centres_s = {recording.name: centres_of(recording) for recording in recordings}
     for index in np.lexsort((snippet, row, -value)):
         recording = recordings[int(row[index])]
         time_s = float(centres_s[recording.name][snippet[index]])
@@ -273,21 +266,6 @@ def _mean(rounds: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
     cas = np.mean([np.asarray(one.cas, np.float64) for one in rounds], axis=0)
     actionness = np.mean([np.asarray(one.actionness, np.float64) for one in rounds], axis=0)
     return cas, np.clip(actionness, 0.0, 1.0)
-
-
-def _centres_s(recording: Recording) -> np.ndarray:
-    """`[T]` the centres of the snippets; beyond the recording's end its last time."""
-    centres_s = recording.grid.to_seconds(np.arange(len(recording.features)) + 0.5)
-    return np.minimum(centres_s, math.nextafter(recording.duration_s, 0.0))
-
-
-def _is_open(recording: Recording, known: Sequence[Segment]) -> np.ndarray:
-    """`[T]` True for the snippets that may be asked about."""
-    centres_s = _centres_s(recording)
-    is_open = np.ones(len(centres_s), bool)
-    for start_s, end_s in known:
-        is_open &= (centres_s < start_s) | (centres_s >= end_s)
-    return is_open
 
 
 def _proposed(

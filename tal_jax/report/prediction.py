@@ -96,7 +96,7 @@ def write_prediction(
     one = prediction
     outputs = output_files(path, one.source, folder=folder, overwrite=overwrite)
     results, page, table, srt = outputs
-    content = activitynet_json({one.name: list(one.detections)}) | {"threshold": one.threshold}
+    content = activitynet_json({one.name: one.detections}) | {"threshold": one.threshold}
     if one.steps is not None:
         content["steps"] = dict(one.steps)
     if made_from is not None and one.identity is not None:
@@ -175,8 +175,7 @@ def write_summary(recordings: Iterable[Path], folder: str | Path, *, overwrite: 
     outputs = summary_files(folder, overwrite=overwrite)
     results: Results = {}
     for source in recordings:
-        found = read_results(output_files(None, source, folder=folder, overwrite=True)[0])
-        results |= {name: list(entries) for name, entries in found.items()}  # as JSON has them
+        results |= read_results(output_files(None, source, folder=folder, overwrite=True)[0])
     content, table = activitynet_json(results), subtitles.table_of(results)
     digests = [_digest(content), hashlib.sha256(table).hexdigest()]
     named = dict(zip((path.name for path in outputs), digests, strict=True))

@@ -8,7 +8,7 @@ import numpy as np
 
 from tal_jax.config import Config
 from tal_jax.data import files
-from tal_jax.data.detections import Results, activitynet_json, write_results
+from tal_jax.data.detections import Results, write_results
 from tal_jax.data.predictions import RecordingPredictions, read_predictions, write_predictions
 from tal_jax.data.recordings import Dataset
 from tal_jax.evaluation import detection, pseudo_segments
@@ -42,7 +42,7 @@ def evaluate(
         kept = detection.without_ambiguous(results, ground_truth.get("ambiguous", {}))
     return detection.evaluate_detections(
         ground_truth,
-        activitynet_json(kept),
+        {"results": kept},
         tious=config.evaluation.tious,
         short_s=short_s if config.sampling.tau_s is None else given_short_s(config.sampling),
     )

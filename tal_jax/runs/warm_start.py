@@ -41,7 +41,7 @@ from tal_jax.data.predictions import write_predictions
 from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Dataset, Recording, labels_of, restandardize
 from tal_jax.evaluation.changes import collapse_warnings, compare_events, format_table
-from tal_jax.inference.events import select_events
+from tal_jax.inference.events import select_all
 from tal_jax.inference.forward import Fitted
 from tal_jax.inference.predict import predict, predict_mean, predict_stages, propose
 from tal_jax.methods.detector import make_model as make_detector
@@ -469,7 +469,10 @@ def measure(workdir: Path, fitted: Fitted, dataset: Dataset, report: Callable[[s
     before = read_results(workdir / START_FOLDER / ALL_DETECTIONS)
     thresholds = start["threshold"], work.threshold_of_run(workdir)
     changes = compare_events(
-        *(_above(those, level) for those, level in zip((before, found), thresholds, strict=True)),
+        *(
+            select_all(those, level)
+            for those, level in zip((before, found), thresholds, strict=True)
+        ),
         classes=dataset.classes,
         durations_s={recording.name: recording.duration_s for recording in recordings},
         tiou=SAME_TIOU,
@@ -488,11 +491,3 @@ def measure(workdir: Path, fitted: Fitted, dataset: Dataset, report: Callable[[s
         "warnings": warnings,
     }
     files.write_json(workdir / CHANGES, content)
-
-
-def _above(results: Results, threshold: float | None) -> Results:
-    """The events of detections: those above the threshold of their run."""
-    return {
-        name: select_events(entries, threshold=threshold).entries
-        for name, entries in results.items()
-    }

@@ -353,11 +353,11 @@ def _load(workdir: Path) -> tuple[Fitted, dict[str, Any]]:
 
 def _finished_rounds(workdir: Path, config: Config) -> int:
     """The number of a run's finished rounds, at least one."""
-    for number in range(config.train.rounds):
+    number = 0
+    while number < config.train.rounds:
         if not (round_folder(workdir, number) / "proposals_train.json").exists():
             break
-    else:
-        number = config.train.rounds
+        number += 1
     if not number:
         raise InputError(f"{workdir}: no round is finished yet; let `tal-jax train` end first")
     return number

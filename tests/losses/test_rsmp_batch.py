@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rsmp_loss import DELTA, TEMPERATURE, TOPK_RATIO, compiled
 
 from tal_jax.data.timeline import Batch, MostPoints
 from tal_jax.losses import rsmp
@@ -15,7 +16,6 @@ from tal_jax.ops.resampling import Resampled
 
 PADDED, WIDTH, BRANCHES, NUM_CLASSES = 300, 5, 2, 3
 LENGTHS = (290, 170)
-TOPK_RATIO, DELTA, TEMPERATURE = 8.0, 0.25, 0.2
 # Video classes of each recording, in an order of their own; class 1 is in neither.
 VIDEO_CLASSES = ((2, 0), (0, 2))
 # Action segments of each video class: 40 of one class, two long ones that overlap some of them;
@@ -105,25 +105,7 @@ def _outputs():
 
 
 def _losses(pseudo, select):
-    @jax.jit
-    def losses(logits, features, batch, pseudo):
-        segments = rsmp.sequence_segments(batch, pseudo)
-        compared = rsmp.compared_segments(batch, segments)
-        embeddings = jnp.einsum("bsn,mbnw->mbsw", compared.weights, features)
-        return rsmp.rsmp_losses(
-            logits,
-            embeddings,
-            batch,
-            pseudo,
-            segments,
-            compared,
-            topk_ratio=TOPK_RATIO,
-            delta=DELTA,
-            select=select,
-            temperature=TEMPERATURE,
-        )
-
-    return jax.tree.map(float, losses(*_outputs(), _batch(), pseudo))
+    return jax.tree.map(float, compiled(*_outputs(), _batch(), pseudo, select))
 
 
 def _weighted_sum(parts, weights):

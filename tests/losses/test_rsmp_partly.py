@@ -4,18 +4,16 @@ import dataclasses
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
+from rsmp_loss import DELTA, TEMPERATURE, TOPK_RATIO, compiled, losses
 
 from tal_jax.data.timeline import Batch, MostPoints
-from tal_jax.losses import rsmp
 from tal_jax.losses.rsmp import PseudoLabels
 from tal_jax.ops.resampling import Resampled
 
 ROWS, PADDED, WIDTH, NUM_CLASSES = 3, 120, 4, 3
 LENGTHS = (110, 90, 60)
-TOPK_RATIO, DELTA, TEMPERATURE = 8.0, 0.25, 0.2
 # Two stretches, the second up to the end; one; none: a recording of points alone.
 DONE = ([(10, 50), (70, 110)], [(0, 60)], [])
 VIDEO_CLASSES = ((2, 0), (0, 2), (1, 0))
@@ -90,31 +88,9 @@ def _outputs():
     return logits.astype(np.float32), features.astype(np.float32)
 
 
-def _losses(logits, features, pseudo, select):
-    batch = jax.tree.map(jnp.asarray, _batch())
-    segments = rsmp.sequence_segments(batch, pseudo)
-    compared = rsmp.compared_segments(batch, segments)
-    embeddings = jnp.einsum("bsn,mbnw->mbsw", compared.weights, features)
-    return rsmp.rsmp_losses(
-        logits,
-        embeddings,
-        batch,
-        pseudo,
-        segments,
-        compared,
-        topk_ratio=TOPK_RATIO,
-        delta=DELTA,
-        select=select,
-        temperature=TEMPERATURE,
-    )
-
-
-_compiled = jax.jit(_losses, static_argnames="select")
-
-
 @functools.cache
 def _got(select):
-    return jax.tree.map(float, _compiled(*_outputs(), _pseudo(), select))
+    return jax.tree.map(float, compiled(*_outputs(), _batch(), _pseudo(), select))
 
 
 # --- references ---
@@ -266,7 +242,7 @@ def test_parts(select):
 
 def test_background_points_count_before_the_first_search():
     pseudo = dataclasses.replace(_pseudo(), ready=np.zeros(ROWS, bool))
-    got = _compiled(*_outputs(), pseudo, "all")
+    got = compiled(*_outputs(), _batch(), pseudo, "all")
     nothing = [()] * ROWS
     want = np.mean([_point_background(row, nothing) for row in range(ROWS)])
     assert float(got["point_background"]) == pytest.approx(want, rel=2e-5)
@@ -283,7 +259,7 @@ def test_unknown_time_has_no_part(select):
 
     @jax.jit
     def total(logits, features):
-        parts = _losses(logits, features, _pseudo(), select)
+        parts = losses(logits, features, _batch(), _pseudo(), select)
         return sum(parts[name] for name in ("vid", "point_action", "point_background", "ins")) + (
             parts["score"] + parts["feat"]
         )
