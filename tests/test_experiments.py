@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import toy
 
 # Processes that compile.
 pytestmark = pytest.mark.slow
@@ -59,6 +60,57 @@ def test_partial_labels(config, tmp_path):
     # Of finished trainings only the table is left to print.
     again = _run("partial_labels.py", *arguments)
     assert "==" not in again.stdout and done.stdout.endswith(again.stdout)
+
+
+def test_supervision(config, tmp_path):
+    """Clicks cost 3 seconds, segments 12; the table names the minutes."""
+    settings = ["--set", "train.steps=15", "--set", "train.rounds=1", "--seeds", "0"]
+    kinds = ("clicks", "clicks_as_people", "mixed_30", "segments")
+    arguments = ("--config", config, "--workdir", tmp_path / "runs", *settings)
+    done = _run("supervision.py", *arguments, "--kinds", ",".join(kinds))
+    assert done.returncode == 0, done.stderr
+    truth = [
+        json.loads((tmp_path / "runs" / kind / "seed_0" / "train_points.json").read_text())
+        for kind in kinds
+    ]
+    points = [
+        [one for recording in labels["database"].values() for one in recording["annotations"]]
+        for labels in truth
+    ]
+    segments = [sum("segment" in one for one in own) for own in points]
+    assert segments[:2] == [0, 0] < segments[2:3] < segments[3:] == [len(points[3])]
+    assert len(points[1]) <= len(points[0]) == len(points[2])
+    for kind, own, known in zip(kinds, points, segments, strict=True):
+        minutes = json.loads((tmp_path / "runs" / kind / "seed_0" / "minutes.json").read_text())
+        assert minutes["minutes"] == pytest.approx((3 * (len(own) - known) + 12 * known) / 60)
+    assert done.stdout.count(" min) | 1 |") == 4
+    again = _run("supervision.py", *arguments, "--kinds", ",".join(kinds))
+    assert "==" not in again.stdout and done.stdout.endswith(again.stdout)
+
+
+def test_clicks_as_people_click(toy_run):
+    """A share is missing, a share lies near its instance but outside; all else is as it was."""
+    import supervision
+
+    whole = toy.dataset(toy_run.data)
+    total = missing = outside = 0
+    for seed in range(40):
+        clicked = supervision.as_people_click(whole, seed)
+        for before, after in zip(whole.train, clicked.train, strict=True):
+            total += len(before.points)
+            missing += len(before.points) - len(after.points)
+            for point, (start_s, end_s) in zip(
+                after.points, clicked.train_truth[after.name], strict=True
+            ):
+                assert 0 <= point.time_s < after.duration_s
+                if not start_s <= point.time_s <= end_s:
+                    outside += 1
+                    away_s = max(start_s - point.time_s, point.time_s - end_s)
+                    assert away_s <= (end_s - start_s) / 2
+                else:
+                    assert point in before.points
+    assert missing / total == pytest.approx(0.04, abs=0.015)
+    assert outside / total == pytest.approx(0.03, abs=0.015)
 
 
 def test_train_refuses_unknown_settings(config, tmp_path):
