@@ -1,6 +1,6 @@
 """Mutation testing: plants one fault at a time in the package, and runs the quick tests.
 
-    pip install cosmic-ray
+    pip install cosmic-ray coverage
     python tests/mutants.py --sample 200 --output mutants.jsonl
     python tests/mutants.py --module tal_jax/ops/contrast.py --output contrast.jsonl
 
@@ -9,11 +9,12 @@ off by one, a condition negated, a decorator removed. Each position of a module 
 mutants drawn (`--seed`), and `--sample` draws positions of all modules. Annotations are left out:
 the mutants of a type that nothing evaluates are equivalent.
 
-A mutant is killed by the module's own tests or, where these pass, by those of the rooms beside it.
-A test run that ends at the timeout counts as killed, so that has to be several times what the
-tests of the rooms take (5 minutes of one core). Every mutant adds a line to the output, so a
-stopped call goes on where it was. The working tree is copied first: nothing in it changes. Hours
-for all mutants, so not a part of `.ci/run`.
+A mutant is killed by the module's own tests and examples or, where these pass, by those test files
+beside it that execute its line. Which lines a file executes is measured first, file by file, and
+kept beside the output. A test run that ends at the timeout counts as killed, so that has to be
+several times what all these tests take (5 minutes of one core). Every mutant adds a line to the
+output, so a stopped call goes on where it was. The working tree is copied first: nothing in it
+changes. Hours for all mutants, so not a part of `.ci/run`.
 """
 
 import argparse
@@ -33,6 +34,7 @@ from pathlib import Path
 from cosmic_ray import plugins
 from cosmic_ray.ast import ast_nodes, get_ast_from_path
 from cosmic_ray.mutating import use_mutation
+from coverage import CoverageData
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("ops", "losses", "methods", "evaluation")
@@ -43,14 +45,16 @@ MORE_TESTS = {
     "tal_jax/losses/hamnet.py": ("tests/methods/test_hamnet_method.py",),
     "tal_jax/methods/rsmp.py": ("tests/methods/test_rsmp_search.py",),
     "tal_jax/methods/hamnet.py": ("tests/methods/test_hamnet_method.py",),
-    "tal_jax/inference/localize.py": ("tests/ops/test_localization.py", "tests/data"),
-    "tal_jax/inference/forward.py": ("tests/data/test_sliding_window.py", "tests/inference"),
+    "tal_jax/inference/localize.py": ("tests/ops/test_localization.py",),
+    "tal_jax/inference/forward.py": ("tests/data/test_sliding_window.py",),
 }
-BESIDE = ("tests/ops", "tests/losses", "tests/methods", "tests/models", "tests/evaluation")
+BESIDE = ("ops", "losses", "methods", "models", "evaluation", "inference")
 PYTEST = (
     *("-m", "pytest", "-x", "-q", "-p", "no:xdist", "-p", "no:cacheprovider"),
-    *("-o", "addopts=--import-mode=importlib -m 'not slow'"),
+    *("-o", "addopts=--import-mode=importlib --doctest-modules -m 'not slow'"),
 )
+# Test files by module and line that they execute: `{module: {line: [file, ...]}}`.
+Reach = dict[str, dict[int, list[str]]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,13 +83,40 @@ def main() -> None:
     done = _read(arguments.output)
     left = [one for one in chosen if dataclasses.astuple(one) not in done]
     with concurrent.futures.ProcessPoolExecutor(arguments.jobs, initializer=_copy) as pool:
-        tried = {pool.submit(_try, one, arguments.timeout): one for one in left}
+        reach = _measure_reach(pool, arguments.output.with_suffix(".reach.json"))
+        tried = {
+            pool.submit(
+                _try, one, reach.get(one.module, {}).get(one.line, []), arguments.timeout
+            ): one
+            for one in left
+        }
         for number, future in enumerate(concurrent.futures.as_completed(tried), 1):
             result = future.result()
             with arguments.output.open("a") as file:
                 print(json.dumps(result), file=file)
             print(f"{number}/{len(left)} {result['outcome']} {tried[future]}", flush=True)
     _summarize(arguments.output)
+
+
+def _measure_reach(pool: concurrent.futures.Executor, path: Path) -> Reach:
+    """Which test files execute which lines; outer ones, all files that import the module."""
+    known = json.loads(path.read_text()) if path.exists() else {}
+    tests = [
+        str(file.relative_to(ROOT))
+        for room in BESIDE
+        for file in sorted((ROOT / "tests" / room).glob("test_*.py"))
+    ]
+    measured = {pool.submit(_executed, name): name for name in tests if name not in known}
+    for number, future in enumerate(concurrent.futures.as_completed(measured), 1):
+        known[measured[future]] = future.result()
+        path.write_text(json.dumps(known))
+        print(f"{number}/{len(measured)} reach of {measured[future]}", flush=True)
+    reach: Reach = {}
+    for name in tests:
+        for module, lines in known[name].items():
+            for line in lines:
+                reach.setdefault(module, {}).setdefault(line, []).append(name)
+    return reach
 
 
 def _modules() -> list[str]:
@@ -145,43 +176,68 @@ def _copy() -> None:
             shutil.copy(ROOT / name, target)
 
 
-def _try(mutant: Mutant, timeout_s: float) -> dict:
+def _executed(test: str) -> dict[str, list[int]]:
+    """The lines of the package that a test file executes, by module."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder) / "coverage"
+        include = ",".join(f"{_tree}/{module}" for module in _modules())
+        measured = ("-m", "coverage", "run", f"--data-file={data}", f"--include={include}")
+        process = _pytest([test], None, measured)
+        if process.returncode not in (0, 5):  # 5: all of its tests are slow
+            raise SystemExit(f"{test} fails without a fault:\n{process.stdout.decode()[-2000:]}")
+        found = CoverageData(str(data))
+        found.read()
+        return {
+            str(Path(name).relative_to(_tree.resolve())): sorted(found.lines(name) or ())
+            for name in found.measured_files()
+        }
+
+
+def _try(mutant: Mutant, reaching: list[str], timeout_s: float) -> dict:
     operator = plugins.get_operator(mutant.operator)()
     path = _tree / mutant.module
     room, name = path.parent.name, path.stem.removeprefix("_")
-    own = [f"tests/{room}/test_{name}.py", *MORE_TESTS.get(mutant.module, ())]
+    own = [f"tests/{room}/test_{name}.py", *MORE_TESTS.get(mutant.module, ()), mutant.module]
     own = [name for name in own if (_tree / name).exists()]
+    beside = [name for name in reaching if name not in own]
     with use_mutation(path, operator, mutant.occurrence) as (before, after):
         changed = [
             new.strip()
             for old, new in zip(before.splitlines(), (after or "").splitlines(), strict=False)
             if old != new
         ]
-        killed = after is not None and any(_fails(tests, timeout_s) for tests in (own, BESIDE))
+        killed = after is not None and any(_fails(tests, timeout_s) for tests in (own, beside))
     outcome = "killed" if killed else "none" if after is None else "survived"
     return dataclasses.asdict(mutant) | {"outcome": outcome, "mutated": changed[:1]}
 
 
-def _fails(tests: list[str] | tuple[str, ...], timeout_s: float) -> bool:
+def _fails(tests: list[str], timeout_s: float) -> bool:
+    if not tests:
+        return False
+    try:
+        # 5: a file without quick tests.
+        return _pytest(tests, timeout_s).returncode not in (0, 5)
+    except subprocess.TimeoutExpired:
+        return True
+
+
+def _pytest(
+    tests: list[str], timeout_s: float | None, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess:
     environment = os.environ | {
         "PYTHONPATH": str(_tree),
         "PYTHONDONTWRITEBYTECODE": "1",
         "JAX_COMPILATION_CACHE_DIR": str(Path(tempfile.gettempdir()) / "mutants_compiled"),
     }
     environment.pop("TAL_JAX_DATA", None)
-    if not tests:
-        return False
-    try:
-        process = subprocess.run(
-            [sys.executable, *PYTEST, *tests],
-            cwd=_tree,
-            env=environment,
-            capture_output=True,
-            timeout=timeout_s,
-        )
-    except subprocess.TimeoutExpired:
-        return True
-    return process.returncode != 0
+    return subprocess.run(
+        [sys.executable, *before, *PYTEST, *tests],
+        cwd=_tree,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=timeout_s,
+    )
 
 
 # --- results ---
