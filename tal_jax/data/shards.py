@@ -247,12 +247,14 @@ def write_shard(
 def pack_shard(folder: Path, number: int, count: int, entries: Mapping[str, Entry]) -> None:
     """Moves the `.npy` files of recordings into their shard, beside those that are in it.
 
-    A call that was interrupted is repeated with the same result: a file is removed last.
+    A call that was interrupted is repeated with the same result: files are removed last, and one
+    that is missing was moved already.
     """
     path = shard_path(folder, number, count)
     known: dict[str, Any] = dict(open_shard(path)) if path.exists() else {}
     all_entries = {name: one.entry for name, one in known.items() if one.entry} | dict(entries)
     moved = {name: folder / f"{name}.npy" for name in entries}
+    moved = {name: one for name, one in moved.items() if one.exists() or name not in known}
     write_shard(path, known | {name: open_features([moved[name]]) for name in moved}, all_entries)
     for one in moved.values():
         one.unlink()
