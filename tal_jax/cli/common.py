@@ -98,19 +98,22 @@ def add_engine(parser: Any, what: str) -> None:
         parser.add_argument(flag, metavar="X", type=float, help=title)
 
 
-def read_engine(arguments: argparse.Namespace) -> "RayWorkers | None":
-    """Returns the workers of Ray; None for this machine.
+def read_engine(
+    arguments: argparse.Namespace, of_ray: Sequence[str] = ("--worker-cpus", "--worker-gpus")
+) -> "RayWorkers | None":
+    """Returns the workers of Ray; None for this machine, where `of_ray` have no meaning.
 
     Raises:
       InputError: if they are out of range, or set for this machine.
     """
     from tal_jax.data.ray_pool import RayWorkers
 
-    cpus, gpus = arguments.worker_cpus, arguments.worker_gpus
+    values = vars(arguments)
     if arguments.engine == "ray":
-        return RayWorkers(arguments.workers, cpus, gpus)
-    if cpus is not None or gpus is not None:
-        raise InputError("--worker-cpus and --worker-gpus are of Ray; expected --engine ray")
+        return RayWorkers(arguments.workers, arguments.worker_cpus, arguments.worker_gpus)
+    for flag in of_ray:
+        if values[flag.strip("-").replace("-", "_")] is not None:
+            raise InputError(f"{flag} is of workers of Ray; expected --engine ray")
     return None
 
 
@@ -191,14 +194,6 @@ def describe_events(events: "Events") -> str:
     ]
     became = f"; detections {', '.join(parts)}" if parts else ""
     return f"{len(events.entries)} events{became}"
-
-
-def one_line(error: InputError | OSError) -> str:
-    """The message of an error in one line, without the number that Python puts before it."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(text.split())
 
 
 def load_config(arguments: argparse.Namespace) -> Any:

@@ -48,6 +48,14 @@ def is_local(source: Source) -> bool:
     return isinstance(source, Path)
 
 
+def is_folder(source: Source) -> bool:
+    """Whether a path or an address is that of a folder."""
+    if is_local(source):
+        return source.is_dir()
+    with reported(source):
+        return source.is_dir()
+
+
 @contextlib.contextmanager
 def reported(source: Any) -> Iterator[None]:
     """Raises what goes wrong with an address as an InputError; each kind has its own exceptions."""

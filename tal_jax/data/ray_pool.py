@@ -45,10 +45,10 @@ class RayWorkers:
 
     Attributes:
       count: number of workers; by default as many as the cluster has room for.
-      cpus: processors that each takes, in parts too; by default 1, or for a network without a GPU
-        all of a machine.
-      gpus: GPUs that each takes, in parts too; by default 1 for a network where there are any,
-        else 0.
+      cpus: processors that each takes, in parts too; by default 1 beside a GPU or for a backbone
+        that is no network, 2 to predict, and all of a machine for a backbone that is a network.
+      gpus: GPUs that each takes, in parts too; by default 1 for networks where there are any, else
+        0.
     """
 
     count: int | None = None
@@ -78,7 +78,8 @@ class RayPool(contextlib.AbstractContextManager):
         wanted: RayWorkers,
         folder: Path,
         *,
-        network: bool,
+        cpus: float | None,
+        gpu: bool,
         report: Callable[[str], None],
     ) -> None:
         """Connects to the cluster, and reports what is used of it. Workers start with calls.
@@ -87,7 +88,8 @@ class RayPool(contextlib.AbstractContextManager):
           start: makes the state in a worker.
           wanted: number and size of workers.
           folder: where calls write, which this process has locked and all machines share.
-          network: whether a call uses all processors, or a GPU.
+          cpus: by default, of a worker without a GPU; None for all of a machine.
+          gpu: whether a worker takes a GPU by default, where there are any.
           report: called with lines for the user.
 
         Raises:
@@ -102,7 +104,7 @@ class RayPool(contextlib.AbstractContextManager):
         self._failed_starts, self._last_s, self._waited = 0, time.monotonic(), False
         try:
             machines = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-            self._cpus, self._gpus, self.workers = _settle(wanted, machines, network=network)
+            self._cpus, self._gpus, self.workers = _settle(wanted, machines, cpus, gpu=gpu)
             report(_describe(self.workers, self._cpus, self._gpus, machines))
         except BaseException:
             self.__exit__()
@@ -235,15 +237,19 @@ def connect() -> tuple[Any, bool]:
 
 
 def _settle(
-    wanted: RayWorkers, machines: Sequence[dict[str, float]], *, network: bool
+    wanted: RayWorkers,
+    machines: Sequence[dict[str, float]],
+    default_cpus: float | None,
+    *,
+    gpu: bool,
 ) -> tuple[float, float, int]:
     """CPUs and GPUs of a worker, and the number of workers."""
     gpus, cpus = wanted.gpus, wanted.cpus
     if gpus is None:
-        gpus = float(network and any(one.get("GPU", 0) >= 1 for one in machines))
+        gpus = float(gpu and any(one.get("GPU", 0) >= 1 for one in machines))
     if cpus is None:
-        with_cpus = [one["CPU"] for one in machines if one.get("CPU", 0) >= 1]
-        cpus = min(with_cpus, default=1.0) if network and not gpus else 1.0
+        least = min((one["CPU"] for one in machines if one.get("CPU", 0) >= 1), default=1.0)
+        cpus = 1.0 if gpus else min(default_cpus or least, least)
     room = sum(_room(one, cpus, gpus) for one in machines)
     if not room:
         most = [f"{one.get('CPU', 0):g} CPUs and {one.get('GPU', 0):g} GPUs" for one in machines]

@@ -30,6 +30,7 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.addresses import Source, is_local, locate
 from tal_jax.data.identity import FileIdentity
 from tal_jax.data.lazy_features import LazyFeatures, digest_of, open_features
 from tal_jax.data.manifest import Entry
@@ -155,7 +156,7 @@ def open_shards(folder: str | os.PathLike, *, complete: bool = True) -> dict[str
     }
 
 
-def find_in_shards(path: str | os.PathLike) -> ShardFeatures | None:
+def find_in_shards(path: str | os.PathLike | Source) -> ShardFeatures | None:
     """The features of a recording `FOLDER/NAME.npy` that is not there, in the shards of FOLDER.
 
     Reads the index of one shard. None where the file exists, or there are no such features.
@@ -163,8 +164,8 @@ def find_in_shards(path: str | os.PathLike) -> ShardFeatures | None:
     Raises:
       InputError: if the shard is damaged, or pyarrow is not installed.
     """
-    path = Path(path)
-    if path.suffix != ".npy" or path.exists():
+    path = locate(path)
+    if not is_local(path) or path.suffix != ".npy" or path.exists():
         return None
     count = count_shards(path.parent)
     shard = shard_path(path.parent, shard_of(path.stem, count), count) if count else path

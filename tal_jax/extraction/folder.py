@@ -501,7 +501,8 @@ def _open_pool(
     network = bool(getattr(backbone, "one_process", False))
     if ray is not None:
         start = functools.partial(_hold, backbone)
-        return RayPool(start, ray, output, network=network, report=report)
+        cpus = None if network else 1.0
+        return RayPool(start, ray, output, cpus=cpus, gpu=network, report=report)
     workers = workers or (1 if network else os.cpu_count() or 1)
     # Keys that are no names are shards, without progress.
     return ProcessPool(backbone, min(workers, most or 1), lambda key, *n: progress(str(key), *n))
@@ -724,13 +725,11 @@ def find_recordings(
 
 def _files_of(folder: Source) -> list[Source] | None:
     """The files in a folder, in order, without hidden ones; None for a file."""
-    if addresses.is_local(folder):
-        if not folder.is_dir():
-            return None
-        return sorted(p for p in folder.iterdir() if p.is_file() and p.name[0] != ".")
+    # No question to a server for each of many files.
+    of_file = not addresses.is_local(folder) and folder.suffix.lower() in _ALL_SUFFIXES
+    if of_file or not addresses.is_folder(folder):
+        return None
     with addresses.reported(folder):
-        if folder.suffix.lower() in _ALL_SUFFIXES or not folder.is_dir():
-            return None  # no question to a server for each of many files
         return sorted(
             (p for p in folder.iterdir() if p.name and p.name[0] != "." and p.is_file()), key=str
         )

@@ -13,6 +13,7 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.addresses import Source, is_local, locate
 from tal_jax.data.detections import Results, activitynet_json, read_results
 from tal_jax.data.identity import FileIdentity, is_same
 from tal_jax.data.shards import find_in_shards
@@ -25,7 +26,7 @@ _BEGUN = "begun"
 
 def output_files(
     path: str | Path | None,
-    source: str | Path,
+    source: str | Path | Source,
     *,
     folder: str | Path = "",
     overwrite: bool = False,
@@ -46,7 +47,8 @@ def output_files(
       InputError: if the name does not end in `.json`, or a path is the recording, a folder, or an
         existing file that must not be replaced.
     """
-    default = Path(folder) / f"{Path(source).stem}.detections.json"
+    source = locate(source)
+    default = Path(folder) / f"{source.stem}.detections.json"
     results = default if path is None else Path(path)
     if results.suffix != ".json":
         raise InputError(f"{results}: expected a name that ends in .json")
@@ -54,7 +56,8 @@ def output_files(
     for output in outputs:
         if output.is_dir():
             raise InputError(f"{output}: a folder, expected the name of a file to write")
-        if output.exists() and Path(source).exists() and output.samefile(source):
+        at_risk = is_local(source) and output.exists() and source.exists()
+        if at_risk and output.samefile(source):
             raise InputError(
                 f"{output}: the recording itself, which would be replaced; expected another name "
                 "or folder"
@@ -128,7 +131,7 @@ def write_prediction(
     return outputs
 
 
-def is_done(source: Path, folder: str | Path, made_from: Mapping[str, Any]) -> bool:
+def is_done(source: Source, folder: str | Path, made_from: Mapping[str, Any]) -> bool:
     """Whether `write_prediction` wrote all files for this recording, and nothing changed since.
 
     Neither the recording, nor what the prediction was made from, nor a file of it.
@@ -146,7 +149,7 @@ def is_done(source: Path, folder: str | Path, made_from: Mapping[str, Any]) -> b
         return False
 
 
-def _is_same(source: Path, before: FileIdentity) -> bool:
+def _is_same(source: Source, before: FileIdentity) -> bool:
     sharded = find_in_shards(source)
     return is_same(source, before) if sharded is None else sharded.identity == before
 
@@ -163,7 +166,9 @@ def summary_files(folder: str | Path, *, overwrite: bool = False) -> tuple[Path,
     return outputs
 
 
-def write_summary(recordings: Iterable[Path], folder: str | Path, *, overwrite: bool) -> list[Path]:
+def write_summary(
+    recordings: Iterable[Source], folder: str | Path, *, overwrite: bool
+) -> list[Path]:
     """Writes the detections of all recordings as one ActivityNet JSON and one table.
 
     Reads them from the files that `write_prediction` wrote into the folder.
