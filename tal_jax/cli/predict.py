@@ -1,8 +1,9 @@
 """`tal-jax predict` and `tal-jax export`."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,12 +151,24 @@ def _predict_many(arguments: argparse.Namespace) -> int:
     folder: Path = arguments.output or Path()
     if folder.suffix == ".json" or folder.is_file():
         raise InputError(f"{folder}: expected a folder, for the results of several recordings")
-    if ray is not None:  # a GPU of this machine is the workers'
-        import jax
-
-        jax.config.update("jax_platforms", "cpu")
-    with locks.one_writer(folder, "predicting"), common.progress_line() as show:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locks.one_writer(folder, "predicting"))
+        if ray is not None:
+            stack.enter_context(_beside_ray())
+        show = stack.enter_context(common.progress_line())
         return _predict_into(folder, arguments, ray, show)
+
+
+@contextlib.contextmanager
+def _beside_ray() -> Iterator[None]:
+    """Connects to a cluster, and leaves the GPUs of this machine to its workers."""
+    import jax
+
+    from tal_jax.data import ray_pool
+
+    with ray_pool.connected():
+        jax.config.update("jax_platforms", "cpu")
+        yield
 
 
 def _predict_into(

@@ -81,7 +81,10 @@ def status(source: str | os.PathLike | Source) -> tuple[int, int]:
 
 def _header_time_ns(found: Any) -> int:
     try:  # of HTTP
-        return int(email.utils.parsedate_to_datetime(found["Last-Modified"]).timestamp()) * 10**9
+        return (
+            int(email.utils.parsedate_to_datetime(found.as_info()["Last-Modified"]).timestamp())
+            * 10**9
+        )
     except (KeyError, TypeError, ValueError):
         return 0
 

@@ -170,17 +170,17 @@ class RayPool(contextlib.AbstractContextManager):
     ) -> Iterator[tuple[Hashable, Any]]:
         """Makes a call again whose worker died, unless that happened too often."""
         self._kill(worker)  # it may only be out of reach
-        lost = worker.machine and worker.machine not in self._machines()
         reason = _reason_of(error)
         if call is None:
-            self._failed_starts += 0 if lost else 1
+            self._failed_starts += 1
             if self._failed_starts == _STARTS:
                 raise InputError(f"ray: no worker starts: {reason}")
             return
-        call.tries += 0 if lost else 1
-        if call.tries < _TRIES:
-            what = "a machine was lost" if lost else f"a worker died ({reason})"
-            self._report(f"ray: {what}; {call.key} is done again by another worker")
+        call.died_on.append(worker.machine)
+        # A worker may be found dead before its machine is; so all are counted again each time.
+        machines = {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
+        if sum(one in machines for one in call.died_on) < _TRIES:
+            self._report(f"ray: a worker died: {reason}; {call.key} is done again by another one")
             self._queue.appendleft(call)
         else:
             yield call.key, Death(f"{_TRIES} processes died with it, the last one so: {reason}")
@@ -188,9 +188,6 @@ class RayPool(contextlib.AbstractContextManager):
     def _kill(self, worker: "_Worker") -> None:
         with contextlib.suppress(Exception):
             self._ray.kill(worker.actor)
-
-    def _machines(self) -> set[str]:
-        return {node["NodeID"] for node in self._ray.nodes() if node["Alive"]}
 
     def _note_waiting(self, progressed: bool) -> None:
         """Prints a line, once, if no worker starts for a minute and nothing else is done."""
@@ -234,6 +231,20 @@ def connect() -> tuple[Any, bool]:
         if main:  # Ray's own handler ends the process with another exit code
             signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
     return ray, True
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """Holds a connection to a cluster, for what comes before a pool.
+
+    Ray forks this process to start a cluster, which has to come before JAX starts its threads.
+    """
+    ray, own = connect()
+    try:
+        yield
+    finally:
+        if own:
+            ray.shutdown()
 
 
 def _settle(
@@ -287,6 +298,8 @@ def _reason_of(error: Exception) -> str:
     text = " ".join(str(error).split())
     if "ModuleNotFoundError" in text:
         return "ModuleNotFoundError" + text.rpartition("ModuleNotFoundError")[2][:200]
+    if "Unavailable" in type(error).__name__:
+        return "it is out of reach"
     if "memory" in type(error).__name__.lower():
         return "it was ended for lack of memory"
     if "connection error code 2" in text:
@@ -299,7 +312,7 @@ class _Call:
     key: Hashable
     function: Callable
     args: tuple
-    tries: int = 0
+    died_on: list[str] = dataclasses.field(default_factory=list)  # machines of dead workers
 
 
 @dataclasses.dataclass
