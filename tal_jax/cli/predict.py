@@ -181,6 +181,7 @@ def _predict_into(
     from tal_jax.data import files
     from tal_jax.inference.predict_files import find_files
     from tal_jax.report import prediction as report
+    from tal_jax.report import summary
     from tal_jax.report.predict_folder import Task, open_network
 
     network, overwrite = open_network(arguments.workdir), arguments.overwrite
@@ -192,16 +193,16 @@ def _predict_into(
     rest = [path for path in found if path not in skipped]
     # All are checked before the first prediction.
     outputs = [report.output_files(None, path, folder=folder, overwrite=overwrite) for path in rest]
-    summary = report.summary_files(folder, overwrite=overwrite)
-    files.check_writable([*summary, *(path for paths in outputs for path in paths)])
+    of_all = summary.summary_files(folder, overwrite=overwrite)
+    files.check_writable([*of_all, *(path for paths in outputs for path in paths)])
     for note in notes:
         common.echo(f"note: {note}")
     done = _predict_rest(rest, network, task, ray, show) if rest else set()
     have = [path for path in found if path in done or path in skipped]
-    report.write_summary(have, folder, overwrite=overwrite)
+    summary.write_summary(have, folder, overwrite=overwrite)
     common.echo(
         f"{folder}: {len(done)} recordings predicted, {len(skipped)} unchanged, "
-        f"{len(rest) - len(done)} failed; all {_kind(task)} in {' and '.join(map(str, summary))}"
+        f"{len(rest) - len(done)} failed; all {_kind(task)} in {' and '.join(map(str, of_all))}"
     )
     return int(len(done) < len(rest))
 

@@ -164,12 +164,12 @@ def find_in_shards(path: str | os.PathLike | Source) -> ShardFeatures | None:
     Raises:
       InputError: if the shard is damaged, or pyarrow is not installed.
     """
-    path = locate(path)
-    if not is_local(path) or path.suffix != ".npy" or path.exists():
+    file = locate(path)
+    if not is_local(file) or file.suffix != ".npy" or file.exists():
         return None
-    count = count_shards(path.parent)
-    shard = shard_path(path.parent, shard_of(path.stem, count), count) if count else path
-    return open_shard(shard).get(path.stem) if shard.exists() else None
+    count = count_shards(file.parent)
+    shard = shard_path(file.parent, shard_of(file.stem, count), count) if count else file
+    return open_shard(shard).get(file.stem) if shard.exists() else None
 
 
 def open_shard(path: str | os.PathLike) -> dict[str, ShardFeatures]:

@@ -740,8 +740,8 @@ def recording_name(path: str | os.PathLike | Source, kind: str) -> str:
 
     A table of keypoints is named as the video that it was computed from.
     """
-    path = addresses.locate(path)
-    return keypoint_tables.recording_name(path.name) if kind == KEYPOINTS else path.stem
+    located = addresses.locate(path)
+    return keypoint_tables.recording_name(located.name) if kind == KEYPOINTS else located.stem
 
 
 def _name(

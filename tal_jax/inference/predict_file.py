@@ -135,13 +135,13 @@ def describe(
     Those of a video or a table are written into the folder `scratch`, which `detect` reads.
     """
     source = locate(path)
+    if is_local(source):
+        return _describe_local(source, source, network, scratch, options, progress)
+    copy = fetch(source, scratch)
     try:
-        path = source if is_local(source) else fetch(source, scratch)
-        return _describe_local(source, path, network, scratch, options, progress)
+        return _describe_local(source, copy, network, scratch, options, progress)
     except InputError as error:
-        if is_local(source):
-            raise
-        raise InputError(str(error).replace(str(path), str(source))) from error
+        raise InputError(str(error).replace(str(copy), str(source))) from error
 
 
 def _describe_local(
