@@ -28,7 +28,7 @@ _SLOW_START_S = 60.0
 _OBJECTS_BYTES = 2**27  # of Ray's object store, which is hardly used
 # The places of JAX's compiled programs; what else the environment holds is of this machine.
 _CARRIED = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
-# JAX takes this share of a GPU's memory unless told otherwise.
+# The share of a GPU's memory that JAX takes by default.
 _JAX_MEMORY = 0.75
 
 

@@ -481,6 +481,7 @@ def extract_folder(
                 if body := getattr(backbone, "description", ""):
                     report(body)
                 done = _extract_all(jobs, failed, folder, backbone, pool, counted, report)
+            files.remove_temporary(output)  # of processes that died
         else:
             folder.begin()
     summary = Summary(tuple(done), tuple(sorted(skipped)), tuple(failed))

@@ -48,10 +48,10 @@ class ProcessPool(contextlib.AbstractContextManager):
                 'extracting needs pebble; run pip install "tal_jax[video]" or "tal_jax[tables]"'
             ) from error
         context: Any = multiprocessing.get_context("spawn")
-        self.workers, slots = workers, _AHEAD * workers
+        self.workers, places = workers, _AHEAD * workers
         # Two numbers of each call: shared memory has no lock to die with.
-        self._counts = context.RawArray("q", 2 * slots)
-        self._slots = list(range(slots))
+        self._counts = context.RawArray("q", 2 * places)
+        self._places = list(range(places))
         self._progress, self._died = progress, pebble.ProcessExpired
         self._queue: collections.deque[tuple[Hashable, Callable, tuple]] = collections.deque()
         self._futures: dict[concurrent.futures.Future, tuple[Hashable, int]] = {}
@@ -70,13 +70,13 @@ class ProcessPool(contextlib.AbstractContextManager):
         Raises whatever a call raises.
         """
         while self._queue or self._futures:
-            while self._queue and self._slots:  # a few: to wait for all takes as long for each
+            while self._queue and self._places:  # a few: to wait for all takes as long for each
                 self._schedule(*self._queue.popleft())
             done, _ = concurrent.futures.wait(self._futures, _POLL_S, "FIRST_COMPLETED")
             self._show()
             for future in done:
-                key, slot = self._futures.pop(future)
-                self._slots.append(slot)
+                key, place = self._futures.pop(future)
+                self._places.append(place)
                 error = future.exception()
                 yield key, future.result() if error is None else self._death(error)
 
@@ -86,16 +86,16 @@ class ProcessPool(contextlib.AbstractContextManager):
         self._pool.join()
 
     def _schedule(self, key: Hashable, function: Callable, args: tuple) -> None:
-        slot = self._slots.pop()
-        self._counts[2 * slot : 2 * slot + 2] = self._shown[slot] = (0, 0)
-        future = self._pool.schedule(_call, args=(slot, function, args))
-        self._futures[future] = key, slot
+        place = self._places.pop()
+        self._counts[2 * place : 2 * place + 2] = self._shown[place] = (0, 0)
+        future = self._pool.schedule(_call, args=(place, function, args))
+        self._futures[future] = key, place
 
     def _show(self) -> None:
-        for key, slot in self._futures.values():
-            done, total = self._counts[2 * slot : 2 * slot + 2]
-            if self._shown[slot] != (done, total):
-                self._shown[slot] = done, total
+        for key, place in self._futures.values():
+            done, total = self._counts[2 * place : 2 * place + 2]
+            if self._shown[place] != (done, total):
+                self._shown[place] = done, total
                 self._progress(key, done, total)
 
     def _death(self, error: BaseException) -> Death:
@@ -141,12 +141,12 @@ def _follow_parent() -> None:
     os._exit(1)
 
 
-def _call(slot: int, function: Callable, args: tuple) -> Any:
+def _call(place: int, function: Callable, args: tuple) -> Any:
     global _busy
     state, counts = _state
 
     def progress(*numbers: int) -> None:
-        counts[2 * slot : 2 * slot + 2] = numbers
+        counts[2 * place : 2 * place + 2] = numbers
 
     try:
         _busy = True
