@@ -172,9 +172,7 @@ class RayPool(contextlib.AbstractContextManager):
         self._kill(worker)  # it may only be out of reach
         reason = _reason_of(error)
         if call is None:
-            self._failed_starts += 1
-            if self._failed_starts == _STARTS:
-                raise InputError(f"ray: no worker starts: {reason}")
+            self._note_failed_start(reason)
             return
         call.died_on.append(worker.machine)
         # A worker may be found dead before its machine is; so all are counted again each time.
@@ -184,6 +182,16 @@ class RayPool(contextlib.AbstractContextManager):
             self._queue.appendleft(call)
         else:
             yield call.key, Death(f"{_TRIES} processes died with it, the last one so: {reason}")
+
+    def _note_failed_start(self, reason: str) -> None:
+        """Goes on with fewer workers where others start, as on a machine that lacks something."""
+        self._failed_starts += 1
+        if self._failed_starts % _STARTS:
+            return
+        if not self._idle and not any(call for _, call in self._running.values()):
+            raise InputError(f"ray: no worker starts: {reason}")
+        self.workers = max(self.workers - 1, 1)
+        self._report(f"ray: a worker does not start: {reason}; goes on with {self.workers}")
 
     def _kill(self, worker: "_Worker") -> None:
         with contextlib.suppress(Exception):
@@ -216,12 +224,12 @@ def connect() -> tuple[Any, bool]:
         return ray, False
     quiet = {"log_to_driver": False, "logging_level": "ERROR"}
     main = threading.current_thread() is threading.main_thread()
-    before = signal.getsignal(signal.SIGTERM)
+    before, address = signal.getsignal(signal.SIGTERM), os.environ.get("RAY_ADDRESS")
     try:
         try:
-            ray.init(address=os.environ.get("RAY_ADDRESS", "auto"), **quiet)
+            ray.init(address=address or "auto", **quiet)
         except ConnectionError:
-            if "RAY_ADDRESS" in os.environ:
+            if address:
                 raise
             new = {"include_dashboard": False, "object_store_memory": _OBJECTS_BYTES}
             ray.init(address="local", **new, **quiet)

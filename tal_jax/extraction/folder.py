@@ -455,6 +455,8 @@ def extract_folder(
     if shards is not None:
         check_count(shards)
     output, report = Path(output), report or (lambda line: None)
+    if ray is not None:  # which may have workers in another folder
+        output = output.absolute()
     sources, notes = find_recordings(list(paths), _SUFFIXES[backbone.kind], backbone.kind)
     if backbone.kind == KEYPOINTS:
         sources, beside = keypoint_tables.prefer(sources)

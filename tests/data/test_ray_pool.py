@@ -1,5 +1,6 @@
 """Workers of a Ray cluster: results, tries, refusals, and how many there are."""
 
+import functools
 import os
 import signal
 import sys
@@ -156,3 +157,35 @@ def test_workers_that_do_not_start(pool):
         assert time.monotonic() - begin_s < 60
     with pytest.raises(InputError, match="a worker takes 3 CPUs; expected no more than .*: 2 CPUs"):
         pool(wanted=RayWorkers(cpus=3))
+
+
+def _start_once(place):
+    try:
+        (place / "first").touch(exist_ok=False)
+    except FileExistsError:
+        with open(place / "others", "a") as file:
+            file.write("x")
+        os.kill(os.getpid(), signal.SIGKILL)
+    return {"offset": 10}
+
+
+def _add_later(state, progress, place, value):
+    others, end_s = place / "others", time.monotonic() + 60
+    while time.monotonic() < end_s and not (others.exists() and len(others.read_text()) == 3):
+        time.sleep(0.1)
+    time.sleep(2)  # until the third death is found
+    return state["offset"] + value
+
+
+@on_ray.quiet
+@pytest.mark.slow
+def test_a_machine_on_which_workers_do_not_start_costs_its_workers(pool, tmp_path):
+    with pool(functools.partial(_start_once, tmp_path)) as one:
+        for number in range(3):
+            one.put(number, _add_later, tmp_path, number)
+        assert dict(one.results()) == {0: 10, 1: 11, 2: 12}
+        assert one.workers == 1
+    [line] = pool.lines[1:]
+    assert line == (
+        "ray: a worker does not start: it was killed, possibly for lack of memory; goes on with 1"
+    )
