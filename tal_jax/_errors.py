@@ -21,3 +21,11 @@ class InputError(ValueError):
         if len(text) > _LONGEST:
             text = f"{text[: _LONGEST - _KEPT_END]} ... {text[-_KEPT_END:]}"
         super().__init__(text)
+
+
+def one_line(error: InputError | OSError) -> str:
+    """The message of an error in one line, without the number that Python puts before it."""
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return " ".join(text.split())

@@ -163,7 +163,16 @@ def test_unknown_name():
 
 def test_import_is_light():
     heavy = ("jax", "flax", "optax", "orbax", "matplotlib", "ml_collections", "absl", "seglearn")
-    later = {"orbax", "matplotlib", "seglearn", "tensorflow", "av", "pyarrow", "transformers"}
+    later = {
+        "orbax",
+        "matplotlib",
+        "seglearn",
+        "tensorflow",
+        "av",
+        "pyarrow",
+        "transformers",
+        "ray",
+    }
     program = (
         "import sys\n"
         "before = set(sys.modules)\n"

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from tal_jax._errors import InputError
+from tal_jax._errors import InputError, one_line
 from tal_jax.cli import (
-    common,
     data,
     evaluate,
     events,
@@ -84,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return arguments.run(arguments) or 0
     except (InputError, OSError) as error:
-        print(f"tal-jax: error: {common.one_line(error)}", file=sys.stderr)
+        print(f"tal-jax: error: {one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(interrupts.STOPPED, file=sys.stderr)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import functools
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tal_jax._errors import InputError
 
 if TYPE_CHECKING:
+    from tal_jax.data.ray_pool import RayWorkers
     from tal_jax.inference.events import Events
 
 # Flushed, so that a run that writes into a pipe or a file can be watched.
@@ -81,6 +83,72 @@ def add_steps(parser: Any) -> None:
         )
 
 
+def add_engine(parser: Any, what: str) -> None:
+    """Adds where recordings are worked on: in this machine, or by the workers of a Ray cluster."""
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="ray: on the cluster of $RAY_ADDRESS or of this machine, whose machines share the "
+        "output's disk; without a cluster, on this machine",
+    )
+    parser.add_argument("--workers", metavar="N", type=int, help=what)
+    for flag, kind in (("--worker-cpus", "processors"), ("--worker-gpus", "GPUs")):
+        title = f"{kind} of each worker of Ray, in parts too; default printed"
+        parser.add_argument(flag, metavar="X", type=float, help=title)
+
+
+def read_engine(
+    arguments: argparse.Namespace, of_ray: Sequence[str] = ("--worker-cpus", "--worker-gpus")
+) -> "RayWorkers | None":
+    """Returns the workers of Ray; None for this machine, where `of_ray` have no meaning.
+
+    Raises:
+      InputError: if they are out of range, or set for this machine.
+    """
+    from tal_jax.data.ray_pool import RayWorkers
+
+    values = vars(arguments)
+    if arguments.engine == "ray":
+        return RayWorkers(arguments.workers, arguments.worker_cpus, arguments.worker_gpus)
+    for flag in of_ray:
+        if values[flag.strip("-").replace("-", "_")] is not None:
+            raise InputError(f"{flag} is of workers of Ray; expected --engine ray")
+    return None
+
+
+class Pace:
+    """How many recordings are done, how fast, and how long the others take."""
+
+    def __init__(self) -> None:
+        """Begins to count the time."""
+        self.begin_s, self.line = time.monotonic(), ""
+
+    def __call__(self, done: int, total: int) -> str:
+        """A line on the recordings that are done, of all."""
+        rate = done / max(time.monotonic() - self.begin_s, 1e-3)
+        left_s = (total - done) / rate if done else 0.0
+        left = f", {rate:.3g} a second, {duration(left_s)} left" if done else ""
+        self.line = f"{done} of {total} recordings{left}"
+        return self.line
+
+    def with_recording(self, line: str) -> str:
+        """The last line, with one on the recording that is worked on."""
+        return "; ".join(filter(None, [self.line, line]))
+
+
+def duration(seconds: float) -> str:
+    """A time in a unit that suits it.
+
+    >>> duration(7), duration(300), duration(9000)
+    ('7 s', '5 minutes', '2.5 hours')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} minutes" if minutes < 90 else f"{minutes / 60:.3g} hours"
+
+
 def read_steps(arguments: argparse.Namespace, classes: Sequence[str]) -> dict[str, Any]:
     """Returns the arguments of `select_events`, without steps that are not asked for.
 
@@ -126,14 +194,6 @@ def describe_events(events: "Events") -> str:
     ]
     became = f"; detections {', '.join(parts)}" if parts else ""
     return f"{len(events.entries)} events{became}"
-
-
-def one_line(error: InputError | OSError) -> str:
-    """The message of an error in one line, without the number that Python puts before it."""
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return " ".join(text.split())
 
 
 def load_config(arguments: argparse.Namespace) -> Any:

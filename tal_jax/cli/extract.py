@@ -40,6 +40,8 @@ A line gives the cost of a minute of recording, measured, and of all, before the
   tal-jax extract ~/videos --output ~/data/mine --backbone transformers \\
       --set model=facebook/vjepa2-vitl-fpc64-256 --set window=16
   tal-jax extract ~/100_000_videos --output ~/data/large --backbone motion --shards 256
+  tal-jax extract s3://videos/2026 --output /shared/features --backbone motion --shards 256 \\
+      --engine ray
 """
 
 
@@ -48,7 +50,10 @@ def add_commands(commands: Any) -> None:
     title = "compute features of videos and sensor tables"
     extract = common.add_parser(commands, "extract", title, _EXTRACT, _extract)
     extract.add_argument(
-        "files", metavar="FILE_OR_FOLDER", nargs="+", type=Path, help="recordings, or folders"
+        "files",
+        metavar="FILE_OR_FOLDER",
+        nargs="+",
+        help="recordings, or folders; or addresses of them, such as s3://BUCKET/FOLDER",
     )
     extract.add_argument("--output", metavar="DIR", type=Path, required=True, help="a folder")
     extract.add_argument(
@@ -60,12 +65,7 @@ def add_commands(commands: Any) -> None:
         "source_fps, center, axis, side, up, turn"
     )
     common.add_shared(extract, "--set", help=options)
-    extract.add_argument(
-        "--workers",
-        metavar="N",
-        type=int,
-        help="number of processes; default one a core, for networks one in total",
-    )
+    common.add_engine(extract, "number of processes; default one a core, for networks one in total")
     extract.add_argument(
         "--shards",
         metavar="N",
@@ -105,9 +105,10 @@ def _extract_and_report(arguments: argparse.Namespace) -> int:
 
     if arguments.backbone is None:
         raise InputError(extraction.recommend(arguments.files, arguments.output))
-    options = common.backbone_options(arguments)
+    options, ray = common.backbone_options(arguments), common.read_engine(arguments)
     backbone = extraction.open_backbone(arguments.backbone, **options)
     _propose_clock(arguments, backbone, options)
+    pace = common.Pace()
     with common.progress_line() as show:
 
         def report(line: str) -> None:
@@ -120,8 +121,12 @@ def _extract_and_report(arguments: argparse.Namespace) -> int:
             arguments.output,
             backbone,
             workers=arguments.workers,
+            ray=ray,
             shards=arguments.shards,
-            progress=lambda name, done, total: show(f"{name}: {done} of {total} snippets"),
+            progress=lambda name, done, total: show(
+                pace.with_recording(f"{name}: {done} of {total} snippets")
+            ),
+            counted=lambda done, total: show(pace(done, total)),
             report=report,
         )
     for note in found.notes:

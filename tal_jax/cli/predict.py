@@ -1,8 +1,9 @@
 """`tal-jax predict` and `tal-jax export`."""
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,10 @@ from tal_jax._errors import InputError
 from tal_jax.cli import common
 
 if TYPE_CHECKING:
+    from tal_jax.data.addresses import Source
+    from tal_jax.data.ray_pool import RayWorkers
     from tal_jax.inference.predict_file import Network
+    from tal_jax.report.predict_folder import Task
 
 _PREDICT = """\
 FILE is an .npy array [T, D] of features with the clock of the training features; it is standardised
@@ -40,6 +44,7 @@ network and the same recording, are skipped. Exits with 1 if a file failed; the 
   tal-jax predict clip.mp4 --workdir runs/mine --merge-gap 1 --min-duration 0.5 \\
       --min-duration jump=0.2
   tal-jax predict videos/ more/clip7.mp4 --workdir runs/mine --output found
+  tal-jax predict s3://videos/2026 --workdir runs/mine --output /shared/found --engine ray
 """
 
 _EXPORT = """\
@@ -60,9 +65,8 @@ def add_commands(commands: Any) -> None:
     predict.add_argument(
         "files",
         metavar="FILE",
-        type=Path,
         nargs="+",
-        help="a video, a table, an .npy of features, or a folder of these",
+        help="a video, a table, an .npy of features, or a folder of these; or the address of one",
     )
     common.add_shared(predict, "--workdir", help="folder of a run or an export")
     predict.add_argument(
@@ -79,6 +83,7 @@ def add_commands(commands: Any) -> None:
     )
     common.add_shared(predict, "--set", help=options)
     common.add_steps(predict)
+    common.add_engine(predict, "number of workers of Ray; default as many as there is room for")
 
     title = "write the networks as files that run without this library"
     export = common.add_parser(commands, "export", title, _EXPORT, _export)
@@ -88,31 +93,29 @@ def add_commands(commands: Any) -> None:
 
 
 def _predict(arguments: argparse.Namespace) -> int:
-    if len(arguments.files) > 1 or arguments.files[0].is_dir():
+    from tal_jax.data import addresses
+
+    arguments.files = [addresses.locate(file) for file in arguments.files]
+    if len(arguments.files) > 1 or addresses.is_folder(arguments.files[0]):
         return _predict_many(arguments)
+    if arguments.engine == "ray":
+        raise InputError(
+            f"{arguments.files[0]}: a single file; expected several, or a folder, for --engine ray"
+        )
     _predict_one(arguments, arguments.files[0])
     return 0
 
 
-def _open_network(arguments: argparse.Namespace) -> "Network":
-    from tal_jax.inference import export
-
-    if export.is_export(arguments.workdir):
-        return export.open_export(arguments.workdir)
-    from tal_jax.runs import workdir as work
-
-    return work.open_run(arguments.workdir)
-
-
-def _predict_one(arguments: argparse.Namespace, file: Path) -> None:
+def _predict_one(arguments: argparse.Namespace, file: "Source") -> None:
     from tal_jax.data import files
     from tal_jax.inference.predict_file import predict_file, select_in_prediction
     from tal_jax.report import prediction as report
+    from tal_jax.report.predict_folder import open_network
 
     output, overwrite = arguments.output, arguments.overwrite
     # Checked before the prediction, which may take an hour.
     files.check_writable(report.output_files(output, file, overwrite=overwrite))
-    network = _open_network(arguments)
+    network = open_network(arguments.workdir)
     steps = common.read_steps(arguments, network.classes)
     with common.progress_line() as show:
         prediction = predict_file(
@@ -138,67 +141,105 @@ def _predict_one(arguments: argparse.Namespace, file: Path) -> None:
 
 def _predict_many(arguments: argparse.Namespace) -> int:
     from tal_jax.data import locks
+    from tal_jax.data.addresses import is_local
     from tal_jax.data.shards import find_in_shards
 
-    for path in arguments.files:
+    ray = common.read_engine(arguments, ("--workers", "--worker-cpus", "--worker-gpus"))
+    for path in filter(is_local, arguments.files):
         if not path.exists() and find_in_shards(path) is None:
             raise InputError(f"{path}: no such file or folder, expected recordings")
     folder: Path = arguments.output or Path()
     if folder.suffix == ".json" or folder.is_file():
         raise InputError(f"{folder}: expected a folder, for the results of several recordings")
-    with locks.one_writer(folder, "predicting"), common.progress_line() as show:
-        return _predict_into(folder, arguments, show)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(locks.one_writer(folder, "predicting"))
+        if ray is not None:
+            stack.enter_context(_beside_ray())
+        show = stack.enter_context(common.progress_line())
+        return _predict_into(folder, arguments, ray, show)
 
 
-def _predict_into(folder: Path, arguments: argparse.Namespace, show: Callable[[str], None]) -> int:
+@contextlib.contextmanager
+def _beside_ray() -> Iterator[None]:
+    """Connects to a cluster, and leaves the GPUs of this machine to its workers."""
+    import jax
+
+    from tal_jax.data import ray_pool
+
+    with ray_pool.connected():
+        jax.config.update("jax_platforms", "cpu")
+        yield
+
+
+def _predict_into(
+    folder: Path,
+    arguments: argparse.Namespace,
+    ray: "RayWorkers | None",
+    show: Callable[[str], None],
+) -> int:
     """Predicts what the folder, which is locked, does not have yet; returns the exit code."""
     from tal_jax.data import files
-    from tal_jax.inference.predict_file import select_in_prediction
-    from tal_jax.inference.predict_files import find_files, predict_files
+    from tal_jax.inference.predict_files import find_files
     from tal_jax.report import prediction as report
+    from tal_jax.report import summary
+    from tal_jax.report.predict_folder import Task, open_network
 
-    network, overwrite = _open_network(arguments), arguments.overwrite
+    network, overwrite = open_network(arguments.workdir), arguments.overwrite
     options = common.backbone_options(arguments)
     steps = common.read_steps(arguments, network.classes)
-    made_from = {"network": network.digest, "options": options, "steps": steps}
+    task = Task(arguments.workdir, network.digest, folder, options, steps, overwrite)
     found, notes = find_files(arguments.files, network)
-    skipped = {path for path in found if report.is_done(path, folder, made_from)}
+    skipped = {path for path in found if report.is_done(path, folder, task.made_from)}
     rest = [path for path in found if path not in skipped]
     # All are checked before the first prediction.
     outputs = [report.output_files(None, path, folder=folder, overwrite=overwrite) for path in rest]
-    summary = report.summary_files(folder, overwrite=overwrite)
-    files.check_writable([*summary, *(path for paths in outputs for path in paths)])
+    of_all = summary.summary_files(folder, overwrite=overwrite)
+    files.check_writable([*of_all, *(path for paths in outputs for path in paths)])
     for note in notes:
         common.echo(f"note: {note}")
-    done, failed, noted = set(skipped), [], set()
-    kind = "events" if steps else "detections"
-
-    def progress(path: Path, snippets: int, total: int) -> None:
-        show(f"{path.name}: features of {snippets} of {total} snippets")
-
-    for path, result in predict_files(rest, network, options=options, progress=progress):
-        show("")
-        if isinstance(result, Exception):
-            failed.append(path)
-            reason = common.one_line(result)
-            reason = reason if str(path) in reason else f"{path}: {reason}"
-            print(f"tal-jax: error: {reason}", file=sys.stderr)
-            continue
-        if steps:
-            result, _ = select_in_prediction(result, steps)
-        report.write_prediction(result, folder=folder, made_from=made_from, overwrite=overwrite)
-        done.add(path)
-        # Recordings of one kind have the same notes, which are printed once.
-        notes_of = "".join(f" ({note})" for note in result.notes if note not in noted)
-        noted.update(result.notes)
-        count = len(result.detections)
-        common.echo(f"{path}: {result.duration_s:.1f} s, {count} {kind}{notes_of}")
-    report.write_summary([path for path in found if path in done], folder, overwrite=overwrite)
+    done = _predict_rest(rest, network, task, ray, show) if rest else set()
+    have = [path for path in found if path in done or path in skipped]
+    summary.write_summary(have, folder, overwrite=overwrite)
     common.echo(
-        f"{folder}: {len(done) - len(skipped)} recordings predicted, {len(skipped)} unchanged, "
-        f"{len(failed)} failed; all {kind} in {' and '.join(map(str, summary))}"
+        f"{folder}: {len(done)} recordings predicted, {len(skipped)} unchanged, "
+        f"{len(rest) - len(done)} failed; all {_kind(task)} in {' and '.join(map(str, of_all))}"
     )
-    return int(bool(failed))
+    return int(len(done) < len(rest))
+
+
+def _predict_rest(
+    rest: "Sequence[Source]",
+    network: "Network",
+    task: "Task",
+    ray: "RayWorkers | None",
+    show: Callable[[str], None],
+) -> "set[Source]":
+    """Predicts recordings, and prints a line on each; returns those that are done."""
+    from tal_jax.report.predict_folder import predict_folder
+
+    pace, done, noted = common.Pace(), set(), set()
+
+    def progress(path: "Source", snippets: int, total: int) -> None:
+        show(pace.with_recording(f"{path.name}: features of {snippets} of {total} snippets"))
+
+    results = predict_folder(rest, network, task, ray=ray, progress=progress, report=common.echo)
+    for number, (path, result) in enumerate(results, 1):
+        show("")
+        if isinstance(result, str):
+            print(f"tal-jax: error: {result}", file=sys.stderr)
+        else:
+            done.add(path)
+            # Recordings of one kind have the same notes, which are printed once.
+            notes_of = "".join(f" ({note})" for note in result.notes if note not in noted)
+            noted.update(result.notes)
+            length = f"{result.duration_s:.1f} s, {result.count} {_kind(task)}"
+            common.echo(f"{path}: {length}{notes_of}")
+        show(pace(number, len(rest)))
+    return done
+
+
+def _kind(task: "Task") -> str:
+    return "events" if task.steps else "detections"
 
 
 def _export(arguments: argparse.Namespace) -> None:

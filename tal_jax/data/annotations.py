@@ -280,6 +280,9 @@ def cut_instance(instance: Instance, duration_s: float) -> Instance | None:
 
 def cut_labels(annotation: RecordingAnnotation, duration_s: float) -> RecordingAnnotation:
     """Cuts background points and done stretches to a recording of another duration."""
+    if not annotation.background_s and not annotation.done_s:
+        if annotation.duration_s == duration_s:
+            return annotation
     background_s = tuple(time_s for time_s in annotation.background_s if 0 <= time_s < duration_s)
     done_s = annotation.done_s
     if done_s is not None:
@@ -423,8 +426,15 @@ class _StrictEntry(_AnyEntry, kw_only=True):
     duration: files.Positive
 
 
+_FIELDS: dict[type[msgspec.Struct], frozenset[str]] = {
+    kind: frozenset(kind.__struct_fields__) for kind in (_Document, _Item, _Entry, _StrictEntry)
+}
+
+
 def _others(values: Mapping[str, Any], kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Returns the keys that a type does not have."""
+    if values.keys() <= _FIELDS[kind]:  # nearly always, of many
+        return {}
     return {key: value for key, value in values.items() if key not in kind.__struct_fields__}
 
 

@@ -25,6 +25,10 @@ from tal_jax._errors import InputError
 
 _NAMED = 5  # files in a message
 _NO_SPACE = re.compile(r"[ \t\n\r]*")
+# What `write_filled` fills: a target, its checksum, and the machine and process that write it.
+_TEMPORARY = re.compile(
+    r"\..{1,40}\.[0-9a-f]{8}\.(?P<machine>[0-9a-f]{8})\.(?P<process>\d{1,18})\.tmp", re.DOTALL
+)
 
 T = TypeVar("T")
 
@@ -381,8 +385,9 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
 def write_filled(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
     """Fills a temporary file in the target's folder, then replaces the target atomically.
 
-    Temporary files that killed processes of this machine left for the same target are removed. An
-    error of the function leaves no file; raises OSError as `write_json` does.
+    What killed processes of this machine left in the folder is removed, once in a process: listing
+    a folder for each of its 10⁵ files would take most of the time. An error of the function leaves
+    no file; raises OSError as `write_json` does.
     """
     path = Path(path)
     # The process id keeps two processes that write one file apart. A name near the file system's
@@ -391,7 +396,7 @@ def write_filled(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> N
     temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(path.parent, short)
+        _remove_left_over(os.path.abspath(path.parent), os.getpid())
         with open(temporary, "wb") as file:
             fill(file)
             file.flush()
@@ -418,14 +423,23 @@ def _machine() -> str:
     return f"{zlib.crc32(f'{socket.gethostname()} {container}'.encode()):08x}"
 
 
-def _remove_left_over(folder: Path, short: str) -> None:
+@functools.lru_cache(maxsize=1024)
+def _remove_left_over(folder: str, process: int) -> None:
     """Removes temporary files of processes of this machine that have ended."""
-    pattern = re.compile(rf"\.{re.escape(short)}\.(\d{{1,18}})\.tmp")
+    del process  # a fork has its own cache
     for name in os.listdir(folder):
-        match = pattern.fullmatch(name)
-        if match and _has_ended(int(match[1])):
+        match = _TEMPORARY.fullmatch(name)
+        if match and match["machine"] == _machine() and _has_ended(int(match["process"])):
             with contextlib.suppress(OSError):
-                (folder / name).unlink()
+                os.unlink(os.path.join(folder, name))
+
+
+def remove_temporary(folder: str | os.PathLike) -> None:
+    """Removes the temporary files of all machines in a folder of which the caller has the lock."""
+    for name in os.listdir(folder):
+        if _TEMPORARY.fullmatch(name):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, name))
 
 
 def _has_ended(process: int) -> bool:

@@ -49,6 +49,14 @@ def one_writer_of_file(
     return _hold(path.with_name(f".{path.name}.lock"), path, what)
 
 
+def read_holder(folder: str | os.PathLike) -> str:
+    """What the file of a folder's lock contains; the same on all machines that share the folder."""
+    try:
+        return (Path(folder) / _NAME).read_text()
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def _hold(lock: Path, path: Path, what: str) -> Iterator[None]:
     existed = lock.parent.exists()

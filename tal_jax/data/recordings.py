@@ -216,6 +216,9 @@ def check_recording(
             )
 
 
+_DTYPES = np.dtype(np.float32), np.dtype(np.float16)
+
+
 def check_features(name: str, features: Any, *, dim: int | None = None) -> None:
     """Checks the shape and the type of features, without reading them; see `check_recording`."""
     if features.ndim != 2:
@@ -225,7 +228,7 @@ def check_features(name: str, features: Any, *, dim: int | None = None) -> None:
             f"{name}: features are empty, of shape {list(features.shape)}, expected [T, D] with "
             "T, D > 0"
         )
-    if features.dtype not in (np.float32, np.float16):
+    if features.dtype not in _DTYPES:
         raise InputError(f"{name}: features are {features.dtype}, expected float32 or float16")
     if dim is not None and features.shape[1] != dim:
         raise InputError(f"{name}: features have D = {features.shape[1]}, expected {dim}")
@@ -272,7 +275,7 @@ def _check_truth(
 
 
 def points_of(
-    name: str, annotation: RecordingAnnotation, classes: Sequence[str]
+    name: str, annotation: RecordingAnnotation, index: Mapping[str, int]
 ) -> tuple[tuple[Point, ...], tuple[Segment | None, ...]]:
     """Returns the points of a training recording's annotation in order of time, and their segments.
 
@@ -291,7 +294,7 @@ def points_of(
                 "its segment (data.supervision='mixed'), or learn from labels alone "
                 "(data.points='none')"
             )
-        point = Point(instance.point_s, classes.index(instance.label))
+        point = Point(instance.point_s, index[instance.label])
         pairs.append((point, instance.segment))
     pairs.sort(key=lambda pair: (pair[0].time_s, pair[0].label))
     return tuple(point for point, _ in pairs), tuple(segment for _, segment in pairs)
@@ -328,7 +331,7 @@ def assemble(
             done = (one.label for one in annotation.instances if _is_done(one, annotation))
             labels = tuple(sorted({index[label] for label in done}))
         else:
-            points, truth[recording.name] = points_of(recording.name, annotation, classes)
+            points, truth[recording.name] = points_of(recording.name, annotation, index)
         return Recording(
             recording.name,
             recording.features,
@@ -496,8 +499,10 @@ def _check_background(recording: Recording) -> None:
 
 
 def _check_labels(recording: Recording, num_classes: int | None) -> None:
-    labels = labels_of(recording)
     most = math.inf if num_classes is None else num_classes
+    if recording.labels is None and all(0 <= point.label < most for point in recording.points):
+        return  # those of its points
+    labels = labels_of(recording)
     if list(labels) != sorted(set(labels)) or not all(0 <= label < most for label in labels):
         count = "" if num_classes is None else f" below {num_classes}"
         raise InputError(

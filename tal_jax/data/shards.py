@@ -30,6 +30,7 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.addresses import Source, is_local, locate
 from tal_jax.data.identity import FileIdentity
 from tal_jax.data.lazy_features import LazyFeatures, digest_of, open_features
 from tal_jax.data.manifest import Entry
@@ -155,7 +156,7 @@ def open_shards(folder: str | os.PathLike, *, complete: bool = True) -> dict[str
     }
 
 
-def find_in_shards(path: str | os.PathLike) -> ShardFeatures | None:
+def find_in_shards(path: str | os.PathLike | Source) -> ShardFeatures | None:
     """The features of a recording `FOLDER/NAME.npy` that is not there, in the shards of FOLDER.
 
     Reads the index of one shard. None where the file exists, or there are no such features.
@@ -163,12 +164,12 @@ def find_in_shards(path: str | os.PathLike) -> ShardFeatures | None:
     Raises:
       InputError: if the shard is damaged, or pyarrow is not installed.
     """
-    path = Path(path)
-    if path.suffix != ".npy" or path.exists():
+    file = locate(path)
+    if not is_local(file) or file.suffix != ".npy" or file.exists():
         return None
-    count = count_shards(path.parent)
-    shard = shard_path(path.parent, shard_of(path.stem, count), count) if count else path
-    return open_shard(shard).get(path.stem) if shard.exists() else None
+    count = count_shards(file.parent)
+    shard = shard_path(file.parent, shard_of(file.stem, count), count) if count else file
+    return open_shard(shard).get(file.stem) if shard.exists() else None
 
 
 def open_shard(path: str | os.PathLike) -> dict[str, ShardFeatures]:
@@ -247,12 +248,14 @@ def write_shard(
 def pack_shard(folder: Path, number: int, count: int, entries: Mapping[str, Entry]) -> None:
     """Moves the `.npy` files of recordings into their shard, beside those that are in it.
 
-    A call that was interrupted is repeated with the same result: a file is removed last.
+    A call that was interrupted is repeated with the same result: files are removed last, and one
+    that is missing was moved already.
     """
     path = shard_path(folder, number, count)
     known: dict[str, Any] = dict(open_shard(path)) if path.exists() else {}
     all_entries = {name: one.entry for name, one in known.items() if one.entry} | dict(entries)
     moved = {name: folder / f"{name}.npy" for name in entries}
+    moved = {name: one for name, one in moved.items() if one.exists() or name not in known}
     write_shard(path, known | {name: open_features([moved[name]]) for name in moved}, all_entries)
     for one in moved.values():
         one.unlink()

@@ -41,6 +41,7 @@ from tal_jax.datasets.selection import choose_subsets, notes_of, select_recordin
 
 GRID_FILE = "grid.json"
 ANNOTATION_FILE = "annotations.json"
+_NOT_IN_NAMES = frozenset("/\\\0:")
 
 
 def load_folder(
@@ -176,7 +177,7 @@ def recording_path(folder: str | os.PathLike, name: str, suffix: str = ".npy") -
 
 def check_name(name: str) -> None:
     """Raises an InputError if a recording's name is no file's name, or leads out of its folder."""
-    if not name or name in (".", "..") or set(name) & set("/\\\0:"):
+    if name in ("", ".", "..") or not _NOT_IN_NAMES.isdisjoint(name):
         raise InputError(f"recording name {name!r}: expected a file's name without a folder")
 
 

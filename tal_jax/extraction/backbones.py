@@ -243,6 +243,11 @@ _BACKBONES = {
 BACKBONES = tuple(_BACKBONES)
 
 
+def is_network(name: str) -> bool:
+    """Whether a backbone is a network, which uses all processors or a GPU."""
+    return name in ("transformers", "videoprism")
+
+
 def _parse(name: str, key: str, value: Any) -> Any:
     """Converts the value of an option to its type."""
     try:

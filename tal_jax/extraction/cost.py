@@ -1,6 +1,5 @@
 """What features cost: measured on the first windows of a recording, for all that are left."""
 
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data.addresses import Source, is_local, status
 from tal_jax.extraction import video
 from tal_jax.extraction.backbones import VIDEO
 
@@ -30,17 +30,18 @@ def time_snippet(parts: Iterator[np.ndarray]) -> float:
     return (end_s - loaded_s) / count if count else (loaded_s - start_s) / first
 
 
-def durations_s(paths: Sequence[Path], kind: str, measured: tuple[Path, float]) -> list[float]:
+def durations_s(paths: Sequence[Source], kind: str, measured: tuple[Source, float]) -> list[float]:
     """About how long recordings are, without reading them.
 
-    Of videos, by their headers; of tables, by their sizes and the length of the measured one. 0 for
-    files that cannot be opened.
+    Of videos, by their headers; of tables, and of files of other machines, by their sizes and the
+    length of the measured one. 0 for files that cannot be opened.
     """
-    if kind == VIDEO:
-        return [_header_s(path) for path in paths]
     path, duration_s = measured
     per_byte = duration_s / max(_size(path), 1)
-    return [per_byte * _size(path) for path in paths]
+    return [
+        _header_s(path) if kind == VIDEO and is_local(path) else per_byte * _size(path)
+        for path in paths
+    ]
 
 
 def _header_s(path: Path) -> float:
@@ -50,17 +51,17 @@ def _header_s(path: Path) -> float:
         return 0.0
 
 
-def _size(path: Path) -> int:
+def _size(path: Source) -> int:
     try:
-        return os.path.getsize(path)
-    except OSError:
+        return status(path)[0]
+    except (OSError, InputError):
         return 0
 
 
 def describe(
-    jobs: Mapping[str, Path],
+    jobs: Mapping[str, Source],
     kind: str,
-    measured: tuple[Path, float],
+    measured: tuple[Source, float],
     per_minute_s: float,
     processes: int,
 ) -> str:

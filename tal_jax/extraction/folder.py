@@ -14,26 +14,21 @@ Files are written atomically, and the manifest is updated as recordings are done
 call resumes an interrupted one.
 """
 
-import concurrent.futures
-import contextlib
 import dataclasses
-import itertools
-import multiprocessing
-import multiprocessing.connection
+import errno
+import functools
 import os
-import signal
-import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data import files
+from tal_jax.data import addresses, files
+from tal_jax.data.addresses import Source
 from tal_jax.data.clock import Grid
 from tal_jax.data.identity import FileIdentity, identify, is_same
 from tal_jax.data.keypoints import Keypoints
@@ -47,6 +42,7 @@ from tal_jax.data.manifest import (
     read_manifest,
     write_manifest,
 )
+from tal_jax.data.ray_pool import Death, RayPool, RayWorkers
 from tal_jax.data.shards import (
     ShardFeatures,
     check_count,
@@ -69,13 +65,12 @@ from tal_jax.extraction.backbones import (
     with_options,
 )
 from tal_jax.extraction.pose import Pose
+from tal_jax.extraction.process_pool import ProcessPool
 
 # With thousands of short recordings, writing the manifest after each would take most of the time;
 # with many more, a longer manifest is written more seldom.
 _WRITE_EVERY_S, _WRITE_SHARE = 1.0, 0.05
-_AHEAD = 4  # recordings that are given to each process at once
 _BATCH = 16  # windows per call of a backbone
-_POLL_S = 0.2  # between two queries of the progress
 _TRIED = 3  # recordings of which the first readable one is measured
 _SUFFIXES = {
     VIDEO: video.SUFFIXES,
@@ -83,8 +78,10 @@ _SUFFIXES = {
     KEYPOINTS: keypoint_tables.SUFFIXES,
 }
 _TABLES = (*tables.SUFFIXES, *keypoint_tables.SUFFIXES)
+_ALL_SUFFIXES = (*video.SUFFIXES, *_TABLES)
 
 Progress = Callable[[str, int, int], None]  # a recording's name, snippets done, snippets in all
+Counted = Callable[[int, int], None]  # recordings done or failed, and to do in all
 
 
 @dataclasses.dataclass(frozen=True)
@@ -351,6 +348,61 @@ def _frames_of(starts: Sequence[int], window: int) -> Iterator[int]:
         following = start + window
 
 
+# --- one recording among many: calls of a pool, whose state is the backbone ---
+
+
+def extract_one(
+    backbone: Backbone, progress: Callable[[int, int], None], source: Source, target: Path
+) -> Entry | str:
+    """Extracts a recording, which may be on another machine; returns its entry or what is wrong."""
+    copy = None
+    try:
+        with addresses.on_disk(source) as copy:
+            entry = extract_file(copy, target, backbone, progress=progress)
+        return entry if copy is source else dataclasses.replace(entry, source=str(source))
+    except Exception as error:  # whatever is wrong with one recording, the others are extracted
+        kind = "" if isinstance(error, InputError | OSError) else f"{type(error).__name__}: "
+        reason = kind + " ".join(str(error).split())
+        return reason if copy is None else reason.replace(str(copy), str(source))
+
+
+def measure_one(
+    backbone: Backbone, _: Callable[[int, int], None], source: Source
+) -> tuple[float, float] | None:
+    """Seconds for a minute of a recording, and its duration in seconds; None if it fails."""
+    try:
+        with addresses.on_disk(source) as path:
+            return _measure(backbone, path)
+    except Exception:  # reported when it is extracted
+        return None
+
+
+def _measure(backbone: Backbone, path: Path) -> tuple[float, float]:
+    if isinstance(backbone, Pose) and backbone.kind == VIDEO:
+        found = landmarks.stream_landmarks(
+            path, backbone.task, fps=backbone.fps, people=backbone.people
+        )
+        per_frame_s = cost.time_snippet(one[None] for one in found)
+        return per_frame_s * backbone.fps * 60, video.probe(path).duration_s
+    start_s = time.perf_counter()
+    source = _open_source(path, backbone, cost.BATCH)
+    opened_s = time.perf_counter() - start_s
+    snippets_s = source.snippets * cost.time_snippet(source.features())
+    return (opened_s + snippets_s) * 60 / source.duration_s, source.duration_s
+
+
+def pack_one(
+    _: Backbone,
+    __: Callable[[int, int], None],
+    folder: Path,
+    number: int,
+    count: int,
+    entries: Mapping[str, Entry],
+) -> None:
+    """Moves the features of recordings into their shard."""
+    pack_shard(folder, number, count, entries)
+
+
 # --- many recordings ---
 
 
@@ -360,11 +412,13 @@ def extract_folder(
     backbone: Backbone,
     *,
     workers: int | None = None,
+    ray: RayWorkers | None = None,
     shards: int | None = None,
     progress: Progress | None = None,
+    counted: Counted | None = None,
     report: Callable[[str], None] | None = None,
 ) -> Summary:
-    """Extracts the features of many recordings in parallel processes.
+    """Extracts the features of many recordings in parallel, in processes or on a Ray cluster.
 
     A recording's name is `recording_name` of its file. Recordings whose features
     exist, from this backbone and the same file, are skipped. Recordings that fail are reported, and
@@ -375,13 +429,16 @@ def extract_folder(
 
     Args:
       paths: recordings, and folders, of which all files with a suffix of the backbone's kind are
-        used (without subfolders).
+        used (without subfolders). They may be addresses that fsspec opens, such as `s3://…`.
       output: folder for the features, which is created if missing.
       backbone: from `open_backbone`, or any other `Backbone` that can be pickled.
       workers: number of processes; by default that of processors, or one for networks.
+      ray: workers of a Ray cluster instead, which write into the folder themselves; one that dies
+        is replaced, and its recording is extracted again.
       shards: number of files to distribute features among; by default as in the folder, a file a
         recording in a new one. A folder of such files is moved into shards.
-      progress: called with a recording's name, its number of snippets done, and of all.
+      progress: called with a recording's name, its number of snippets done, and of all; not by Ray.
+      counted: called with the number of recordings that are done or failed, and of all to be done.
       report: called with a line for each recording that is done or failed.
 
     Returns:
@@ -398,6 +455,8 @@ def extract_folder(
     if shards is not None:
         check_count(shards)
     output, report = Path(output), report or (lambda line: None)
+    if ray is not None:  # which may have workers in another folder
+        output = output.absolute()
     sources, notes = find_recordings(list(paths), _SUFFIXES[backbone.kind], backbone.kind)
     if backbone.kind == KEYPOINTS:
         sources, beside = keypoint_tables.prefer(sources)
@@ -406,63 +465,119 @@ def extract_folder(
     features = [recording_path(output, name) for name in targets]
     files.check_writable([output / MANIFEST_FILE, output / GRID_FILE, *features])
     with one_writer(output, "extracting features"):
-        summary = _extract_named(
-            targets, failed, output, backbone, workers, shards, progress, report, sources
-        )
+        before, count = read_manifest(output), _settle_shards(output, shards)
+        packed = open_shards(output, complete=False)
+        backbone = _settle_channels(backbone, sources, before, packed)
+        folder = _Folder(output, _continue(output, backbone, before, packed), count, packed)
+        # Features of a table whose time is now read in another way are computed again.
+        same = before is None or _time_options(before.options) == _time_options(backbone.options)
+        skipped = {name for name in targets if same and folder.has(name, targets[name])}
+        jobs = {name: path for name, path in targets.items() if name not in skipped}
+        done: list[str] = []
+        if jobs or folder.expect(()):
+            progress = progress or (lambda *counts: None)
+            with _open_pool(backbone, workers, ray, len(jobs), output, progress, report) as pool:
+                folder.begin()
+                for _, reason in failed:
+                    report(f"FAILED {reason}")
+                if body := getattr(backbone, "description", ""):
+                    report(body)
+                done = _extract_all(jobs, failed, folder, backbone, pool, counted, report)
+            files.remove_temporary(output)  # of processes that died
+        else:
+            folder.begin()
+    summary = Summary(tuple(done), tuple(sorted(skipped)), tuple(failed))
     return dataclasses.replace(summary, notes=notes)
 
 
-def _extract_named(
-    targets: Mapping[str, Path],
-    failed: list[tuple[str, str]],
-    output: Path,
+def _open_pool(
     backbone: Backbone,
     workers: int | None,
-    shards: int | None,
-    progress: Progress | None,
+    ray: RayWorkers | None,
+    most: int,
+    output: Path,
+    progress: Progress,
     report: Callable[[str], None],
-    sources: Sequence[Path],
-) -> Summary:
-    """Extracts the recordings by name; the folder is locked."""
-    before, count = read_manifest(output), _settle_shards(output, shards)
-    packed = open_shards(output, complete=False)
-    backbone = _settle_channels(backbone, sources, before, packed)
-    manifest = _begin(output, backbone, before, packed)
-    folder = _Folder(output, manifest, count, packed)
-    # Features of a table whose time is now read in another way are computed again.
-    same = before is None or _time_options(before.options) == _time_options(backbone.options)
-    skipped = {name for name in targets if same and folder.has(name, targets[name])}
-    jobs = {name: path for name, path in targets.items() if name not in skipped}
-    if count:
-        jobs = {name: jobs[name] for names in split_names(jobs, count) for name in names}
-    for _, reason in failed:
-        report(f"FAILED {reason}")
-    if workers is None:
-        # One network uses all processors, or the memory of a GPU.
-        workers = 1 if getattr(backbone, "one_process", False) else os.cpu_count() or 1
-    done, channels = [], _describe_channels(backbone)
-    if body := getattr(backbone, "description", ""):
-        report(body)
-    progress = progress or (lambda *counts: None)
-    results = _extract_all(jobs, output, backbone, workers, progress, report)
-    folder.expect(jobs)
-    with contextlib.closing(results):
-        try:
-            for name, result in results:
-                if isinstance(result, str):
-                    path = str(jobs[name])
-                    reason = result if path in result else f"{path}: {result}"
-                    failed.append((path, reason))
-                    report(f"FAILED {reason}")
-                else:
-                    done.append(name)
-                    notes_of = "".join(f" ({note})" for note in result.notes)
-                    length = f"{result.duration_s:.1f} s, {result.snippets} snippets"
-                    report(f"{name}: {length}{notes_of}{channels}")
-                folder.add(name, None if isinstance(result, str) else result)
-        finally:
-            folder.write()
-    return Summary(tuple(done), tuple(sorted(skipped)), tuple(failed))
+) -> ProcessPool | RayPool:
+    """Processes of this machine, or workers of a cluster, that hold the backbone."""
+    # One network uses all processors, or the memory of a GPU.
+    network = bool(getattr(backbone, "one_process", False))
+    if ray is not None:
+        start = functools.partial(_hold, backbone)
+        cpus = None if network else 1.0
+        return RayPool(start, ray, output, cpus=cpus, gpu=network, report=report)
+    workers = workers or (1 if network else os.cpu_count() or 1)
+    # Keys that are no names are shards, without progress.
+    return ProcessPool(backbone, min(workers, most or 1), lambda key, *n: progress(str(key), *n))
+
+
+def _hold(backbone: Backbone) -> Backbone:
+    return backbone
+
+
+def _extract_all(
+    jobs: Mapping[str, Source],
+    failed: list[tuple[str, str]],
+    folder: "_Folder",
+    backbone: Backbone,
+    pool: ProcessPool | RayPool,
+    counted: Counted | None,
+    report: Callable[[str], None],
+) -> list[str]:
+    """Extracts recordings by a pool; returns those that are done, and adds to those that failed.
+
+    Before it begins, it reports what the first windows cost.
+    """
+    if line := _describe_cost(pool, jobs, backbone.kind):
+        report(line)
+    names = list(jobs)
+    if folder.count:
+        names = [name for group in split_names(jobs, folder.count) for name in group]
+    for number in folder.expect(names):
+        folder.begin_shard(number, pool)
+    for name in names:
+        pool.put(name, extract_one, jobs[name], recording_path(folder.path, name))
+    done, ended, channels = [], 0, _describe_channels(backbone)
+    try:
+        for key, result in pool.results():
+            if isinstance(key, Path):
+                folder.end_shard(key, result)
+                continue
+            name, ended = str(key), ended + 1
+            if isinstance(result, Death | str):
+                path = str(jobs[name])
+                reason = result.reason if isinstance(result, Death) else result
+                reason = reason if path in reason else f"{path}: {reason}"
+                failed.append((path, reason))
+                report(f"FAILED {reason}")
+            else:
+                done.append(name)
+                notes_of = "".join(f" ({note})" for note in result.notes)
+                length = f"{result.duration_s:.1f} s, {result.snippets} snippets"
+                report(f"{name}: {length}{notes_of}{channels}")
+            full = folder.add(name, result if isinstance(result, Entry) else None)
+            if full is not None:
+                folder.begin_shard(full, pool)
+            if counted is not None:
+                counted(ended, len(jobs))
+    finally:
+        folder.write()
+    return done
+
+
+def _describe_cost(
+    pool: ProcessPool | RayPool, jobs: Mapping[str, Source], kind: str
+) -> str | None:
+    """A line on the cost of all recordings, by the first one of a few that can be read."""
+    for path in list(jobs.values())[:_TRIED]:
+        pool.put(str(path), measure_one, path)
+        [(_, found)] = pool.results()
+        if isinstance(found, Death):  # another process would die as well
+            return None
+        if found:
+            per_minute_s, duration_s = found
+            return cost.describe(jobs, kind, (path, duration_s), per_minute_s, pool.workers)
+    return None  # why, is reported when they are extracted
 
 
 class _Folder:
@@ -476,12 +591,13 @@ class _Folder:
         if count:  # an entry may be left over of a file that was just moved into a shard
             self.entries = {n: e for n, e in self.entries.items() if self._file(n).exists()}
         self.expected: Counter[int] = Counter()  # recordings to come of each shard
+        self.moving: dict[Path, list[str]] = {}  # recordings that get into shards now
         self.next_write_s = 0.0
 
     def _file(self, name: str) -> Path:
         return recording_path(self.path, name)
 
-    def has(self, name: str, source: Path) -> bool:
+    def has(self, name: str, source: Source) -> bool:
         """Whether the folder contains the features of this file, unchanged."""
         try:
             if name in self.entries:
@@ -496,23 +612,34 @@ class _Folder:
         except (OSError, ValueError):
             return False
 
-    def expect(self, names: Iterable[str]) -> None:
-        """Announces the recordings to come; shards that get none of them are written at once."""
-        if self.count:
-            self.expected.update(shard_of(name, self.count) for name in names)
-            self._pack({*range(self.count)} - {*self.expected})
+    def begin(self) -> None:
+        """Writes the clock and the manifest."""
+        self.write()
+        files.write_json(self.path / GRID_FILE, self.manifest.grid.to_dict())
 
-    def add(self, name: str, entry: Entry | None) -> None:
-        """Adds a recording whose features were written; None for one that failed."""
+    def expect(self, names: Iterable[str]) -> list[int]:
+        """Announces the recordings to come; returns the shards to write that get none of them."""
+        if not self.count:
+            return []
+        self.expected.update(shard_of(name, self.count) for name in names)
+        waiting = {shard_of(name, self.count) for name in self.entries}
+        rest = {*range(self.count)} - {*self.expected}
+        return [n for n in sorted(rest) if n in waiting or not self._shard(n).exists()]
+
+    def add(self, name: str, entry: Entry | None) -> int | None:
+        """Adds a recording whose features were written; None for one that failed.
+
+        Returns the number of its shard, if that is to be written now.
+        """
         if entry is not None:
             self.entries[name] = entry
-        if self.count:
-            number = shard_of(name, self.count)
-            self.expected[number] -= 1
-            if not self.expected[number]:
-                self._pack({number})
         if time.monotonic() > self.next_write_s:
             self.write()
+        if not self.count:
+            return None
+        number = shard_of(name, self.count)
+        self.expected[number] -= 1
+        return None if self.expected[number] else number
 
     def write(self) -> None:
         """Writes the manifest."""
@@ -521,16 +648,24 @@ class _Folder:
         now_s = time.monotonic()
         self.next_write_s = now_s + max(_WRITE_EVERY_S, (now_s - begin_s) / _WRITE_SHARE)
 
-    def _pack(self, numbers: set[int]) -> None:
-        """Moves files into these shards, those that are missing or that files are there for."""
-        split = split_names(self.entries, self.count)
-        for number in sorted(numbers):
-            if split[number] or not shard_path(self.path, number, self.count).exists():
-                own = {name: self.entries[name] for name in split[number]}
-                self.write()  # what is killed while it moves files finds them again
-                pack_shard(self.path, number, self.count, own)
-                for name in own:
-                    del self.entries[name]
+    def begin_shard(self, number: int, pool: ProcessPool | RayPool) -> None:
+        """Lets the pool move files into a shard, if it is missing or files are there for it."""
+        own = {n: entry for n, entry in self.entries.items() if shard_of(n, self.count) == number}
+        path = self._shard(number)
+        if own or not path.exists():
+            self.write()  # what is killed while it moves files finds them again
+            self.moving[path] = list(own)
+            pool.put(path, pack_one, self.path, number, self.count, own)
+
+    def end_shard(self, path: Path, result: Death | None) -> None:
+        """Removes what was moved into a shard from the manifest."""
+        if isinstance(result, Death):
+            raise OSError(errno.EIO, f"cannot write {path}: {result.reason}")
+        for name in self.moving.pop(path):
+            del self.entries[name]
+
+    def _shard(self, number: int) -> Path:
+        return shard_path(self.path, number, self.count)
 
 
 def _settle_shards(output: Path, wanted: int | None) -> int:
@@ -556,7 +691,7 @@ def _describe_channels(backbone: Any) -> str:
 
 def find_recordings(
     paths: Sequence[str | os.PathLike], suffixes: Sequence[str], kind: str
-) -> tuple[list[Path], tuple[str, ...]]:
+) -> tuple[list[Source], tuple[str, ...]]:
     """Finds recordings in files and folders (without subfolders).
 
     Args:
@@ -571,11 +706,12 @@ def find_recordings(
       InputError: if there is none.
     """
     found, others = [], []
-    for path in map(Path, paths):
-        if not path.is_dir():
+    for path in map(addresses.locate, paths):
+        of_folder = _files_of(path)
+        if of_folder is None:
             found.append(path)
             continue
-        for one in sorted(p for p in path.iterdir() if p.is_file() and p.name[0] != "."):
+        for one in of_folder:
             if one.suffix.lower() in suffixes:
                 found.append(one)
             else:
@@ -590,20 +726,33 @@ def find_recordings(
     return list(dict.fromkeys(found)), notes
 
 
-def recording_name(path: str | os.PathLike, kind: str) -> str:
+def _files_of(folder: Source) -> list[Source] | None:
+    """The files in a folder, in order, without hidden ones; None for a file."""
+    # No question to a server for each of many files.
+    of_file = not addresses.is_local(folder) and folder.suffix.lower() in _ALL_SUFFIXES
+    if of_file or not addresses.is_folder(folder):
+        return None
+    with addresses.reported(folder):
+        return sorted(
+            (p for p in folder.iterdir() if p.name and p.name[0] != "." and p.is_file()), key=str
+        )
+
+
+def recording_name(path: str | os.PathLike | Source, kind: str) -> str:
     """The name of a recording: that of its file, without folder and suffix.
 
     A table of keypoints is named as the video that it was computed from.
     """
-    return keypoint_tables.recording_name(path) if kind == KEYPOINTS else Path(path).stem
+    located = addresses.locate(path)
+    return keypoint_tables.recording_name(located.name) if kind == KEYPOINTS else located.stem
 
 
 def _name(
-    sources: Sequence[Path], output: Path, kind: str
-) -> tuple[dict[str, Path], list[tuple[str, str]]]:
+    sources: Sequence[Source], output: Path, kind: str
+) -> tuple[dict[str, Source], list[tuple[str, str]]]:
     """Returns the recordings by name, and those whose file name cannot be one."""
     named, failed = {}, []
-    inputs = {path.resolve() for path in sources}
+    inputs = {path.resolve() for path in sources if addresses.is_local(path)}
     for path in sources:
         try:
             str(path).encode()
@@ -626,7 +775,7 @@ def _name(
 
 def _settle_channels(
     backbone: Backbone,
-    sources: Sequence[Path],
+    sources: Sequence[Source],
     before: Manifest | None,
     packed: Mapping[str, ShardFeatures],
 ) -> Backbone:
@@ -637,15 +786,16 @@ def _settle_channels(
     present = before is not None and (before.recordings or packed)
     if before is not None and present and before.backbone == backbone.name:
         return with_options(backbone, before.options)
-    for path in sources:
+    for source in sources:
         try:
-            return _open_source(path, backbone, batch=1).backbone
+            with addresses.on_disk(source) as path:
+                return _open_source(path, backbone, batch=1).backbone
         except InputError:
             pass  # it is reported when it is extracted
     return backbone
 
 
-def _begin(
+def _continue(
     output: Path,
     backbone: Backbone,
     before: Manifest | None,
@@ -663,157 +813,4 @@ def _begin(
             f"{output}: contains features without a {MANIFEST_FILE}; expected a new folder, or one "
             "of this command"
         )
-    write_manifest(output, manifest)
-    files.write_json(output / GRID_FILE, manifest.grid.to_dict())
     return manifest
-
-
-# --- processes ---
-
-
-def _extract_all(
-    jobs: Mapping[str, Path],
-    output: Path,
-    backbone: Backbone,
-    workers: int,
-    progress: Progress,
-    report: Callable[[str], None],
-) -> Generator[tuple[str, Entry | str]]:
-    """Extracts recordings in a pool of processes; yields names and entries, or what went wrong.
-
-    Before it begins, it reports what the first windows cost.
-
-    A process extracts one recording after the other, so that a model is loaded once. If one dies,
-    its recording fails, and another process takes its place.
-    """
-    try:
-        import pebble
-    except ImportError as error:
-        raise InputError(
-            'extracting needs pebble; run pip install "tal_jax[video]" or "tal_jax[tables]"'
-        ) from error
-    context: Any = multiprocessing.get_context("spawn")
-    # Snippets done, and in all, of each recording: shared memory has no lock to die with.
-    counts = context.RawArray("q", 2 * len(jobs))
-    shown = list(counts)
-    processes = min(workers, len(jobs) or 1)
-    pool = pebble.ProcessPool(
-        processes,
-        initializer=_start_process,
-        initargs=(backbone, counts),
-        context=context,
-    )
-    left = iter(enumerate(jobs))
-    futures: dict[concurrent.futures.Future[Entry | str], tuple[int, str]] = {}
-    try:
-        if line := _describe_cost(pool, jobs, backbone.kind, processes):
-            report(line)
-        while True:
-            # A few at a time: to wait for all would take as long again for each.
-            for i, name in itertools.islice(left, _AHEAD * workers - len(futures)):
-                target = recording_path(output, name)
-                futures[pool.schedule(_extract_job, args=(i, jobs[name], target))] = i, name
-            if not futures:
-                break
-            done, _ = concurrent.futures.wait(futures, _POLL_S, "FIRST_COMPLETED")
-            for i, name in futures.values():
-                now = counts[2 * i : 2 * i + 2]
-                if now != shown[2 * i : 2 * i + 2]:
-                    shown[2 * i : 2 * i + 2] = now
-                    progress(name, *now)
-            for future in done:
-                error = future.exception()
-                yield futures.pop(future)[1], _death(error) if error else future.result()
-    finally:
-        pool.stop()
-        pool.join()
-
-
-def _describe_cost(pool: Any, jobs: Mapping[str, Path], kind: str, processes: int) -> str | None:
-    """A line on the cost of all recordings, by the first one of a few that can be read."""
-    for path in list(jobs.values())[:_TRIED]:
-        future = pool.schedule(_measure_job, args=(path,))
-        if future.exception() is not None:  # its process died; another would die as well
-            return None
-        if found := future.result():
-            per_minute_s, duration_s = found
-            return cost.describe(jobs, kind, (path, duration_s), per_minute_s, processes)
-    return None  # why, is reported when they are extracted
-
-
-def _measure_job(path: Path) -> tuple[float, float] | None:
-    """Seconds for a minute of a recording, and its duration in seconds; None if it fails."""
-    backbone = _job[0]
-    try:
-        if isinstance(backbone, Pose) and backbone.kind == VIDEO:
-            found = landmarks.stream_landmarks(
-                path, backbone.task, fps=backbone.fps, people=backbone.people
-            )
-            per_frame_s = cost.time_snippet(one[None] for one in found)
-            return per_frame_s * backbone.fps * 60, video.probe(path).duration_s
-        start_s = time.perf_counter()
-        source = _open_source(path, backbone, cost.BATCH)
-        opened_s = time.perf_counter() - start_s
-        snippets_s = source.snippets * cost.time_snippet(source.features())
-        return (opened_s + snippets_s) * 60 / source.duration_s, source.duration_s
-    except Exception:
-        return None
-
-
-def _death(error: BaseException) -> str:
-    code = getattr(error, "exitcode", None)
-    if code is not None and code < 0:
-        return f"its process was killed (signal {-code}), possibly for lack of memory"
-    return f"its process failed ({error}, exit code {code})"
-
-
-_job: tuple[Backbone, Any]  # of this process: the backbone, and the counts of all recordings
-_busy = False  # whether this process extracts a recording
-_PATIENCE_S = 2.0  # for a process to leave what it does
-
-
-def _start_process(backbone: Backbone, counts: Any) -> None:
-    global _job
-    _job = backbone, counts
-    # Ctrl+C reaches all processes of a terminal; the one that was started there ends the others.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _stop)
-    threading.Thread(target=_follow_parent, daemon=True).start()
-
-
-def _stop(*_: Any) -> None:
-    """Leaves `extract_file`, which then removes its unfinished file; else ends the process."""
-    if not _busy:
-        os._exit(1)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    sys.exit(1)
-
-
-def _follow_parent() -> None:
-    """Ends the process when the one that started it is gone, however it ended."""
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-    multiprocessing.connection.wait([parent.sentinel])
-    os.kill(os.getpid(), signal.SIGTERM)
-    time.sleep(_PATIENCE_S)
-    os._exit(1)
-
-
-def _extract_job(index: int, path: Path, target: Path) -> Entry | str:
-    global _busy
-    backbone, counts = _job
-
-    def progress(*snippets: int) -> None:
-        counts[2 * index : 2 * index + 2] = snippets
-
-    try:
-        _busy = True
-        return extract_file(path, target, backbone, progress=progress)
-    except SystemExit:
-        os._exit(1)
-    except Exception as error:  # whatever is wrong with one recording, the others are extracted
-        kind = "" if isinstance(error, InputError | OSError) else f"{type(error).__name__}: "
-        return kind + " ".join(str(error).split())
-    finally:
-        _busy = False

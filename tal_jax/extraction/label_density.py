@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.data import addresses
 from tal_jax.data.annotations import Annotations, load_annotations
 from tal_jax.data.clock import Grid
 from tal_jax.datasets.own_layout import ANNOTATION_FILE
@@ -25,8 +26,9 @@ _TOLERANCE = 1.5
 
 def find_annotations(paths: Iterable[str | os.PathLike], output: str | os.PathLike) -> Path | None:
     """The annotations in the folder for the features, or else beside the recordings."""
-    folders = [Path(output)]
-    folders += [path if path.is_dir() else path.parent for path in map(Path, paths)]
+    folders, sources = [Path(output)], map(addresses.locate, paths)
+    local = [path for path in sources if addresses.is_local(path)]
+    folders += [path if path.is_dir() else path.parent for path in local]
     return next((f / ANNOTATION_FILE for f in folders if (f / ANNOTATION_FILE).is_file()), None)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tal_jax._errors import InputError
+from tal_jax.data import addresses
 from tal_jax.extraction import body, keypoint_tables, tables, video
 
 # A network whose licence allows any use, with weights in an open format (docs/extraction.md).
@@ -68,7 +69,9 @@ def recommend(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> 
 
 def _files(paths: Sequence[str | os.PathLike]) -> list[Path]:
     found = []
-    for path in map(Path, paths):
+    for path in map(addresses.locate, paths):
+        if not addresses.is_local(path):
+            raise InputError(f"{path}: an address; expected --backbone NAME with it")
         found += sorted(p for p in path.iterdir() if p.name[0] != ".") if path.is_dir() else [path]
     return [path for path in found if path.is_file()]
 

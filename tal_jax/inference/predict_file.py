@@ -10,6 +10,7 @@ import numpy as np
 
 from tal_jax import extraction
 from tal_jax._errors import InputError
+from tal_jax.data.addresses import Source, fetch, is_local, locate
 from tal_jax.data.clock import Grid
 from tal_jax.data.detections import Entries
 from tal_jax.data.identity import FileIdentity
@@ -43,7 +44,7 @@ class Prediction:
     """Detections in one recording, and what they are shown with."""
 
     name: str  # of the recording
-    source: Path  # the file that was read
+    source: Source  # the file that was read
     duration_s: float
     detections: Entries  # best first
     predictions: RecordingPredictions
@@ -85,7 +86,7 @@ class Described:
     """A recording with its features, and what its detections are shown with."""
 
     recording: Recording  # the features may be in a file of the folder that was given
-    source: Path  # the file that was read
+    source: Source  # the file that was read
     media: Path | None  # the video
     media_origin_s: float  # its timestamp that is time 0
     signals: extraction.Table | None  # the samples of a table
@@ -94,7 +95,7 @@ class Described:
 
 
 def predict_file(
-    path: str | Path,
+    path: str | Path | Source,
     network: Network,
     *,
     options: Mapping[str, Any] | None = None,
@@ -107,7 +108,8 @@ def predict_file(
 
     Args:
       path: a video; a table of sensor samples with a column of time, or of keypoints; or an `.npy`
-        file `[T, D]` of features, which may be in the shards of its folder.
+        file `[T, D]` of features, which may be in the shards of its folder. A recording may be on
+        another machine, at an address that fsspec opens.
       network: from `runs.workdir.open_run` or `export.open_export`.
       options: of the backbone, where a path differs from training; for a table `time`, `time_unit`
         and `channels`, its columns in the order of the network's channels.
@@ -122,7 +124,7 @@ def predict_file(
 
 
 def describe(
-    path: str | Path,
+    path: str | Path | Source,
     network: Network,
     scratch: Path,
     options: Mapping[str, Any] | None = None,
@@ -132,13 +134,36 @@ def describe(
 
     Those of a video or a table are written into the folder `scratch`, which `detect` reads.
     """
-    path = Path(path)
+    source = locate(path)
+    if is_local(source):
+        return _describe_local(source, source, network, scratch, options, progress)
+    copy = fetch(source, scratch)
+    try:
+        return _describe_local(source, copy, network, scratch, options, progress)
+    except InputError as error:
+        raise InputError(str(error).replace(str(copy), str(source))) from error
+
+
+def _describe_local(
+    source: Source,
+    path: Path,
+    network: Network,
+    scratch: Path,
+    options: Mapping[str, Any] | None,
+    progress: Callable[[int, int], None],
+) -> Described:
+    """As `describe`; `path` is the recording, or what was fetched of another machine."""
     sharded = find_in_shards(path)
     if not path.is_file() and sharded is None:
         raise InputError(f"{path}: no such file, expected a video, a table or features")
     media, origin_s, signals, notes = None, 0.0, None, ()
     identity = None if sharded is None else sharded.identity
     if _holds_features(path, network):
+        if source is not path:
+            raise InputError(
+                f"{path}: features without the {GRID_FILE} and manifest.json beside them; expected "
+                "a recording, or a folder on this machine"
+            )
         if options:
             raise InputError(
                 f"{path} holds features already; expected no setting of a backbone, "
@@ -150,6 +175,8 @@ def describe(
         media = path if extraction.is_video(path) else _video_beside(path, backbone)
         if media is not None:
             origin_s = extraction.probe(media).origin_s
+        if media is not None and source is not path:
+            media, notes = None, (*notes, "the page plays no video, which is on another machine")
         recording, entry = _describe(path, backbone, scratch, progress)
         notes = (*notes, *entry.notes)
         identity = FileIdentity(entry.sha256, entry.bytes, entry.modified_ns)
@@ -160,7 +187,7 @@ def describe(
         scaled = network.scaling.apply(recording.features)
         recording = dataclasses.replace(recording, features=scaled)
     check_recording(recording, dim=network.dim)
-    return Described(recording, path, media, origin_s, signals, notes, identity)
+    return Described(recording, source, media, origin_s, signals, notes, identity)
 
 
 def detect(described: Described, network: Network) -> Prediction:
@@ -366,7 +393,7 @@ def _describe(
     progress: Callable[[int, int], None],
 ) -> tuple[Recording, Entry]:
     """Describes a video or a table as the training recordings were; with its entry."""
-    target = scratch / "features.npy"
+    target = scratch / "features" / "features.npy"  # not beside what was fetched
     entry = extraction.extract_file(path, target, backbone, progress=progress)
     grid = extraction.grid_of(backbone)
     name = extraction.recording_name(path, backbone.kind)

@@ -11,6 +11,7 @@ from typing import Any
 
 from tal_jax import extraction
 from tal_jax._errors import InputError
+from tal_jax.data.addresses import Source, is_local, locate
 from tal_jax.data.identity import identify
 from tal_jax.data.shards import open_shards
 from tal_jax.extraction import keypoint_tables, tables, video
@@ -24,10 +25,12 @@ from tal_jax.inference.predict_file import (
 )
 
 # A path, snippets done, and in all.
-Progress = Callable[[Path, int, int], None]
+Progress = Callable[[Source, int, int], None]
 
 
-def find_files(paths: Sequence[str | Path], network: Network) -> tuple[list[Path], tuple[str, ...]]:
+def find_files(
+    paths: Sequence[str | Path | Source], network: Network
+) -> tuple[list[Source], tuple[str, ...]]:
     """Finds the recordings that a network reads, in files and folders; with notes.
 
     Of a folder those are used whose names end as videos, tables or features do, whichever the
@@ -41,10 +44,11 @@ def find_files(paths: Sequence[str | Path], network: Network) -> tuple[list[Path
         of_kind = keypoint_tables if network.manifest.backbone == "pose" else tables
         described = of_kind.SUFFIXES if reads_tables(network) else video.SUFFIXES
         suffixes = tuple(dict.fromkeys((*described, ".npy")))
-    folders = [Path(path) for path in paths if Path(path).is_dir()]
+    paths = [locate(path) for path in paths]
+    folders = [path for path in paths if is_local(path) and path.is_dir()]
     sharded = [folder / f"{name}.npy" for folder in folders for name in sorted(open_shards(folder))]
     found, notes = extraction.find_recordings([*paths, *sharded], suffixes, "recording")
-    named: dict[str, Path] = {}
+    named: dict[str, Source] = {}
     for path in found:
         other = named.setdefault(path.stem, path)
         if other is not path:
@@ -56,12 +60,12 @@ def find_files(paths: Sequence[str | Path], network: Network) -> tuple[list[Path
 
 
 def predict_files(
-    paths: Sequence[Path],
+    paths: Sequence[Source],
     network: Network,
     *,
     options: Mapping[str, Any] | None = None,
     progress: Progress = lambda path, done, total: None,
-) -> Iterator[tuple[Path, Prediction | InputError | OSError]]:
+) -> Iterator[tuple[Source, Prediction | InputError | OSError]]:
     """Detects actions in recordings, one after another.
 
     A thread computes the features of the next recording while the network reads this one, so two
@@ -79,7 +83,7 @@ def predict_files(
     """
     stopped = threading.Event()
 
-    def read(path: Path, folder: Path) -> Described:
+    def read(path: Source, folder: Path) -> Described:
         def watch(done: int, total: int) -> None:
             if stopped.is_set():
                 raise InputError(f"{path}: stopped")  # nobody waits for the result any more

@@ -1,10 +1,7 @@
-"""Writes a prediction: ActivityNet JSON, and beside it a page, a table and subtitles.
-
-Of many recordings, also one JSON and one table of all detections.
-"""
+"""Writes a prediction: ActivityNet JSON, and beside it a page, a table and subtitles."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +10,8 @@ import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
-from tal_jax.data.detections import Results, activitynet_json, read_results
+from tal_jax.data.addresses import Source, is_local, locate
+from tal_jax.data.detections import activitynet_json
 from tal_jax.data.identity import FileIdentity, is_same
 from tal_jax.data.shards import find_in_shards
 from tal_jax.inference.predict_file import Prediction
@@ -25,7 +23,7 @@ _BEGUN = "begun"
 
 def output_files(
     path: str | Path | None,
-    source: str | Path,
+    source: str | Path | Source,
     *,
     folder: str | Path = "",
     overwrite: bool = False,
@@ -46,7 +44,8 @@ def output_files(
       InputError: if the name does not end in `.json`, or a path is the recording, a folder, or an
         existing file that must not be replaced.
     """
-    default = Path(folder) / f"{Path(source).stem}.detections.json"
+    recording = locate(source)
+    default = Path(folder) / f"{recording.stem}.detections.json"
     results = default if path is None else Path(path)
     if results.suffix != ".json":
         raise InputError(f"{results}: expected a name that ends in .json")
@@ -54,7 +53,8 @@ def output_files(
     for output in outputs:
         if output.is_dir():
             raise InputError(f"{output}: a folder, expected the name of a file to write")
-        if output.exists() and Path(source).exists() and output.samefile(source):
+        at_risk = is_local(recording) and output.exists() and recording.exists()
+        if at_risk and output.samefile(recording):
             raise InputError(
                 f"{output}: the recording itself, which would be replaced; expected another name "
                 "or folder"
@@ -128,7 +128,7 @@ def write_prediction(
     return outputs
 
 
-def is_done(source: Path, folder: str | Path, made_from: Mapping[str, Any]) -> bool:
+def is_done(source: Source, folder: str | Path, made_from: Mapping[str, Any]) -> bool:
     """Whether `write_prediction` wrote all files for this recording, and nothing changed since.
 
     Neither the recording, nor what the prediction was made from, nor a file of it.
@@ -146,43 +146,9 @@ def is_done(source: Path, folder: str | Path, made_from: Mapping[str, Any]) -> b
         return False
 
 
-def _is_same(source: Path, before: FileIdentity) -> bool:
+def _is_same(source: Source, before: FileIdentity) -> bool:
     sharded = find_in_shards(source)
     return is_same(source, before) if sharded is None else sharded.identity == before
-
-
-def summary_files(folder: str | Path, *, overwrite: bool = False) -> tuple[Path, Path]:
-    """Returns the paths that `write_summary` writes: JSON and table.
-
-    Raises:
-      InputError: if one exists, unless it is an unchanged file of an earlier call.
-    """
-    outputs = Path(folder) / "detections.json", Path(folder) / "detections.csv"
-    if not overwrite:
-        files.refuse_replacing(outputs, ours=lambda output: _is_unchanged(output, outputs[0]))
-    return outputs
-
-
-def write_summary(recordings: Iterable[Path], folder: str | Path, *, overwrite: bool) -> list[Path]:
-    """Writes the detections of all recordings as one ActivityNet JSON and one table.
-
-    Reads them from the files that `write_prediction` wrote into the folder.
-
-    Raises:
-      InputError: as `summary_files`, or if such a file cannot be read.
-      OSError: if a file cannot be written.
-    """
-    outputs = summary_files(folder, overwrite=overwrite)
-    results: Results = {}
-    for source in recordings:
-        results |= read_results(output_files(None, source, folder=folder, overwrite=True)[0])
-    content, table = activitynet_json(results), subtitles.table_of(results)
-    digests = [_digest(content), hashlib.sha256(table).hexdigest()]
-    named = dict(zip((path.name for path in outputs), digests, strict=True))
-    # First, so that the table is known even if this call is stopped before it.
-    files.write_json(outputs[0], content | {"files": named})
-    files.write_bytes(outputs[1], table)
-    return list(outputs)
 
 
 def _is_unchanged(output: Path, results: Path, *, begun: bool = True) -> bool:

@@ -232,24 +232,38 @@ def _gone():
 
 def test_left_over_temporary_files_of_ended_processes_are_removed(tmp_path, monkeypatch):
     names = {}
-    for name in ("a.json", "b.json"):
+    for name in ("a.json", "b" * 200 + ".json"):
         monkeypatch.setattr(os, "replace", lambda source, target: names.update({target: source}))
         files.write_json(tmp_path / name, 1)
         monkeypatch.undo()
-    mine, other = (names[tmp_path / name].name for name in ("a.json", "b.json"))
+    mine, other = (path.name for path in names.values())
     gone = str(_gone())
 
     def by(process, name=mine):
         return name.replace(f".{os.getpid()}.", f".{process}.")
 
-    # Of a process that ended, a live one, another host, another target; and no number at all.
-    host = mine.split(".")[-4]
-    left = [by(gone), by(os.getppid()), by(gone).replace(host, "0" * 8), by(gone, other), by("x")]
-    for name in left:
+    # Of processes that ended, of this target and another; of a live one, of another host; and no
+    # number at all.
+    host = mine.split(".")[-3]
+    left = [by(gone), by(gone, other)]
+    kept = [by(os.getppid()), by(gone).replace(host, "0" * 8), by("x"), "mine.tmp"]
+    for name in (*left, *kept):
         (tmp_path / name).write_text("half")
-    files.write_json(tmp_path / "a.json", 2)
-    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", *left[1:]])
+    write = "import sys; from tal_jax.data import files; files.write_json(sys.argv[1], 2)"
+    subprocess.run([sys.executable, "-c", write, tmp_path / "a.json"], check=True)
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", *kept])
     assert files.read_json(tmp_path / "a.json") == 2
+
+    files.remove_temporary(tmp_path)  # of all processes and hosts
+    assert sorted(os.listdir(tmp_path)) == sorted(["a.json", by("x"), "mine.tmp"])
+
+
+def test_a_folder_is_listed_once_for_many_files(tmp_path, monkeypatch):
+    listed, listdir = [], os.listdir
+    monkeypatch.setattr(os, "listdir", lambda folder: listed.append(folder) or listdir(folder))
+    for number in range(20):
+        files.write_json(tmp_path / f"{number}.json", number)
+    assert listed == [str(tmp_path)]
 
 
 def test_writable(tmp_path):

@@ -117,7 +117,7 @@ def test_bad_datasets(changes, message):
 def test_points_of_sorts_by_time():
     instances = (Instance("b", 2.0, 3.0, 2.5), Instance("a", point_s=1.0), Instance("b", 0, 1, 0.5))
     annotation = RecordingAnnotation("train", 4.0, instances)
-    points, segments = points_of("r", annotation, ("a", "b"))
+    points, segments = points_of("r", annotation, {"a": 0, "b": 1})
     assert points == (Point(0.5, 1), Point(1.0, 0), Point(2.5, 1))
     assert segments == ((0, 1), None, (2.0, 3.0))
 
@@ -125,7 +125,7 @@ def test_points_of_sorts_by_time():
 def test_points_of_tells_how_to_get_points():
     annotation = RecordingAnnotation("train", 4.0, (Instance("a", 1.0, 2.0),))
     with pytest.raises(ValueError, match=r"r: instance of 'a' at \[1.0, 2.0\) .*generate_points"):
-        points_of("r", annotation, ("a",))
+        points_of("r", annotation, {"a": 0})
 
 
 def test_assembled():

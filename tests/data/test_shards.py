@@ -15,7 +15,14 @@ from tal_jax.data.fingerprint import fingerprint
 from tal_jax.data.lazy_features import digest_of, open_features
 from tal_jax.data.manifest import Entry
 from tal_jax.data.recordings import Dataset, Recording
-from tal_jax.data.shards import open_shard, open_shards, shard_path, split_names, write_shard
+from tal_jax.data.shards import (
+    open_shard,
+    open_shards,
+    pack_shard,
+    shard_path,
+    split_names,
+    write_shard,
+)
 
 ENTRY = Entry("/videos/b.mp4", "0" * 64, 5, 6, 7.5, 3, 4, ("a note",))
 
@@ -55,6 +62,22 @@ def test_the_order_of_writing_does_not_matter(tmp_path):
     mixed = open_shard(tmp_path / "a.arrow") | {"r3": open_features([tmp_path / "r3.npy"])}
     write_shard(tmp_path / "b.arrow", dict(reversed(mixed.items())), {"r2": ENTRY})
     assert (tmp_path / "a.arrow").read_bytes() == (tmp_path / "b.arrow").read_bytes()
+
+
+def test_moving_files_into_a_shard_goes_on_where_it_was_stopped(tmp_path):
+    values = arrays(4)
+    write_shard(shard_path(tmp_path, 0, 1), {"r3": values["r3"]}, {"r3": ENTRY})
+    for name in ("r0", "r1"):
+        np.save(tmp_path / f"{name}.npy", values[name])
+    entries = {name: dataclasses.replace(ENTRY, notes=(name,)) for name in ("r0", "r1")}
+    pack_shard(tmp_path, 0, 1, entries)
+    wanted = shard_path(tmp_path, 0, 1).read_bytes()
+    np.save(tmp_path / "r1.npy", values["r1"])  # r0 was removed already
+    pack_shard(tmp_path, 0, 1, entries)
+    assert shard_path(tmp_path, 0, 1).read_bytes() == wanted
+    assert os.listdir(tmp_path) == [shard_path(tmp_path, 0, 1).name]
+    with pytest.raises(InputError, match="cannot read .*r2.npy"):
+        pack_shard(tmp_path, 0, 1, {"r2": ENTRY})
 
 
 def test_names_are_distributed_evenly_and_completely():

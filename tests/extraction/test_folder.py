@@ -19,7 +19,7 @@ from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation,
 from tal_jax.data.clock import Grid
 from tal_jax.data.locks import one_writer
 from tal_jax.data.manifest import Manifest, check_same_backbone, read_manifest
-from tal_jax.data.shards import open_shards
+from tal_jax.data.shards import open_shards, pack_shard, shard_of
 from tal_jax.data.signals import window_features
 from tal_jax.datasets.own_layout import load_folder
 from tal_jax.extraction import (
@@ -368,20 +368,23 @@ def test_shards_hold_the_features_of_files_in_whatever_order_they_come(tmp_path,
     assert _bytes_of(tmp_path / "files") == wanted
 
     # Interrupted after a few recordings, and between a shard and what it replaces.
-    def stop(line):
+    def stop(done, total):
+        assert total == 7 and done == 1
         raise KeyboardInterrupt
 
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            extract_folder([source], tmp_path / "late", backbone, workers=1, shards=3, report=stop)
+    late = tmp_path / "late"
+    with pytest.raises(KeyboardInterrupt):
+        extract_folder([source], late, backbone, workers=1, shards=3, counted=stop)
+    [(first, entry)] = read_manifest(late).recordings.items()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(OSError("killed")))
         with pytest.raises(OSError, match="killed"):
-            extract_folder([source], tmp_path / "late", backbone, workers=1, shards=3)
+            pack_shard(late, shard_of(first, 3), 3, {first: entry})
+    assert (late / f"{first}.npy").exists() and first in open_shards(late, complete=False)
     with pytest.raises(ValueError, match="shards are missing"):
-        open_shards(tmp_path / "late")
-    extract_folder([source], tmp_path / "late", backbone, workers=1, shards=3)
-    assert _bytes_of(tmp_path / "late") == wanted
+        open_shards(late)
+    extract_folder([source], late, backbone, workers=1, shards=3)
+    assert _bytes_of(late) == wanted
 
     # New, changed and broken recordings.
     write_table(source / "r3.csv", seed=33)
@@ -621,15 +624,3 @@ def test_the_end_of_the_command_ends_its_processes(tmp_path, number):
     names = sorted(p.name for p in (tmp_path / "out").iterdir())
     left = [".tal_jax.lock"] * (number == signal.SIGKILL)  # which the next command takes over
     assert names == [*left, "grid.json", "manifest.json"]
-
-
-def test_a_process_that_is_told_to_end_while_it_ends(tmp_path):
-    """As the pool does when the command ends: jax has functions of its own for that moment."""
-    program = (
-        "import atexit, os, signal, time\n"
-        "from tal_jax.extraction import folder\n"
-        "folder._start_process(None, None)\n"
-        "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(5)))\n"
-    )
-    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert (found.stdout, found.stderr) == ("", "")

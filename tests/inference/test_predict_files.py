@@ -20,6 +20,7 @@ from tal_jax.inference import predict_files as module
 from tal_jax.inference.predict_file import Network, predict_file
 from tal_jax.inference.predict_files import find_files, predict_files
 from tal_jax.report import prediction as report
+from tal_jax.report.summary import write_summary
 from tal_jax.runs.workdir import open_run
 
 
@@ -200,7 +201,7 @@ def test_the_recordings_of_a_folder_of_shards(tmp_path):
         False,
         True,
     ]
-    report.write_summary(paths, tmp_path / "out", overwrite=False)
+    write_summary(paths, tmp_path / "out", overwrite=False)
     results = files.read_json(tmp_path / "out" / "detections.json")["results"]
     assert {name: one[0]["segment"][1] for name, one in results.items()} == sizes
 
