@@ -474,10 +474,11 @@ def test_commands_without_a_network_do_not_load_jax(tmp_path):
         "studio a.csv --no-browser --project p",
     )
     program = (
-        "import sys, uvicorn\n"
+        "import sys\n"
         "from tal_jax import cli\n"
-        "def stop(*_, **options): raise KeyboardInterrupt\n"
-        "uvicorn.Server.run = stop\n"
+        "from tal_jax.studio import StudioServer\n"
+        "def stop(server): raise KeyboardInterrupt\n"
+        "StudioServer.serve_forever = stop\n"
         f"for command in {commands!r}:\n"
         "    assert cli.main(command.split()) == 0, command\n"
         "heavy = 'jax jaxlib flax optax orbax torch matplotlib'.split()\n"

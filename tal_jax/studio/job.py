@@ -102,13 +102,13 @@ def extract(project: Project) -> None:
     found = extraction.extract_folder(
         list(names), project.features, backbone, progress=progress, report=report
     )
+    reasons = [reason for _, reason in found.failed]
     for path, reason in found.failed:
-        name = names.get(Path(path))
-        if name is not None:
+        if (name := names.get(Path(path))) is not None:
             _tell(recording=name, state="failed", note=reason)
-    if found.failed:
-        more = f", and {len(found.failed) - 1} more" if len(found.failed) > 1 else ""
-        raise InputError(f"{found.failed[0][1]}{more}")
+    if reasons:
+        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        raise InputError(f"{reasons[0]}{more}")
 
 
 # --- training ---
@@ -190,11 +190,12 @@ def _finish(project: Project, run: Run) -> None:
 def _fit(project: Project, run: Run) -> None:
     import ml_collections
 
-    from tal_jax.config import load_config, override
+    from tal_jax.config import Config, load_config, override
     from tal_jax.datasets.load import load_dataset
     from tal_jax.runs import fit, warm_start, workdir
 
     source, path = _source(project, run), run.path
+    config: Config
     if workdir.begun_settings(path):
         config = ml_collections.ConfigDict(workdir.read(path)[0].to_dict())
     elif source is not None:
