@@ -4,6 +4,7 @@ import base64
 import contextlib
 import dataclasses
 import functools
+import getpass
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +38,14 @@ _NUM_COLOURS = 60
 _PUBLISH_EVERY_S = 0.25  # the progress of a job
 _MOST_FRAMES = 2000  # of a skeleton in an answer
 _BONE_FRAMES = 500  # from which the skeleton's bones are found
+
+
+def _user() -> str:
+    """The name that answers are signed with."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no entry of the user
+        return "person"
 
 
 class Absent(Exception):
@@ -205,6 +214,8 @@ class Session:
         project, annotations = self.project, self.store.annotations()
         state: dict[str, Any] = {
             "file": str(self.store.path),
+            "user": _user(),
+            "formats": [{"name": one, "title": exports.TITLES[one]} for one in exports.FORMATS],
             "project": None,
             "classes": self.store.classes(),
             "colours": self._colours,

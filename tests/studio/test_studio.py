@@ -184,6 +184,7 @@ def test_without_a_run(project):
             **{"classes": [], "warnings": [], "curve": []},
         }
         state = page.get("state")
+        assert [one["name"] for one in state["formats"]] == list(exports.FORMATS)
         assert state["can_train"] == "nothing is clicked yet; click at least one action"
         assert page.try_post("train", {}) == (422, {"error": state["can_train"]})
         page.save(0, annotations=[JUMP])
