@@ -63,7 +63,7 @@ class Session:
     """
 
     def __init__(self, sources: Sequence[Source], store: Store, project: Project | None = None):
-        """Raises InputError if the first recording cannot be read."""
+        """Raises InputError if there is no project, and the first recording cannot be read."""
         self.sources, self.store, self.project = tuple(sources), store, project
         self.broker = Broker()
         self._index = {source.name: index for index, source in enumerate(self.sources)}
@@ -81,8 +81,9 @@ class Session:
         self._error: str | None = None  # of the last job
         self._counted: tuple[tuple[Any, Any, int], int] | None = None
         self._closing = threading.Event()
-        self.details(0)
-        if project is not None:
+        if project is None:
+            self.details(0)
+        else:
             self._runner = Runner(
                 project.folder,
                 changed=self._publish_job,
