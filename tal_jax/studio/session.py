@@ -87,7 +87,7 @@ class Session:
             self._runner = Runner(
                 project.folder,
                 changed=self._publish_job,
-                told=self._hear,
+                heard=self._hear,
                 ended=self._end_job,
             )
 

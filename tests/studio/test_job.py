@@ -114,6 +114,17 @@ def test_a_stopped_retraining_is_left_for_newer_labels(project, fits, monkeypatc
     assert "left, since labels changed" in project.runs()[2].card.failed
 
 
+def test_a_retraining_continues_in_a_moved_project(project, fits, monkeypatch):
+    """By the name of the run that it began from, which is not read again."""
+    _write_labels(project, rec0=entry(RUN))
+    job.train(project)
+    _stop(project, monkeypatch, KeyboardInterrupt())
+    run = project.unfinished()
+    assert job._source(project, run) == project.runs()[0].path
+    files.write_json(run.path / "start" / "start.json", {"from": "/was/here/runs/0001"})
+    assert str(job._source(project, run)) == "/was/here/runs/0001"
+
+
 def test_a_run_that_cannot_be_trained_is_not_tried_again(project, fits, monkeypatch):
     _write_labels(project, rec0=entry(RUN))
     _stop(project, monkeypatch, ValueError("the loss is nan"))

@@ -390,7 +390,7 @@ class _Heard:
         self.runner = Runner(
             folder,
             changed=self.jobs.append,
-            told=self.messages.append,
+            heard=self.messages.append,
             ended=self.outcomes.append,
         )
 
