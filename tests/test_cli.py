@@ -920,6 +920,22 @@ def test_label(capsys, tmp_path, monkeypatch):
     assert len(opened) == 1 and not Path("a.json").exists()
 
 
+@pytest.mark.parametrize("command", ["label", "studio"])
+def test_the_page_needs_an_extra(tmp_path, command):
+    program = (
+        "import sys\n"
+        "sys.modules['uvicorn'] = None\n"
+        "from tal_jax import cli\n"
+        f"sys.exit(cli.main(['{command}', 'walk.npy', '--no-browser']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        'tal-jax: error: the page needs starlette and uvicorn; run pip install "tal_jax[studio]"\n'
+    )
+    assert not list(Path().iterdir())
+
+
 @pytest.mark.parametrize("command", [
     ["convert", "labels.csv", "--output", "a.json", "--overwrite"],
     ["points", "make", "b.json", "--law", "center", "--seed", "0", "--output", "a.json",
