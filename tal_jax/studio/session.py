@@ -180,6 +180,8 @@ class Session:
     def save(self, index: int, labels: Mapping[str, Any], revision: str, classes: list[str]) -> str:
         """Saves the labels of a recording; returns the new revision. Raises as `Store.save`."""
         name = self.sources[index].name
+        if self.project is not None:
+            _ = self.project.file  # a folder that was moved is not made anew
         revision = self.store.save(
             name,
             labels,

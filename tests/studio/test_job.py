@@ -1,6 +1,8 @@
 """A job of the studio: the labels it trains on, the run it continues, and what it reports."""
 
+import errno
 import json
+import os
 
 import numpy as np
 import projects
@@ -172,6 +174,21 @@ def test_what_is_wrong_is_one_line(project, capsys, monkeypatch):
     told = json.loads(capsys.readouterr().out)
     assert "annotations.json: No such file" in told["error"] and "\n" not in told["error"]
     assert not (project.folder / "runs").exists()
+
+
+def test_a_full_disk_begins_no_run(project, fits, monkeypatch):
+    _write_labels(project, rec0=entry(RUN))
+
+    def full(fd):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OSError, match="features/annotations.json: No space left on device"):
+            job.train(project)
+    assert not project.runs() and project.trained_on is None
+    job.train(project)
+    assert fits == [(1, 1)]
 
 
 @pytest.mark.slow

@@ -162,6 +162,21 @@ def test_a_full_disk(project, monkeypatch):
             page.post(path, content)
 
 
+def test_a_project_that_was_moved_away(project):
+    """Labels do not go into a new folder of the same name; they can be saved when it is back."""
+    with _page(project) as page:
+        page.save(0, annotations=[JUMP])
+        values = {"annotations": [JUMP], "classes": []}
+        values["revision"] = page.get("recording/1")["revision"]
+        project.folder.rename(project.folder.with_name("elsewhere"))
+        for status, told in (page.try_get("state"), page.try_post("save/1", values)):
+            assert status == 422 and "project.json: No such file or directory" in told["error"]
+        assert not project.folder.exists()
+        project.folder.with_name("elsewhere").rename(project.folder)
+        page.post("save/1", values)
+    assert set(load_annotations(project.annotations).recordings) == {"rec0", "rec1"}
+
+
 def test_a_recording_that_vanished(project, tmp_path):
     with _page(project) as page:
         (tmp_path / "films" / "rec1.npy").unlink()
