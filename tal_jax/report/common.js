@@ -1,13 +1,13 @@
-// The code that all pages share; it stands at the beginning of their scripts. Pages with classes define DATA.
+// What all pages share: elements, numbers, times, canvases, colours, tips, and a clock for recordings without a video.
 
 /** Makes an element. Strings become text nodes, so that no name can become markup. */
-function h(tag, attributes = {}, ...children) {
+export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   fill(element, attributes, children);
   return element;
 }
 
-function fill(element, attributes, children) {
+export function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "style") element.style.cssText = value; // the attribute is refused where styles need a nonce
@@ -16,40 +16,47 @@ function fill(element, attributes, children) {
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-const isNumber = (value) => typeof value === "number" && isFinite(value);
-const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
-const sum = (values) => values.reduce((a, b) => a + b, 0);
-const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+export const isNumber = (value) => typeof value === "number" && isFinite(value);
+export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+export const sum = (values) => values.reduce((a, b) => a + b, 0);
+export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 /** .842, without the leading zero. */
-function ratio(value, digits = 3) {
+export function ratio(value, digits = 3) {
   if (!isNumber(value)) return "–";
   return value.toFixed(digits).replace(/^(-?)0\./, "$1.");
 }
 
 /** Seconds as m:ss, h:mm:ss from an hour on. */
-function clock(seconds, digits = 0) {
+export function clock(seconds, digits = 0) {
   const unit = 10 ** digits, total = Math.round(seconds * unit) / unit;
   const hours = Math.floor(total / 3600), minutes = Math.floor(total / 60) % 60;
   const rest = (total % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** The colours of the page, light or dark, that canvases use. */
-const readColours = () =>
+export const readColours = () =>
   Object.fromEntries(["ink", "muted", "faint", "grid", "line", "sunken", "accent", "card", "missed"].map((name) => [name, css(`--${name}`)]));
 
-const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
-const className = (label) => DATA.classes[label] ?? `class ${label}`;
-const classColour = (label) => DATA.colours[label] ?? "#888888";
-const isDark = (colour) => {
+export const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
+const known = { classes: [], colours: [] };
+
+/** Sets the names and the colours of the classes, whose numbers are labels of spans. */
+export function defineClasses(classes, colours) {
+  Object.assign(known, { classes, colours });
+}
+
+export const className = (label) => known.classes[label] ?? `class ${label}`;
+export const classColour = (label) => (label < 0 ? "#888888" : known.colours[label % known.colours.length] ?? "#888888");
+export const isDark = (colour) => {
   const [r, g, b] = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16) / 255);
   return 0.299 * r + 0.587 * g + 0.114 * b < 0.6;
 };
 
-function fitCanvas(canvas, height) {
+export function fitCanvas(canvas, height) {
   const scale = window.devicePixelRatio || 1, width = canvas.clientWidth;
   canvas.style.height = `${height}px`;
   canvas.width = Math.round(width * scale);
@@ -60,10 +67,10 @@ function fitCanvas(canvas, height) {
   return { context, width };
 }
 
-const font = (size, weight = 400) => `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
+export const font = (size, weight = 400) => `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
 
 /** The text, cut with an ellipsis if it is wider than `room`; empty if only a few letters fit. */
-function cut(context, text, room) {
+export function cut(context, text, room) {
   if (context.measureText(text).width <= room) return text;
   let [low, high] = [0, text.length];
   while (low < high) {
@@ -75,7 +82,7 @@ function cut(context, text, room) {
 }
 
 /** Calls `draw` with the place and the time of each tick of an axis that is `width` pixels long. */
-function timeTicks({ start, end }, width, toX, draw) {
+export function timeTicks({ start, end }, width, toX, draw) {
   const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
   const step = steps.find((one) => (one / (end - start)) * width >= 70) ?? 28800;
   const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
@@ -83,7 +90,7 @@ function timeTicks({ start, end }, width, toX, draw) {
 }
 
 /** Writes the time of a tick at `x`, or as near to it as it fits between `left` and `right`. */
-function writeTick(context, text, x, y, left, right) {
+export function writeTick(context, text, x, y, left, right) {
   const half = context.measureText(text).width / 2;
   context.textAlign = "center";
   context.fillText(text, clamp(x, left + half, right - half), y);
@@ -91,19 +98,19 @@ function writeTick(context, text, x, y, left, right) {
 }
 
 /** The window from `start` to `end`, made to lie within the recording and to last `least` seconds. */
-function fitWindow(start, end, least, duration) {
+export function fitWindow(start, end, least, duration) {
   const span = clamp(end - start, least, duration), from = clamp(start, 0, duration - span);
   return { start: from, end: from + span };
 }
 
 /** A window zoomed about a time, which keeps its place. */
-function zoomWindow({ start, end }, factor, time, least, duration) {
+export function zoomWindow({ start, end }, factor, time, least, duration) {
   const span = clamp((end - start) * factor, least, duration), from = time - ((time - start) / (end - start)) * span;
   return fitWindow(from, from + span, least, duration);
 }
 
 /** A clock with the interface of a video, for recordings without one. */
-class Clock {
+export class Clock {
   paused = true;
   #time = 0;
   #since = 0;
@@ -120,7 +127,7 @@ class Clock {
 }
 
 /** Where a press starts a drag, `press` returns what is called with each move of it. */
-function onDrag(canvas, press) {
+export function onDrag(canvas, press) {
   let follow = null;
   canvas.addEventListener("pointerdown", (event) => {
     follow = event.button === 0 ? press(event) : null;
@@ -130,9 +137,9 @@ function onDrag(canvas, press) {
   for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { follow = null; });
 }
 
-const tip = document.getElementById("tip");
+export const tip = document.getElementById("tip");
 
-function showTip(event, rows) {
+export function showTip(event, rows) {
   tip.replaceChildren(...rows.map((row) => (row instanceof Node ? row : h("div", {}, row))));
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
@@ -142,23 +149,23 @@ function showTip(event, rows) {
   tip.style.top = `${Math.max(4, top)}px`;
 }
 
-const hideTip = () => { tip.hidden = true; };
-const tipTitle = (label, what) => h("div", {}, swatch(classColour(label)), h("b", {}, className(label)), what ? ` · ${what}` : "");
-const tipTime = (span) => `${clock(span.start, 1)} – ${clock(span.end, 1)} (${(span.end - span.start).toFixed(1)} s)`;
-const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))));
+export const hideTip = () => { tip.hidden = true; };
+export const tipTitle = (label, what) => h("div", {}, swatch(classColour(label)), h("b", {}, className(label)), what ? ` · ${what}` : "");
+export const tipTime = (span) => `${clock(span.start, 1)} – ${clock(span.end, 1)} (${(span.end - span.start).toFixed(1)} s)`;
+export const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))));
 
 // ---------------------------------------------------------------- controls
 
-const hiddenClasses = new Set();
+export const hiddenClasses = new Set();
 
 /** Fills `box` with buttons that hide and show classes, and calls `changed` after each click; returns them. */
-function fillLegend(box, labels, changed) {
+export function fillLegend(box, labels, changed) {
   const hide = (hidden) => { hiddenClasses.clear(); hidden.forEach((label) => hiddenClasses.add(label)); changed(); };
   const buttons = labels.map((label) => {
     const button = h("button", {
       type: "button", title: `${className(label)} (click: show or hide; double click: this class alone)`,
       onclick: () => hide(hiddenClasses.has(label) ? [...hiddenClasses].filter((one) => one !== label) : [...hiddenClasses, label]),
-      ondblclick: () => hide(DATA.classes.map((_, i) => i).filter((one) => one !== label)),
+      ondblclick: () => hide(known.classes.map((_, i) => i).filter((one) => one !== label)),
     }, swatch(classColour(label)), className(label));
     button.label = label;
     return button;
@@ -167,14 +174,14 @@ function fillLegend(box, labels, changed) {
   return buttons;
 }
 
-const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
+export const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
   h("button", { type: "button", "aria-label": label, onclick: () => zoom(factor) }, text));
 
 /**
  * Makes `currentTime` of a video count from `origin`, a timestamp of the file: browsers count from
  * 0 and begin at the first sound or frame (Chromium), or from that on (Firefox).
  */
-function countFrom(video, origin) {
+export function countFrom(video, origin) {
   delete video.currentTime; // of the video before
   if (!(origin > 0.001)) return;
   const native = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime");

@@ -1,18 +1,22 @@
 // The timelines of the report and of the page of a prediction: lanes of bars and curves over time.
 
+import {
+  clamp, classColour, cut, fitCanvas, font, h, hideTip, isDark, readColours, showTip, sum, timeTicks, writeTick,
+} from "./common.js";
+
 /** Base64 of bytes, as many for each key, as a map of arrays. */
-function unpackBytes(keys, text) {
+export function unpackBytes(keys, text) {
   const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0)), length = bytes.length / keys.length;
   return new Map(keys.map((key, i) => [key, bytes.subarray(i * length, (i + 1) * length)]));
 }
 
 /** Curves by class, as `drawCurve` takes them; a value stands for `stride` seconds. */
-function unpackCurves({ classes, start, stride, data }) {
+export function unpackCurves({ classes, start, stride, data }) {
   return new Map([...unpackBytes(classes, data)].map(([label, values]) => [label, { values, start, step: stride }]));
 }
 
 /** Draws within a rectangle. */
-function clipped(context, x, y, width, height, draw) {
+export function clipped(context, x, y, width, height, draw) {
   context.save();
   context.beginPath();
   context.rect(x, y, width, height);
@@ -22,7 +26,7 @@ function clipped(context, x, y, width, height, draw) {
 }
 
 /** Draws spans as plain bars, the last on top. */
-function drawSpans(context, spans, toX, top, height, opacity = () => 1) {
+export function drawSpans(context, spans, toX, top, height, opacity = () => 1) {
   for (const span of spans) {
     context.globalAlpha = opacity(span.score);
     context.fillStyle = classColour(span.label);
@@ -35,7 +39,7 @@ function drawSpans(context, spans, toX, top, height, opacity = () => 1) {
  * Draws values from 0 to 255, the extreme ones of every pixel.
  * `shade` is the opacity of the area below the curve; with `lows`, the area between these and the values is opaque.
  */
-function drawCurve(context, { values, lows, start, step, colour, top, height, shade = 0 }, toX, view, width) {
+export function drawCurve(context, { values, lows, start, step, colour, top, height, shade = 0 }, toX, view, width) {
   const at = (time) => (time - start) / step, y = (value) => top + height - (value / 255) * height;
   const first = Math.max(0, Math.floor(at(view.start)) - 1), last = Math.min(values.length - 1, Math.ceil(at(view.end)) + 1);
   const every = Math.max(1, Math.floor((last - first) / (1.5 * width))), upper = [], lower = [];
@@ -68,7 +72,7 @@ function drawCurve(context, { values, lows, start, step, colour, top, height, sh
  * can be clicked, also `click(time, span)` and `lit(span)`, which are highlighted.
  * A lane: {label, note, colour, height, bars, ticks, curve, strip, tip, about}; bars are drawn in order, the last on top.
  */
-class Timeline {
+export class Timeline {
   constructor(host, makeLanes, attributes, axis = 24) {
     Object.assign(this, { host, makeLanes, axis, lanes: [], drag: null, fingers: new Map() });
     this.canvas = h("canvas", {
