@@ -1,9 +1,10 @@
 // Line charts of the report and of the studio.
 
-import { fill, h, hideTip, isNumber, ratio, showTip, tipTable } from "./common.js";
+import { $, fill, h, hideTip, isNumber, ratio, showTip, tipTable } from "./common.js";
 
+/** @param {string} tag @param {Record<string, any>} attributes @param {...any} children @returns {any} */
 export function svg(tag, attributes = {}, ...children) {
-  const element = document.createElementNS(document.getElementById("blank").namespaceURI, tag);
+  const element = document.createElementNS($("blank").namespaceURI, tag);
   fill(element, attributes, children);
   return element;
 }
@@ -11,7 +12,10 @@ export function svg(tag, attributes = {}, ...children) {
 /** The index of the value that is nearest. */
 export const nearest = (tious, value) => tious.reduce((best, one, i) => (Math.abs(one - value) < Math.abs(tious[best] - value) ? i : best), 0);
 
-/** series: [{name, colour, xs, ys}] with gaps where a value is null. */
+/**
+ * @param {{title: string, series: {name: string, colour: string, xs: number[], ys: (number | null)[]}[], format: (value: number) => string,
+ *   xFormat: (value: number) => string, zero?: boolean, ticksX?: number[]}} chart with gaps where a value is null; from 0 on if `zero`
+ */
 export function lineChart({ title, series, format, xFormat, zero, ticksX }) {
   const width = 380, height = 220, left = 38, right = 8, bottom = 24, up = 8;
   const xs = series.flatMap((one) => one.xs), ys = series.flatMap((one) => one.ys).filter(isNumber);
@@ -55,7 +59,7 @@ export function lineChart({ title, series, format, xFormat, zero, ticksX }) {
 
 function niceStep(rough) {
   const unit = 10 ** Math.floor(Math.log10(Math.max(rough, 1e-9)));
-  return [1, 2, 2.5, 5, 10].find((one) => one * unit >= rough * 0.999) * unit;
+  return ([1, 2, 2.5, 5].find((one) => one * unit >= rough * 0.999) ?? 10) * unit;
 }
 
 function niceTicks(from, to) {

@@ -1,6 +1,16 @@
 // What all pages share: elements, numbers, times, canvases, colours, tips, and a clock for recordings without a video.
 
-/** Makes an element. Strings become text nodes, so that no name can become markup. */
+/** @param {string} id @returns {any} an element of the page */
+export const $ = (id) => document.getElementById(id);
+
+/**
+ * Makes an element. Strings become text nodes, so that no name can become markup.
+ *
+ * @param {string} tag
+ * @param {Record<string, any>} attributes those that begin with "on" are listeners
+ * @param {...any} children
+ * @returns {any} the element
+ */
 export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   fill(element, attributes, children);
@@ -16,7 +26,8 @@ export function fill(element, attributes, children) {
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-export const isNumber = (value) => typeof value === "number" && isFinite(value);
+/** @returns {value is number} */
+export const isNumber = (/** @type {any} */ value) => typeof value === "number" && isFinite(value);
 export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 export const sum = (values) => values.reduce((a, b) => a + b, 0);
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
@@ -39,9 +50,10 @@ export const css = (name) => getComputedStyle(document.documentElement).getPrope
 
 /** The colours of the page, light or dark, that canvases use. */
 export const readColours = () =>
-  Object.fromEntries(["ink", "muted", "faint", "grid", "line", "sunken", "accent", "card", "missed"].map((name) => [name, css(`--${name}`)]));
+  Object.fromEntries(["ink", "muted", "faint", "grid", "line", "sunken", "accent", "card", "missed", "good"].map((name) => [name, css(`--${name}`)]));
 
 export const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
+/** @type {{classes: string[], colours: string[]}} */
 const known = { classes: [], colours: [] };
 
 /** Sets the names and the colours of the classes, whose numbers are labels of spans. */
@@ -118,16 +130,18 @@ export class Clock {
   constructor(duration) { this.duration = duration; }
   get currentTime() { return Math.min(this.duration, this.#time + (this.paused ? 0 : ((performance.now() - this.#since) / 1000) * this.#rate)); }
   set currentTime(time) { this.#time = time; this.#since = performance.now(); }
-  set playbackRate(rate) { this.currentTime = this.currentTime; this.#rate = rate; }
+  set playbackRate(rate) { this.#settle(); this.#rate = rate; }
   async play() {
     this.currentTime = this.currentTime >= this.duration ? 0 : this.currentTime;
     this.paused = false;
   }
-  pause() { this.currentTime = this.currentTime; this.paused = true; }
+  pause() { this.#settle(); this.paused = true; }
+  #settle() { this.currentTime = Number(this.currentTime); }
 }
 
 /** Where a press starts a drag, `press` returns what is called with each move of it. */
 export function onDrag(canvas, press) {
+  /** @type {((event: PointerEvent) => void) | null} */
   let follow = null;
   canvas.addEventListener("pointerdown", (event) => {
     follow = event.button === 0 ? press(event) : null;
@@ -137,7 +151,7 @@ export function onDrag(canvas, press) {
   for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { follow = null; });
 }
 
-export const tip = document.getElementById("tip");
+const tip = $("tip");
 
 export function showTip(event, rows) {
   tip.replaceChildren(...rows.map((row) => (row instanceof Node ? row : h("div", {}, row))));
@@ -184,11 +198,13 @@ export const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom 
 export function countFrom(video, origin) {
   delete video.currentTime; // of the video before
   if (!(origin > 0.001)) return;
-  const native = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime");
+  const native = /** @type {any} */ (Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime"));
   const get = () => (shift === null ? waiting : native.get.call(video) - shift);
   const set = (time) => { if (shift === null) waiting = time; else native.set.call(video, time + shift); };
   const isCurrent = () => Object.getOwnPropertyDescriptor(video, "currentTime")?.get === get;
-  let shift = null, waiting = 0;
+  /** @type {number | null} */
+  let shift = null;
+  let waiting = 0;
   Object.defineProperty(video, "currentTime", { configurable: true, get, set });
   video.addEventListener("loadeddata", () => {
     if (!isCurrent()) return;

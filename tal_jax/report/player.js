@@ -1,13 +1,13 @@
 // The page of a prediction: the recording above its detections.
 
 import {
-  clamp, classColour, className, clock, Clock, countFrom, css, cut, defineClasses, fillLegend, fitCanvas, fitWindow, font, h,
+  $, clamp, classColour, className, clock, Clock, countFrom, css, cut, defineClasses, fillLegend, fitCanvas, fitWindow, font, h,
   hiddenClasses, isDark, onDrag, plural, ratio, readColours, swatch, timeTicks, tipTime, tipTitle, writeTick, zoomButtons,
   zoomWindow,
 } from "./common.js";
 import { drawCurve, drawSpans, Timeline, unpackBytes, unpackCurves } from "./timeline.js";
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+const DATA = JSON.parse($("data").textContent);
 defineClasses(DATA.classes, DATA.colours);
 
 /* The data, as written by tal_jax/report/player.py: detections [class, start, end, score, …] in seconds, best first;
@@ -38,11 +38,17 @@ if (DATA.signals) {
 
 // ---------------------------------------------------------------- what is shown
 
+/** @type {any} */
 const state = { threshold: DATA.threshold, view: { start: 0, end: DURATION }, order: "time", loop: false, curves: true, query: "", chosen: null };
-let shown = [], rows = [], current = new Set();
+/** @type {any[]} */
+let shown = [];
+/** @type {{label: number, found: any[]}[]} */
+let rows = [];
+let current = new Set();
 
 const wanted = (label) => !hiddenClasses.has(label) && className(label).toLowerCase().includes(state.query);
 
+/** The video, or a clock in its place. @type {any} */
 let player = new Clock(DURATION);
 const video = DATA.media === null ? null : h("video", { id: "video", controls: true, preload: "auto", playsinline: true, "aria-label": `Video ${DATA.name}` });
 
@@ -127,15 +133,17 @@ const timeText = h("span", { class: "time", id: "time" });
 const count = h("output", { id: "count" });
 const legend = h("div", { class: "legend", role: "group", "aria-label": "Classes shown" });
 const list = h("ol", { id: "list", "aria-label": "Shown detections" });
-let legendItems = [], listItems = new Map();
+/** @type {any[]} */
+let legendItems = [];
+let listItems = new Map();
 
 function build() {
   document.title = `${DATA.name} · tal_jax prediction`;
   const found = new Set(spans.map(({ label }) => label)).size;
-  document.getElementById("top").append(h("h1", {}, DATA.name), h("p", { class: "lead" },
+  $("top").append(h("h1", {}, DATA.name), h("p", { class: "lead" },
     `${clock(DURATION, DURATION < 60 ? 1 : 0)} · ${plural(spans.length, "detection")}${spans.length ? ` of ${found} of ${DATA.classes.length} class${DATA.classes.length === 1 ? "" : "es"}` : ""}`));
   if (video) screen.append(video, chips);
-  document.querySelector("main").append(
+  $("main").append(
     h("div", { class: "card" }, video ? screen : chips, tools(), h("div", { class: "classes" }, legend), lanes, folded),
     h("section", { class: "card side", "aria-label": "Detections" }, h("div", {}, listHead(), list)));
   buildLegend();
@@ -178,7 +186,7 @@ function buildLegend() {
 
 function buildFooter() {
   const keys = [["space", "play or pause"], ["← →", "1 s"], ["shift ← →", "0.04 s"], ["n p", "next, previous detection"], ["+ − 0", "zoom"]];
-  document.getElementById("about").append(
+  $("about").append(
     h("p", {}, keys.flatMap(([key, what], i) => [i ? " · " : "", h("kbd", {}, key), ` ${what}`]),
       ". Ctrl + wheel or pinch: zoom. Drag or Shift + wheel: pan. Click: move the playhead; on a bar, to its start."),
     DATA.leftOut.length ? h("div", { style: "margin-top:10px" }, "Left out of this page:", h("ul", {}, DATA.leftOut.map((line) => h("li", {}, line)))) : "");
@@ -390,7 +398,7 @@ if (video) startVideo();
 refresh();
 document.addEventListener("keydown", key, true);
 // A clicked control does not keep the keyboard focus.
-document.addEventListener("click", (event) => { if (event.detail && event.target.closest("button, label, input[type=checkbox]")) document.activeElement.blur(); });
+document.addEventListener("click", (event) => { if (event.detail && /** @type {any} */ (event.target).closest("button, label, input[type=checkbox]")) /** @type {any} */ (document.activeElement)?.blur(); });
 new ResizeObserver(drawLanes).observe(lanes);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", updateLanes);
 document.body.dataset.ready = "";

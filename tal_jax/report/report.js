@@ -2,12 +2,12 @@
 
 import { lineChart, nearest } from "./charts.js";
 import {
-  clamp, classColour, className, clock, css, defineClasses, fillLegend, fitCanvas, fitWindow, h, hiddenClasses, isNumber, onDrag,
+  $, clamp, classColour, className, clock, css, defineClasses, fillLegend, fitCanvas, fitWindow, h, hiddenClasses, isNumber,
   plural, ratio, sum, swatch, tipTable, tipTime, tipTitle, zoomButtons, zoomWindow,
 } from "./common.js";
-import { drawSpans, Timeline, unpackCurves } from "./timeline.js";
+import { drawSpans, Overview, Timeline, unpackCurves } from "./timeline.js";
 
-const DATA = JSON.parse(document.getElementById("data").textContent);
+const DATA = JSON.parse($("data").textContent);
 defineClasses(DATA.classes, DATA.colours);
 
 /* The data, as written by tal_jax/report/html.py. Times are whole milliseconds, scores thousandths, lists flat:
@@ -71,8 +71,9 @@ function iou(a, b) {
   return union > 0 ? inside / union : 0;
 }
 
-/** The span of the same class that overlaps most, as {span, iou}; null where none does. */
+/** The span of the same class that overlaps most; null where none does. @returns {{span: any, iou: number} | null} */
 function bestOverlap(span, others) {
+  /** @type {{span: any, iou: number} | null} */
   let best = null;
   for (const other of others) {
     const value = other.label === span.label ? iou(span, other) : 0;
@@ -93,11 +94,22 @@ function match(truth, detections) {
 
 // ---------------------------------------------------------------- timelines
 
+/** @type {Explorer[]} */
 const explorers = [];
 const initialThreshold = (kind) => DATA.thresholds[kind].at(-1) ?? 0;
 
 /** A list of recordings, and the timelines of the selected one. `kind` is "test" or "train". */
 class Explorer {
+  /** @type {any[]} buttons of the recordings */
+  items = [];
+  /** @type {any[]} buttons of the classes */
+  legendItems = [];
+  /** @type {Timeline[]} */
+  timelines = [];
+  highest = 0;
+  stale = true;
+  waiting = false;
+
   constructor(kind, section) {
     this.kind = kind;
     this.recordings = DATA[kind];
@@ -144,7 +156,7 @@ class Explorer {
     this.title = h("span", { class: "title" });
     this.ranges = h("span", { class: "group", role: "group", "aria-label": "Length of the window" });
     this.legend = h("div", { class: "legend", role: "group", "aria-label": "Classes shown" });
-    this.brush = h("canvas", { class: "brush", "aria-hidden": true });
+    this.overview = new Overview(this, (context, toX) => this.paintOverview(context, toX));
     this.table = h("details", {}, h("summary", {}, `The shown ${this.isTest ? "detections" : "proposals"} as a table`));
     this.table.addEventListener("toggle", () => this.fillTable());
     const timeline = (makeLanes, label) =>
@@ -153,13 +165,12 @@ class Explorer {
       ? [timeline(() => this.classLanes(), "the detections, one lane a class")]
       : [timeline(() => this.pointLanes(), "the points, the proposals and the pseudo segments")];
     if (this.isTest && DATA.rounds.length) this.timelines.push(timeline(() => this.roundLanes(), "every round and stage, one lane each"));
-    this.stage = h("div", { class: "stage" }, this.tools(), this.legend, this.brush, this.panels(),
+    this.stage = h("div", { class: "stage" }, this.tools(), this.legend, this.overview.canvas, this.panels(),
       h("p", { class: "hint" }, "Ctrl + wheel or pinch: zoom. Drag or Shift + wheel: pan. Double click: show all. Keys, with the timeline focused: ← → + − 0."),
       this.table);
     section.append(h("div", { class: "card explorer" }, h("nav", { class: "list", "aria-label": "Recordings" }, this.list), this.stage));
     this.buildList();
     this.buildLegend();
-    this.dragBrush();
   }
 
   panels() {
@@ -199,9 +210,10 @@ class Explorer {
 
   buildList() {
     const draw = new IntersectionObserver((entries) => {
-      for (const entry of entries) {
-        entry.target.seen = entry.isIntersecting;
-        if (entry.isIntersecting) this.drawStrip(entry.target);
+      for (const { target, isIntersecting } of entries) {
+        const item = this.items.find((one) => one === target);
+        item.seen = isIntersecting;
+        if (isIntersecting) this.drawStrip(item);
       }
     }, { rootMargin: "200px" });
     this.items = this.recordings.map((recording, i) => {
@@ -233,19 +245,6 @@ class Explorer {
       return [...truth, ...points, ...rounds.flat(), ...pseudo].map((span) => span.label);
     }));
     this.legendItems = fillLegend(this.legend, [...used].sort((a, b) => a - b), () => explorers.forEach((one) => one.refresh()));
-  }
-
-  dragBrush() {
-    const timeAt = (event) => (event.offsetX / this.brush.clientWidth) * this.duration;
-    onDrag(this.brush, (event) => {
-      const { start, end } = this.view, from = timeAt(event), reach = (6 / this.brush.clientWidth) * this.duration, least = this.leastSpan();
-      if (Math.abs(from - start) < reach) return (move) => this.show(Math.min(timeAt(move), this.view.end - least), this.view.end);
-      if (Math.abs(from - end) < reach) return (move) => this.show(this.view.start, Math.max(timeAt(move), this.view.start + least));
-      const half = (end - start) / 2;
-      if (from < start || from > end) this.show(from - half, from + half);
-      const first = this.view;
-      return (move) => this.show(first.start + timeAt(move) - from, first.end + timeAt(move) - from);
-    });
   }
 
   // ---- actions
@@ -312,30 +311,16 @@ class Explorer {
       if (this.stale) this.timelines.forEach((timeline) => timeline.update());
       this.timelines.forEach((timeline) => timeline.draw());
       this.stale = false;
-      this.drawBrush();
+      this.overview.draw();
       const span = this.view.end - this.view.start;
       [...this.ranges.children].forEach((button) => button.setAttribute("aria-pressed", Math.abs(button.seconds - span) < 0.01));
     });
   }
 
-  drawBrush() {
-    const { context, width } = fitCanvas(this.brush, 26), x = (time) => (time / this.duration) * width;
-    const { truth, points, rounds } = this.data, { start, end } = this.view;
-    context.fillStyle = css("--sunken");
-    context.fillRect(0, 0, width, 26);
+  paintOverview(context, toX) {
+    const { truth, points, rounds } = this.data;
     const spans = truth.length ? truth : points.length ? points : this.shown(rounds[rounds.length - 1] ?? []);
-    drawSpans(context, this.visible(spans), x, 6, 14);
-    context.fillStyle = css("--card");
-    context.globalAlpha = 0.7;
-    context.fillRect(0, 0, x(start), 26);
-    context.fillRect(x(end), 0, width, 26);
-    context.globalAlpha = 1;
-    context.strokeStyle = context.fillStyle = css("--accent");
-    context.lineWidth = 2;
-    context.beginPath();
-    context.roundRect(x(start) + 1, 1, Math.max(3, x(end) - x(start) - 2), 24, 4);
-    context.stroke();
-    for (const edge of [x(start) + 2, x(end) - 4]) context.fillRect(edge, 9, 2, 8);
+    drawSpans(context, this.visible(spans), toX, 6, 14);
   }
 
   // ---- lanes
@@ -474,7 +459,7 @@ class Explorer {
 
 // ---------------------------------------------------------------- tables and charts
 
-function makeTable(heads, rows, rowClass = () => null) {
+function makeTable(heads, rows, rowClass = (/** @type {number} */ _) => /** @type {string | null} */ (null)) {
   const cell = (tag) => (content) => (content instanceof HTMLTableCellElement ? content : h(tag, {}, content));
   return h("table", {}, h("thead", {}, heads.map((cells) => h("tr", {}, cells.map(cell("th"))))),
     h("tbody", {}, rows.map((cells, i) => h("tr", { class: rowClass(i) }, cells.map(cell("td"))))));
@@ -508,7 +493,7 @@ const lastEvaluation = evaluated[evaluated.length - 1]?.evaluation;
 
 function section(title, lead) {
   const element = h("section", {}, h("h2", {}, title), h("p", { class: "lead" }, lead));
-  document.querySelector("main").append(element);
+  $("main").append(element);
   return element;
 }
 
@@ -541,7 +526,7 @@ function buildHeader() {
     DATA.classes.length && ["classes", DATA.classes.length], tests && [instances ? "test recordings" : "recordings", tests], instances && ["test instances", instances],
     trains && ["training recordings", trains], points && ["points", points], seed !== undefined && seed !== null && ["seed", seed],
   ].filter(Boolean);
-  document.getElementById("top").append(
+  $("top").append(
     h("div", { class: "hero" }, h("div", {}, h("p", { class: "eyebrow" }, "tal_jax · weakly supervised temporal action localization"), h("h1", {}, DATA.name), h("p", { class: "lead" }, lead)), headline),
     h("div", { class: "tiles" }, tiles.map(([name, value]) => h("div", {}, h("b", {}, typeof value === "number" ? value.toLocaleString("en") : String(value)), h("span", {}, name)))));
 }
@@ -665,7 +650,7 @@ function buildFooter() {
   const facts = [Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(", "), commit && `commit ${String(commit).slice(0, 12)}`,
     machine && (typeof machine === "string" ? machine : JSON.stringify(machine))].filter(Boolean);
   const dump = (title, value) => (Object.keys(value).length ? h("details", {}, h("summary", {}, title), h("pre", {}, JSON.stringify(value, null, 2))) : null);
-  document.getElementById("about").append(
+  $("about").append(
     ...(DATA.notes.length ? [h("p", {}, "Left out of this page:"), h("ul", { class: "notes", style: "margin:0 0 12px" }, DATA.notes.map((note) => h("li", {}, note)))] : []),
     h("p", {}, facts.join(" · ")), ...[dump("Run card", DATA.card), dump("Configuration", DATA.config)].filter(Boolean));
 }

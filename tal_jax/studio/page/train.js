@@ -1,0 +1,119 @@
+// Training: its button, its progress, what it changed, and how many clicks are enough.
+
+import { get, post } from "./api.js";
+import { lineChart } from "./charts.js";
+import { $, clock, h, plural, ratio, swatch } from "./common.js";
+import { select } from "./labels.js";
+import { open } from "./recordings.js";
+import { allSaved } from "./saving.js";
+import { colourOf, on, say, state } from "./state.js";
+
+const NAMES = { extract: "Features", train: "Training" };
+
+export const toggleTraining = () => (state.job ? stop() : start("train"));
+
+async function start(kind) {
+  if (!state.project || state.job || (kind === "train" && state.canTrain)) return;
+  await allSaved();
+  await request(kind);
+}
+
+const stop = () => request("stop");
+
+async function request(path) {
+  try {
+    await post(path);
+    $("train-trouble").hidden = true;
+  } catch (error) {
+    $("train-trouble").textContent = /** @type {Error} */ (error).message;
+    $("train-trouble").hidden = false;
+    say(/** @type {Error} */ (error).message);
+  }
+}
+
+/** The progress of the job, or what could be started. */
+function showJob() {
+  const { job, run, project } = state;
+  $("train-card").hidden = !project;
+  if (!project) return;
+  const waiting = state.recordings.filter(({ features }) => features !== "ready").length;
+  $("train").textContent = job ? "Stop" : run ? "Train again" : "Train";
+  $("train").disabled = !job && Boolean(state.canTrain);
+  $("train").classList.toggle("main", !job);
+  $("extract").hidden = Boolean(job) || !waiting;
+  $("train-why").textContent = job ? "" : state.canTrain ?? (state.auto ? "Starts by itself after some answers." : "");
+  $("progress").hidden = !job;
+  $("losses").hidden = !job?.losses?.length;
+  $("last-run").textContent = run ? `Run ${run.number}, ${run.finished_at ? new Date(typeof run.finished_at === "number" ? 1000 * run.finished_at : run.finished_at).toLocaleTimeString() : ""}` : "Nothing is trained yet.";
+  showWarnings(run?.warnings ?? []);
+  if (!job) return;
+  const bar = $("progress-bar");
+  if (job.total) bar.value = job.done / job.total;
+  else bar.removeAttribute("value");
+  const left = job.left_s ? `, ${clock(job.left_s)} left` : "", loss = typeof job.loss === "number" ? `, loss ${job.loss.toPrecision(3)}` : "";
+  $("progress-text").textContent = `${NAMES[job.kind] ?? job.kind}: ${job.phase}${job.total ? ` ${job.done} of ${job.total}` : ""}${left}${loss}`;
+  $("progress-line").textContent = job.line ?? "";
+  if (job.losses?.length > 1) {
+    $("losses").replaceChildren(chart("loss", job.losses.map(([step]) => step), job.losses.map(([, value]) => value), "updates"));
+  }
+}
+
+function showWarnings(lines) {
+  $("warnings").replaceChildren(...lines.map((line) => h("li", {}, line)));
+  $("warnings").hidden = !lines.length;
+}
+
+function chart(title, xs, ys, unit) {
+  return lineChart({
+    title, series: [{ name: title, colour: "var(--accent)", xs, ys }], zero: true, format: (value) => String(Number(value.toPrecision(3))),
+    xFormat: (value) => `${value.toLocaleString("en")}${unit ? ` ${unit}` : ""}`, ticksX: [xs[0], xs[xs.length - 1]],
+  });
+}
+
+// ---------------------------------------------------------------- what a training changed
+
+async function showChanges() {
+  const { run } = state;
+  $("changes-card").hidden = !run;
+  if (!run) return;
+  const { before, classes, curve } = await get("changes").catch(() => ({ before: null, classes: [], curve: [] }));
+  $("changes-title").firstChild.textContent = before === null ? "What the training found " : `Since run ${before} `;
+  $("changes").replaceChildren(...classes.map((one) => changeRow(one, before !== null)));
+  $("changes-empty").hidden = classes.length > 0;
+  showCurve(curve.filter((one) => typeof one.criterion === "number"));
+}
+
+/** A class: its events, and those gained and lost, which lead to their places. */
+function changeRow({ label, events, gained, lost, time_share: share }, compared) {
+  const links = (entries, sign) => (Array.isArray(entries) && entries.length
+    ? h("button", { class: "link", title: "Go to the first of them", onclick: () => goToEntry(entries) }, `${sign}${entries.length}`) : h("span", {}, `${sign}${Array.isArray(entries) ? 0 : entries}`));
+  return h("tr", {}, h("th", { scope: "row" }, swatch(colourOf(label)), label), h("td", {}, String(events)), h("td", {}, compared ? links(gained, "+") : ""),
+    h("td", {}, compared ? links(lost, "−") : ""), h("td", {}, typeof share === "number" ? `${Math.round(100 * share)} %` : ""));
+}
+
+/** @type {WeakMap<any[], number>} */
+const visited = new WeakMap();
+
+/** Goes to one event after the other, with each click. */
+async function goToEntry(entries) {
+  const at = (visited.get(entries) ?? -1) + 1, one = entries[at % entries.length];
+  visited.set(entries, at);
+  const index = state.recordings.findIndex(({ name }) => name === (one.recording ?? one.name));
+  if (index >= 0 && index !== state.at) await open(index);
+  select({ what: "found", one: { score: 0, ...one } });
+}
+
+/** The point criterion, on clicks that the training had not seen, by number of clicks. */
+function showCurve(curve) {
+  $("curve").hidden = !curve.length;
+  $("curve-empty").hidden = curve.length > 0;
+  if (!curve.length) return;
+  const xs = curve.map(({ clicks }) => clicks), ys = curve.map(({ criterion }) => criterion), last = curve[curve.length - 1];
+  $("curve").replaceChildren(chart("new clicks that the predictions explain", xs, ys, "clicks"),
+    h("p", { class: "empty" }, `Last: ${ratio(last.criterion, 2)} of ${plural(last.new_points ?? 0, "new click")} after ${plural(last.clicks, "click")}.`));
+}
+
+on("state job run", showJob);
+on("run", showChanges);
+$("train").addEventListener("click", toggleTraining);
+$("extract").addEventListener("click", () => start("extract"));
