@@ -12,6 +12,7 @@ import toy
 from tal_jax import cli, formats
 from tal_jax.extraction import video
 from tal_jax.inference.events import select_events
+from tal_jax.report import event_clips
 from tal_jax.runs.workdir import open_run
 
 
@@ -183,7 +184,7 @@ def test_clips_are_refused_before_any_work(capsys):
 
 def test_names_of_folders():
     labels = ["a/b", "a:b", "A_B", "..", "走 «x»"]
-    assert cli.events._distinct(labels) == {
+    assert event_clips._distinct(labels) == {
         "a/b": "a_b",
         "a:b": "a_b_2",
         "A_B": "A_B_3",

@@ -3,8 +3,7 @@
 import argparse
 import dataclasses
 import math
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +13,8 @@ from tal_jax.cli import common
 if TYPE_CHECKING:
     from tal_jax.data.annotations import Annotations
     from tal_jax.data.detections import Entries
-    from tal_jax.extraction.clips import Clip
     from tal_jax.inference.events import Events
-
-_INDEX = "clips.csv"  # in the folder of the clips
+    from tal_jax.report.event_clips import Plan
 
 _EVENTS = """\
 FILE is a file of detections (of `predict`, or of a run) or of labels, of any kind that `convert`
@@ -66,6 +63,7 @@ def _events(arguments: argparse.Namespace) -> None:
     from tal_jax import formats
     from tal_jax.data import files
     from tal_jax.report import event_tables as tables
+    from tal_jax.report.event_clips import INDEX_FILE, cut_events
 
     output = arguments.output
     if output.suffix.lower() != ".csv":
@@ -90,7 +88,8 @@ def _events(arguments: argparse.Namespace) -> None:
     common.echo(tables.format_summary(summaries))
     common.echo(f"{', '.join(map(str, contents))}: events and their summary")
     if clips is not None:
-        _cut(arguments.clips, clips)
+        count = cut_events(arguments.clips, clips)
+        common.echo(f"{arguments.clips / INDEX_FILE}: {count} clips")
 
 
 # --- reading ---
@@ -199,30 +198,17 @@ def _describe(found: "Mapping[str, Events]") -> str:
 # --- clips ---
 
 
-@dataclasses.dataclass(frozen=True)
-class _Plan:
-    """The events of a recording and their clips, in the same order."""
-
-    recording: str
-    video: Path
-    entries: "Entries"
-    clips: "list[Clip]"
-
-
-def _plan_clips(arguments: argparse.Namespace, events: "Mapping[str, Entries]") -> list[_Plan]:
+def _plan_clips(arguments: argparse.Namespace, events: "Mapping[str, Entries]") -> "list[Plan]":
     """The clips of each video; checks all that can be checked before any work."""
     from tal_jax.data import files
+    from tal_jax.report.event_clips import INDEX_FILE, plan_clips
 
     if not 0 <= arguments.padding < math.inf:
         raise InputError(f"--padding {arguments.padding:g}, expected 0 or more seconds")
-    folders = _distinct(sorted({one["label"] for found in events.values() for one in found}))
-    taken: set[str] = set()
-    plans = [
-        _plan(arguments, name, video, events[name], folders, taken)
-        for name, video in _videos(arguments, events).items()
-    ]
+    videos = _videos(arguments, events)
+    plans = plan_clips(arguments.clips, videos, events, padding_s=arguments.padding)
     targets = [clip.target for plan in plans for clip in plan.clips]
-    targets.append(arguments.clips / _INDEX)
+    targets.append(arguments.clips / INDEX_FILE)
     if not arguments.overwrite:
         files.refuse_replacing(targets, ours=lambda path: False)
     files.check_writable(targets)
@@ -250,70 +236,3 @@ def _videos(arguments: argparse.Namespace, events: "Mapping[str, Entries]") -> d
             "folder of the videos"
         )
     return videos
-
-
-def _plan(
-    arguments: argparse.Namespace,
-    name: str,
-    video: Path,
-    entries: "Entries",
-    folders: Mapping[str, str],
-    taken: set[str],
-) -> _Plan:
-    """The clips of one video; adds their names to those that are taken."""
-    from tal_jax.extraction.clips import Clip
-    from tal_jax.extraction.video import probe
-
-    duration_s = probe(video).duration_s
-    entries = sorted(entries, key=lambda one: one["segment"])
-    clips = []
-    for one in entries:
-        start_s, end_s = one["segment"]
-        if start_s >= duration_s:
-            raise InputError(
-                f"{name}: {one['label']!r} starts at {start_s:g} s, after the {duration_s:g} s of "
-                f"{video}"
-            )
-        stem = f"{folders[one['label']]}/{_file_name(name)}_{start_s:010.3f}-{end_s:010.3f}"
-        number, relative = 1, f"{stem}{video.suffix}"
-        while relative.lower() in taken:
-            number, relative = number + 1, f"{stem}_{number + 1}{video.suffix}"
-        taken.add(relative.lower())
-        first_s, last_s = start_s - arguments.padding, end_s + arguments.padding
-        target = arguments.clips / relative
-        clips.append(Clip(target, max(first_s, 0.0), min(last_s, duration_s)))
-    return _Plan(name, video, entries, clips)
-
-
-def _distinct(labels: Sequence[str]) -> dict[str, str]:
-    """Names of folders for classes, different ones also where case does not count."""
-    names: dict[str, str] = {}
-    for label in labels:
-        name, number = _file_name(label), 1
-        while name.lower() in {other.lower() for other in names.values()}:
-            number += 1
-            name = f"{_file_name(label)}_{number}"
-        names[label] = name
-    return names
-
-
-def _file_name(text: str) -> str:
-    """A name that is valid for a file or a folder on every system."""
-    return re.sub(r"[^\w\- .]+", "_", text).strip(" .")[:80] or "_"
-
-
-def _cut(folder: Path, plans: Sequence[_Plan]) -> None:
-    from tal_jax.data import files
-    from tal_jax.extraction.clips import cut_clips
-
-    columns = "file recording class start_s end_s score clip_start_s clip_end_s"
-    rows: list[Sequence[Any]] = [columns.split()]
-    for plan in plans:
-        bounds_s = cut_clips(plan.video, plan.clips)
-        for one, clip, bound_s in zip(plan.entries, plan.clips, bounds_s, strict=True):
-            times = [f"{time_s:.6f}" for time_s in (*one["segment"], *bound_s)]
-            score = "" if one["score"] is None else f"{one['score']:.9g}"
-            path = clip.target.relative_to(folder).as_posix()
-            rows.append((path, plan.recording, one["label"], *times[:2], score, *times[2:]))
-    files.write_csv(folder / _INDEX, rows)
-    common.echo(f"{folder / _INDEX}: {len(rows) - 1} clips")

@@ -382,7 +382,7 @@ def choose_body(
     chosen = joints if center == "all" else split_names(center) if center else roles.center
     turn = turn or _guess_turn(roles, dims)
     check_roles(chosen, roles, joints)
-    bones = _bones(positions, joints)
+    bones = find_bones(positions, joints)
     ends = _ends(positions, joints, bones, chosen[0])
     body = Body(tuple(chosen), roles.axis, roles.side, up, turn, bones, ends)
     return body, (describe_body(body, joints),)
@@ -427,7 +427,7 @@ def _mean_of(positions: np.ndarray, joints: Sequence[str], names: Sequence[str])
     return positions[:, [joints.index(name) for name in names]].mean(1)
 
 
-def _bones(positions: np.ndarray, joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def find_bones(positions: np.ndarray, joints: Sequence[str]) -> tuple[tuple[str, str], ...]:
     """The tree over the joints of the shortest and most rigid connections (Prim)."""
     length, spread, _ = _pairs(positions, None)
     cost = np.nan_to_num(length + 4 * spread, nan=np.inf)

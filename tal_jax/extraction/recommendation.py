@@ -1,9 +1,10 @@
 """Which backbone suits the files at hand."""
 
+import dataclasses
 import importlib.util
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tal_jax._errors import InputError
@@ -12,16 +13,45 @@ from tal_jax.extraction import body, keypoint_tables, tables, video
 # A network whose licence allows any use, with weights in an open format (docs/extraction.md).
 MODEL = "facebook/vjepa2-vitl-fpc64-256"
 
-_VIDEOS, _SENSORS, _KEYPOINTS = "videos", "sensor tables", "keypoint tables"
-# Of each kind of file: the backbone and its options, and the extra with its packages.
-_CHOICES = {
-    _VIDEOS: (
-        f"transformers --set model={MODEL} --set window=16",
+VIDEOS, SENSORS, KEYPOINTS = "videos", "sensor tables", "keypoint tables"
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+    """The backbone for a kind of file.
+
+    Attributes:
+      backbone: its name.
+      options: of it.
+      extra: of this package, that installs what it needs.
+      packages: of the extra.
+    """
+
+    backbone: str
+    options: Mapping[str, str]
+    extra: str
+    packages: tuple[str, ...]
+
+    @property
+    def missing(self) -> bool:
+        """Whether one of its packages is not installed."""
+        return any(importlib.util.find_spec(package) is None for package in self.packages)
+
+    @property
+    def flags(self) -> str:
+        """Its name and options, as `--backbone` takes them."""
+        return " ".join([self.backbone, *(f"--set {k}={v}" for k, v in self.options.items())])
+
+
+CHOICES = {
+    VIDEOS: Choice(
+        "transformers",
+        {"model": MODEL, "window": "16"},
         "transformers",
         ("torch", "transformers"),
     ),
-    _SENSORS: ("signal", "tables", ("pebble",)),
-    _KEYPOINTS: ("pose", "tables", ("pebble",)),
+    SENSORS: Choice("signal", {}, "tables", ("pebble",)),
+    KEYPOINTS: Choice("pose", {}, "tables", ("pebble",)),
 }
 
 _LEAST_JOINTS = 3
@@ -38,15 +68,15 @@ def recommend(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> 
       paths: recordings, and folders of them.
       output: the folder for the features, for the command.
     """
-    counts = dict.fromkeys(_CHOICES, 0)
+    counts = dict.fromkeys(CHOICES, 0)
     of_suffix: dict[str, str] = {}
     for path in _files(paths):
         suffix = path.suffix.lower()
         if video.has_video_suffix(path):
-            counts[_VIDEOS] += 1
+            counts[VIDEOS] += 1
         elif suffix in (*tables.SUFFIXES, *keypoint_tables.SUFFIXES):
             if suffix not in of_suffix:  # the first one stands for the others
-                of_suffix[suffix] = _KEYPOINTS if holds_keypoints(path) else _SENSORS
+                of_suffix[suffix] = KEYPOINTS if holds_keypoints(path) else SENSORS
             counts[of_suffix[suffix]] += 1
     found = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count)
     places = shlex.join(map(str, paths))
@@ -56,13 +86,13 @@ def recommend(paths: Sequence[str | os.PathLike], output: str | os.PathLike) -> 
             f"{', '.join((*video.SUFFIXES, *tables.SUFFIXES))}"
         )
     most = max(counts, key=lambda kind: counts[kind])
-    choice, extra, packages = _CHOICES[most]
-    missing = any(importlib.util.find_spec(package) is None for package in packages)
-    install = f'pip install "tal_jax[{extra}]" && ' if missing else ""
-    others = " (pose for people, motion for a first try)" if most == _VIDEOS else ""
+    choice = CHOICES[most]
+    install = f'pip install "tal_jax[{choice.extra}]" && ' if choice.missing else ""
+    others = " (pose for people, motion for a first try)" if most == VIDEOS else ""
     return (
-        f"no --backbone given; found {found}; recommended for {most}: {choice.split()[0]}{others}: "
-        f"{install}tal-jax extract {places} --output {shlex.quote(str(output))} --backbone {choice}"
+        f"no --backbone given; found {found}; recommended for {most}: {choice.backbone}{others}: "
+        f"{install}tal-jax extract {places} --output {shlex.quote(str(output))} "
+        f"--backbone {choice.flags}"
     )
 
 

@@ -17,19 +17,25 @@ import dataclasses
 import heapq
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from tal_jax._errors import InputError
 from tal_jax.data.annotations import merge_stretches
 from tal_jax.data.detections import Results
-from tal_jax.data.predictions import Predictions
 from tal_jax.data.recordings import Recording, Segment, centres_of, snippets_within
 from tal_jax.inference.events import select_all
 
 UNCONFIRMED, UNCERTAIN, DISAGREEMENT = "unconfirmed", "uncertain", "disagreement"
 FAR, SPREAD = "far", "spread"
+
+
+class Scores(Protocol):
+    """Score sequences of a recording, such as `data.predictions.Predictions`."""
+
+    cas: Any  # [T, C] class activation sequence (CAS)
+    actionness: Any  # [T]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +63,7 @@ def suggest(
     recordings: Sequence[Recording],
     classes: Sequence[str],
     *,
-    scores: Mapping[str, Sequence[Predictions]] | None = None,
+    scores: Mapping[str, Sequence[Scores]] | None = None,
     detections: Results | None = None,
     threshold: float | None = None,
     count: int = 50,
@@ -129,7 +135,7 @@ def labelled_stretches(recording: Recording) -> tuple[Segment, ...]:
 def _check(
     recordings: Sequence[Recording],
     classes: Sequence[str],
-    scores: Mapping[str, Sequence[Predictions]],
+    scores: Mapping[str, Sequence[Scores]],
 ) -> None:
     for recording in recordings:
         shape = len(recording.features), len(classes)
@@ -216,10 +222,10 @@ def _segment(entry: Mapping[str, Any]) -> tuple[Segment, float]:
 
 def _by_snippet(
     reason: str,
-    usefulness: Callable[[Sequence[Predictions]], np.ndarray],
+    usefulness: Callable[[Sequence[Scores]], np.ndarray],
     recordings: Sequence[Recording],
     classes: Sequence[str],
-    scores: Mapping[str, Sequence[Predictions]],
+    scores: Mapping[str, Sequence[Scores]],
     known: Mapping[str, tuple[Segment, ...]],
 ) -> Iterator[Place]:
     """Snippets by a measure `[T]` of their scores; those where it is 0 are left out."""
@@ -244,7 +250,7 @@ def _by_snippet(
         yield Place(recording.name, time_s, None, label, reason, 0.0)
 
 
-def _uncertainty(rounds: Sequence[Predictions]) -> np.ndarray:
+def _uncertainty(rounds: Sequence[Scores]) -> np.ndarray:
     """`[T]` in [0, 1]: 1 where action and background, or two classes, are equally likely."""
     cas, actionness = _mean(rounds)
     undecided = 4 * actionness * (1 - actionness)
@@ -255,14 +261,14 @@ def _uncertainty(rounds: Sequence[Predictions]) -> np.ndarray:
     return np.maximum(undecided, actionness * ratio)
 
 
-def _disagreement(rounds: Sequence[Predictions]) -> np.ndarray:
+def _disagreement(rounds: Sequence[Scores]) -> np.ndarray:
     """`[T]`: the largest standard deviation over rounds, of the classes and of the actionness."""
     cas = np.stack([np.asarray(one.cas, np.float64) for one in rounds])
     actionness = np.stack([np.asarray(one.actionness, np.float64) for one in rounds])
     return np.maximum(cas.std(axis=0).max(axis=1, initial=0.0), actionness.std(axis=0))
 
 
-def _mean(rounds: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
+def _mean(rounds: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray]:
     cas = np.mean([np.asarray(one.cas, np.float64) for one in rounds], axis=0)
     actionness = np.mean([np.asarray(one.actionness, np.float64) for one in rounds], axis=0)
     return cas, np.clip(actionness, 0.0, 1.0)
@@ -271,7 +277,7 @@ def _mean(rounds: Sequence[Predictions]) -> tuple[np.ndarray, np.ndarray]:
 def _proposed(
     recording: Recording,
     classes: Sequence[str],
-    scores: Mapping[str, Sequence[Predictions]],
+    scores: Mapping[str, Sequence[Scores]],
     time_s: float,
 ) -> str | None:
     """The class at a time, if there is more likely an action than none."""
@@ -289,7 +295,7 @@ def _far(
     reason: str,
     recordings: Sequence[Recording],
     classes: Sequence[str],
-    scores: Mapping[str, Sequence[Predictions]],
+    scores: Mapping[str, Sequence[Scores]],
     known: Mapping[str, tuple[Segment, ...]],
 ) -> Iterator[Place]:
     """Middles of the longest stretches without a label, which a place halves."""

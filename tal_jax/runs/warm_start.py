@@ -40,7 +40,12 @@ from tal_jax.data.manifest import Manifest, check_same_backbone
 from tal_jax.data.predictions import write_predictions
 from tal_jax.data.projection import Projection
 from tal_jax.data.recordings import Dataset, Recording, labels_of, restandardize
-from tal_jax.evaluation.changes import collapse_warnings, compare_events, format_table
+from tal_jax.evaluation.changes import (
+    ClassChanges,
+    collapse_warnings,
+    compare_events,
+    format_table,
+)
 from tal_jax.inference.events import select_all
 from tal_jax.inference.forward import Fitted
 from tal_jax.inference.predict import predict, predict_mean, predict_stages, propose
@@ -448,6 +453,23 @@ def _propose(params: Any, config: Config, dataset: Dataset, new: set[str]) -> Re
 # --- what changed ---
 
 
+def predict_all(workdir: Path, fitted: Fitted, dataset: Dataset) -> None:
+    """Writes the score sequences of all recordings, and what is detected in them; once.
+
+    Args:
+      workdir: of a run.
+      fitted: its networks.
+      dataset: with all recordings.
+    """
+    if (workdir / ALL_DETECTIONS).exists():
+        return
+    recordings = (*dataset.train, *dataset.test)
+    predictions = predict_mean(fitted, recordings)
+    write_predictions(workdir / ALL_SCORES, predictions)
+    # Last: it marks both as written.
+    write_results(workdir / ALL_DETECTIONS, predict_stages(fitted, recordings, predictions))
+
+
 def measure(workdir: Path, fitted: Fitted, dataset: Dataset, report: Callable[[str], None]) -> None:
     """Predicts all recordings, and compares their events with those before; once.
 
@@ -459,26 +481,11 @@ def measure(workdir: Path, fitted: Fitted, dataset: Dataset, report: Callable[[s
     """
     if (workdir / CHANGES).exists():
         return
-    recordings = (*dataset.train, *dataset.test)
-    predictions = predict_mean(fitted, recordings)
-    found = predict_stages(fitted, recordings, predictions)
-    write_predictions(workdir / ALL_SCORES, predictions)
-    write_results(workdir / ALL_DETECTIONS, found)
-
+    predict_all(workdir, fitted, dataset)
     start = files.read_json(workdir / START_FOLDER / "start.json")
     before = read_results(workdir / START_FOLDER / ALL_DETECTIONS)
-    thresholds = start["threshold"], work.threshold_of_run(workdir)
-    changes = compare_events(
-        *(
-            select_all(those, level)
-            for those, level in zip((before, found), thresholds, strict=True)
-        ),
-        classes=dataset.classes,
-        durations_s={recording.name: recording.duration_s for recording in recordings},
-        tiou=SAME_TIOU,
-    )
-    labelled = {dataset.classes[label] for one in dataset.train for label in labels_of(one)}
-    warnings = collapse_warnings(changes, labelled=labelled)
+    threshold = work.threshold_of_run(workdir)
+    changes, warnings = _compare(workdir, dataset, select_all(before, start["threshold"]))
     report(f"events before, in {start['from']}, and now\n{format_table(changes)}")
     for line in warnings:
         report(f"warning: {line}")
@@ -486,8 +493,30 @@ def measure(workdir: Path, fitted: Fitted, dataset: Dataset, report: Callable[[s
     content = {
         "from": start["from"],
         "tiou": SAME_TIOU,
-        "thresholds": list(thresholds),
+        "thresholds": [start["threshold"], threshold],
         "classes": {label: dataclasses.asdict(one) for label, one in changes.items()},
         "warnings": warnings,
     }
     files.write_json(workdir / CHANGES, content)
+
+
+def warnings_of(workdir: Path, dataset: Dataset) -> list[str]:
+    """Lines on classes that vanished or are everywhere, by what `predict_all` wrote."""
+    if (workdir / CHANGES).exists():
+        return files.read_json(workdir / CHANGES)["warnings"]
+    return _compare(workdir, dataset, {})[1]
+
+
+def _compare(
+    workdir: Path, dataset: Dataset, before: Results
+) -> tuple[dict[str, ClassChanges], list[str]]:
+    """Events before and now, and warnings."""
+    changes = compare_events(
+        before,
+        select_all(read_results(workdir / ALL_DETECTIONS), work.threshold_of_run(workdir)),
+        classes=dataset.classes,
+        durations_s={one.name: one.duration_s for one in (*dataset.train, *dataset.test)},
+        tiou=SAME_TIOU,
+    )
+    labelled = {dataset.classes[label] for one in dataset.train for label in labels_of(one)}
+    return changes, collapse_warnings(changes, labelled=labelled)

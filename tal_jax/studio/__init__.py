@@ -1,5 +1,9 @@
-"""A page for labelling in the browser: one point label for each action."""
+"""A page in the browser: label recordings, train, look at what is found, correct, export.
 
-from tal_jax.studio.server import LabelServer, open_server
+`tal-jax label` serves it for labelling alone. It needs the extra `studio`.
+"""
 
-__all__ = ["LabelServer", "open_server"]
+from tal_jax.studio.project import Project, open_project
+from tal_jax.studio.server import StudioServer, open_server, open_studio
+
+__all__ = ["Project", "StudioServer", "open_project", "open_server", "open_studio"]

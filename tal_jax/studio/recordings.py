@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.extraction import tables
+from tal_jax.data.keypoints import Keypoints
+from tal_jax.extraction import keypoint_tables, tables
+from tal_jax.extraction.recommendation import holds_keypoints
 from tal_jax.extraction.tables import Table, read_table
 from tal_jax.extraction.video import has_video_suffix, probe
+
+_TABLES = tuple(dict.fromkeys((*tables.SUFFIXES, *keypoint_tables.SUFFIXES)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,12 +22,15 @@ class Source:
     """A recording's file.
 
     Attributes:
-      name: of the recording: the file's name without its suffix.
-      path: the file.
+      name: of the recording: the file's name without its suffix; of a table of keypoints without
+        what trackers append, too.
+      path: the file that is played or plotted.
+      keypoints: the table of keypoints, which may be that file; None where there is none.
     """
 
     name: str
     path: Path
+    keypoints: Path | None = None
 
     @property
     def kind(self) -> str:
@@ -53,6 +60,8 @@ class Details:
 def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
     """Finds the recordings among files and folders.
 
+    A table of keypoints belongs to the video that it was computed from, where that is there.
+
     Args:
       paths: files and folders; of a folder, all videos and tables, sorted by name.
 
@@ -60,7 +69,7 @@ def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
       InputError: if a file is missing or of an unknown kind, a folder contains no recording, or two
         files have the same recording name.
     """
-    found: dict[str, Source] = {}
+    found = []
     for path in map(Path, paths):
         files = sorted(filter(_is_recording, path.iterdir())) if path.is_dir() else [path]
         if not files:
@@ -70,17 +79,38 @@ def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
                 raise InputError(f"cannot read {file}: No such file or directory")
             if not _is_recording(file):
                 raise InputError(f"{file}: unknown suffix, expected {_expected()}")
-            if file.stem in found and found[file.stem].path != file:
-                raise InputError(
-                    f"{found[file.stem].path} and {file} would both be the recording "
-                    f"{file.stem!r}, expected different names"
-                )
-            found[file.stem] = Source(file.stem, file)
-    return tuple(found.values())
+        found += files
+    found = list(dict.fromkeys(found))
+    joints = _keypoint_tables(found)
+    sources: dict[str, Source] = {}
+    for path in found:
+        if path in joints:
+            continue
+        if (same := sources.get(path.stem)) is not None:
+            raise InputError(
+                f"{same.path} and {path} would both be the recording {path.stem!r}, expected "
+                "different names"
+            )
+        sources[path.stem] = Source(path.stem, path)
+    for path in keypoint_tables.prefer(joints)[0]:
+        name = keypoint_tables.recording_name(path)
+        beside = sources.get(name)
+        if beside is not None and beside.kind != "video":
+            raise InputError(
+                f"{beside.path} and {path} would both be the recording {name!r}, expected "
+                "different names"
+            )
+        sources[name] = Source(name, path if beside is None else beside.path, path)
+    order = {path: number for number, path in enumerate(found)}
+    return tuple(sorted(sources.values(), key=lambda source: order[source.path]))
 
 
-def read_details(source: Source) -> Details:
+def read_details(source: Source, *, source_fps: float = 0.0) -> Details:
     """Reads the header of a video, or a table.
+
+    Args:
+      source: the recording.
+      source_fps: frames per second of a table of keypoints without times.
 
     Raises:
       InputError: if the file cannot be read.
@@ -88,7 +118,10 @@ def read_details(source: Source) -> Details:
     if source.kind == "video":
         info = probe(source.path)
         return Details(info.duration_s, info.frame_rate, origin_s=info.origin_s, notes=info.notes)
-    table = read_table(source.path)
+    if source.keypoints is not None:
+        table = _table_of(keypoint_tables.read_keypoints(source.path, source_fps=source_fps))
+    else:
+        table = read_table(source.path)
     step_s = float(np.median(np.diff(table.times_s)))
     duration_s = float(table.times_s[-1]) + step_s
     return Details(duration_s, 1 / step_s, Envelope(table), notes=table.notes)
@@ -135,10 +168,45 @@ class Envelope:
         return times_s[edges], low, high
 
 
+def _table_of(keypoints: Keypoints) -> Table:
+    """The coordinates of joints as channels of a signal; missing ones are interpolated."""
+    names = [
+        f"{joint}_{axis}" if len(keypoints.animals) == 1 else f"{animal}_{joint}_{axis}"
+        for animal in keypoints.animals
+        for joint in keypoints.joints
+        for axis in "xyz"[: keypoints.dims]
+    ]
+    values = keypoints.positions.reshape(len(keypoints.times_s), -1).astype(np.float32)
+    for column in values.T:
+        known = np.isfinite(column)
+        column[~known] = (
+            np.interp(np.flatnonzero(~known), np.flatnonzero(known), column[known])
+            if known.any()
+            else 0.0
+        )
+    return Table(keypoints.times_s, values, tuple(names), notes=keypoints.notes)
+
+
+def _keypoint_tables(paths: Iterable[Path]) -> list[Path]:
+    """The tables of keypoints; of each folder and suffix the first table stands for the others."""
+    kinds: dict[tuple[Path, str], bool] = {}
+    found = []
+    for path in paths:
+        suffix = path.suffix.lower()
+        if has_video_suffix(path) or suffix not in keypoint_tables.SUFFIXES:
+            continue
+        group = path.parent, suffix
+        if group not in kinds:
+            kinds[group] = suffix not in tables.SUFFIXES or holds_keypoints(path)
+        if kinds[group]:
+            found.append(path)
+    return found
+
+
 def _is_recording(path: Path) -> bool:
     hidden = path.name.startswith(".")
-    return not hidden and (path.suffix.lower() in tables.SUFFIXES or has_video_suffix(path))
+    return not hidden and (path.suffix.lower() in _TABLES or has_video_suffix(path))
 
 
 def _expected() -> str:
-    return f"videos (.mp4, .webm, .mov, ...) or tables ({', '.join(tables.SUFFIXES)})"
+    return f"videos (.mp4, .webm, .mov, ...) or tables ({', '.join(_TABLES)})"

@@ -1,89 +1,136 @@
-"""Serves the page for labelling to the browser of the same machine only.
+"""Serves the page to the browser of the same machine only.
 
 The server listens on the loopback address. Every URL begins with a secret token, which is printed
 at the start; requests with another Host (DNS rebinding) or Origin are refused, and the page's
 content security policy allows no other sources.
 """
 
-import base64
+import contextlib
 import errno
 import functools
-import http.server
 import json
 import math
 import mimetypes
 import os
-import re
 import secrets
-import sys
-import threading
+import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
+from importlib import resources
 from pathlib import Path
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from typing import Any, Self
 
 import numpy as np
 
-from tal_jax.report.pages import read_template
-from tal_jax.report.palette import class_colours
-from tal_jax.studio.recordings import Details, find_sources, read_details
+from tal_jax._errors import InputError
+from tal_jax.studio.project import Project
+from tal_jax.studio.recordings import find_sources
+from tal_jax.studio.runner import Busy
+from tal_jax.studio.session import Absent, Session
 from tal_jax.studio.store import Conflict, Store
 
+try:
+    import uvicorn
+    from starlette.applications import Starlette
+    from starlette.concurrency import run_in_threadpool
+    from starlette.exceptions import HTTPException
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import FileResponse, JSONResponse, Response, StreamingResponse
+    from starlette.routing import Route
+except ImportError as error:
+    raise InputError(
+        'the page needs starlette and uvicorn; run pip install "tal_jax[studio]"'
+    ) from error
+
 _LONGEST_BODY = 16 << 20
-_CHUNK = 256 << 10
-_NUM_COLOURS = 60
 _MOST_BINS = 4000
+_MOST_PLACES = 500
+_SHUTDOWN_S = 1  # for answers under way
 # Python's table of types depends on the machine.
 _TYPES = {".mkv": "video/x-matroska", ".m4v": "video/mp4", ".mp4": "video/mp4"}
 _TYPES |= {".webm": "video/webm", ".mov": "video/mp4", ".ogv": "video/ogg"}
+_STATIC_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_STATIC_TYPES |= {".woff2": "font/woff2", ".txt": "text/plain", ".json": "application/json"}
+# Of the report: what its pages and this one share.
+_SHARED = ("common.css", "common.js", "timeline.js")
+_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "media-src 'self'; img-src 'self' data:; font-src 'self'; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+_App = Callable[[Any, Any, Any], Awaitable[None]]
 
 
-class _Refused(Exception):
-    """A refused request, with the status and the line of the answer."""
-
-    def __init__(self, status: HTTPStatus, reason: str):
-        super().__init__(reason)
-        self.status = status
-
-
-class LabelServer(http.server.ThreadingHTTPServer):
-    """The server of a labelling session, see `open_server`.
+class StudioServer:
+    """The server of a page, see `open_server` and `open_studio`; a context manager.
 
     Attributes:
+      session: what it works on.
+      token: the secret part of the address.
+      server_port: that it listens on.
       url: the address of the page, with its token.
-      store: the annotation file.
     """
 
-    daemon_threads = True
-
-    def __init__(self, paths: Iterable[str | os.PathLike], store: Store, port: int):
+    def __init__(self, session: Session, port: int):
         """Binds to the port; nothing is served before `serve_forever`."""
-        self.sources = find_sources(paths)
-        self.store = store
+        self.session = session
         self.token = secrets.token_urlsafe(24)
-        self._reading = threading.Lock()
-        # Bounded, since tables of long recordings are large.
-        self._read = functools.lru_cache(maxsize=8)(lambda index: read_details(self.sources[index]))
-        self.details(0)
+        self.socket = socket.socket()
         try:
-            super().__init__(("127.0.0.1", port), _Handler)
+            # As servers do, so that a port can be used again at once.
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self.socket.bind(("127.0.0.1", port))
+            self.socket.listen()
         except (OSError, OverflowError) as error:
+            self.socket.close()
             reason = getattr(error, "strerror", None) or error
             raise OSError(errno.EADDRINUSE, f"cannot listen on port {port}: {reason}") from error
-        self.hosts = {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
+        self.server_port = self.socket.getsockname()[1]
+        hosts = {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
         self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
+        config = uvicorn.Config(
+            make_app(session, self.token, hosts),
+            loop="asyncio",
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",  # no requests, since URLs contain the token
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+        )
+        self._server = uvicorn.Server(config)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Ignores closed connections; handles other errors as the base class."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
+    sources = property(lambda self: self.session.sources)
+    store = property(lambda self: self.session.store)
 
-    def details(self, index: int) -> Details:
-        """Returns the properties of a recording; raises InputError if it cannot be read."""
-        with self._reading:  # otherwise two requests read a long table twice
-            return self._read(index)
+    def serve_forever(self) -> None:
+        """Serves until `shutdown`, or Ctrl+C in the main thread."""
+        self.session.begin()
+        self._server.run(sockets=[self.socket])
+
+    def shutdown(self) -> None:
+        """Ends `serve_forever` soon; from any thread."""
+        self.session.broker.close()
+        self._server.should_exit = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.session.close()
+        self.socket.close()
 
 
 def open_server(
@@ -93,8 +140,8 @@ def open_server(
     classes: Sequence[str] = (),
     subset: str = "train",
     port: int = 0,
-) -> LabelServer:
-    """Creates the server of a page for labelling.
+) -> StudioServer:
+    """Creates the server of a page for labelling, without training.
 
     Args:
       paths: videos, tables of samples, and folders of these.
@@ -112,252 +159,322 @@ def open_server(
         or the first one cannot be read.
       OSError: if the port is taken.
     """
-    return LabelServer(paths, Store(annotations, classes=classes, subset=subset), port)
+    store = Store(annotations, classes=classes, subset=subset)
+    return StudioServer(Session(find_sources(paths), store), port)
 
 
-class _Handler(http.server.BaseHTTPRequestHandler):
-    server: LabelServer
-    protocol_version = "HTTP/1.1"
-    server_version = "tal_jax"
-    sys_version = ""
+def open_studio(
+    project: Project, *, classes: Sequence[str] = (), subset: str = "train", port: int = 0
+) -> StudioServer:
+    """Creates the server of a page for labelling and training.
 
-    def do_GET(self) -> None:
-        self._answer("GET")
+    In recordings that are not in the annotation file nothing is done: what is not labelled in them
+    is unknown, not background.
 
-    def do_HEAD(self) -> None:
-        self._answer("GET")
+    Args:
+      project: from `open_project`.
+      classes: names of classes, in addition to those of the labels.
+      subset: of recordings without labels.
+      port: to listen on; 0 for a free one.
 
-    def do_POST(self) -> None:
-        self._answer("POST")
+    Raises:
+      InputError: as `open_server`.
+      OSError: if the port is taken.
+    """
+    store = Store(project.annotations, classes=classes, subset=subset, begin_done=False)
+    return StudioServer(Session(project.sources(), store, project), port)
 
-    def _answer(self, method: str) -> None:
-        try:
-            self._dispatch(method)
-        except _Refused as refused:
-            self._send_error(refused.status, str(refused))
-        except Conflict as conflict:
-            self._send_error(HTTPStatus.CONFLICT, str(conflict))
-        except ValueError as error:
-            self._send_error(HTTPStatus.UNPROCESSABLE_ENTITY, str(error))
-        except ConnectionError:
-            self.close_connection = True  # the page was closed, or the video sought elsewhere
-        except OSError as error:
-            self._send_error(HTTPStatus.INTERNAL_SERVER_ERROR, error.strerror or str(error))
 
-    def _dispatch(self, method: str) -> None:
-        self._check_sender()
-        parts = urlsplit(self.path)
-        _, token, *rest = (parts.path or "/").split("/")
-        if not secrets.compare_digest(token.encode(), self.server.token.encode()):
-            raise _Refused(HTTPStatus.FORBIDDEN, "no such page; open the printed address")
-        match [method, *rest]:
-            case ["GET", ""]:
-                self._page()
-            case ["GET", "state"]:
-                self._state()
-            case ["GET", "recording", index]:
-                self._recording(self._index(index))
-            case ["GET", "media", index]:
-                self._media(self._index(index))
-            case ["GET", "signal", index]:
-                self._signal(self._index(index), parse_qs(parts.query))
-            case ["POST", "save", index]:
-                self._save(self._index(index))
-            case _:
-                raise _Refused(HTTPStatus.NOT_FOUND, "no such page")
+def make_app(session: Session, token: str, hosts: set[str]) -> _App:
+    """The application: all answers are below the token, to requests of the page itself.
 
-    def _index(self, text: str) -> int:
-        if not text.isdecimal() or int(text) >= len(self.server.sources):
-            raise _Refused(HTTPStatus.NOT_FOUND, "no such recording")
-        return int(text)
+    Args:
+      session: what it works on.
+      token: the first part of every path.
+      hosts: names by which it may be requested, with the port.
+    """
+    pages = _Pages(session)
+    routes = [
+        Route("/", pages.page),
+        Route("/static/{name:path}", pages.static),
+        Route("/state", pages.state),
+        Route("/recording/{index}", pages.recording),
+        Route("/media/{index}", pages.media),
+        Route("/signal/{index}", pages.signal),
+        Route("/prediction/{index}", pages.prediction),
+        Route("/skeleton/{index}", pages.skeleton),
+        Route("/events", pages.events),
+        Route("/changes", pages.changes),
+        Route("/queue", pages.queue),
+        Route("/summary", pages.summary),
+        Route("/save/{index}", pages.save, methods=["POST"]),
+        Route("/classes", pages.classes, methods=["POST"]),
+        Route("/extract", pages.extract, methods=["POST"]),
+        Route("/train", pages.train, methods=["POST"]),
+        Route("/stop", pages.stop, methods=["POST"]),
+        Route("/settings", pages.settings, methods=["POST"]),
+        Route("/preview", pages.preview, methods=["POST"]),
+        Route("/export", pages.export, methods=["POST"]),
+    ]
+    handlers: dict[Any, Any] = {
+        HTTPException: _refuse,
+        Absent: functools.partial(_answer_error, HTTPStatus.NOT_FOUND),
+        Conflict: functools.partial(_answer_error, HTTPStatus.CONFLICT),
+        Busy: functools.partial(_answer_error, HTTPStatus.CONFLICT),
+        ValueError: functools.partial(_answer_error, HTTPStatus.UNPROCESSABLE_ENTITY),
+        ClientDisconnect: functools.partial(_answer_error, HTTPStatus.BAD_REQUEST),
+        OSError: functools.partial(_answer_error, HTTPStatus.INTERNAL_SERVER_ERROR),
+    }
+    app = Starlette(routes=routes, exception_handlers=handlers)
+    app.router.redirect_slashes = False
+    return _guarded(app, token, hosts)
 
-    def _check_sender(self) -> None:
-        """Refuses requests of other pages in the same browser, and of other host names."""
-        if self.headers.get("Host") not in self.server.hosts:
-            raise _Refused(HTTPStatus.FORBIDDEN, "requested by another name than 127.0.0.1")
-        origin = self.headers.get("Origin")
-        if origin is not None and origin not in {f"http://{host}" for host in self.server.hosts}:
-            raise _Refused(HTTPStatus.FORBIDDEN, "requested by another page")
 
-    # --- answers ---
+def _guarded(app: _App, token: str, hosts: set[str]) -> _App:
+    """Refuses other pages and names, and removes the token from the path."""
+    origins = {f"http://{host}" for host in hosts}
 
-    def _page(self) -> None:
-        nonce = base64.b64encode(secrets.token_bytes(16)).decode()
-        page = read_template("tal_jax.studio", "page.html").replace("{{nonce}}", nonce)
-        policy = (
-            f"default-src 'none'; script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; "
-            "connect-src 'self'; media-src 'self'; img-src data:; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'"
-        )
-        self._send(page.encode(), "text/html; charset=utf-8", {"Content-Security-Policy": policy})
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        request = Request(scope)
+        given, slash, rest = scope["path"].removeprefix("/").partition("/")
+        origin = request.headers.get("origin")
+        reason = None
+        if request.headers.get("host") not in hosts:
+            reason = "requested by another name than 127.0.0.1"
+        elif origin is not None and origin not in origins:
+            reason = "requested by another page"
+        elif not secrets.compare_digest(given.encode(), token.encode()):
+            reason = "no such page; open the printed address"
 
-    def _state(self) -> None:
-        names = [source.name for source in self.server.sources]
-        self._send_json(
-            {
-                "file": str(self.server.store.path),
-                "classes": self.server.store.classes(),
-                "colours": class_colours(_NUM_COLOURS),
-                "recordings": [
-                    {"name": name, "count": count}
-                    for name, count in zip(names, self.server.store.counts(names), strict=True)
-                ],
-            }
-        )
+        async def send_safely(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                own = [(k.lower().encode(), v.encode()) for k, v in _HEADERS.items()]
+                message = {**message, "headers": [*message["headers"], *own]}
+            await send(message)
 
-    def _recording(self, index: int) -> None:
-        source, details = self.server.sources[index], self.server.details(index)
-        stored, revision = self.server.store.entry(source.name)
-        entry = {"annotations": [], **(stored or {})}
-        known_s = entry.get("duration", entry.get("duration_second"))
-        notices = [*details.notes]
-        if known_s is not None and abs(known_s - details.duration_s) > 0.5:
-            notices.append(
-                f"the duration of this recording is {known_s:g} s in "
-                f"{self.server.store.path.name}, and {details.duration_s:.3f} s in its file"
-            )
-        envelope = details.envelope
-        self._send_json(
-            {
-                "name": source.name,
-                "kind": source.kind,
-                "duration": details.duration_s if known_s is None else known_s,
-                "frame_rate": details.frame_rate,
-                "origin": details.origin_s,
-                "channels": [] if envelope is None else envelope.names,
-                "ranges": [] if envelope is None else envelope.ranges,
-                "revision": revision,
-                "annotations": entry["annotations"],
-                "notice": "; ".join(notices),
-            }
-        )
+        if reason is not None:
+            await _error(HTTPStatus.FORBIDDEN, reason)(scope, receive, send_safely)
+            return
+        path = slash + rest
+        inner = {**scope, "path": path, "raw_path": path.encode(), "root_path": ""}
+        await app(inner, receive, send_safely)
 
-    def _signal(self, index: int, query: dict[str, list[str]]) -> None:
-        envelope = self.server.details(index).envelope
+    return answer
+
+
+def _error(status: int, reason: str) -> Response:
+    # A request's body may stay unread, so that the connection cannot be used again.
+    closing = {"Connection": "close"}
+    return JSONResponse({"error": " ".join(reason.split())}, status, headers=closing)
+
+
+def _refuse(request: Request, error: Any) -> Response:
+    reason = error.detail
+    if error.status_code == HTTPStatus.NOT_FOUND and reason == HTTPStatus.NOT_FOUND.phrase:
+        reason = "no such page"
+    return _error(error.status_code, reason)
+
+
+def _answer_error(status: HTTPStatus, request: Request, error: Exception) -> Response:
+    reason = str(error)
+    if isinstance(error, OSError):
+        reason = error.strerror or reason
+    return _error(status, reason)
+
+
+class _Pages:
+    """The answers. Functions without `async` run in threads, as they read and write files."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._static = _static_files()
+
+    # --- the page ---
+
+    def page(self, request: Request) -> Response:
+        index = resources.files("tal_jax.studio") / "page" / "index.html"
+        if not index.is_file():
+            return _old_page()
+        headers = {"Content-Security-Policy": _POLICY}
+        return Response(index.read_bytes(), media_type="text/html", headers=headers)
+
+    def static(self, request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in self._static:
+            raise HTTPException(HTTPStatus.NOT_FOUND)
+        kind = _STATIC_TYPES[Path(name).suffix]
+        return Response(self._static[name].read_bytes(), media_type=kind)
+
+    # --- recordings ---
+
+    def state(self, request: Request) -> Response:
+        return JSONResponse(self._session.state())
+
+    def recording(self, request: Request) -> Response:
+        return JSONResponse(self._session.recording(self._index(request)))
+
+    def media(self, request: Request) -> Response:
+        path = self._session.sources[self._index(request)].path
+        with open(path, "rb"):
+            pass  # that it can be read
+        kind = _TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "video/mp4"
+        return FileResponse(path, media_type=kind)
+
+    def signal(self, request: Request) -> Response:
+        envelope = self._session.details(self._index(request)).envelope
         if envelope is None:
-            raise _Refused(HTTPStatus.NOT_FOUND, "this recording is a video")
-        try:
-            start_s, end_s, bins = (float(query[key][0]) for key in ("start", "end", "bins"))
-        except (KeyError, ValueError):
-            start_s = end_s = bins = math.nan
-        if not (math.isfinite(start_s) and math.isfinite(end_s) and 1 <= bins <= _MOST_BINS):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "expected start, end and bins")
+            raise HTTPException(HTTPStatus.NOT_FOUND, "this recording is a video")
+        start_s, end_s, bins = _numbers(request, "start", "end", "bins")
+        if not 1 <= bins <= _MOST_BINS:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"expected bins from 1 to {_MOST_BINS}")
         times_s, low, high = envelope.window(start_s, end_s, int(bins))
         # Times, then minima and maxima, channel after channel.
         parts = (times_s, low.T.ravel(), high.T.ravel())
         content = np.concatenate(parts).astype("<f8").tobytes()
-        self._send(content, "application/octet-stream")
+        return Response(content, media_type="application/octet-stream")
 
-    def _save(self, index: int) -> None:
-        values = self._body()
-        source = self.server.sources[index]
-        revision = self.server.store.save(
-            source.name,
-            values["annotations"],
-            revision=values["revision"],
-            classes=values["classes"],
-            duration_s=self.server.details(index).duration_s,
-        )
-        self._send_json({"revision": revision, "saved": time.strftime("%H:%M:%S")})
+    def skeleton(self, request: Request) -> Response:
+        start_s, end_s = _numbers(request, "start", "end")
+        found = self._session.skeleton(self._index(request), start_s, end_s)
+        return JSONResponse(found)
 
-    def _body(self) -> dict[str, Any]:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length) > _LONGEST_BODY:
-            self.close_connection = True  # its body stays unread
-            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much at once")
-        content = self.rfile.read(int(length))
-        if self.headers.get_content_type() != "application/json":
-            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected JSON")
-        try:
-            values = json.loads(content)
-            kinds = {"annotations": list, "classes": list, "revision": str}
-            good = all(isinstance(values[key], kind) for key, kind in kinds.items())
-        except (ValueError, KeyError, TypeError, RecursionError):
-            good = False
-        if not good:
-            raise _Refused(HTTPStatus.BAD_REQUEST, "expected annotations, classes and a revision")
-        return values
+    def prediction(self, request: Request) -> Response:
+        return JSONResponse(self._session.prediction(self._index(request)))
 
-    def _media(self, index: int) -> None:
-        path = self.server.sources[index].path
-        with open(path, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            first, last, status = _parse_range(self.headers.get("Range"), size)
-            headers = {"Accept-Ranges": "bytes", "Content-Length": str(last - first)}
-            if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-                headers["Content-Range"] = f"bytes */{size}"
-            elif status == HTTPStatus.PARTIAL_CONTENT:
-                headers["Content-Range"] = f"bytes {first}-{last - 1}/{size}"
-            self._send_head(status, _media_type(path), headers)
-            if self.command == "HEAD":
-                return
-            file.seek(first)
-            while first < last:
-                chunk = file.read(min(_CHUNK, last - first))
-                if not chunk:  # the file has been truncated
-                    self.close_connection = True
-                    return
-                self.wfile.write(chunk)
-                first += len(chunk)
+    # --- all of them ---
 
-    # --- sending ---
+    async def events(self, request: Request) -> Response:
+        stream = self._session.broker.stream()
+        return StreamingResponse(stream, media_type="text/event-stream")
 
-    def _send_json(self, values: Any, status: HTTPStatus = HTTPStatus.OK) -> None:
-        self._send(json.dumps(values).encode(), "application/json", status=status)
+    def changes(self, request: Request) -> Response:
+        return JSONResponse(self._session.changes())
 
-    def _send_error(self, status: HTTPStatus, reason: str) -> None:
-        if self.command == "POST":
-            self.close_connection = True  # its body may stay unread
-        self._send_json({"error": " ".join(reason.split())}, status)
+    def queue(self, request: Request) -> Response:
+        (count,) = _numbers(request, "count") if "count" in request.query_params else (20,)
+        if not 1 <= count <= _MOST_PLACES:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"expected count from 1 to {_MOST_PLACES}")
+        return JSONResponse(self._session.queue(int(count)))
 
-    def _send(
-        self,
-        content: bytes,
-        kind: str,
-        headers: dict[str, str] | None = None,
-        status: HTTPStatus = HTTPStatus.OK,
-    ) -> None:
-        self._send_head(status, kind, {"Content-Length": str(len(content)), **(headers or {})})
-        if self.command != "HEAD":
-            self.wfile.write(content)
+    def summary(self, request: Request) -> Response:
+        return JSONResponse(self._session.summary())
 
-    def _send_head(self, status: HTTPStatus, kind: str, headers: dict[str, str]) -> None:
-        self.send_response(status)
-        common = {
-            "Content-Type": kind,
-            "Cache-Control": "no-store",
-            "Cross-Origin-Opener-Policy": "same-origin",
-            "Cross-Origin-Resource-Policy": "same-origin",
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
+    # --- changes ---
+
+    async def save(self, request: Request) -> Response:
+        kinds = {"annotations": list, "classes": list, "revision": str}
+        values = await _body(request, kinds, "annotations, classes and a revision")
+        labels = {
+            key: values[key] for key in ("annotations", "background", "done") if key in values
         }
-        if self.close_connection:
-            common["Connection"] = "close"
-        for name, value in {**common, **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
 
-    def log_message(self, *_: Any) -> None:
-        """Logs nothing, since URLs contain the token."""
+        def save() -> dict[str, Any]:
+            session, index = self._session, self._index(request)
+            revision = session.save(index, labels, values["revision"], values["classes"])
+            return {"revision": revision, "saved": time.strftime("%H:%M:%S")}
+
+        return JSONResponse(await run_in_threadpool(save))
+
+    async def classes(self, request: Request) -> Response:
+        values = await _body(request, {}, "a change of a class")
+        await run_in_threadpool(self._session.change_classes, values)
+        return JSONResponse({"classes": self._session.store.classes()})
+
+    async def extract(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._session.start, "extract"))
+
+    async def train(self, request: Request) -> Response:
+        return JSONResponse(await run_in_threadpool(self._session.start, "train"))
+
+    async def stop(self, request: Request) -> Response:
+        return JSONResponse({"stopped": await run_in_threadpool(self._session.stop)})
+
+    async def settings(self, request: Request) -> Response:
+        values = await _body(request, {}, "settings")
+        await run_in_threadpool(self._session.change_settings, values)
+        return JSONResponse({})
+
+    async def preview(self, request: Request) -> Response:
+        kinds = {"recording": int, "settings": dict}
+        values = await _body(request, kinds, "a recording and settings")
+        index = self._known(values["recording"])
+        found = await run_in_threadpool(self._session.preview, index, values["settings"])
+        return JSONResponse(found)
+
+    async def export(self, request: Request) -> Response:
+        values = await _body(request, {"formats": list, "clips": bool}, "formats and clips")
+        found = await run_in_threadpool(self._session.export, values["formats"], values["clips"])
+        return JSONResponse(found)
+
+    # --- what is asked for ---
+
+    def _index(self, request: Request) -> int:
+        text = request.path_params["index"]
+        return self._known(int(text) if text.isascii() and text.isdecimal() else -1)
+
+    def _known(self, index: int) -> int:
+        if not 0 <= index < len(self._session.sources):
+            raise HTTPException(HTTPStatus.NOT_FOUND, "no such recording")
+        return index
 
 
-def _parse_range(header: str | None, size: int) -> tuple[int, int, HTTPStatus]:
-    """Returns the first byte to send, the end (exclusive), and the status.
-
-    >>> _parse_range("bytes=2-3", 10), _parse_range("bytes=-4", 10)
-    ((2, 4, <HTTPStatus.PARTIAL_CONTENT: 206>), (6, 10, <HTTPStatus.PARTIAL_CONTENT: 206>))
-    """
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
-    # Several ranges and unknown units may be answered with the whole file.
-    if not found or not any(found.groups()):
-        return 0, size, HTTPStatus.OK
-    first, last = found.groups()
-    begin = int(first) if first else max(size - int(last), 0)
-    end = min(int(last) + 1, size) if first and last else size
-    if begin >= end:
-        return 0, 0, HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE
-    return begin, end, HTTPStatus.PARTIAL_CONTENT
+def _numbers(request: Request, *keys: str) -> list[float]:
+    """Finite numbers of the query."""
+    try:
+        found = [float(request.query_params[key]) for key in keys]
+    except (KeyError, ValueError):
+        found = [math.nan]
+    if not all(map(math.isfinite, found)):
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"expected {', '.join(keys)}")
+    return found
 
 
-def _media_type(path: Path) -> str:
-    return _TYPES.get(path.suffix.lower()) or mimetypes.guess_type(path.name)[0] or "video/mp4"
+async def _body(request: Request, kinds: Mapping[str, type], expected: str) -> dict[str, Any]:
+    """An object of the request's body; its keys of these kinds."""
+    length = request.headers.get("content-length", "")
+    if not length.isdecimal() or int(length) > _LONGEST_BODY:
+        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too much at once")
+    if request.headers.get("content-type", "").partition(";")[0].strip() != "application/json":
+        raise HTTPException(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "expected JSON")
+    try:
+        values = json.loads(await request.body())
+        good = isinstance(values, dict) and all(
+            isinstance(values[key], kind) for key, kind in kinds.items()
+        )
+    except (ValueError, KeyError, RecursionError):
+        good = False
+    if not good:
+        raise HTTPException(HTTPStatus.BAD_REQUEST, f"expected {expected}")
+    return values
+
+
+def _static_files() -> dict[str, Any]:
+    """The files that pages may load, by their names."""
+    report, page = resources.files("tal_jax.report"), resources.files("tal_jax.studio") / "page"
+    found: dict[str, Any] = {name: report / name for name in _SHARED}
+
+    def add(folder: Any, prefix: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for one in folder.iterdir():
+                if one.is_dir():
+                    add(one, f"{prefix}{one.name}/")
+                elif Path(one.name).suffix in _STATIC_TYPES:
+                    found[f"{prefix}{one.name}"] = one
+
+    add(page, "")
+    return found
+
+
+def _old_page() -> Response:
+    import base64
+
+    from tal_jax.report.pages import read_template
+
+    nonce = base64.b64encode(secrets.token_bytes(16)).decode()
+    page = read_template("tal_jax.studio", "page.html").replace("{{nonce}}", nonce)
+    policy = _POLICY.replace("script-src 'self'", f"script-src 'nonce-{nonce}'")
+    policy = policy.replace("style-src 'self'", f"style-src 'nonce-{nonce}'")
+    headers = {"Content-Security-Policy": policy}
+    return Response(page.encode(), media_type="text/html", headers=headers)

@@ -10,7 +10,11 @@ from typing import Any
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
-from tal_jax.data.annotations import parse_annotations
+from tal_jax.data.annotations import Annotations, RecordingAnnotation, parse_annotations
+
+Entry = Mapping[str, Any]
+# The labels of a recording that a save may replace; what it leaves out stays.
+_PARTS = ("annotations", "background", "done")
 
 
 class Conflict(Exception):
@@ -24,7 +28,12 @@ class Store:
     """
 
     def __init__(
-        self, path: str | os.PathLike, *, classes: Sequence[str] = (), subset: str = "train"
+        self,
+        path: str | os.PathLike,
+        *,
+        classes: Sequence[str] = (),
+        subset: str = "train",
+        begin_done: bool = True,
     ):
         """Reads the file, if it exists.
 
@@ -32,6 +41,8 @@ class Store:
           path: the file, in the format of `tal_jax.data.annotations`.
           classes: names of classes, in addition to those of the file.
           subset: of recordings that are not in the file.
+          begin_done: whether a recording that is not in the file counts as wholly done; otherwise
+            nothing of it is done until a done stretch is saved.
 
         Raises:
           InputError: if the file cannot be read, or is invalid for `parse_annotations`; if the path
@@ -43,42 +54,51 @@ class Store:
         if not subset.strip():
             raise InputError(f"subset {subset!r}; expected a name, such as train or test")
         self._classes, self._subset = tuple(classes), subset
+        self._begin_done = begin_done
         self._lock = threading.Lock()
+        self._read_from: tuple[int, ...] | None = None
+        self._known: tuple[Mapping[str, Any], Annotations] | None = None
         self._read()
 
     def classes(self) -> list[str]:
         """Returns the classes of the file, then the additional ones."""
-        return list(dict.fromkeys((*self._read()["classes"], *self._classes)))
+        return list(dict.fromkeys((*self._read()[1].classes, *self._classes)))
 
-    def entry(self, name: str) -> tuple[Mapping[str, Any] | None, str]:
+    def entry(self, name: str) -> tuple[Entry | None, str]:
         """Returns the entry of a recording in the file, and its revision."""
-        entry = self._read()["database"].get(name)
+        entry = self._read()[0]["database"].get(name)
         return entry, _revision(entry)
 
-    def counts(self, names: Sequence[str]) -> list[int]:
-        """Returns the number of points of each recording."""
-        database = self._read()["database"]
-        return [
-            sum(one.get("point") is not None for one in database.get(name, _EMPTY)["annotations"])
-            for name in names
-        ]
+    def annotations(self) -> Annotations:
+        """Returns all that is in the file."""
+        return self._read()[1]
+
+    def document(self) -> Mapping[str, Any]:
+        """Returns the content of the file, which must not be changed."""
+        return self._read()[0]
+
+    def begun(self) -> RecordingAnnotation:
+        """Returns the labels of a recording that is not in the file."""
+        return RecordingAnnotation(self._subset, done_s=None if self._begin_done else ())
 
     def save(
         self,
         name: str,
-        instances: Sequence[Mapping[str, Any]],
+        labels: Entry,
         *,
         revision: str,
         classes: Sequence[str],
         duration_s: float,
     ) -> str:
-        """Replaces the instances of a recording in the file.
+        """Replaces the labels of a recording in the file.
 
         Args:
           name: of the recording.
-          instances: `{"label", "point", "segment"}` of each.
-          revision: of the entry that the instances were edited from.
-          classes: to be listed in the file, in addition to those of the instances.
+          labels: "annotations", a list of `{"label", "point", "segment"}`; "background", a list of
+            times; and "done", a list of stretches, or None where all of it is done. What is left
+            out stays as it is.
+          revision: of the entry that the labels were edited from.
+          classes: to be listed in the file, in addition to those of the labels.
           duration_s: of the recording, used if the file has none.
 
         Returns:
@@ -90,29 +110,94 @@ class Store:
           OSError: if it cannot be written; it is then unchanged.
         """
         with self._lock:
-            values = self._read()
-            entry = values["database"].get(name)
-            if _revision(entry) != revision:
+            document, annotations = self._read()
+            before = document["database"].get(name)
+            if _revision(before) != revision:
                 raise Conflict(f"{self.path}: {name} was changed by another page or program")
-            entry = {"subset": self._subset, "duration": duration_s, **(entry or {})}
-            entry["annotations"] = list(instances)
-            values["database"][name] = entry
-            offered = (*values["classes"], *self._classes, *classes, *_labels(instances))
-            values["classes"] = list(dict.fromkeys(offered))
-            parse_annotations(values, source=str(self.path))
-            files.write_json(self.path, values)
+            begun = {} if self._begin_done else {"done": []}
+            entry = {"subset": self._subset, "duration": duration_s, **begun, **(before or {})}
+            entry |= {key: labels[key] for key in _PARTS if key in labels}
+            if not entry.get("background"):
+                entry.pop("background", None)
+            if entry.get("done", ()) is None:
+                del entry["done"]
+            # Last, where a person who reads the file looks for them.
+            entry["annotations"] = entry.pop("annotations", [])
+            offered = (*annotations.classes, *self._classes, *classes)
+            self._write(
+                document,
+                {**document["database"], name: entry},
+                [*offered, *_labels(entry["annotations"])],
+            )
             return _revision(entry)
 
-    def _read(self) -> dict[str, Any]:
-        if not self.path.exists():
-            return {"version": "VERSION 1.3", "classes": [], "database": {}}
-        values = files.read_json(self.path)
-        annotations = parse_annotations(values, source=str(self.path))
-        # Without a list of classes, these are the labels of the file.
-        return {**values, "classes": list(annotations.classes)}
+    def add_class(self, label: str) -> None:
+        """Adds a class to the file; raises as `save`."""
+        with self._lock:
+            document, annotations = self._read()
+            classes = [*annotations.classes, *self._classes, _checked(label)]
+            self._write(document, document["database"], classes)
+
+    def rename_class(self, before: str, now: str) -> list[str]:
+        """Renames a class in all of its labels.
+
+        Returns:
+          The names of the recordings that have labels of it.
+
+        Raises:
+          InputError: if there is no such class, or the new name is that of another one; or as
+            `save`.
+        """
+        with self._lock:
+            document, annotations = self._read()
+            classes = list(dict.fromkeys((*annotations.classes, *self._classes)))
+            if before not in classes:
+                raise InputError(f"no class {before!r}, expected one of {', '.join(classes)}")
+            if _checked(now) in classes:
+                raise InputError(f"there is a class {now!r} already; expected another name")
+            database, changed = dict(document["database"]), []
+            for name, entry in database.items():
+                if any(one["label"] == before for one in entry["annotations"]):
+                    changed.append(name)
+                    renamed = [
+                        {**one, "label": now} if one["label"] == before else one
+                        for one in entry["annotations"]
+                    ]
+                    database[name] = {**entry, "annotations": renamed}
+            if overlapping := document.get("overlapping"):
+                pairs = [[now if one == before else one for one in pair] for pair in overlapping]
+                document = {**document, "overlapping": pairs}
+            self._write(document, database, [now if one == before else one for one in classes])
+            self._classes = tuple(now if one == before else one for one in self._classes)
+            return changed
+
+    def _write(
+        self, document: Mapping[str, Any], database: Mapping[str, Any], classes: Sequence[str]
+    ) -> None:
+        listed = list(dict.fromkeys(classes))
+        values = {**document, "classes": listed, "database": database}
+        parse_annotations(values, source=str(self.path))
+        files.write_json(self.path, values)
+
+    def _read(self) -> tuple[Mapping[str, Any], Annotations]:
+        """The content of the file, and what it means; kept until the file is another one."""
+        try:
+            status = self.path.stat()
+        except FileNotFoundError:
+            empty = {"version": "VERSION 1.3", "classes": [], "database": {}}
+            return empty, parse_annotations(empty, source=str(self.path))
+        read_from = status.st_ino, status.st_size, status.st_mtime_ns
+        if self._known is None or self._read_from != read_from:
+            document = files.read_json(self.path)
+            self._known = document, parse_annotations(document, source=str(self.path))
+            self._read_from = read_from
+        return self._known
 
 
-_EMPTY: Mapping[str, Any] = {"annotations": []}
+def _checked(label: str) -> str:
+    if not label.strip():
+        raise InputError(f"class {label!r}; expected a name")
+    return label
 
 
 def _labels(instances: Sequence[Any]) -> list[str]:
@@ -120,6 +205,6 @@ def _labels(instances: Sequence[Any]) -> list[str]:
     return [label for label in found if isinstance(label, str)]
 
 
-def _revision(entry: Mapping[str, Any] | None) -> str:
+def _revision(entry: Entry | None) -> str:
     text = json.dumps(entry, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

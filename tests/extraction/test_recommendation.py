@@ -78,6 +78,6 @@ def test_no_recordings(tmp_path):
 
 
 def test_what_is_recommended_exists():
-    for choice, extra, _ in recommendation._CHOICES.values():
-        assert choice.split()[0] in BACKBONES
-        assert f"\n{extra} =\n" in (Path(__file__).parents[2] / "setup.cfg").read_text()
+    for choice in recommendation.CHOICES.values():
+        assert choice.backbone in BACKBONES
+        assert f"\n{choice.extra} =\n" in (Path(__file__).parents[2] / "setup.cfg").read_text()

@@ -1,0 +1,317 @@
+"""`python -m tal_jax.studio.job KIND PROJECT`: extracts features or trains, in its own process.
+
+It prints its progress, a JSON object a line, for `tal_jax.studio.runner`, and ends when its input
+ends, that is with the server. What was stopped continues with the next job of its kind.
+"""
+
+import dataclasses
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from tal_jax._errors import InputError
+from tal_jax.data import files, locks
+from tal_jax.data.annotations import (
+    Annotations,
+    RecordingAnnotation,
+    annotations_to_dict,
+    classes_of,
+    load_annotations,
+)
+from tal_jax.data.detections import read_results
+from tal_jax.studio.project import (
+    Project,
+    Run,
+    count_changes,
+    has_labels,
+    label_counts,
+    now,
+)
+from tal_jax.studio.review import ALL_DETECTIONS, labels_of_run, new_point_criterion
+
+EXTRACT, TRAIN = "extract", "train"
+_TERMINATED = 128 + signal.SIGTERM  # the exit code, as shells have it
+_PATIENCE_S = 5.0
+_CONFIG = "auto"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a job; returns the exit code: 0, or 2 after a line on what is wrong."""
+    kind, folder = arguments
+    threading.Thread(target=_end_with_server, daemon=True).start()
+    project = Project(folder)
+    try:
+        if kind == EXTRACT:
+            # So that its processes end first. Training needs no such care, and may not come to it
+            # for minutes, while a program is compiled.
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+            extract(project)
+        else:
+            with locks.one_writer(project.folder / "runs", "training"):
+                train(project)
+    except (InputError, OSError) as error:
+        _tell(error=_line_of(error))
+        return 2
+    return 0
+
+
+# --- features ---
+
+
+def extract(project: Project) -> None:
+    """Extracts the features that are missing."""
+    from tal_jax import extraction
+
+    content = project.file
+    names = {
+        path: source.name
+        for source in project.sources()
+        if (path := project.file_to_extract(source)) is not None
+    }
+    if not names:
+        raise InputError(f"the backbone {content.backbone} reads none of the recordings")
+    backbone = extraction.open_backbone(content.backbone, **content.options)
+    parts: dict[str, float] = {}
+    _tell(progress={"phase": "features", "total": len(names)})
+    began = time.monotonic()
+
+    def progress(name: str, done: int, total: int) -> None:
+        if name not in parts:
+            _tell(recording=name, state="running")
+        parts[name] = done / max(total, 1)
+        finished = sum(parts.values())
+        rate = finished / max(time.monotonic() - began, 1e-9)
+        left_s = (len(names) - finished) / rate if rate else None
+        _tell(progress={"done": finished, "rate": rate, "left_s": left_s})
+
+    def report(line: str) -> None:
+        name = line.partition(": ")[0]
+        if name in names.values():
+            parts[name] = 1.0
+            _tell(recording=name, state="ready")
+        _tell(progress={"line": line, "done": sum(parts.values())})
+
+    found = extraction.extract_folder(
+        list(names), project.features, backbone, progress=progress, report=report
+    )
+    for path, reason in found.failed:
+        name = names.get(Path(path))
+        if name is not None:
+            _tell(recording=name, state="failed", note=reason)
+    if found.failed:
+        more = f", and {len(found.failed) - 1} more" if len(found.failed) > 1 else ""
+        raise InputError(f"{found.failed[0][1]}{more}")
+
+
+# --- training ---
+
+
+def train(project: Project) -> None:
+    """Continues the run that was stopped, if there is one; then trains on labels that are newer."""
+    stopped = project.unfinished()
+    if stopped is not None:
+        _finish(project, stopped)
+    labels = training_labels(project)
+    if stopped is None or count_changes(load_annotations(project.labels_of_training), labels):
+        _finish(project, _begin(project, labels))
+
+
+def training_labels(project: Project) -> Annotations:
+    """The labels of recordings with features; nothing is labelled in those without labels.
+
+    Raises:
+      InputError: if there are no features.
+    """
+    manifest, labels = project.manifest, load_annotations(project.annotations)
+    known = {} if manifest is None else manifest.recordings
+    recordings = {
+        name: one for name, one in labels.recordings.items() if project.has_features(name)
+    }
+    if not any(map(has_labels, recordings.values())):
+        raise InputError("no features of a recording with labels; extract them first")
+    for name, entry in known.items():
+        if name not in recordings and project.has_features(name):
+            # Only predicted: there is nothing to learn from in it.
+            recordings[name] = RecordingAnnotation("train", entry.duration_s, done_s=())
+    used = set(classes_of(recordings))
+    classes = tuple(label for label in labels.classes if label in used)
+    pairs = tuple(pair for pair in labels.overlapping if used.issuperset(pair))
+    return dataclasses.replace(labels, recordings=recordings, classes=classes, overlapping=pairs)
+
+
+def _begin(project: Project, labels: Annotations) -> Run:
+    """Writes the labels of a new run, then its card, which makes it one."""
+    run, before = project.next_run(), project.finished()
+    card = run.card
+    card.labels = label_counts(labels)
+    if before:
+        detections = read_results(before[-1].path / ALL_DETECTIONS)
+        card.criterion, card.new_points = new_point_criterion(
+            labels_of_run(before[-1]), labels, detections
+        )
+    files.write_json(project.labels_of_training, annotations_to_dict(labels))
+    run.write()
+    return run
+
+
+def _finish(project: Project, run: Run) -> None:
+    """Trains a run, or what is left of it; a run that cannot be trained is not tried again."""
+    try:
+        _fit(project, run)
+    except OSError:
+        raise  # such as of a full disk: it may go on later
+    except Exception as error:
+        run.card.failed = _line_of(error)
+        run.write()
+        raise
+    _tell(run=run.number)
+
+
+def _fit(project: Project, run: Run) -> None:
+    import ml_collections
+
+    from tal_jax.config import load_config, override
+    from tal_jax.datasets.load import load_dataset
+    from tal_jax.runs import fit, warm_start, workdir
+
+    source, path = _source(project, run), run.path
+    if workdir.begun_settings(path):
+        config = ml_collections.ConfigDict(workdir.read(path)[0].to_dict())
+    elif source is not None:
+        config = warm_start.retraining_config(source)
+    else:
+        config = load_config(_CONFIG)
+        config.data.supervision = "mixed"
+        for key, value in project.file.training.items():
+            override(config, f"{key}={value}")
+    _tell(progress={"phase": "reads features", "total": 0, "done": 0})
+    dataset = load_dataset(config, project.features)
+    log = _Log(path)
+    fitted = fit.fit(dataset, config, workdir=path, start_from=source, report=log.report)
+    _tell(progress={"phase": "predicts all recordings"})
+    warm_start.predict_all(path, fitted, dataset)
+    run.card.warnings = warm_start.warnings_of(path, dataset)
+    run.card.threshold = workdir.threshold_of_run(path)
+    run.card.classes = list(dataset.classes)
+    run.card.finished_at = now()
+    run.write()
+
+
+def _source(project: Project, run: Run) -> Path | None:
+    """The run to begin from: where it has begun, the one that it began from."""
+    from tal_jax.runs import warm_start
+
+    began = run.path / warm_start.START_FOLDER / "start.json"
+    if began.exists():
+        return Path(files.read_json(began)["from"])
+    before = [one for one in project.finished() if one.number < run.number]
+    return before[-1].path if before else None
+
+
+class _Log:
+    """Reports the progress of a training by its log."""
+
+    def __init__(self, workdir: Path):
+        self._workdir, self._offset = workdir, 0
+        self._every: list[tuple[int, int]] = []
+
+    def report(self, line: str) -> None:
+        """Takes a line of the training."""
+        progress: dict[str, Any] = {"line": line.splitlines()[0] if line else ""}
+        total, before = self._sizes()
+        found = self._new_lines()
+        losses = []
+        for one in found:
+            stage = one.get("stage", "")
+            at = before.get(stage or one["round"], 0) + one["step"]
+            losses.append([at, one["loss"]])
+            rate = one.get("steps_per_s")
+            progress |= {
+                "phase": stage
+                or f"round {one['round'] + 1} of {len(before) - ('detector' in before)}",
+                "done": at,
+                "loss": one["loss"],
+                "rate": rate,
+                "left_s": (total - at) / rate if rate else None,
+            }
+        _tell(progress={**progress, "total": total, "losses": losses})
+
+    def _sizes(self) -> tuple[int, Mapping[Any, int]]:
+        """The updates of all rounds and stages, and how many come before each."""
+        path = self._workdir / "config.json"
+        if not path.exists():
+            return 0, {}
+        config = files.read_json(path)
+        steps = config["train"]["steps"]
+        before: dict[Any, int] = {n: n * steps for n in range(config["train"]["rounds"])}
+        total = config["train"]["rounds"] * steps
+        if "detector" in config["stages"]:
+            before["detector"] = total
+            total += config["detector"]["steps"] or 0
+        return total, before
+
+    def _new_lines(self) -> list[dict[str, Any]]:
+        """What was logged since; a log that was rewound is read anew."""
+        path = self._workdir / "metrics.jsonl"
+        if not path.exists():
+            return []
+        with open(path, "rb") as file:
+            if file.seek(0, os.SEEK_END) < self._offset:
+                self._offset = 0
+            file.seek(self._offset)
+            content = file.read()
+        whole = content[: content.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        found = []
+        for line in whole.splitlines():
+            try:
+                one = json.loads(line)
+            except ValueError:
+                continue  # being written when the run was stopped
+            if "loss" in one and "step" in one:
+                found.append(one)
+        return found
+
+
+# --- the process ---
+
+
+def _tell(**message: Any) -> None:
+    print(json.dumps(message), flush=True)
+
+
+def _line_of(error: Exception) -> str:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif not isinstance(error, InputError):
+        text = f"{type(error).__name__}: {text}"
+    return " ".join(text.split())
+
+
+def _end_with_server() -> NoReturn:
+    """Waits for the end of the input, then ends this process and those that it started."""
+    while sys.stdin.buffer.read(1 << 10):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_PATIENCE_S)
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+    os._exit(_TERMINATED)
+
+
+if __name__ == "__main__":
+    try:
+        code = main(sys.argv[1:])
+    except Exception:
+        traceback.print_exc()
+        code = 1
+    # Not by the end of the interpreter, which would wait for compilations.
+    sys.stdout.flush()
+    os._exit(code)
