@@ -106,6 +106,8 @@ class Explorer {
   legendItems = [];
   /** @type {Timeline[]} */
   timelines = [];
+  /** @type {Overview | undefined} */
+  overview;
   highest = 0;
   stale = true;
   waiting = false;
@@ -255,7 +257,8 @@ class Explorer {
     this.view = { start: 0, end: this.duration };
     this.title.replaceChildren(this.recording.name, h("small", {}, clock(this.duration)));
     const lengths = [600, 300, 120, 60, 30, 10].filter((seconds) => seconds < this.duration * 0.9).slice(0, 4);
-    this.ranges.replaceChildren(...[["all", this.duration], ...lengths.map((s) => [s < 60 ? `${s} s` : `${s / 60} min`, s])].map(([name, seconds]) => {
+    const windows = [{ name: "all", seconds: this.duration }, ...lengths.map((s) => ({ name: s < 60 ? `${s} s` : `${s / 60} min`, seconds: s }))];
+    this.ranges.replaceChildren(...windows.map(({ name, seconds }) => {
       const button = h("button", { type: "button", onclick: () => this.zoom(seconds / (this.view.end - this.view.start)) }, name);
       button.seconds = seconds;
       return button;
@@ -311,7 +314,7 @@ class Explorer {
       if (this.stale) this.timelines.forEach((timeline) => timeline.update());
       this.timelines.forEach((timeline) => timeline.draw());
       this.stale = false;
-      this.overview.draw();
+      this.overview?.draw();
       const span = this.view.end - this.view.start;
       [...this.ranges.children].forEach((button) => button.setAttribute("aria-pressed", Math.abs(button.seconds - span) < 0.01));
     });
@@ -374,6 +377,7 @@ class Explorer {
     const labels = [...new Set([...this.visible(truth), ...found].map((span) => span.label))].sort((a, b) => a - b);
     const of = (spans, label) => spans.filter((span) => span.label === label);
     const truthHeight = this.annotated ? 12 : 0;
+    /** @type {import("./timeline.js").Lane[]} */
     const lanes = labels.map((label) => {
       const instances = of(truth, label), detections = of(found, label), { found: matched, extra } = match(instances, detections);
       const bars = [...instances.map((span) => this.truthBar(span, 4, 9)), ...this.foundBars(detections, 4 + truthHeight, 11)];
@@ -515,7 +519,7 @@ function buildHeader() {
   ].filter(Boolean).join(" ");
   document.title = `${DATA.name} · tal_jax report`;
   const headline = last && h("div", { class: "headline" },
-    h("div", {}, h("small", {}, `average mAP, tIoU ${averages(last.evaluation).at(-1).name}`), h("b", {}, ratio(last.evaluation.average_map))),
+    h("div", {}, h("small", {}, `average mAP, tIoU ${averages(last.evaluation).at(-1)?.name}`), h("b", {}, ratio(last.evaluation.average_map))),
     evaluated.length > 1 ? h("div", { class: "steps", "aria-hidden": true }, evaluated.map(({ evaluation, name }, i) => h("div", {},
       ratio(evaluation.average_map, 2), h("i", { style: `height:${Math.round(4 + 40 * evaluation.average_map)}px;background:${roundColour(i, evaluated.length)}` }), shortName(name, i))))
       : null);

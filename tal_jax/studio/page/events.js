@@ -6,7 +6,10 @@ import { apply, discard, isTried, ofClass, prediction, settings, tryOut } from "
 import { colourOf, on, state } from "./state.js";
 
 const FIELDS = /** @type {const} */ ([["threshold", "threshold", 0.01], ["merge_gap_s", "merge gap, s", 0.1], ["min_duration_s", "least duration, s", 0.1]]);
-const FORMATS = ["activitynet", "csv", "elan", "boris", "label-studio", "audacity", "srt", "vtt"];
+const FORMATS = {
+  activitynet: "ActivityNet JSON", events: "table and summary, csv", elan: "ELAN", boris: "BORIS", "label-studio": "Label Studio", audacity: "Audacity", raven: "Raven",
+  via: "VIA", csv: "labels, csv", srt: "subtitles, SRT", webvtt: "subtitles, WebVTT",
+};
 
 // ---------------------------------------------------------------- settings
 
@@ -66,9 +69,8 @@ function showSettings() {
 // ---------------------------------------------------------------- export
 
 async function openExport() {
-  const formats = state.formats.length ? state.formats : FORMATS;
-  const box = (name, title, checked) => h("label", {}, h("input", { type: "checkbox", value: name, name: "format", checked }), title);
-  $("export-formats").replaceChildren(...formats.map((one, i) => (typeof one === "string" ? box(one, one, i < 2) : box(one.name, one.title, i < 2))));
+  $("export-formats").replaceChildren(...Object.entries(FORMATS).map(([name, title], i) =>
+    h("label", {}, h("input", { type: "checkbox", value: name, name: "format", checked: i < 2 }), title)));
   $("export-result").replaceChildren();
   $("export-summary").replaceChildren();
   $("export").showModal();
@@ -89,8 +91,8 @@ async function exportEvents() {
   $("export-go").disabled = true;
   result.replaceChildren(h("p", {}, "writing…"));
   try {
-    const { files, notes = [] } = await post("export", { formats, clips: $("export-clips").checked });
-    result.replaceChildren(h("p", {}, `${plural(files.length, "file")} written:`), h("ul", {}, files.map((file) => h("li", {}, file))), ...notes.map((note) => h("p", {}, note)));
+    const { folder, files, notes } = await post("export", { formats, clips: $("export-clips").checked });
+    result.replaceChildren(h("p", {}, `${plural(files.length, "file")} in ${folder}:`), h("ul", {}, files.map((file) => h("li", {}, file))), ...notes.map((note) => h("p", {}, note)));
   } catch (error) {
     result.replaceChildren(h("p", { class: "trouble", role: "alert" }, /** @type {Error} */ (error).message));
   }
@@ -98,7 +100,7 @@ async function exportEvents() {
 }
 
 on("state run recording predictions settings classes", showSettings);
-on("state run", () => { $("export-open").hidden = !state.project; $("export-open").disabled = !state.run; });
+on("state", () => { $("export-open").hidden = !state.project; });
 $("settings").addEventListener("focusout", () => setTimeout(showSettings));
 $("settings-apply").addEventListener("click", apply);
 $("settings-discard").addEventListener("click", discard);

@@ -1,7 +1,7 @@
 // The start of the page: reads the state, opens a recording, and follows what happens on the server.
 
 import { get, listen } from "./api.js";
-import { defineClasses } from "./common.js";
+import { $, defineClasses } from "./common.js";
 import "./events.js";
 import { fillHelp } from "./keys.js";
 import "./lists.js";
@@ -11,7 +11,7 @@ import { adopt } from "./saving.js";
 import "./selection.js";
 import { changed, on, showNotice, state } from "./state.js";
 import "./timelines.js";
-import "./train.js";
+import { showTrouble } from "./train.js";
 
 /** Reads what the server tells of all recordings, and of trainings. */
 async function refresh() {
@@ -19,7 +19,8 @@ async function refresh() {
   const classes = [...new Set([...told.classes, ...state.classes])];
   Object.assign(state, {
     file: told.file, user: told.user ?? "person", project: told.project ?? null, classes, colours: told.colours, recordings: told.recordings,
-    run: told.run ?? null, job: told.job ?? null, canTrain: told.can_train ?? null, auto: told.auto ?? false, formats: told.formats ?? [],
+    run: told.run ?? null, job: told.job ?? null, canTrain: told.can_train ?? null, auto: told.auto ?? null,
+    answers: told.answers ?? 0, advice: told.advice ?? null, stopped: told.stopped ?? null,
     settings: { ...state.settings, ...(told.settings ?? {}) },
   });
   changed("state", "classes");
@@ -43,6 +44,9 @@ function followServer() {
       changed("job");
       if (ended) refreshSoon();
     },
+    ended({ stopped, error }) {
+      if (error && !stopped) showTrouble(error);
+    },
     run: refreshSoon,
     state: refreshSoon,
     saved(told) {
@@ -58,13 +62,12 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => chan
 try {
   await refresh();
   document.body.classList.toggle("with-project", Boolean(state.project));
+  if (!state.project) $("right").append($("all")); // there is no left side
   fillHelp();
   const index = Number(location.hash.slice(1)) - 1;
   await open(state.recordings[index] ? index : 0);
-  if (state.project) {
-    refreshQueue();
-    followServer();
-  }
+  followServer();
+  if (state.project) refreshQueue();
   document.body.dataset.ready = "yes";
 } catch (error) {
   showNotice(/** @type {Error} */ (error).message);

@@ -85,7 +85,8 @@ export function tryThreshold(label, value) {
 /** Keeps the settings that are tried, for all recordings. */
 export async function apply() {
   if (!tried) return;
-  state.settings = await post("settings", tried).then((told) => told.settings ?? tried);
+  await post("settings", tried);
+  state.settings = tried;
   discard();
   say("applied to all recordings");
 }

@@ -21,10 +21,13 @@ const REASONS = {
 /** @type {Place[]} */
 let places = [];
 
+/** @param {Place} place */
+const nameOf = (place) => state.recordings[place.recording]?.name ?? "";
+
 const rows = new Rows($("queue"), "Nothing is open: all of it is labelled, or near to a label.", (/** @type {Place} */ place) => ({
   current: place === state.asked,
-  parts: [h("button", { onclick: () => go(place), title: `${place.name}, ${clock(place.time, 1)}: ${REASONS[place.reason] ?? place.reason}` },
-    swatch(place.label ? colourOf(place.label) : "var(--faint)"), h("b", {}, place.label ? `${place.label}?` : place.name), h("i", {}, clock(place.time, 1)))],
+  parts: [h("button", { onclick: () => go(place), title: `${nameOf(place)}, ${clock(place.time, 1)}: ${REASONS[place.reason] ?? place.reason}` },
+    swatch(place.label ? colourOf(place.label) : "var(--faint)"), h("b", {}, place.label ? `${place.label}?` : nameOf(place)), h("i", {}, clock(place.time, 1)))],
 }));
 
 export async function refresh() {
@@ -53,7 +56,7 @@ async function go(place) {
   const one = segment && label ? foundAt(label, segment) : null;
   state.selected = one ? { what: "found", one } : null;
   changed("selection", "queue");
-  say(`${place.label ?? "which class"}? ${place.name} at ${clock(time, 1)}: ${REASONS[place.reason] ?? place.reason}`);
+  say(`${place.label ?? "which class"}? ${nameOf(place)} at ${clock(time, 1)}: ${REASONS[place.reason] ?? place.reason}`);
 }
 
 /** The detection that a place asks about, or one made of it. */
@@ -91,7 +94,7 @@ async function answered(kind) {
 function showQueue() {
   $("queue-card").hidden = !state.project;
   rows.fill(places, state.asked ? places.indexOf(state.asked) : -1);
-  $("queue-reason").textContent = state.asked ? `${state.asked.name}: ${REASONS[state.asked.reason] ?? state.asked.reason}` : "The most useful places first.";
+  $("queue-reason").textContent = state.asked ? `${nameOf(state.asked)}: ${REASONS[state.asked.reason] ?? state.asked.reason}` : "The most useful places first.";
   $("queue-next").firstChild.textContent = state.asked ? "Skip " : "Go to the next ";
   $("queue-leave").hidden = !state.asked;
 }

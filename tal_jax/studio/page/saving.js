@@ -7,6 +7,8 @@ import { changed, on, state } from "./state.js";
 /** @typedef {import("./state.js").Recording} Recording */
 
 const RETRY_MS = 3000;
+/** Revisions that this page has saved: the server tells it of them, too. @type {Set<string>} */
+const own = new Set();
 let lastSaved = "";
 
 /** The labels of a recording, as the server sends them. @returns {import("./state.js").Labels} */
@@ -23,6 +25,7 @@ export async function save(recording) {
     changed("saved");
     try {
       const told = await post(`save/${recording.index}`, { revision, annotations, background, background_sources: sources, done, classes: state.classes });
+      own.add(told.revision);
       Object.assign(recording, { revision: told.revision, stored: labels, failed: null });
       lastSaved = told.saved;
     } catch (error) {
@@ -48,9 +51,9 @@ export async function allSaved() {
 export async function adopt({ recording: index, revision }) {
   await allSaved();
   const recording = state.opened.get(index);
-  if (!recording || recording.revision === revision || isUnsaved(recording)) return;
+  if (!recording || own.has(revision) || isUnsaved(recording)) return;
   const told = await get(`recording/${index}`).catch(() => null);
-  if (told && !isUnsaved(recording)) take(recording, told);
+  if (told && told.revision !== recording.revision && !isUnsaved(recording)) take(recording, told);
 }
 
 /** @param {Recording} recording */

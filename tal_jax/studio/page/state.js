@@ -29,7 +29,7 @@ import { $, plural } from "./common.js";
  * @typedef {{name: string, kind: string, points: number, background: number, segments: number, done_share: number, features: string,
  *   note: string}} Row
  *
- * @typedef {{recording: number, name: string, time: number, segment: number[] | null, label: string | null, reason: string,
+ * @typedef {{recording: number, time: number, segment: number[] | null, label: string | null, reason: string,
  *   priority: number}} Place
  */
 
@@ -50,11 +50,15 @@ export const state = {
   job: null,
   /** @type {string | null} */
   canTrain: null,
-  auto: false,
+  /** Answers after which a training starts by itself. @type {number | null} */
+  auto: null,
+  answers: 0,
+  /** What labels would help most. @type {string | null} */
+  advice: null,
+  /** A run that was stopped, which the next training continues. @type {number | null} */
+  stopped: null,
   /** @type {{threshold: any, min_duration_s: any, merge_gap_s: any}} */
   settings: { threshold: null, min_duration_s: null, merge_gap_s: null },
-  /** @type {(string | {name: string, title: string})[]} */
-  formats: [],
 
   /** Index of the recording that is shown, or is being opened. */
   at: 0,

@@ -6,7 +6,7 @@ import { $, clock, h, plural, ratio, swatch } from "./common.js";
 import { select } from "./labels.js";
 import { open } from "./recordings.js";
 import { allSaved } from "./saving.js";
-import { colourOf, on, say, state } from "./state.js";
+import { colourOf, on, state } from "./state.js";
 
 const NAMES = { extract: "Features", train: "Training" };
 
@@ -21,14 +21,18 @@ async function start(kind) {
 const stop = () => request("stop");
 
 async function request(path) {
+  showTrouble("");
   try {
     await post(path);
-    $("train-trouble").hidden = true;
   } catch (error) {
-    $("train-trouble").textContent = /** @type {Error} */ (error).message;
-    $("train-trouble").hidden = false;
-    say(/** @type {Error} */ (error).message);
+    showTrouble(/** @type {Error} */ (error).message);
   }
+}
+
+/** @param {string} line why a job failed, or could not start; none if empty */
+export function showTrouble(line) {
+  $("train-trouble").textContent = line;
+  $("train-trouble").hidden = !line;
 }
 
 /** The progress of the job, or what could be started. */
@@ -41,7 +45,7 @@ function showJob() {
   $("train").disabled = !job && Boolean(state.canTrain);
   $("train").classList.toggle("main", !job);
   $("extract").hidden = Boolean(job) || !waiting;
-  $("train-why").textContent = job ? "" : state.canTrain ?? (state.auto ? "Starts by itself after some answers." : "");
+  $("train-why").textContent = job ? "" : state.canTrain ?? advice();
   $("progress").hidden = !job;
   $("losses").hidden = !job?.losses?.length;
   $("last-run").textContent = run ? `Run ${run.number}, ${run.finished_at ? new Date(typeof run.finished_at === "number" ? 1000 * run.finished_at : run.finished_at).toLocaleTimeString() : ""}` : "Nothing is trained yet.";
@@ -56,6 +60,14 @@ function showJob() {
   if (job.losses?.length > 1) {
     $("losses").replaceChildren(chart("loss", job.losses.map(([step]) => step), job.losses.map(([, value]) => value), "updates"));
   }
+}
+
+/** What would help, and what a training would take up. */
+function advice() {
+  const { stopped, answers, auto, run } = state;
+  const lines = [state.advice, stopped === null ? null : `Run ${stopped} was stopped: training continues it.`,
+    run && answers ? `${plural(answers, "new answer")} since the last training.` : null, auto === null ? null : `Starts by itself after ${plural(auto, "answer")}.`];
+  return lines.filter(Boolean).join(" ");
 }
 
 function showWarnings(lines) {
@@ -85,8 +97,8 @@ async function showChanges() {
 
 /** A class: its events, and those gained and lost, which lead to their places. */
 function changeRow({ label, events, gained, lost, time_share: share }, compared) {
-  const links = (entries, sign) => (Array.isArray(entries) && entries.length
-    ? h("button", { class: "link", title: "Go to the first of them", onclick: () => goToEntry(entries) }, `${sign}${entries.length}`) : h("span", {}, `${sign}${Array.isArray(entries) ? 0 : entries}`));
+  const links = (entries, sign) => (entries.length
+    ? h("button", { class: "link", title: "Go to the first of them, then to the next", onclick: () => goToEntry(label, entries) }, `${sign}${entries.length}`) : `${sign}0`);
   return h("tr", {}, h("th", { scope: "row" }, swatch(colourOf(label)), label), h("td", {}, String(events)), h("td", {}, compared ? links(gained, "+") : ""),
     h("td", {}, compared ? links(lost, "−") : ""), h("td", {}, typeof share === "number" ? `${Math.round(100 * share)} %` : ""));
 }
@@ -95,12 +107,11 @@ function changeRow({ label, events, gained, lost, time_share: share }, compared)
 const visited = new WeakMap();
 
 /** Goes to one event after the other, with each click. */
-async function goToEntry(entries) {
+async function goToEntry(label, entries) {
   const at = (visited.get(entries) ?? -1) + 1, one = entries[at % entries.length];
   visited.set(entries, at);
-  const index = state.recordings.findIndex(({ name }) => name === (one.recording ?? one.name));
-  if (index >= 0 && index !== state.at) await open(index);
-  select({ what: "found", one: { score: 0, ...one } });
+  if (typeof one.index === "number" && one.index !== state.at) await open(one.index);
+  select({ what: "found", one: { ...one, label } });
 }
 
 /** The point criterion, on clicks that the training had not seen, by number of clicks. */
