@@ -32,6 +32,8 @@ class Fingerprint(msgspec.Struct, frozen=True):
     classes: list[str]
     train: dict[str, RecordingFingerprint]
     test: dict[str, RecordingFingerprint]
+    # Those that nothing is labelled in, which may come and go.
+    unlabelled: dict[str, RecordingFingerprint] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -59,6 +61,10 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
                 _of_features(recording.features), _hash_json(truth.get(recording.name))
             )
             for recording in dataset.test
+        },
+        {
+            recording.name: RecordingFingerprint(_of_features(recording.features), "")
+            for recording in dataset.unlabelled
         },
     )
 

@@ -24,6 +24,8 @@ MAX_DRIFT_SNIPPETS = 2
 
 Segment = tuple[float, float]  # start and end in seconds
 
+_PARTS = ("train", "test", "unlabelled")  # of a data set
+
 
 @dataclasses.dataclass(frozen=True)
 class Point:
@@ -156,6 +158,8 @@ class Dataset:
       train_truth: for evaluation only, never for training: of training recordings by name, the true
         `(start_s, end_s)` of each of their points, in the order of the points; None where unknown.
         A recording may be missing; None where no segment is known at all.
+      unlabelled: recordings of the training subset in which nothing is labelled or done. There is
+        nothing to learn from in them; a retraining predicts them, too.
     """
 
     classes: tuple[str, ...]
@@ -168,6 +172,12 @@ class Dataset:
     manifest: Manifest | None = None
     root: str | None = None
     train_truth: Mapping[str, tuple[Segment | None, ...]] | None = None
+    unlabelled: tuple[Recording, ...] = ()
+
+    @property
+    def recordings(self) -> tuple[Recording, ...]:
+        """All recordings: of training, of test and unlabelled ones."""
+        return (*self.train, *self.test, *self.unlabelled)
 
 
 def check_recording(
@@ -241,7 +251,7 @@ def check_dataset(dataset: Dataset) -> None:
     """
     if not dataset.train:
         raise InputError("data set: no training recording, expected at least one")
-    recordings = dataset.train + dataset.test
+    recordings = dataset.recordings
     name, count = Counter(recording.name for recording in recordings).most_common(1)[0]
     if count > 1:
         raise InputError(f"data set: recording {name!r} occurs {count} times, expected once")
@@ -355,6 +365,7 @@ def assemble(
         test=tuple(test),
         ground_truth=ground_truth,
         overlapping=tuple((index[one], index[other]) for one, other in annotations.overlapping),
+        unlabelled=tuple(empty),
     )
     known = any(segment is not None for segments in truth.values() for segment in segments)
     dataset = dataclasses.replace(dataset, train_truth=truth if known else None)
@@ -421,9 +432,8 @@ def standardize(dataset: Dataset) -> Dataset:
             for recording in recordings
         )
 
-    return dataclasses.replace(
-        dataset, train=apply(dataset.train), test=apply(dataset.test), scaling=scaling
-    )
+    parts = {name: apply(getattr(dataset, name)) for name in _PARTS}
+    return dataclasses.replace(dataset, **parts, scaling=scaling)
 
 
 def restandardize(dataset: Dataset, scaling: Scaling) -> Dataset:
@@ -442,11 +452,13 @@ def restandardize(dataset: Dataset, scaling: Scaling) -> Dataset:
             return ScaledFeatures(features.features, scaling)
         return scaling.apply(np.asarray(features, np.float64) * old.scale + old.mean)
 
-    train, test = (
-        tuple(dataclasses.replace(one, features=apply(one.features)) for one in part)
-        for part in (dataset.train, dataset.test)
-    )
-    return dataclasses.replace(dataset, train=train, test=test, scaling=scaling)
+    parts = {
+        name: tuple(
+            dataclasses.replace(one, features=apply(one.features)) for one in getattr(dataset, name)
+        )
+        for name in _PARTS
+    }
+    return dataclasses.replace(dataset, **parts, scaling=scaling)
 
 
 def read_features(recording: Recording) -> np.ndarray:

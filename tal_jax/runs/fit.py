@@ -213,7 +213,7 @@ def _check(
             )
         # Now: a broken test file would show only after the first round. What is in shards was
         # checked when they were written.
-        for recording in processes.host_shard((*dataset.train, *dataset.test)):
+        for recording in processes.host_shard(dataset.recordings):
             if not isinstance(recording.features, ShardFeatures):
                 read_features(recording)
     if len(configs) != 1 or len(folders) != 1:

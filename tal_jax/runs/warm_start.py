@@ -272,8 +272,7 @@ def begin(
     for note in _class_notes(fitted.classes, classes):
         report(f"note: {note}")
     report(f"begins from {source}: what its networks detect now")
-    recordings = (*dataset.train, *dataset.test)
-    before = _detections_of(source, fitted, recordings, fingerprint(dataset))
+    before = _detections_of(source, fitted, dataset.recordings, fingerprint(dataset))
     proposals = _propose(params, config, dataset, {*classes} - {*fitted.classes})
 
     folder = workdir / START_FOLDER
@@ -421,7 +420,7 @@ def _detections_of(
     if (source / ALL_DETECTIONS).exists():
         before = Fingerprint.from_dict(files.read_json(source / "fingerprint.json"))
         known = read_results(source / ALL_DETECTIONS)
-        old, new = ({**those.train, **those.test} for those in (before, now))
+        old, new = ({**one.train, **one.test, **one.unlabelled} for one in (before, now))
         known = {
             name: entries
             for name, entries in known.items()
@@ -463,7 +462,7 @@ def predict_all(workdir: Path, fitted: Fitted, dataset: Dataset) -> None:
     """
     if (workdir / ALL_DETECTIONS).exists():
         return
-    recordings = (*dataset.train, *dataset.test)
+    recordings = dataset.recordings
     predictions = predict_mean(fitted, recordings)
     write_predictions(workdir / ALL_SCORES, predictions)
     # Last: it marks both as written.
@@ -515,7 +514,7 @@ def _compare(
         before,
         select_all(read_results(workdir / ALL_DETECTIONS), work.threshold_of_run(workdir)),
         classes=dataset.classes,
-        durations_s={one.name: one.duration_s for one in (*dataset.train, *dataset.test)},
+        durations_s={one.name: one.duration_s for one in dataset.recordings},
         tiou=SAME_TIOU,
     )
     labelled = {dataset.classes[label] for one in dataset.train for label in labels_of(one)}

@@ -4,6 +4,7 @@ It prints its progress, a JSON object a line, for `tal_jax.studio.runner`, and e
 ends, that is with the server. What was stopped continues with the next job of its kind.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -48,13 +49,13 @@ def main(arguments: Sequence[str]) -> int:
     threading.Thread(target=_end_with_server, daemon=True).start()
     project = Project(folder)
     try:
-        if kind == EXTRACT:
-            # So that its processes end first. Training needs no such care, and may not come to it
-            # for minutes, while a program is compiled.
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-            extract(project)
-        else:
-            with locks.one_writer(project.folder / "runs", "training"):
+        with _one_job(project):
+            if kind == EXTRACT:
+                # So that its processes end first. Training needs no such care, and may not come to
+                # it for minutes, while a program is compiled.
+                signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+                extract(project)
+            else:
                 train(project)
     except (InputError, OSError) as error:
         _tell(error=_line_of(error))
@@ -114,13 +115,25 @@ def extract(project: Project) -> None:
 
 
 def train(project: Project) -> None:
-    """Continues the run that was stopped, if there is one; then trains on labels that are newer."""
-    stopped = project.unfinished()
-    if stopped is not None:
+    """Continues the run that was stopped, if there is one; then trains on labels that are newer.
+
+    A retraining that was stopped is left for another one where labels changed since, which takes
+    no longer than the rest of it.
+    """
+    stopped, labels = project.unfinished(), training_labels(project)
+    newer = stopped is None or _are_newer(project, labels)
+    if stopped is not None and newer and project.finished():
+        stopped.card.failed = "left, since labels changed while it was stopped"
+        stopped.write()
+    elif stopped is not None:
         _finish(project, stopped)
-    labels = training_labels(project)
-    if stopped is None or count_changes(load_annotations(project.labels_of_training), labels):
+    if newer:
         _finish(project, _begin(project, labels))
+
+
+def _are_newer(project: Project, labels: Annotations) -> bool:
+    before = load_annotations(project.labels_of_training)
+    return before.classes != labels.classes or count_changes(before, labels) > 0
 
 
 def training_labels(project: Project) -> Annotations:
@@ -281,6 +294,23 @@ class _Log:
 
 
 # --- the process ---
+
+
+@contextlib.contextmanager
+def _one_job(project: Project) -> Iterator[None]:
+    """Waits for the end of the job of a server that was killed, which takes seconds."""
+    until = time.monotonic() + 3 * _PATIENCE_S
+    with contextlib.ExitStack() as stack:
+        while True:
+            try:
+                lock = locks.one_writer_of_file(project.folder / "job", "a job of the studio")
+                stack.enter_context(lock)
+                break
+            except InputError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+        yield
 
 
 def _tell(**message: Any) -> None:

@@ -25,7 +25,12 @@ import msgspec
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
-from tal_jax.data.annotations import Annotations, RecordingAnnotation, labels_of_time
+from tal_jax.data.annotations import (
+    Annotations,
+    RecordingAnnotation,
+    labels_of_time,
+    load_annotations,
+)
 from tal_jax.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, recording_path
 from tal_jax.extraction.recommendation import CHOICES, KEYPOINTS, SENSORS, VIDEOS
@@ -145,6 +150,8 @@ class Project:
         self.folder = Path(folder)
         self._manifest = Cached(self.features / MANIFEST_FILE, lambda: read_manifest(self.features))
         self._cards: dict[Path, Cached[Card]] = {}
+        path = self.labels_of_training
+        self._trained_on = Cached(path, lambda: load_annotations(path))
         _ = self.file  # that it can be read
 
     annotations = property(lambda self: self.folder / ANNOTATION_FILE)
@@ -195,6 +202,11 @@ class Project:
         return source.path if source.kind == wanted else None
 
     # --- runs ---
+
+    @property
+    def trained_on(self) -> Annotations | None:
+        """The labels of the last training; None before the first one."""
+        return self._trained_on.get() if self.runs() else None
 
     def runs(self) -> list[Run]:
         """All runs in order; folders without a card are none."""
@@ -341,6 +353,8 @@ def label_set(annotations: Annotations) -> Counter:
         times = labels_of_time(recording.background_s, recording.done_s)
         found.update((name, time_s) for time_s in times.get("background", ()))
         found.update((name, "done", *stretch) for stretch in times.get("done", ()))
+        if recording.done_s is None:
+            found[name, "done"] += 1
     return found
 
 

@@ -1,6 +1,7 @@
 """What a server works on: recordings, labels, and in the studio a project with its jobs."""
 
 import base64
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -12,7 +13,7 @@ import msgspec
 import numpy as np
 
 from tal_jax._errors import InputError
-from tal_jax.data.annotations import RecordingAnnotation, load_annotations
+from tal_jax.data.annotations import RecordingAnnotation
 from tal_jax.data.keypoints import Keypoints
 from tal_jax.extraction import body, keypoint_tables
 from tal_jax.report.palette import class_colours
@@ -29,7 +30,7 @@ from tal_jax.studio.project import (
 )
 from tal_jax.studio.recordings import Details, Source, read_details
 from tal_jax.studio.review import Review, durations
-from tal_jax.studio.runner import Outcome, Runner
+from tal_jax.studio.runner import Busy, Outcome, Runner
 from tal_jax.studio.store import Store
 
 _NUM_COLOURS = 60
@@ -68,6 +69,8 @@ class Session:
         self._runner = None
         self._extracting: dict[str, tuple[str, str]] = {}  # state and note by recording
         self._next_publish_s = 0.0
+        self._error: str | None = None  # of the last job
+        self._counted: tuple[tuple[Any, Any, int], int] | None = None
         self._closing = threading.Event()
         self.details(0)
         if project is not None:
@@ -214,6 +217,7 @@ class Session:
             "auto": None,
             "answers": 0,
             "stopped": None,
+            "error": None,
             "settings": None,
         }
         if project is None or self._runner is None:
@@ -229,6 +233,7 @@ class Session:
             "can_train": self._why_not(),
             "advice": self._advice(),
             "answers": self._answers(),
+            "error": self._error,
             "stopped": unfinished.number if unfinished is not None and job is None else None,
         }
         if finished:
@@ -297,6 +302,7 @@ class Session:
             raise InputError(reason)
         if kind == "extract":
             self._extracting = {}
+        self._error = None
         job = runner.start(kind)
         self.broker.publish("state", {})
         return job
@@ -338,20 +344,31 @@ class Session:
         return None
 
     def _answers(self) -> int:
-        """How many labels are new or changed since the last training began."""
+        """How many labels are new or changed since the last training began.
+
+        Of recordings with features: others cannot be trained on.
+        """
         project, _, _ = self._studio()
-        path = project.labels_of_training
-        now = self.store.annotations()
-        empty = dataclasses.replace(now, recordings={})
-        before = empty if not path.exists() or not project.runs() else load_annotations(path)
-        return count_changes(before, now)
+        before, now = project.trained_on, self.store.annotations()
+        ready = {name: one for name, one in now.recordings.items() if project.has_features(name)}
+        counted = before, now, len(ready)
+        if self._counted is None or any(
+            one is not other for one, other in zip(self._counted[0], counted, strict=True)
+        ):
+            count = count_changes(
+                before or dataclasses.replace(now, recordings={}),
+                dataclasses.replace(now, recordings=ready),
+            )
+            self._counted = counted, count
+        return self._counted[1]
 
     def _start_by_itself(self) -> None:
         """Starts training after enough new answers, where the project has it so."""
         if self.project is None or (auto := self.project.file.auto) is None:
             return
         if self._why_not() is None and self._answers() >= auto:
-            self.start("train")
+            with contextlib.suppress(Busy):  # another page was faster
+                self.start("train")
 
     def _publish_job(self, job: dict[str, Any]) -> None:
         if time.monotonic() >= self._next_publish_s:
@@ -368,16 +385,17 @@ class Session:
                 self.broker.publish("run", {"run": number})
 
     def _end_job(self, outcome: Outcome) -> None:
+        self._error = outcome.error
+        self._extracting = {
+            name: (state, note)
+            for name, (state, note) in self._extracting.items()
+            if state == "failed"
+        }
         self.broker.publish("job", None)
-        ended = dataclasses.asdict(outcome)
-        self.broker.publish("ended", ended)
+        self.broker.publish("ended", dataclasses.asdict(outcome))
         self.broker.publish("state", {})
-        if outcome.kind == "extract" and not self._closing.is_set():
-            self._extracting = {
-                name: (state, note)
-                for name, (state, note) in self._extracting.items()
-                if state == "failed"
-            }
+        if not self._closing.is_set() and not outcome.stopped and outcome.error is None:
+            self._start_by_itself()
 
     def _to_extract(self) -> bool:
         project, _, _ = self._studio()
