@@ -13,7 +13,7 @@ import { isVideo, leastSpan, now, seek, show, showAll, zoom } from "./time.js";
 /** @typedef {import("./timeline.js").Lane} Lane */
 /** @typedef {import("./timeline.js").Bar} Bar */
 
-const LABELS = 62, DONE = 15, EVENT = 5;
+const LABELS = 62, DONE = 15, EVENT = 5, ABOVE = 5;
 let palette = readColours();
 
 /** What the timelines ask for; see `Host` of timeline.js. */
@@ -31,7 +31,8 @@ const predicted = new Timeline(host, predictionLanes, { id: "predictions", role:
 const signal = new Timeline(host, signalLanes, { id: "signal", role: "img", "aria-label": "Plot of the signal" }, 0, true);
 const overview = new Overview(host, paintOverview);
 overview.canvas.id = "overview";
-$("lanes").prepend(signal.canvas, labelled.canvas, overview.canvas, predicted.canvas);
+$("whole").prepend(overview.canvas);
+$("lanes").prepend(signal.canvas, labelled.canvas, predicted.canvas);
 
 // ---------------------------------------------------------------- lanes
 
@@ -80,7 +81,9 @@ function predictionLanes() {
   if (!current || !one) return [];
   const byClass = Map.groupBy(one.found, ({ label }) => label), events = Map.groupBy(one.events ?? [], ({ label }) => label);
   const labels = state.classes.filter((label) => one.curves.has(label) || byClass.has(label));
-  const top = one.found.reduce((most, { score }) => Math.max(most, score), 1), height = labels.length > 8 ? 34 : 46;
+  const height = labels.length > 8 ? 36 : 48;
+  // The score at the upper end of a lane.
+  const top = (one.found.reduce((most, { score }) => Math.max(most, score), 1) * height) / (height - ABOVE);
   return labels.map((label) => {
     const colour = colourOf(label), least = thresholdOf(label), curve = one.curves.get(label), found = byClass.get(label) ?? [];
     const blocks = [...found].sort((a, b) => a.score - b.score).map((each) => foundBar(each, { top: height * (1 - Math.max(each.score, 0.02) / top), height: height * Math.max(each.score, 0.02) / top }, least));
@@ -213,7 +216,7 @@ function placeHead() {
   const { current } = state, x = labelled.toX(now()), inside = current && x >= labelled.gutter - 1 && x <= labelled.canvas.clientWidth + 1;
   $("head").style.visibility = inside ? "visible" : "hidden";
   $("head").style.transform = `translateX(${x}px)`;
-  $("mark").style.transform = `translate(${(now() / host.duration) * overview.canvas.clientWidth}px, ${overview.canvas.offsetTop}px)`;
+  $("mark").style.transform = `translateX(${(now() / host.duration) * overview.canvas.clientWidth}px)`;
   if (!current) return;
   const slider = labelled.canvas;
   slider.setAttribute("aria-valuemax", current.duration.toFixed(3));
