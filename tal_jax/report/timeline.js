@@ -117,7 +117,7 @@ export function drawCurve(context, { values, lows, start = 0, step = 1, times, c
 export class Timeline {
   /** @type {Lane[]} */
   lanes = [];
-  /** Where a press began, and the window then. @type {{x: number, moved: boolean, spread: number, start: number, end: number} | null} */
+  /** Where a press began, and the window then. @type {{x: number, y: number, moved: boolean, spread: number, start: number, end: number} | null} */
   drag = null;
   /** What a host does with the press. @type {Follow | null} */
   follow = null;
@@ -368,16 +368,16 @@ export class Timeline {
     const inside = event.offsetX >= this.gutter && this.fingers.size === 1;
     this.follow = inside ? this.host.press?.(this.toTime(event.offsetX), this.hit(event), event) ?? null : null;
     if (this.follow) this.canvas.setPointerCapture(event.pointerId);
-    this.drag = { x: event.offsetX, moved: this.fingers.size > 1, spread: this.pinch().spread, ...this.host.view };
+    this.drag = { x: event.offsetX, y: event.offsetY, moved: this.fingers.size > 1, spread: this.pinch().spread, ...this.host.view };
   }
 
   move(event) {
     if (!this.drag) return this.hover(event);
     if (!this.fingers.has(event.pointerId)) return;
     this.fingers.set(event.pointerId, event.offsetX);
-    const { x, spread, start, end } = this.drag, length = end - start;
+    const { x, y, spread, start, end } = this.drag, length = end - start;
     if (this.follow) {
-      this.drag.moved ||= Math.abs(x - event.offsetX) > 2;
+      this.drag.moved ||= Math.hypot(x - event.offsetX, y - event.offsetY) > 2;
       if (this.drag.moved) this.follow.move(this.toTime(event.offsetX), event);
     } else if (this.fingers.size > 1) {
       const now = this.pinch(), factor = spread / now.spread, part = (now.middle - this.gutter) / this.room, time = start + part * length;

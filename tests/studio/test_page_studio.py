@@ -9,10 +9,10 @@ import sys
 import time
 
 import browsing
-import project_with_run as project_
+import studio_project
 import pytest
 import serving
-from project_with_run import SECONDS, entry_of
+from studio_project import SECONDS, entry_of
 
 from tal_jax import studio
 from tal_jax.inference.events import select_events
@@ -32,7 +32,7 @@ def browser():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setattr(Session, "_to_extract", lambda self: False)
-    return project_.write_project(tmp_path)
+    return studio_project.write_project(tmp_path)
 
 
 @pytest.fixture
@@ -243,7 +243,7 @@ def _preview(page):
 
 
 def _expected(**settings):
-    found = select_events(project_.DETECTIONS["walk"], **settings)
+    found = select_events(studio_project.DETECTIONS["walk"], **settings)
     return [len(found.entries), found.below, found.merged, found.short]
 
 
@@ -487,7 +487,7 @@ def test_twice_as_large(browser, server, project):
 
 
 def test_labelling_alone_hides_training(browser, tmp_path):
-    project_.write_recordings(tmp_path)
+    studio_project.write_recordings(tmp_path)
     server = studio.open_server([tmp_path / "walk.npy"], tmp_path / "a.json", classes=["jump"])
     with serving.serving(server):
         page = browser.new_page()

@@ -288,9 +288,15 @@ export function stops() {
 /** @param {Selection} selection @returns {number} */
 export const placeOf = ({ one }) => (typeof one === "number" ? one : Array.isArray(one) ? one[0] : "point" in one && typeof one.point === "number" ? one.point : one.segment?.[0] ?? Infinity);
 
-/** Selects the previous or the next of some, from what is selected or from the playhead on. @param {Selection[]} all @param {number} direction */
+/** Whether the playhead is still at what is selected. */
+function isAtSelection(time) {
+  const [start, end] = selectedSegment() ?? [Infinity, -Infinity], place = state.selected ? placeOf(state.selected) : Infinity;
+  return Math.min(start, place) - 0.01 <= time && time <= Math.max(end, place < Infinity ? place : -Infinity) + 0.01;
+}
+
+/** Selects the previous or the next of some: from what is selected on, or from the playhead if that is elsewhere. @param {Selection[]} all @param {number} direction */
 export function walk(all, direction) {
-  const at = all.findIndex(({ one }) => one === state.selected?.one), time = now();
+  const time = now(), at = isAtSelection(time) ? all.findIndex(({ one }) => one === state.selected?.one) : -1;
   const next = at >= 0 ? all[at + direction]
     : direction > 0 ? all.find((one) => placeOf(one) > time + 5e-4) : all.findLast((one) => placeOf(one) < time - 5e-4);
   if (next) select(next);
