@@ -432,7 +432,7 @@ def test_info_without_data(capsys, config):
 
 
 COMMANDS = ["", "quickstart", "train", "evaluate", "tune", "predict", "export", "doctor", "convert"]
-COMMANDS += ["info", "extract", "label", "events"]
+COMMANDS += ["info", "extract", "label", "studio", "events"]
 COMMANDS += ["points", "points make", "points convert", "points compare"]
 
 
@@ -471,12 +471,13 @@ def test_commands_without_a_network_do_not_load_jax(tmp_path):
         "convert found.json --output submission.json",
         "points make gt.json --law center --seed 0 --output points.json",
         "label a.csv --no-browser",
+        "studio a.csv --no-browser --project p",
     )
     program = (
-        "import socketserver, sys\n"
+        "import sys, uvicorn\n"
         "from tal_jax import cli\n"
-        "def stop(server): raise KeyboardInterrupt\n"
-        "socketserver.BaseServer.serve_forever = stop\n"
+        "def stop(*_, **options): raise KeyboardInterrupt\n"
+        "uvicorn.Server.run = stop\n"
         f"for command in {commands!r}:\n"
         "    assert cli.main(command.split()) == 0, command\n"
         "heavy = 'jax jaxlib flax optax orbax torch matplotlib'.split()\n"
@@ -898,15 +899,18 @@ def test_label(capsys, tmp_path, monkeypatch):
     np.save("walk.npy", np.stack([np.arange(100) / 50, np.zeros(100)], 1))
     opened, answers = [], []
 
+    serve = studio.StudioServer.serve_forever
+
     def interrupted(server):
-        thread = threading.Thread(target=server.handle_request)
+        thread = threading.Thread(target=serve, args=(server,))
         thread.start()
         answers.append(urllib.request.urlopen(f"{server.url}state", timeout=10).read())
+        server.shutdown()
         thread.join()
         raise KeyboardInterrupt
 
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    monkeypatch.setattr(studio.LabelServer, "serve_forever", interrupted)
+    monkeypatch.setattr(studio.StudioServer, "serve_forever", interrupted)
     out = _succeed(capsys, "label", "walk.npy", "--output", "a.json", "--classes", "jump, run")
     assert opened == [out.splitlines()[0]] and opened[0].startswith("http://127.0.0.1:")
     assert json.loads(answers[0])["classes"] == ["jump", "run"]

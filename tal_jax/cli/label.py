@@ -35,11 +35,12 @@ at once. To continue, also after a crash, repeat the command. No data leave the 
   tal-jax studio ~/recordings --project ~/projects/watch --backbone signal --set fps=50
   tal-jax studio ~/videos --auto 10
 
-KEY=VALUE is an option of the backbone (see `tal-jax extract --help`), or where KEY has a dot a
-setting of the first training (see `tal-jax train --help`), such as train.steps=500.
+KEY=VALUE is an option of the backbone (see `tal-jax extract --help`) or, where KEY has a dot or is
+stages or seed, a setting of the first training (see `tal-jax train --help`).
 """
 
 _AUTO = 20  # answers
+_SETTINGS = ("seed", "stages")  # of a training; all others have a dot
 
 
 def add_commands(commands: Any) -> None:
@@ -110,7 +111,7 @@ def _studio(arguments: argparse.Namespace) -> None:
     options, training = {}, {}
     for assignment in arguments.set:
         key, _, value = assignment.partition("=")
-        (training if "." in key else options)[key] = value
+        (training if "." in key or key in _SETTINGS else options)[key] = value
     first: Path = arguments.recordings[0]
     folder = arguments.project or (first if first.is_dir() else first.parent) / "studio"
     from tal_jax import studio

@@ -104,6 +104,7 @@ class Runner:
             self._stopped = False
             self._job = {
                 "kind": kind,
+                "pid": self._process.pid,
                 "phase": "begins",
                 "done": 0,
                 "total": 0,
