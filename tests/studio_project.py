@@ -32,17 +32,27 @@ def write_recordings(folder, names=NAMES, seconds=SECONDS):
         np.save(folder / f"{name}.npy", values)
 
 
-def write_run(project, number, detections, *, labels, warnings=(), changes=None, seconds=SECONDS):
+def write_run(
+    project,
+    number,
+    detections,
+    *,
+    labels,
+    warnings=(),
+    changes=None,
+    seconds=SECONDS,
+    classes=CLASSES,
+):
     """Writes what the studio reads of a finished training."""
     path = project.folder / "runs" / f"{number:04d}"
     path.mkdir(parents=True)
     arrays = {}
     for name, found in detections.items():
         count = int(seconds / STRIDE_S)
-        scores = np.full((count, len(CLASSES)), 0.05, np.float32)
+        scores = np.full((count, len(classes)), 0.05, np.float32)
         for one in found:
             start, end = (int(time_s / STRIDE_S) for time_s in one["segment"])
-            scores[start : max(end, start + 1), CLASSES.index(one["label"])] = one["score"]
+            scores[start : max(end, start + 1), classes.index(one["label"])] = one["score"]
         arrays[f"{name}/clock"] = np.array([RATE, STRIDE_S * RATE, STRIDE_S * RATE, seconds])
         arrays[f"{name}/scores"], arrays[f"{name}/foreground"] = scores, scores.max(1)
     files.write_npz(path / "scores_all.npz", arrays)
@@ -58,7 +68,7 @@ def write_run(project, number, detections, *, labels, warnings=(), changes=None,
         "labels": {"points": 3 * number},
         "criterion": None if number == 1 else 0.25,
         "new_points": 0 if number == 1 else 3,
-        "classes": list(CLASSES),
+        "classes": list(classes),
         "threshold": 0.5,
         "warnings": list(warnings),
     }

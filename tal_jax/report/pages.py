@@ -32,7 +32,9 @@ def fill_template(name: str, data: Mapping[str, Any]) -> str:
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     page = (_FOLDER / name).read_text(encoding="utf-8")
-    page = page.replace("{{common.css}}", (_FOLDER / "common.css").read_text(encoding="utf-8").rstrip())
+    page = page.replace(
+        "{{common.css}}", (_FOLDER / "common.css").read_text(encoding="utf-8").rstrip()
+    )
     page = _SCRIPT.sub(lambda found: bundle(found[1]), page)
     return page.replace("{{data}}", text)
 

@@ -243,9 +243,9 @@ function refresh() {
 
 /** Draws again after a change of the window or of the highlighted detections. */
 function drawLanes() {
-  drawWhole(readColours());
   if (signalRows.isConnected) signalTimeline.draw();
   timeline.draw();
+  drawWhole(readColours());
   placeHead();
 }
 

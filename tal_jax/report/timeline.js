@@ -152,8 +152,10 @@ export class Timeline {
 
   update() { this.lanes = this.makeLanes(); }
 
-  get gutter() { return this.canvas.clientWidth < 620 ? 92 : 172; }
-  get room() { return this.canvas.clientWidth - this.gutter; }
+  /** The width of the canvas when it was last drawn: asking the browser for each of many places would be slow. */
+  width = 0;
+  get gutter() { return this.width < 620 ? 92 : 172; }
+  get room() { return this.width - this.gutter; }
   toX(time) {
     const { start, end } = this.host.view;
     return this.gutter + ((time - start) / (end - start)) * this.room;
@@ -168,6 +170,7 @@ export class Timeline {
   draw() {
     const height = this.axis + sum(this.lanes.map((lane) => lane.height + 1));
     const { context, width } = fitCanvas(this.canvas, height), colours = readColours(), top = Math.max(this.axis - 6, 0);
+    this.width = width;
     context.font = font(11.5);
     timeTicks(this.host.view, this.room, this.toX, (x, text) => {
       context.fillStyle = colours.grid;
@@ -233,6 +236,13 @@ export class Timeline {
 
   drawBar(context, laneY, bar, colours) {
     const left = this.toX(bar.start), width = Math.max(3, this.toX(bar.end) - left), lit = this.host.lit?.(bar.span);
+    if (width < 4 && !lit && !bar.hollow) {
+      context.globalAlpha = Math.min(1, bar.alpha + 0.2);
+      context.fillStyle = bar.colour;
+      context.fillRect(left, laneY + bar.top, width, bar.height);
+      context.globalAlpha = 1;
+      return;
+    }
     context.beginPath();
     context.roundRect(left, laneY + bar.top, width, bar.height, Math.min(3, width / 2));
     context.globalAlpha = bar.alpha;
@@ -247,7 +257,7 @@ export class Timeline {
 
   /** Writes the class into a bar that has room for it and where no later bar covers it. */
   nameBar(context, laneY, bar, above, colours) {
-    const from = Math.max(this.toX(bar.start), this.gutter), room = Math.min(this.toX(bar.end), this.canvas.clientWidth) - from - 8;
+    const from = Math.max(this.toX(bar.start), this.gutter), room = Math.min(this.toX(bar.end), this.width) - from - 8;
     if (room < 22) return;
     context.font = font(11, 550);
     const text = cut(context, bar.text, room), to = from + 4 + context.measureText(text).width;
@@ -270,33 +280,54 @@ export class Timeline {
   }
 
   drawTicks(context, lane, width, colours) {
-    const ticks = (lane.ticks ?? []).filter(({ time }) => this.toX(time) > this.gutter - 160 && this.toX(time) < width + 10);
+    if (!lane.ticks?.length) return;
+    const ticks = this.inSight(lane.ticks, width);
     context.font = font(12, 450);
     ticks.forEach((tick, i) => {
-      this.drawTick(context, lane, tick, colours);
+      if (!tick.faint) this.drawTick(context, lane, tick, colours);
       if (!tick.text) return;
       const x = this.toX(tick.time), next = ticks[i + 1], room = (next ? this.toX(next.time) : width) - x - 14;
       if (room < 22) return;
       context.fillStyle = colours.ink;
       context.fillText(cut(context, tick.text, Math.min(room, 220)), x + 10, lane.y + 9);
     });
+    this.drawFaint(context, lane, ticks.filter(({ faint }) => faint));
+  }
+
+  /** Those that can be seen: of many at the same pixel the first one, and what is lit. */
+  inSight(ticks, width) {
+    const { start, end } = this.host.view, margin = (160 / this.room) * (end - start);
+    let last = -Infinity;
+    return ticks.filter((tick) => {
+      if (tick.time < start - margin || tick.time > end) return false;
+      const x = Math.round(this.toX(tick.time)), seen = x !== last || this.host.lit?.(tick.span);
+      last = x;
+      return seen && x < width + 10;
+    });
+  }
+
+  /** Lines without a head, each colour at once. */
+  drawFaint(context, { y, height }, ticks) {
+    context.lineWidth = 1;
+    context.globalAlpha = 0.55;
+    for (const colour of new Set(ticks.map((tick) => tick.colour))) {
+      context.strokeStyle = colour;
+      context.beginPath();
+      for (const tick of ticks) {
+        if (tick.colour !== colour) continue;
+        const x = Math.round(this.toX(tick.time)) + 0.5;
+        context.moveTo(x, y);
+        context.lineTo(x, y + height);
+      }
+      context.stroke();
+    }
+    context.globalAlpha = 1;
   }
 
   drawTick(context, lane, tick, colours) {
     const x = this.toX(tick.time), { y } = lane, lit = this.host.lit?.(tick.span);
     context.fillStyle = context.strokeStyle = tick.colour;
-    context.globalAlpha = tick.faint ? 0.55 : 1;
-    context.lineWidth = tick.faint ? 1 : lit ? 3 : 2;
-    context.setLineDash(tick.faint ? [2, 3] : []);
-    context.beginPath();
-    context.moveTo(x, y + (tick.faint ? 0 : 6));
-    context.lineTo(x, y + lane.height);
-    context.stroke();
-    context.setLineDash([]);
-    if (tick.faint) {
-      context.globalAlpha = 1;
-      return;
-    }
+    context.fillRect(x - (lit ? 1.5 : 1), y + 6, lit ? 3 : 2, lane.height - 6);
     context.beginPath();
     context.arc(x, y + 8, lit ? 7 : 4.5, 0, 7);
     if (tick.cross) context.fillStyle = colours.card;

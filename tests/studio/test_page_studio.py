@@ -320,7 +320,10 @@ def test_the_queue_takes_one_key_for_each_answer(page, project):
     answers = [
         one["source"]["kind"]
         for entry in database.values()
-        for one in [*entry["annotations"], *({"source": s} for s in entry.get("background_sources", {}).values())]
+        for one in [
+            *entry["annotations"],
+            *({"source": s} for s in entry.get("background_sources", {}).values()),
+        ]
         if "source" in one
     ]
     assert len(answers) == 3 and set(answers) <= {"accept", "click", "wrong"}
@@ -334,22 +337,43 @@ _JOB = """
 import json, sys, time
 for step in range(1, 200):
     loss = [step, 2 / step]
-    told = {"phase": "updates", "done": step, "total": 200, "loss": 2 / step, "left_s": 200 - step, "losses": [loss]}
+    told = {"phase": "updates", "done": step, "total": 200, "loss": 2 / step}
+    told |= {"left_s": 200 - step, "losses": [loss]}
     print(json.dumps({"progress": told}), flush=True)
     time.sleep(0.05)
 """
 
 
-def test_a_training_is_followed_and_stopped(page, server, monkeypatch):
+def _train_with(script, page, server, monkeypatch):
+    """Makes a script the training."""
     runner = server.session._runner
-    start = type(runner).start
+    start, command = runner.start, [sys.executable, "-c", script]
     monkeypatch.setattr(server.session, "_why_not", lambda **_: None)
-    monkeypatch.setattr(runner, "start", lambda kind: start(runner, kind, [sys.executable, "-c", _JOB]))
+    monkeypatch.setattr(runner, "start", lambda kind: start(kind, command))
     page.reload()
     page.wait_for_selector("body[data-ready]")
+
+
+def _train_with(script, page, server, monkeypatch):
+    """Makes a script the training."""
+    runner = server.session._runner
+    start, command = runner.start, [sys.executable, "-c", script]
+    monkeypatch.setattr(server.session, "_why_not", lambda **_: None)
+    monkeypatch.setattr(runner, "start", lambda kind: start(kind, command))
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+
+
+def test_a_training_is_followed_and_stopped(page, server, monkeypatch):
+    _train_with(_JOB, page, server, monkeypatch)
     _press(page, "t")
     page.wait_for_selector("#progress:not([hidden])")
-    _until(page, lambda: re.search(r"updates [1-9]\d* of 200, \d:\d\d left, loss 0\.", page.inner_text("#progress-text")))
+    _until(
+        page,
+        lambda: re.search(
+            r"updates [1-9]\d* of 200, \d:\d\d left, loss 0\.", page.inner_text("#progress-text")
+        ),
+    )
     page.wait_for_selector("#losses path")
     assert 0 < page.evaluate("document.getElementById('progress-bar').value") < 1
     _press(page, "1")  # the page stays usable
@@ -361,12 +385,7 @@ def test_a_training_is_followed_and_stopped(page, server, monkeypatch):
 
 
 def test_a_training_that_fails_says_why(page, server, monkeypatch):
-    runner = server.session._runner
-    start, script = type(runner).start, "import sys; sys.exit('no space left')"
-    monkeypatch.setattr(server.session, "_why_not", lambda **_: None)
-    monkeypatch.setattr(runner, "start", lambda kind: start(runner, kind, [sys.executable, "-c", script]))
-    page.reload()
-    page.wait_for_selector("body[data-ready]")
+    _train_with("import sys; sys.exit('no space left')", page, server, monkeypatch)
     page.click("#train")
     page.wait_for_selector("#train-trouble:not([hidden])")
     assert page.inner_text("#train-trouble") == "no space left"
@@ -477,7 +496,15 @@ def test_twice_as_large(browser, server, project):
     page = context.new_page()
     _open(page, server)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    for selector in ("#train", "#play", "#place", "#queue-next", "#export-open", "#help-open", "#undo"):
+    for selector in (
+        "#train",
+        "#play",
+        "#place",
+        "#queue-next",
+        "#export-open",
+        "#help-open",
+        "#undo",
+    ):
         page.locator(selector).scroll_into_view_if_needed()
         box = page.locator(selector).bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= 640, selector

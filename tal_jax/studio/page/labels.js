@@ -2,6 +2,7 @@
 
 import { clamp, clock } from "./common.js";
 import { save } from "./saving.js";
+import { firstFrom } from "./timeline.js";
 import { changed, hasPoint, say, state, timeOf } from "./state.js";
 import { now, pause, reveal, seek } from "./time.js";
 
@@ -136,12 +137,35 @@ export function remove(selection = state.selected) {
 /** @param {number[]} one @param {number[]} other */
 const iou = ([a, b], [c, d]) => Math.max(0, Math.min(b, d) - Math.max(a, c)) / (Math.max(b, d) - Math.min(a, c));
 
+/** Labelled segments of each class by their starts, and the length of the longest. @type {WeakMap<Labels, Map<string, {starts: number[], all: Annotation[], longest: number}>>} */
+const indexes = new WeakMap();
+
+/** @param {Labels} labels */
+function segmentsByClass(labels) {
+  let index = indexes.get(labels);
+  if (!index) {
+    index = new Map();
+    for (const [label, group] of Map.groupBy(labels.annotations.filter((one) => one.segment), (one) => one.label)) {
+      const all = group.sort((a, b) => (a.segment?.[0] ?? 0) - (b.segment?.[0] ?? 0)), segments = all.map((one) => one.segment ?? [0, 0]);
+      index.set(label, { all, starts: segments.map(([start]) => start), longest: Math.max(...segments.map(([start, end]) => end - start)) });
+    }
+    indexes.set(labels, index);
+  }
+  return index;
+}
+
 /** The labelled instance that a detection is, if any. @param {import("./state.js").Found} found @param {Labels} labels */
-export const confirmed = (found, labels) =>
-  labels.annotations.find((one) => one.label === found.label && one.segment && iou(one.segment, found.segment) >= SAME_TIOU) ?? null;
+export function confirmed(found, labels) {
+  const index = segmentsByClass(labels).get(found.label);
+  if (!index) return null;
+  for (let i = firstFrom(index.starts, found.segment[0] - index.longest); i < index.all.length && index.starts[i] < found.segment[1]; i++) {
+    if (iou(index.all[i].segment ?? [0, 0], found.segment) >= SAME_TIOU) return index.all[i];
+  }
+  return null;
+}
 
 /** Whether a background point contradicts a detection. @param {import("./state.js").Found} found @param {Labels} labels */
-export const rejected = (found, labels) => labels.background.some((time) => inside(time, found.segment));
+export const rejected = ({ segment }, { background }) => inside(background[firstFrom(background, segment[0])], segment);
 
 /** Makes the selected detection a segment label, with another class or other edges if they are given. */
 export function accept(kind = "accept", changes = {}) {

@@ -9,6 +9,7 @@ import { refresh as refreshQueue } from "./queue.js";
 import { open } from "./recordings.js";
 import { adopt } from "./saving.js";
 import "./selection.js";
+import "./skeleton.js";
 import { changed, on, showNotice, state } from "./state.js";
 import "./timelines.js";
 import { showTrouble } from "./train.js";

@@ -72,7 +72,7 @@ function counts(row, index) {
 }
 
 function short(row, index) {
-  const { points, background, segments, done_share: done } = counts(row, index), total = points + background + segments;
+  const { points, background, segments, done_share: done } = counts(row, index), total = Math.max(points, segments) + background;
   const part = state.project && done > 0 ? ` · ${done > 0.995 ? "done" : `${Math.round(100 * done)} %`}` : "";
   return (total ? String(total) : "–") + part;
 }

@@ -13,7 +13,7 @@ let lastSaved = "";
 
 /** The labels of a recording, as the server sends them. @returns {import("./state.js").Labels} */
 export const labelsOf = ({ annotations, background, background_sources, done }) =>
-  ({ annotations, background: background ?? [], sources: background_sources ?? {}, done: done ?? null });
+  ({ annotations, background: [...(background ?? [])].sort((a, b) => a - b), sources: background_sources ?? {}, done: done ?? null });
 
 /** @param {Recording} recording */
 export async function save(recording) {

@@ -51,7 +51,7 @@ const button = (text, key, act, more = {}) => h("button", { class: "plain", titl
 function classChoice(label) {
   const choice = h("select", { "aria-label": "Class of the selection", onchange: () => setClass(choice.value) },
     state.classes.map((one) => h("option", { value: one, selected: one === label }, one)));
-  return h("label", { class: "choice" }, "class", h("kbd", {}, "C"), choice);
+  return h("label", { class: "choice" }, h("kbd", {}, "C"), choice);
 }
 
 function edges() {
@@ -59,7 +59,7 @@ function edges() {
     h("button", { title: `${text} earlier (${keys[0]})`, "aria-label": `${text} earlier`, onclick: () => nudgeBy(edge, -1) }, "‹"),
     h("span", { class: "what" }, text, " ", h("kbd", {}, keys)),
     h("button", { title: `${text} later (${keys[1]})`, "aria-label": `${text} later`, onclick: () => nudgeBy(edge, 1) }, "›"));
-  return [move("start", "start", "QW"), move("end", "end", "ER"), button("play it", "V", playSelected)];
+  return [move("start", "start", "QW"), move("end", "end", "ER"), button("play", "V", playSelected)];
 }
 
 /** @returns {any[]} */
@@ -72,10 +72,10 @@ function parts() {
   }
   if (selected?.what === "label") {
     const { one } = selected, what = [hasPoint(one) && "point", one.segment && "segment"].filter(Boolean).join(" and ");
-    return [about(one.label, `${what}${one.source ? `, ${one.source.kind}` : ""}`), classChoice(one.label), ...(one.segment ? edges() : []), button("remove", "Delete", () => remove())];
+    return [about(one.label, what), classChoice(one.label), ...(one.segment ? edges() : []), button("remove", "Del", () => remove())];
   }
-  if (selected?.what === "background") return [about("background", exact(selected.one)), button("remove", "Delete", () => remove())];
-  if (selected?.what === "done") return [about("done stretch", selected.one.map(exact).join(" – ")), ...edges(), button("remove", "Delete", () => remove())];
+  if (selected?.what === "background") return [about("background", exact(selected.one)), button("remove", "Del", () => remove())];
+  if (selected?.what === "done") return [about("done stretch", selected.one.map(exact).join(" – ")), ...edges(), button("remove", "Del", () => remove())];
   const marking = state.doneFrom === null ? "done from here" : "done until here";
   return [
     h("span", { class: "about" }, state.doneFrom === null ? "nothing is selected" : `done from ${exact(state.doneFrom)} …`),

@@ -94,7 +94,8 @@ export function changeSpeed(direction) {
 export function showMedia() {
   const { current } = state, shown = isVideo(), source = address(`media/${state.at}`);
   video.hidden = !shown;
-  $("view").hidden = !shown;
+  $("view").hidden = !shown && !current?.skeleton;
+  $("view").classList.toggle("ground", !shown);
   if (!current) return;
   media = shown ? video : new Clock(current.duration);
   if (!shown) {

@@ -178,20 +178,28 @@ function channelCurve(channel, height) {
 
 // ---------------------------------------------------------------- drawing
 
-/** @type {Set<Timeline>} */
-const stale = new Set();
+/** Timelines whose lanes have changed, and those to be drawn. @type {Set<Timeline>} */
+const stale = new Set(), waiting = new Set();
 let frame = 0;
 
-/** Draws timelines again, at most once a frame; without any, all of them as they are. @param {...Timeline} timelines whose lanes have changed */
+/** Draws timelines with new lanes. @param {...Timeline} timelines */
 function draw(...timelines) {
   for (const one of timelines) stale.add(one);
+  redraw(...timelines);
+}
+
+/** Draws timelines as they are, at most once a frame. @param {...Timeline} timelines */
+function redraw(...timelines) {
+  for (const one of timelines) waiting.add(one);
   frame ||= requestAnimationFrame(() => {
     frame = 0;
     for (const one of stale) one.update();
+    for (const one of waiting) {
+      one.canvas.hidden = !one.lanes.length;
+      if (one.lanes.length) one.draw();
+    }
     stale.clear();
-    signal.canvas.hidden = !signal.lanes.length;
-    predicted.canvas.hidden = !predicted.lanes.length;
-    for (const one of [signal, labelled, predicted]) if (one.lanes.length) one.draw();
+    waiting.clear();
     overview.draw();
     placeHead();
   });
@@ -204,10 +212,13 @@ function paintOverview(context, toX, height) {
   context.globalAlpha = 0.3;
   for (const [start, end] of current.labels.done ?? []) context.fillRect(toX(start), 0, Math.max(toX(end) - toX(start), 1), height);
   context.globalAlpha = 1;
+  let last = -1;
   for (const one of current.labels.annotations) {
-    if (timeOf(one) === Infinity) continue;
+    const time = timeOf(one), x = Math.round(toX(time));
+    if (time === Infinity || x === last) continue; // of several at one pixel, the first
+    last = x;
     context.fillStyle = colourOf(one.label);
-    context.fillRect(toX(timeOf(one)) - 1, 6, 2, height - 12);
+    context.fillRect(x - 1, 6, 2, height - 12);
   }
 }
 
@@ -284,8 +295,8 @@ on("recording", () => {
 });
 on("recording state classes", () => draw(signal, labelled, predicted));
 on("labels", () => draw(signal, labelled, predicted));
-on("selection", () => draw());
-on("window", () => draw());
+on("selection", () => redraw(labelled, predicted));
+on("window", () => redraw(signal, labelled, predicted));
 on("window recording", plotSoon);
 on("predictions settings", () => draw(predicted));
 on("time", placeHead);

@@ -92,6 +92,7 @@ async function showChanges() {
   $("changes-title").firstChild.textContent = before === null ? "What the training found " : `Since run ${before} `;
   $("changes").replaceChildren(...classes.map((one) => changeRow(one, before !== null)));
   $("changes-empty").hidden = classes.length > 0;
+  $("changes-table").hidden = !classes.length;
   showCurve(curve.filter((one) => typeof one.criterion === "number"));
 }
 
