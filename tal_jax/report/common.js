@@ -69,10 +69,11 @@ export const isDark = (colour) => {
 };
 
 export function fitCanvas(canvas, height) {
-  const scale = window.devicePixelRatio || 1, width = canvas.clientWidth;
-  canvas.style.height = `${height}px`;
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(height * scale);
+  const scale = window.devicePixelRatio || 1, width = canvas.clientWidth, size = [Math.round(width * scale), Math.round(height * scale)];
+  if (canvas.width !== size[0] || canvas.height !== size[1]) { // even the same size would make a new picture
+    canvas.style.height = `${height}px`;
+    [canvas.width, canvas.height] = size;
+  }
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, width, height);

@@ -236,8 +236,8 @@ export class Timeline {
 
   drawBar(context, laneY, bar, colours) {
     const left = this.toX(bar.start), width = Math.max(3, this.toX(bar.end) - left), lit = this.host.lit?.(bar.span);
-    if (width < 4 && !lit && !bar.hollow) {
-      context.globalAlpha = Math.min(1, bar.alpha + 0.2);
+    if (width < 4 && !lit) {
+      context.globalAlpha = bar.hollow ? 0.2 : Math.min(1, bar.alpha + 0.2);
       context.fillStyle = bar.colour;
       context.fillRect(left, laneY + bar.top, width, bar.height);
       context.globalAlpha = 1;

@@ -22,10 +22,10 @@ av = pytest.importorskip("av", reason="rendering the scenes needs PyAV")
 pytestmark = [browsing.needs_browser, pytest.mark.slow]
 
 GUTTER = 172
-SECONDS, RECORDINGS, CLICKED = 60.0, 6, 3
+SECONDS, RECORDINGS, CLICKED = 60.0, 5, 3
 CLASSES = ["blink", "jump", "slide"]
 # The shortest training that finds these actions.
-TRAINING = {"train.rounds": "1", "train.steps": "300", "stages": "rounds"}
+TRAINING = {"train.rounds": "1", "train.steps": "100", "stages": "rounds"}
 # Afterwards a prediction is right if it overlaps an action by so much.
 FOUND_TIOU = 0.5
 

@@ -9,9 +9,10 @@ import sys
 import time
 
 import browsing
-import studio_project
+import numpy as np
 import pytest
 import serving
+import studio_project
 from studio_project import SECONDS, entry_of
 
 from tal_jax import studio
@@ -371,7 +372,7 @@ def test_a_training_is_followed_and_stopped(page, server, monkeypatch):
     _until(
         page,
         lambda: re.search(
-            r"updates [1-9]\d* of 200, \d:\d\d left, loss 0\.", page.inner_text("#progress-text")
+            r"updates, [1-9]\d* of 200, \d:\d\d left, loss 0\.", page.inner_text("#progress-text")
         ),
     )
     page.wait_for_selector("#losses path")
@@ -531,4 +532,33 @@ def test_labelling_alone_hides_training(browser, tmp_path):
         page.wait_for_selector("#saved[data-state=saved]")
         (entry,) = json.loads((tmp_path / "a.json").read_text())["database"].values()
         assert "done" not in entry and entry["annotations"][0]["label"] == "jump"
+        page.close()
+
+
+# The first and the last column of a canvas with something on it, and its width.
+_COLUMNS = """() => {
+  const { width, height } = skeleton, context = skeleton.getContext("2d"), found = [];
+  const { data } = context.getImageData(0, 0, width, height);
+  for (let i = 0; i < width * height; i++) if (data[4 * i + 3] > 127) found.push(i % width);
+  return [found.reduce((a, b) => Math.min(a, b)), found.reduce((a, b) => Math.max(a, b)), width];
+}"""
+
+
+def test_joints_are_drawn_at_their_time(browser, tmp_path):
+    times_s = np.arange(0, 50, 0.1)
+    nose_x = np.where(times_s < 25, 100.0, 300.0)  # right of the tail from 25 s on
+    columns = [times_s, nose_x, nose_x * 0 + 50, nose_x * 0 + 200, nose_x * 0 + 80]
+    head = "time,nose_x,nose_y,tail_x,tail_y"
+    np.savetxt(tmp_path / "mouse.csv", np.stack(columns, 1), "%.3f", ",", header=head, comments="")
+    server = studio.open_server([tmp_path / "mouse.csv"], tmp_path / "a.json", classes=["jump"])
+    with serving.serving(server):
+        page = browser.new_page(viewport={"width": 1200, "height": 900})
+        page.goto(server.url)
+        page.wait_for_selector("#skeleton[data-frame='0']")
+        first, last, width = page.evaluate(_COLUMNS)
+        assert (first, last) == (pytest.approx(16, abs=5), pytest.approx(width / 2, abs=5))
+        page.keyboard.press("End")
+        page.wait_for_selector("#skeleton[data-frame='499']")
+        first, last, width = page.evaluate(_COLUMNS)
+        assert (first, last) == (pytest.approx(width / 2, abs=5), pytest.approx(width - 16, abs=5))
         page.close()

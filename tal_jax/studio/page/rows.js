@@ -18,39 +18,51 @@ export class Rows {
     /** @type {T[]} */
     this.items = [];
     this.height = 0;
-    box.addEventListener("scroll", () => this.draw());
+    /** The first and the last line that are made. */
+    this.range = [0, 0];
+    box.addEventListener("scroll", () => {
+      const [first, last] = this.rangeAt(box.scrollTop);
+      if (first !== this.range[0] || last !== this.range[1]) this.draw();
+    });
   }
 
   /** Shows items, and scrolls to the current one, if there is one. @param {T[]} items @param {number} at its index, or -1 */
   fill(items, at = -1) {
+    const { box } = this;
     this.items = items;
     if (!items.length) {
-      this.box.style.paddingTop = this.box.style.paddingBottom = "0";
-      this.box.replaceChildren(...(this.empty ? [h("li", { class: "empty" }, this.empty)] : []));
+      box.replaceChildren(...(this.empty ? [h("li", { class: "empty" }, this.empty)] : []));
       return;
     }
-    this.draw();
-    if (at < 0) return;
-    const { box, height } = this, low = (at + 1) * height - box.clientHeight;
-    box.scrollTop = clamp(box.scrollTop, low, at * height);
-    this.draw();
+    this.measure();
+    const low = (at + 1) * this.height - Math.max(box.clientHeight, this.height);
+    this.draw(at < 0 ? box.scrollTop : clamp(box.scrollTop, low, at * this.height));
   }
 
-  draw() {
-    const { box, items } = this, focused = this.focusedRow();
-    if (!items.length) return;
-    if (!this.height) {
-      box.replaceChildren(this.row(0));
-      this.height = /** @type {HTMLElement} */ (box.firstElementChild).offsetHeight;
-      if (!this.height) return; // not in sight
-    }
-    const count = Math.ceil(Math.max(box.clientHeight, LEAST_SHOWN_PX) / this.height) + 2 * MARGIN;
-    const first = clamp(Math.floor(box.scrollTop / this.height) - MARGIN, 0, Math.max(items.length - count, 0));
-    const last = Math.min(first + count, items.length), scroll = box.scrollTop;
-    box.style.paddingTop = `${first * this.height}px`;
-    box.style.paddingBottom = `${(items.length - last) * this.height}px`;
-    box.replaceChildren(...Array.from({ length: last - first }, (_, i) => this.row(first + i)));
-    if (box.scrollTop !== scroll) box.scrollTop = scroll;
+  /** The height of a line. */
+  measure() {
+    if (this.height) return;
+    this.box.replaceChildren(this.row(0));
+    this.height = /** @type {Element} */ (this.box.firstElementChild).getBoundingClientRect().height;
+  }
+
+  /** The lines in sight of a place of the scroll bar, and some around them. */
+  rangeAt(scroll) {
+    const { box, height, items } = this, count = Math.ceil(Math.max(box.clientHeight, LEAST_SHOWN_PX) / height) + 2 * MARGIN;
+    const first = clamp(Math.floor(scroll / height) - MARGIN, 0, Math.max(items.length - count, 0));
+    return [first, Math.min(first + count, items.length)];
+  }
+
+  /** Makes the lines again. */
+  draw(scroll = this.box.scrollTop) {
+    const { box, items } = this;
+    if (!items.length || !this.height) return; // none, or not in sight yet
+    const focused = this.focusedRow(), [first, last] = this.range = this.rangeAt(scroll);
+    const rows = Array.from({ length: last - first }, (_, i) => this.row(first + i));
+    rows[0].style.marginTop = `${first * this.height}px`;
+    rows[rows.length - 1].style.marginBottom = `${(items.length - last) * this.height}px`;
+    box.replaceChildren(...rows);
+    box.scrollTop = scroll;
     if (focused) this.refocus(focused);
   }
 

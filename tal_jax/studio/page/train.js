@@ -55,10 +55,10 @@ function showJob() {
   if (job.total) bar.value = job.done / job.total;
   else bar.removeAttribute("value");
   const left = job.left_s ? `, ${clock(job.left_s)} left` : "", loss = typeof job.loss === "number" ? `, loss ${job.loss.toPrecision(3)}` : "";
-  $("progress-text").textContent = `${NAMES[job.kind] ?? job.kind}: ${job.phase}${job.total ? ` ${job.done} of ${job.total}` : ""}${left}${loss}`;
+  $("progress-text").textContent = `${NAMES[job.kind] ?? job.kind}: ${job.phase}${job.total ? `, ${job.done} of ${job.total}` : ""}${left}${loss}`;
   $("progress-line").textContent = job.line ?? "";
   if (job.losses?.length > 1) {
-    $("losses").replaceChildren(chart("loss", job.losses.map(([step]) => step), job.losses.map(([, value]) => value), "updates"));
+    $("losses").replaceChildren(chart("loss by update", job.losses.map(([step]) => step), job.losses.map(([, value]) => value), ""));
   }
 }
 
@@ -78,7 +78,7 @@ function showWarnings(lines) {
 function chart(title, xs, ys, unit) {
   return lineChart({
     title, series: [{ name: title, colour: "var(--accent)", xs, ys }], zero: true, format: (value) => String(Number(value.toPrecision(3))),
-    xFormat: (value) => `${value.toLocaleString("en")}${unit ? ` ${unit}` : ""}`, ticksX: [xs[0], xs[xs.length - 1]],
+    xFormat: (value) => `${value.toLocaleString("en")}${unit ? ` ${unit}` : ""}`, ticksX: [...new Set([xs[0], xs[xs.length - 1]])],
   });
 }
 
@@ -121,7 +121,7 @@ function showCurve(curve) {
   $("curve-empty").hidden = curve.length > 0;
   if (!curve.length) return;
   const xs = curve.map(({ clicks }) => clicks), ys = curve.map(({ criterion }) => criterion), last = curve[curve.length - 1];
-  $("curve").replaceChildren(chart("new clicks that the predictions explain", xs, ys, "clicks"),
+  $("curve").replaceChildren(chart("new clicks that the predictions explain, by clicks", xs, ys, ""),
     h("p", { class: "empty" }, `Last: ${ratio(last.criterion, 2)} of ${plural(last.new_points ?? 0, "new click")} after ${plural(last.clicks, "click")}.`));
 }
 
