@@ -4,6 +4,7 @@ Open, click, train, look, accept, nudge, reject, retrain, export, with a reload 
 `TAL_JAX_SCREENSHOTS=docs/figures` the pictures of docs/studio.md are made anew.
 """
 
+import io
 import json
 import os
 import time
@@ -19,6 +20,7 @@ from tal_jax import studio
 from tal_jax.studio.project import open_project
 
 av = pytest.importorskip("av", reason="rendering the scenes needs PyAV")
+Image = pytest.importorskip("PIL.Image", reason="matplotlib brings Pillow")
 pytestmark = [browsing.needs_browser, pytest.mark.slow]
 
 GUTTER = 172
@@ -76,7 +78,10 @@ class Person:
 
     def picture(self, name):
         self.page.wait_for_timeout(400)
-        self.page.screenshot(path=self.pictures / f"studio_{name}.png")
+        picture = Image.open(io.BytesIO(self.page.screenshot()))
+        picture.quantize(256, dither=Image.Dither.NONE).save(
+            self.pictures / f"studio_{name}.png", optimize=True
+        )
 
     def run(self):
         text = self.page.inner_text("#last-run")

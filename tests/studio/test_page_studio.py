@@ -207,7 +207,7 @@ def test_wrong_here_and_missed_here(page, project):
     _saved(page, project, lambda one: "background" not in one)
 
     _seek(page, 20)
-    page.click("text=jump was missed here")
+    page.click("text=missed jump")
     entry = _saved(page, project, lambda one: len(one["annotations"]) == 2)
     missed = entry["annotations"][1]
     assert missed["point"] == pytest.approx(20, abs=0.1)
@@ -547,8 +547,9 @@ _COLUMNS = """() => {
 def test_joints_are_drawn_at_their_time(browser, tmp_path):
     times_s = np.arange(0, 50, 0.1)
     nose_x = np.where(times_s < 25, 100.0, 300.0)  # right of the tail from 25 s on
-    columns = [times_s, nose_x, nose_x * 0 + 50, nose_x * 0 + 200, nose_x * 0 + 80]
-    head = "time,nose_x,nose_y,tail_x,tail_y"
+    nothing = nose_x * 0
+    columns = [times_s, nose_x, nothing + 50, nothing + 0.9, nothing + 200, nothing + 80]
+    head = "time,nose_x,nose_y,nose_likelihood,tail_x,tail_y"
     np.savetxt(tmp_path / "mouse.csv", np.stack(columns, 1), "%.3f", ",", header=head, comments="")
     server = studio.open_server([tmp_path / "mouse.csv"], tmp_path / "a.json", classes=["jump"])
     with serving.serving(server):

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { $, clock, h, swatch } from "./common.js";
 import { answers } from "./labels.js";
 import { open } from "./recordings.js";
-import { prediction } from "./predictions.js";
+import { prediction, shownFound } from "./predictions.js";
 import { Rows } from "./rows.js";
 import { allSaved } from "./saving.js";
 import { changed, colourOf, on, say, state } from "./state.js";
@@ -53,7 +53,7 @@ async function go(place) {
   const { time, segment, label } = place, around = Math.max(CONTEXT_S, segment ? 3 * (segment[1] - segment[0]) : 0);
   show(time - around / 2, time + around / 2);
   goTo(segment ? segment[0] : time);
-  const one = segment && label ? foundAt(label, segment) : null;
+  const one = label ? (segment ? foundAt(label, segment) : eventAt(label, time)) : null;
   state.selected = one ? { what: "found", one } : null;
   changed("selection", "queue");
   say(`${place.label ?? "which class"}? ${nameOf(place)} at ${clock(time, 1)}: ${REASONS[place.reason] ?? place.reason}`);
@@ -64,6 +64,9 @@ function foundAt(label, segment) {
   const same = (one) => one.label === label && Math.abs(one.segment[0] - segment[0]) + Math.abs(one.segment[1] - segment[1]) < 2e-3;
   return prediction()?.found.find(same) ?? { label, segment, score: 1 };
 }
+
+/** The event of a class around a time, if there is one. */
+const eventAt = (label, time) => shownFound().find((one) => one.label === label && one.segment[0] <= time && time < one.segment[1]) ?? null;
 
 /** The next place, after the one at hand. */
 export function next() {

@@ -76,12 +76,11 @@ function parts() {
   }
   if (selected?.what === "background") return [about("background", exact(selected.one)), button("remove", "Del", () => remove())];
   if (selected?.what === "done") return [about("done stretch", selected.one.map(exact).join(" – ")), ...edges(), button("remove", "Del", () => remove())];
-  const marking = state.doneFrom === null ? "done from here" : "done until here";
   return [
-    h("span", { class: "about" }, state.doneFrom === null ? "nothing is selected" : `done from ${exact(state.doneFrom)} …`),
-    prediction() && state.chosen ? button(`${state.chosen} was missed here`, "Enter", () => placePoint(state.chosen)) : null,
-    button("background here", "0", placeBackground), button(marking, "D", markDone),
-    button(state.current?.labels.done === null ? "not all of it" : "all of it is done", "Shift+D", markAllDone),
+    h("span", { class: "about" }, state.doneFrom === null ? "here:" : `done from ${exact(state.doneFrom)} …`),
+    prediction() && state.chosen ? button(`missed ${state.chosen}`, "Enter", () => placePoint(state.chosen)) : null,
+    button("background", "0", placeBackground), button(state.doneFrom === null ? "done from here" : "done until here", "D", markDone),
+    button(state.current?.labels.done === null ? "not all is done" : "all is done", "Shift+D", markAllDone),
   ];
 }
 

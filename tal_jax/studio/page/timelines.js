@@ -14,6 +14,8 @@ import { isVideo, leastSpan, now, seek, show, showAll, zoom } from "./time.js";
 /** @typedef {import("./timeline.js").Bar} Bar */
 
 const LABELS = 62, DONE = 15, EVENT = 5, ABOVE = 5;
+/** Detections below this part of the threshold are not drawn. */
+const FAINTEST = 0.25;
 let palette = readColours();
 
 /** What the timelines ask for; see `Host` of timeline.js. */
@@ -86,7 +88,7 @@ function predictionLanes() {
   const top = (one.found.reduce((most, { score }) => Math.max(most, score), 1) * height) / (height - ABOVE);
   return labels.map((label) => {
     const colour = colourOf(label), least = thresholdOf(label), curve = one.curves.get(label), found = byClass.get(label) ?? [];
-    const blocks = [...found].sort((a, b) => a.score - b.score).map((each) => foundBar(each, { top: height * (1 - Math.max(each.score, 0.02) / top), height: height * Math.max(each.score, 0.02) / top }, least));
+    const blocks = found.filter(({ score }) => score >= FAINTEST * least).sort((a, b) => a.score - b.score).map((each) => foundBar(each, { top: height * (1 - Math.max(each.score, 0.02) / top), height: height * Math.max(each.score, 0.02) / top }, least));
     const merged = (events.get(label) ?? []).map((each) => ({ ...foundBar(each, { top: height - EVENT - 1, height: EVENT }, -Infinity), alpha: 1 }));
     return {
       label, colour, height, key: label, bars: [...blocks, ...merged], level: least / top,
