@@ -474,10 +474,11 @@ def test_commands_without_a_network_do_not_load_jax(tmp_path):
         "studio a.csv --no-browser --project p",
     )
     program = (
-        "import sys, uvicorn\n"
+        "import sys\n"
         "from tal_jax import cli\n"
-        "def stop(*_, **options): raise KeyboardInterrupt\n"
-        "uvicorn.Server.run = stop\n"
+        "from tal_jax.studio import StudioServer\n"
+        "def stop(server): raise KeyboardInterrupt\n"
+        "StudioServer.serve_forever = stop\n"
         f"for command in {commands!r}:\n"
         "    assert cli.main(command.split()) == 0, command\n"
         "heavy = 'jax jaxlib flax optax orbax torch matplotlib'.split()\n"
@@ -917,6 +918,22 @@ def test_label(capsys, tmp_path, monkeypatch):
     assert out.endswith("labels are in a.json; the same command goes on from here\n")
     _succeed(capsys, "label", "walk.npy", "--no-browser")
     assert len(opened) == 1 and not Path("a.json").exists()
+
+
+@pytest.mark.parametrize("command", ["label", "studio"])
+def test_the_page_needs_an_extra(tmp_path, command):
+    program = (
+        "import sys\n"
+        "sys.modules['uvicorn'] = None\n"
+        "from tal_jax import cli\n"
+        f"sys.exit(cli.main(['{command}', 'walk.npy', '--no-browser']))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == (
+        'tal-jax: error: the page needs starlette and uvicorn; run pip install "tal_jax[studio]"\n'
+    )
+    assert not list(Path().iterdir())
 
 
 @pytest.mark.parametrize("command", [

@@ -34,8 +34,15 @@ FAR, SPREAD = "far", "spread"
 class Scores(Protocol):
     """Score sequences of a recording, such as `data.predictions.Predictions`."""
 
-    cas: Any  # [T, C] class activation sequence (CAS)
-    actionness: Any  # [T]
+    @property
+    def cas(self) -> Any:
+        """`[T, C]` class activation sequence (CAS)."""
+        ...
+
+    @property
+    def actionness(self) -> Any:
+        """`[T]` class-agnostic confidence that there is an action."""
+        ...
 
 
 @dataclasses.dataclass(frozen=True)

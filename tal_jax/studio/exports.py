@@ -21,6 +21,12 @@ from tal_jax.studio.store import Store
 
 # Besides `formats.KINDS`: subtitles, and the table of `tal-jax events` with its summary.
 SUBTITLES, TABLES = "srt", "events"
+TITLES = {
+    **{"activitynet": "ActivityNet JSON", "csv": "Table of labels (csv)", "elan": "ELAN"},
+    **{"label-studio": "Label Studio", "via": "VIA 3", "audacity": "Audacity", "boris": "BORIS"},
+    **{"raven": "Raven", "webvtt": "WebVTT", SUBTITLES: "Subtitles (SRT)"},
+    TABLES: "Table of events and summary (csv)",
+}
 FORMATS = (*formats.KINDS, SUBTITLES, TABLES)
 _FILES = {
     **{"activitynet": "events.json", "csv": "labels.csv", "label-studio": "label-studio.json"},

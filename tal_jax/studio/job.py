@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 train(project)
     except (InputError, OSError) as error:
-        _tell(error=_line_of(error))
+        _send(error=_line_of(error))
         return 2
     return 0
 
@@ -80,35 +80,35 @@ def extract(project: Project) -> None:
         raise InputError(f"the backbone {content.backbone} reads none of the recordings")
     backbone = extraction.open_backbone(content.backbone, **content.options)
     parts: dict[str, float] = {}
-    _tell(progress={"phase": "features", "total": len(names)})
+    _send(progress={"phase": "features", "total": len(names)})
     began = time.monotonic()
 
     def progress(name: str, done: int, total: int) -> None:
         if name not in parts:
-            _tell(recording=name, state="running")
+            _send(recording=name, state="running")
         parts[name] = done / max(total, 1)
         finished = sum(parts.values())
         rate = finished / max(time.monotonic() - began, 1e-9)
         left_s = (len(names) - finished) / rate if rate else None
-        _tell(progress={"done": finished, "rate": rate, "left_s": left_s})
+        _send(progress={"done": finished, "rate": rate, "left_s": left_s})
 
     def report(line: str) -> None:
         name = line.partition(": ")[0]
         if name in names.values():
             parts[name] = 1.0
-            _tell(recording=name, state="ready")
-        _tell(progress={"line": line, "done": sum(parts.values())})
+            _send(recording=name, state="ready")
+        _send(progress={"line": line, "done": sum(parts.values())})
 
     found = extraction.extract_folder(
         list(names), project.features, backbone, progress=progress, report=report
     )
+    reasons = [reason for _, reason in found.failed]
     for path, reason in found.failed:
-        name = names.get(Path(path))
-        if name is not None:
-            _tell(recording=name, state="failed", note=reason)
-    if found.failed:
-        more = f", and {len(found.failed) - 1} more" if len(found.failed) > 1 else ""
-        raise InputError(f"{found.failed[0][1]}{more}")
+        if (name := names.get(Path(path))) is not None:
+            _send(recording=name, state="failed", note=reason)
+    if reasons:
+        more = f", and {len(reasons) - 1} more" if len(reasons) > 1 else ""
+        raise InputError(f"{reasons[0]}{more}")
 
 
 # --- training ---
@@ -184,17 +184,18 @@ def _finish(project: Project, run: Run) -> None:
         run.card.failed = _line_of(error)
         run.write()
         raise
-    _tell(run=run.number)
+    _send(run=run.number)
 
 
 def _fit(project: Project, run: Run) -> None:
     import ml_collections
 
-    from tal_jax.config import load_config, override
+    from tal_jax.config import Config, load_config, override
     from tal_jax.datasets.load import load_dataset
     from tal_jax.runs import fit, warm_start, workdir
 
     source, path = _source(project, run), run.path
+    config: Config
     if workdir.begun_settings(path):
         config = ml_collections.ConfigDict(workdir.read(path)[0].to_dict())
     elif source is not None:
@@ -204,11 +205,11 @@ def _fit(project: Project, run: Run) -> None:
         config.data.supervision = "mixed"
         for key, value in project.file.training.items():
             override(config, f"{key}={value}")
-    _tell(progress={"phase": "reads features", "total": 0, "done": 0})
+    _send(progress={"phase": "reads features", "total": 0, "done": 0})
     dataset = load_dataset(config, project.features)
     log = _Log(path)
     fitted = fit.fit(dataset, config, workdir=path, start_from=source, report=log.report)
-    _tell(progress={"phase": "predicts all recordings"})
+    _send(progress={"phase": "predicts all recordings"})
     warm_start.predict_all(path, fitted, dataset)
     run.card.warnings = warm_start.warnings_of(path, dataset)
     run.card.threshold = workdir.threshold_of_run(path)
@@ -254,7 +255,7 @@ class _Log:
                 "rate": rate,
                 "left_s": (total - at) / rate if rate else None,
             }
-        _tell(progress={**progress, "total": total, "losses": losses})
+        _send(progress={**progress, "total": total, "losses": losses})
 
     def _sizes(self) -> tuple[int, Mapping[Any, int]]:
         """The updates of all rounds and stages, and how many come before each."""
@@ -313,7 +314,7 @@ def _one_job(project: Project) -> Iterator[None]:
         yield
 
 
-def _tell(**message: Any) -> None:
+def _send(**message: Any) -> None:
     print(json.dumps(message), flush=True)
 
 

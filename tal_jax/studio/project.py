@@ -16,6 +16,7 @@ import dataclasses
 import datetime
 import functools
 import os
+import threading
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -152,6 +153,8 @@ class Project:
         self._cards: dict[Path, Cached[Card]] = {}
         path = self.labels_of_training
         self._trained_on = Cached(path, lambda: load_annotations(path))
+        self._file = Cached(self.folder / PROJECT_FILE, self._read_file)
+        self._writing = threading.Lock()
         _ = self.file  # that it can be read
 
     annotations = property(lambda self: self.folder / ANNOTATION_FILE)
@@ -161,17 +164,21 @@ class Project:
 
     @property
     def file(self) -> ProjectFile:
-        """What is in `project.json`."""
+        """What is in `project.json`, which must not be changed."""
+        return self._file.get() or self._read_file()
+
+    def write(self, **changes: Any) -> None:
+        """Changes parts of `project.json`."""
+        with self._writing:
+            changed = msgspec.structs.replace(self.file, **changes)
+            files.write_json(self.folder / PROJECT_FILE, msgspec.to_builtins(changed))
+
+    def _read_file(self) -> ProjectFile:
         path = self.folder / PROJECT_FILE
         found = files.convert(files.read_json(path), ProjectFile, str(path))
         if found.format != _FORMAT:
             raise InputError(f"{path}: format {found.format}, expected {_FORMAT}")
         return found
-
-    def write(self, **changes: Any) -> None:
-        """Changes parts of `project.json`."""
-        changed = msgspec.structs.replace(self.file, **changes)
-        files.write_json(self.folder / PROJECT_FILE, msgspec.to_builtins(changed))
 
     def sources(self) -> tuple[Source, ...]:
         """The recordings; raises InputError as `find_sources`."""

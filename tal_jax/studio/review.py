@@ -19,7 +19,7 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.detections import Results, read_results
 from tal_jax.data.recordings import Point, Recording
 from tal_jax.evaluation.point_criterion import point_scores
-from tal_jax.inference.events import Events, select_events
+from tal_jax.inference.events import Events, select_all, select_events
 from tal_jax.inference.suggestions import suggest
 from tal_jax.report.event_tables import Summary, summarize
 from tal_jax.report.pages import Curves, pack_curves
@@ -54,6 +54,10 @@ class Review:
             lambda path: read_results(path / ALL_DETECTIONS)
         )
         self._scores = functools.lru_cache(maxsize=2)(_read_scores)
+        # Few of all: the queue is asked for after every answer.
+        self._shown = functools.lru_cache(maxsize=1)(
+            lambda path, threshold: select_all(self._detections(path), threshold)
+        )
 
     def last(self) -> Run:
         """The last finished run; raises InputError where there is none."""
@@ -184,7 +188,9 @@ class Review:
         detections, threshold, scores = None, None, {}
         if finished:
             run = finished[-1]
-            detections, threshold = self.detections(run), run.card.threshold
+            threshold = run.card.threshold
+            with self._reading:
+                detections = self._shown(run.path, threshold)
             classes = [*run.card.classes, *(one for one in classes if one not in run.card.classes)]
             scores = self._of_runs(finished, len(classes))
         manifest = self._project.manifest

@@ -49,7 +49,7 @@ class Runner:
         folder: Path,
         *,
         changed: Callable[[dict[str, Any]], None],
-        told: Callable[[dict[str, Any]], None],
+        heard: Callable[[dict[str, Any]], None],
         ended: Callable[[Outcome], None],
     ):
         """Nothing is at work yet.
@@ -57,11 +57,11 @@ class Runner:
         Args:
           folder: of the project.
           changed: called with the job when its progress has changed.
-          told: called with a message of the job that is not progress.
+          heard: called with a message of the job that is not progress.
           ended: called at its end.
         """
         self._folder = folder
-        self._changed, self._told, self._ended = changed, told, ended
+        self._changed, self._heard, self._ended = changed, heard, ended
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
         self._job: dict[str, Any] | None = None
@@ -154,7 +154,7 @@ class Runner:
             elif "error" in message:
                 last = message["error"]
             else:
-                self._told(message)
+                self._heard(message)
         code = process.wait()
         # Processes of an extraction that outlived it.
         _signal(process, signal.SIGKILL)

@@ -14,6 +14,7 @@ import mimetypes
 import os
 import secrets
 import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
@@ -47,6 +48,7 @@ _LONGEST_BODY = 16 << 20
 _MOST_BINS = 4000
 _MOST_PLACES = 500
 _SHUTDOWN_S = 1  # for answers under way
+_POLL_S = 0.5  # so that Ctrl+C is noticed
 # Python's table of types depends on the machine.
 _TYPES = {".mkv": "video/x-matroska", ".m4v": "video/mp4", ".mp4": "video/mp4"}
 _TYPES |= {".webm": "video/webm", ".mov": "video/mp4", ".ogv": "video/ogg"}
@@ -116,9 +118,17 @@ class StudioServer:
     store = property(lambda self: self.session.store)
 
     def serve_forever(self) -> None:
-        """Serves until `shutdown`, or Ctrl+C in the main thread."""
-        self.session.begin()
-        self._server.run(sockets=[self.socket])
+        """Serves until `shutdown`, or an exception such as that of Ctrl+C."""
+        # In a thread, where uvicorn leaves signals alone: it would raise them once more.
+        thread = threading.Thread(target=self._server.run, args=([self.socket],), daemon=True)
+        thread.start()
+        try:
+            self.session.begin()
+            while thread.is_alive():
+                thread.join(_POLL_S)
+        finally:
+            self.shutdown()
+            thread.join()
 
     def shutdown(self) -> None:
         """Ends `serve_forever` soon; from any thread."""

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import dataclasses
 import functools
+import getpass
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,14 @@ _MOST_FRAMES = 2000  # of a skeleton in an answer
 _BONE_FRAMES = 500  # from which the skeleton's bones are found
 
 
+def _user() -> str:
+    """The name that answers are signed with."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):  # no entry of the user
+        return "person"
+
+
 class Absent(Exception):
     """What was asked for is not there."""
 
@@ -54,7 +63,7 @@ class Session:
     """
 
     def __init__(self, sources: Sequence[Source], store: Store, project: Project | None = None):
-        """Raises InputError if the first recording cannot be read."""
+        """Raises InputError if there is no project, and the first recording cannot be read."""
         self.sources, self.store, self.project = tuple(sources), store, project
         self.broker = Broker()
         self._index = {source.name: index for index, source in enumerate(self.sources)}
@@ -72,12 +81,13 @@ class Session:
         self._error: str | None = None  # of the last job
         self._counted: tuple[tuple[Any, Any, int], int] | None = None
         self._closing = threading.Event()
-        self.details(0)
-        if project is not None:
+        if project is None:
+            self.details(0)
+        else:
             self._runner = Runner(
                 project.folder,
                 changed=self._publish_job,
-                told=self._hear,
+                heard=self._hear,
                 ended=self._end_job,
             )
 
@@ -171,6 +181,8 @@ class Session:
     def save(self, index: int, labels: Mapping[str, Any], revision: str, classes: list[str]) -> str:
         """Saves the labels of a recording; returns the new revision. Raises as `Store.save`."""
         name = self.sources[index].name
+        if self.project is not None:
+            _ = self.project.file  # a folder that was moved is not made anew
         revision = self.store.save(
             name,
             labels,
@@ -206,6 +218,8 @@ class Session:
         project, annotations = self.project, self.store.annotations()
         state: dict[str, Any] = {
             "file": str(self.store.path),
+            "user": _user(),
+            "formats": [{"name": one, "title": exports.TITLES[one]} for one in exports.FORMATS],
             "project": None,
             "classes": self.store.classes(),
             "colours": self._colours,

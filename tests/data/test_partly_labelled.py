@@ -160,6 +160,12 @@ def test_recordings_without_any_label_are_left_out():
     assert [recording.name for recording in dataset.train] == ["r"]
     assert dataset.train[0].background_s == (4.0,) and dataset.train[0].done_s == ()
     assert any("left out of training: 1 recording (empty)" in note for note in dataset.notes)
+    # They can be predicted, and may come and go between two calls of a training.
+    assert [recording.name for recording in dataset.unlabelled] == ["empty"]
+    assert [recording.name for recording in dataset.recordings] == ["r", "empty"]
+    fewer = dataclasses.replace(dataset, unlabelled=())
+    assert differences(fingerprint(dataset), fingerprint(fewer)) == []
+    assert set(fingerprint(dataset).unlabelled) == {"empty"}
 
 
 def test_video_classes_are_those_of_the_done_stretches():

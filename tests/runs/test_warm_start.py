@@ -105,11 +105,15 @@ def test_another_standardisation_is_applied():
     rng = np.random.default_rng(0)
     raw = rng.normal(3, 2, (50, 4)).astype(np.float32)
     recording = Recording("r", raw, toy.GRID, toy.GRID.to_seconds(50))
-    dataset = standardize(Dataset(("a",), (recording,), (), {"database": {}}))
+    other = dataclasses.replace(recording, name="other", features=raw + 1)
+    dataset = Dataset(("a",), (recording,), (), {"database": {}}, unlabelled=(other,))
+    dataset = standardize(dataset)
     scaling = Scaling(np.array([1.0, 2, 3, 4]), np.array([0.5, 1, 2, 4]))
     found = restandardize(dataset, scaling)
     expected = (raw.astype(np.float64) - scaling.mean) / scaling.scale
     np.testing.assert_allclose(found.train[0].features, expected, rtol=1e-5, atol=1e-5)
+    again = (raw.astype(np.float64) + 1 - scaling.mean) / scaling.scale
+    np.testing.assert_allclose(found.unlabelled[0].features, again, rtol=1e-5, atol=1e-5)
     assert found.scaling is scaling and found.train[0].features.dtype == np.float32
     assert restandardize(dataset, dataset.scaling) is dataset
 
@@ -210,6 +214,8 @@ def test_labels_are_counted_by_their_times(tmp_path):
 @pytest.mark.slow
 def test_a_retraining_takes_few_updates_and_reports_what_changed(toy_run, tmp_path):
     dataset, lines = _relabelled(toy.dataset(toy_run.data)), []
+    new = dataclasses.replace(dataset.test[0], name="new", done_s=())
+    dataset = dataclasses.replace(dataset, unlabelled=(new,))
     _retrain(toy_run, tmp_path / "b", dataset, lines)
     config = files.read_json(tmp_path / "b" / "config.json")
     assert config["train"]["rounds"] == 1 and config["train"]["steps"] == 15  # a quarter of 60
@@ -217,7 +223,8 @@ def test_a_retraining_takes_few_updates_and_reports_what_changed(toy_run, tmp_pa
     changes = files.read_json(tmp_path / "b" / "changes.json")
     assert set(changes["classes"]) == set(toy.CLASSES)
     found = files.read_json(tmp_path / "b" / "detections_all.json")["results"]
-    assert set(found) == {one.name for one in (*dataset.train, *dataset.test)}
+    assert set(found) == {one.name for one in (*dataset.train, *dataset.test, new)}
+    assert found["new"] == found[dataset.test[0].name]
     for one in changes["classes"].values():
         kept = one["now"] - len(one["gained"])
         assert kept == one["before"] - len(one["lost"]) > 0

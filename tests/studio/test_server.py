@@ -4,6 +4,7 @@ import errno
 import http.client
 import json
 import os
+import re
 import socket
 import threading
 
@@ -31,18 +32,30 @@ OTHER = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path):
+def _fill(folder):
     """Two tables of samples, and an annotation file of somebody else."""
     times_s = np.arange(500) / 50
     for name, speed in (("walk", 1.0), ("run", 2.0)):
-        np.save(tmp_path / f"{name}.npy", np.stack([times_s, np.sin(speed * times_s)], 1))
-    (tmp_path / "a.json").write_text(json.dumps(OTHER))
-    return tmp_path
+        np.save(folder / f"{name}.npy", np.stack([times_s, np.sin(speed * times_s)], 1))
+    (folder / "a.json").write_text(json.dumps(OTHER))
+    return folder
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return _fill(tmp_path)
 
 
 def _serving(*paths, **options):
     return serving.serving(studio.open_server(*paths, **options))
+
+
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory):
+    """A server that many tests ask for what it refuses."""
+    folder = _fill(tmp_path_factory.mktemp("refusing"))
+    with _serving([folder / "walk.npy", folder / "run.npy"], folder / "a.json") as server:
+        yield server
 
 
 @pytest.fixture
@@ -78,7 +91,9 @@ def test_pages_and_what_they_may_load(server):
     status, headers, content = serving.ask(server, f"/{server.token}/")
     assert status == 200 and content.startswith(b"<!doctype html>") and b"{{" not in content
     policy = headers["Content-Security-Policy"]
-    assert policy.startswith("default-src 'none'; script-src 'nonce-")
+    assert re.match(
+        r"default-src 'none'; script-src '(self|nonce-\S+)'; style-src '(self|nonce-\S+)'; ", policy
+    )
     assert "unsafe" not in policy and "http" not in policy
     assert headers["Cache-Control"] == "no-store"
     assert headers["Referrer-Policy"] == "no-referrer"
@@ -88,10 +103,10 @@ def test_pages_and_what_they_may_load(server):
 @pytest.mark.parametrize(
     "path", ["/", "", "/wrong/", "/wrong/state", "/%C3%A9/", "/../a.json", "//", "/wrong/media/0"]
 )
-def test_wrong_token(server, path):
+def test_wrong_token(refusing, path):
     for method in ("GET", "POST", "HEAD"):
-        status, _, content = serving.ask(server, path or "/", method=method)
-        assert status == 403 and server.token.encode() not in content
+        status, _, content = serving.ask(refusing, path or "/", method=method)
+        assert status == 403 and refusing.token.encode() not in content
 
 
 @pytest.mark.parametrize(
@@ -107,20 +122,24 @@ def test_wrong_token(server, path):
         {"Origin": "http://127.0.0.1:1"},
     ],
 )
-@pytest.mark.parametrize("path", ["", "state", "recording/0", "save/0"])
-def test_other_hosts_and_origins(server, headers, path):
-    headers = {key: text.format(port=server.server_port) for key, text in headers.items()}
-    method = "POST" if path == "save/0" else "GET"
-    before = server.store.path.read_bytes()
-    status, _, content = serving.ask(server, f"/{server.token}/{path}", method=method, **headers)
+@pytest.mark.parametrize("path", ["", "state", "recording/0", "save/0", "events", "train"])
+def test_other_hosts_and_origins(refusing, headers, path):
+    headers = {key: text.format(port=refusing.server_port) for key, text in headers.items()}
+    method = "POST" if path in ("save/0", "train") else "GET"
+    before = refusing.store.path.read_bytes()
+    status, _, content = serving.ask(
+        refusing, f"/{refusing.token}/{path}", method=method, **headers
+    )
     assert status == 403 and "requested by another" in json.loads(content)["error"]
-    assert server.store.path.read_bytes() == before
+    assert refusing.store.path.read_bytes() == before
 
 
-def test_our_own_origins(server):
+def test_our_own_origins(refusing):
     for host in ("127.0.0.1", "localhost"):
-        name = f"{host}:{server.server_port}"
-        status, *_ = serving.ask(server, f"/{server.token}/", Host=name, Origin=f"http://{name}")
+        name = f"{host}:{refusing.server_port}"
+        status, *_ = serving.ask(
+            refusing, f"/{refusing.token}/", Host=name, Origin=f"http://{name}"
+        )
         assert status == 200
 
 
@@ -139,8 +158,8 @@ def test_our_own_origins(server):
         *("prediction/0", "queue", "changes", "summary"),  # of the studio
     ],
 )
-def test_nothing_else_is_there(server, path):
-    assert serving.ask(server, f"/{server.token}/{path}")[0] == 404
+def test_nothing_else_is_there(refusing, path):
+    assert serving.ask(refusing, f"/{refusing.token}/{path}")[0] == 404
 
 
 # --- media ---

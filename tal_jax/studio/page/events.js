@@ -6,10 +6,6 @@ import { apply, discard, isTried, ofClass, prediction, settings, tryOut } from "
 import { colourOf, on, state } from "./state.js";
 
 const FIELDS = /** @type {const} */ ([["threshold", "threshold", 0.01], ["merge_gap_s", "merge gap, s", 0.1], ["min_duration_s", "least duration, s", 0.1]]);
-const FORMATS = {
-  activitynet: "ActivityNet JSON", events: "table and summary, csv", elan: "ELAN", boris: "BORIS", "label-studio": "Label Studio", audacity: "Audacity", raven: "Raven",
-  via: "VIA", csv: "labels, csv", srt: "subtitles, SRT", webvtt: "subtitles, WebVTT",
-};
 
 // ---------------------------------------------------------------- settings
 
@@ -69,7 +65,7 @@ function showSettings() {
 // ---------------------------------------------------------------- export
 
 async function openExport() {
-  $("export-formats").replaceChildren(...Object.entries(FORMATS).map(([name, title], i) =>
+  $("export-formats").replaceChildren(...state.formats.map(({ name, title }, i) =>
     h("label", {}, h("input", { type: "checkbox", value: name, name: "format", checked: i < 2 }), title)));
   $("export-result").replaceChildren();
   $("export-summary").replaceChildren();

@@ -21,9 +21,10 @@ async function refresh() {
   Object.assign(state, {
     file: told.file, user: told.user ?? "person", project: told.project ?? null, classes, colours: told.colours, recordings: told.recordings,
     run: told.run ?? null, job: told.job ?? null, canTrain: told.can_train ?? null, auto: told.auto ?? null,
-    answers: told.answers ?? 0, advice: told.advice ?? null, stopped: told.stopped ?? null,
+    formats: told.formats ?? [], answers: told.answers ?? 0, advice: told.advice ?? null, stopped: told.stopped ?? null,
     settings: { ...state.settings, ...(told.settings ?? {}) },
   });
+  showTrouble(told.error ?? "");
   changed("state", "classes");
   if (state.run?.number !== run) changed("run");
 }

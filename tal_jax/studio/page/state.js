@@ -52,6 +52,8 @@ export const state = {
   canTrain: null,
   /** Answers after which a training starts by itself. @type {number | null} */
   auto: null,
+  /** What events can be exported to. @type {{name: string, title: string}[]} */
+  formats: [],
   answers: 0,
   /** What labels would help most. @type {string | null} */
   advice: null,
