@@ -67,7 +67,8 @@ def project(tmp_path_factory):
         for i, start in enumerate(starts_s.tolist())
     ]
     detections = {"a_hours": found}
-    studio_project.write_run(project, 1, detections, labels=labels, seconds=HOURS_S, classes=NAMES)
+    database = labels["database"]
+    studio_project.write_run(project, detections, seconds=HOURS_S, classes=NAMES, labels=database)
     return project
 
 

@@ -132,7 +132,7 @@ def test_background_points_and_done_stretches(page, project):
     _press(page, "Shift+D")
     _saved(page, project, lambda one: "done" not in one)
     _press(page, "Control+z", "Control+z")
-    _saved(page, project, lambda one: one["done"] and one["done"][0][1] > 30)
+    _saved(page, project, lambda one: one.get("done") and one["done"][0][1] > 30)
 
 
 def test_a_background_point_is_refused_inside_a_segment_and_goes_where_one_is_accepted(
@@ -555,11 +555,11 @@ def test_joints_are_drawn_at_their_time(browser, tmp_path):
     with serving.serving(server):
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.goto(server.url)
-        page.wait_for_selector("#skeleton[data-frame='0']")
+        page.wait_for_selector("#skeleton[data-time='0.000']")
         first, last, width = page.evaluate(_COLUMNS)
         assert (first, last) == (pytest.approx(16, abs=5), pytest.approx(width / 2, abs=5))
         page.keyboard.press("End")
-        page.wait_for_selector("#skeleton[data-frame='499']")
+        page.wait_for_selector("#skeleton[data-time='49.900']")
         first, last, width = page.evaluate(_COLUMNS)
         assert (first, last) == (pytest.approx(width / 2, abs=5), pytest.approx(width - 16, abs=5))
         page.close()

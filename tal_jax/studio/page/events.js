@@ -65,8 +65,8 @@ function showSettings() {
 // ---------------------------------------------------------------- export
 
 async function openExport() {
-  $("export-formats").replaceChildren(...state.formats.map(({ name, title }, i) =>
-    h("label", {}, h("input", { type: "checkbox", value: name, name: "format", checked: i < 2 }), title)));
+  $("export-formats").replaceChildren(...state.formats.map(({ name, title }) =>
+    h("label", {}, h("input", { type: "checkbox", value: name, name: "format", checked: name === "activitynet" || name === "events" }), title)));
   $("export-result").replaceChildren();
   $("export-summary").replaceChildren();
   $("export").showModal();

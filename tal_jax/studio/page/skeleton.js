@@ -78,7 +78,7 @@ function draw() {
     context.arc(left, top, 3.5, 0, 7);
     context.fill();
   }
-  canvas.dataset.frame = String(frame);
+  canvas.dataset.time = part.times[frame].toFixed(3);
 }
 
 on("recording", () => { part = null; asked = -1; });
