@@ -88,7 +88,7 @@ export function firstFrom(times, time) {
 export function drawCurve(context, { values, lows, start = 0, step = 1, times, colour, top, height, shade = 0 }, toX, view, width) {
   const at = (time) => (times ? firstFrom(times, time) : (time - start) / step), y = (value) => top + height - (value / 255) * height;
   const first = Math.max(0, Math.floor(at(view.start)) - 1), last = Math.min(values.length - 1, Math.ceil(at(view.end)) + 1);
-  const every = Math.max(1, Math.floor((last - first) / (1.5 * width))), upper = [], lower = [];
+  const every = Math.max(1, Math.floor((last - first) / width)), upper = [], lower = [];
   for (let i = first - (first % every); i <= last; i += every) {
     const x = toX(times ? times[i] : start + (i + (every - 1) / 2) * step);
     upper.push([x, y(Math.max(...values.subarray(i, i + every)))]);

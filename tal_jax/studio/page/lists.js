@@ -57,7 +57,7 @@ function showLabels() {
   labels.fill(all, all.findIndex(({ one }) => one === state.selected?.one));
 }
 
-on("classes labels state", showClasses);
+on("classes labels recording", showClasses);
 on("labels selection classes", showLabels);
 $("place").addEventListener("click", () => place(state.chosen));
 $("add").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {

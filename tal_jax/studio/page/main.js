@@ -14,10 +14,12 @@ import { changed, on, showNotice, state } from "./state.js";
 import "./timelines.js";
 import { showTrouble } from "./train.js";
 
+const REFRESH_MS = 700;
+
 /** Reads what the server tells of all recordings, and of trainings. */
 async function refresh() {
   const told = await get("state"), run = state.run?.number;
-  const classes = [...new Set([...told.classes, ...state.classes])];
+  const classes = [...new Set([...told.classes, ...state.classes])], others = String(classes) !== String(state.classes) || !state.colours.length;
   Object.assign(state, {
     file: told.file, user: told.user ?? "person", project: told.project ?? null, classes, colours: told.colours, recordings: told.recordings,
     run: told.run ?? null, job: told.job ?? null, canTrain: told.can_train ?? null, auto: told.auto ?? null,
@@ -25,7 +27,8 @@ async function refresh() {
     settings: { ...state.settings, ...(told.settings ?? {}) },
   });
   showTrouble(told.error ?? "");
-  changed("state", "classes");
+  changed("state");
+  if (others) changed("classes");
   if (state.run?.number !== run) changed("run");
 }
 
@@ -35,7 +38,7 @@ const refreshLater = () => refresh().catch((error) => showNotice(error.message))
 let waiting = 0;
 function refreshSoon() {
   clearTimeout(waiting);
-  waiting = setTimeout(refreshLater, 300);
+  waiting = setTimeout(refreshLater, REFRESH_MS);
 }
 
 function followServer() {
@@ -58,7 +61,7 @@ function followServer() {
   }, refreshLater);
 }
 
-on("classes state", () => defineClasses(state.classes, state.colours));
+on("classes", () => defineClasses(state.classes, state.colours));
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => changed("colours"));
 
 try {

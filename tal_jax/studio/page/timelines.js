@@ -1,7 +1,7 @@
 // The timelines of the recording: its signal, its labels, and what is predicted.
 
 import { ask } from "./api.js";
-import { $, clamp, clock, css, plural, ratio, readColours, tipTime, tipTitle } from "./common.js";
+import { $, clamp, clock, css, fitCanvas, h, plural, ratio, readColours, tipTime, tipTitle } from "./common.js";
 import { confirmed, exact, nudge, rejected, select, withEdge } from "./labels.js";
 import { prediction, thresholdOf, tryThreshold } from "./predictions.js";
 import { Overview, Timeline } from "./timeline.js";
@@ -34,7 +34,8 @@ const signal = new Timeline(host, signalLanes, { id: "signal", role: "img", "ari
 const overview = new Overview(host, paintOverview);
 overview.canvas.id = "overview";
 $("whole").prepend(overview.canvas);
-$("lanes").prepend(signal.canvas, labelled.canvas, predicted.canvas);
+const marks = h("canvas", { id: "marks", "aria-hidden": true, hidden: true });
+$("lanes").prepend(signal.canvas, marks, labelled.canvas, predicted.canvas);
 
 // ---------------------------------------------------------------- lanes
 
@@ -159,10 +160,9 @@ function signalLanes() {
   if (!current || isVideo()) return [];
   const { channels, ranges } = current, height = clamp(Math.floor((innerHeight * 0.5) / channels.length), 34, 150);
   const number = (value) => String(Number(value.toPrecision(3)));
-  const marks = [...current.labels.annotations.filter(hasPoint).map((one) => ({ time: Number(one.point), colour: colourOf(one.label), faint: true }))];
   return channels.map((label, channel) => {
     const [low, high] = ranges[channel];
-    return { label, note: `${number(low)} … ${number(high)}`, height, ticks: marks, curve: channelCurve(channel, height) };
+    return { label, note: `${number(low)} … ${number(high)}`, height, curve: channelCurve(channel, height) };
   });
 }
 
@@ -176,6 +176,23 @@ function channelCurve(channel, height) {
     times: part(0), lows: part(1 + channel).map(scale), values: part(1 + channels.length + channel).map(scale),
     colour: css("--accent"), top: 5, height: height - 10,
   };
+}
+
+/** Draws the points over the signal, on a canvas of their own so that the signal need not be drawn again. */
+function drawMarks() {
+  const { current } = state;
+  marks.hidden = signal.canvas.hidden;
+  if (!current || marks.hidden) return;
+  const { context } = fitCanvas(marks, signal.canvas.clientHeight), { start, end } = current.view;
+  let last = -1;
+  for (const { label, point } of current.labels.annotations) {
+    if (typeof point !== "number" || point < start || point > end) continue;
+    const x = Math.round(signal.toX(point));
+    if (x === last) continue; // of several at one pixel, the first
+    last = x;
+    context.fillStyle = colourOf(label);
+    context.fillRect(x - 1, 0, 2, signal.canvas.clientHeight);
+  }
 }
 
 // ---------------------------------------------------------------- drawing
@@ -202,6 +219,7 @@ function redraw(...timelines) {
     }
     stale.clear();
     waiting.clear();
+    drawMarks();
     overview.draw();
     placeHead();
   });
@@ -291,13 +309,33 @@ function dragLevel(lane) {
 
 // ---------------------------------------------------------------- when
 
+/** What the predictions are compared with: segments and background points. @type {any[]} */
+let compared = [];
+
+/** Whether a change of labels changes how predictions are drawn. */
+function concernsPredictions() {
+  const { annotations = [], background = [] } = state.current?.labels ?? {}, now = [background, ...annotations.filter((one) => one.segment)];
+  const same = now.length === compared.length && now.every((one, i) => one === compared[i]);
+  compared = now;
+  return !same;
+}
+
+let wasFound = false;
+
+/** Whether a prediction is selected, or was. */
+function selectsPrediction() {
+  const isFound = state.selected?.what === "found", either = isFound || wasFound;
+  wasFound = isFound;
+  return either;
+}
+
 on("recording", () => {
   plot = null;
   delete signal.canvas.dataset.drawn;
 });
-on("recording state classes", () => draw(signal, labelled, predicted));
-on("labels", () => draw(signal, labelled, predicted));
-on("selection", () => redraw(labelled, predicted));
+on("recording classes", () => draw(signal, labelled, predicted));
+on("labels", () => draw(labelled, ...(concernsPredictions() ? [predicted] : [])));
+on("selection", () => redraw(labelled, ...(selectsPrediction() ? [predicted] : [])));
 on("window", () => redraw(signal, labelled, predicted));
 on("window recording", plotSoon);
 on("predictions settings", () => draw(predicted));
