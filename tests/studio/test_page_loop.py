@@ -194,6 +194,8 @@ def test_the_whole_loop(person):
     person.press("g")
     for answer in range(6):
         page.wait_for_selector("#queue li[aria-current]")
+        at = page.inner_text("#queue li[aria-current]").split()[-1]
+        person.until(lambda at=at: f"at {at}: " in page.inner_text("#said"))
         if answer == 2:
             person.picture("queue")
         index, row = (

@@ -5,7 +5,6 @@ import { $, defineClasses } from "./common.js";
 import "./events.js";
 import { fillHelp } from "./keys.js";
 import "./lists.js";
-import { refresh as refreshQueue } from "./queue.js";
 import { open } from "./recordings.js";
 import { adopt } from "./saving.js";
 import "./selection.js";
@@ -72,7 +71,6 @@ try {
   const index = Number(location.hash.slice(1)) - 1;
   await open(state.recordings[index] ? index : 0);
   followServer();
-  if (state.project) refreshQueue();
   document.body.dataset.ready = "yes";
 } catch (error) {
   showNotice(/** @type {Error} */ (error).message);

@@ -24,6 +24,9 @@ export const ofClass = (setting, label) => (setting !== null && typeof setting =
 /** The least score of events of a class. @param {string} label @returns {number} */
 export const thresholdOf = (label) => ofClass(settings().threshold, label) ?? prediction()?.threshold ?? 0;
 
+/** Whether two are the same detection, read at different times. @param {Found} one @param {Found} other */
+export const isSame = (one, other) => one.label === other.label && one.segment[0] === other.segment[0] && one.segment[1] === other.segment[1];
+
 /** What is above the threshold, in time. @returns {Found[]} */
 export function shownFound() {
   const one = prediction();
@@ -43,8 +46,7 @@ async function load() {
     known.set(index, null);
     if (!(error instanceof Refused)) showNotice(/** @type {Error} */ (error).message);
   }
-  if (state.selected?.what === "found") state.selected = null; // of the run before
-  changed("predictions", "selection");
+  changed("predictions");
   await preview();
 }
 

@@ -103,7 +103,7 @@ function showQueue() {
 }
 
 answers.add(answered);
-on("state", showQueue);
+on("state", () => (places.length ? showQueue() : refresh()));
 on("run", refresh);
 $("queue-next").addEventListener("click", next);
 $("queue-leave").addEventListener("click", leave);

@@ -5,7 +5,7 @@ import {
   accept, exact, markAllDone, markDone, nudge, place, placeBackground, remove, selectedSegment, setClass, walk,
 } from "./labels.js";
 import { prediction, shownFound, thresholdOf } from "./predictions.js";
-import { colourOf, hasPoint, on, state } from "./state.js";
+import { changed, colourOf, hasPoint, on, say, state } from "./state.js";
 import { now, pause, playStretch, reveal, seek } from "./time.js";
 
 const STEP_S = 0.1;
@@ -51,7 +51,7 @@ const button = (text, key, act, more = {}) => h("button", { class: "plain", titl
 function classChoice(label) {
   const choice = h("select", { "aria-label": "Class of the selection", onchange: () => setClass(choice.value) },
     state.classes.map((one) => h("option", { value: one, selected: one === label }, one)));
-  return h("label", { class: "choice" }, h("kbd", {}, "C"), choice);
+  return h("label", { class: "choice" }, state.classNext ? "press its number" : h("kbd", {}, "C"), choice);
 }
 
 function edges() {
@@ -98,6 +98,8 @@ function show() {
 /** Gives the keyboard to the choice of the class: the next number, or an arrow, chooses. */
 export function askClass() {
   state.classNext = state.selected?.what === "found" || state.selected?.what === "label";
+  if (state.classNext) say("class: press its number");
+  changed("selection");
 }
 
 on("selection labels classes predictions settings recording", show);

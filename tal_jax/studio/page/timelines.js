@@ -3,7 +3,7 @@
 import { ask } from "./api.js";
 import { $, clamp, clock, css, fitCanvas, h, plural, ratio, readColours, tipTime, tipTitle } from "./common.js";
 import { confirmed, exact, nudge, rejected, select, withEdge } from "./labels.js";
-import { prediction, thresholdOf, tryThreshold } from "./predictions.js";
+import { isSame, prediction, thresholdOf, tryThreshold } from "./predictions.js";
 import { Overview, Timeline } from "./timeline.js";
 import { changed, classOf, colourOf, doneShare, hasPoint, on, showNotice, state, timeOf } from "./state.js";
 import { isVideo, leastSpan, now, seek, show, showAll, zoom } from "./time.js";
@@ -25,7 +25,7 @@ const host = {
   get focused() { return { time: null, span: focusedSpan() }; },
   show, zoom, leastSpan, press,
   focus() {},
-  lit: (span) => span !== undefined && span === state.selected?.one,
+  lit: isLit,
 };
 
 const labelled = new Timeline(host, labelLanes, { id: "timeline", role: "slider", tabindex: 0, "aria-label": "Time", "aria-valuemin": 0 }, 24, true);
@@ -114,6 +114,13 @@ function foundBar(one, place, least) {
 function curveTip(label, { values, start, step }, time) {
   const value = values[Math.floor((time - start) / step + 0.5)];
   return value === undefined ? null : [tipTitle(classOf(label), `${ratio(value / 255, 2)} at ${clock(time, 1)}`)];
+}
+
+/** Whether something drawn is what is selected. */
+function isLit(span) {
+  const { selected } = state;
+  if (!selected || span === undefined) return false;
+  return span === selected.one || (selected.what === "found" && Array.isArray(span.segment) && !span.source && isSame(span, selected.one));
 }
 
 function focusedSpan() {

@@ -121,8 +121,8 @@ function showCurve(curve) {
   $("curve-empty").hidden = curve.length > 0;
   if (!curve.length) return;
   const xs = curve.map(({ clicks }) => clicks), ys = curve.map(({ criterion }) => criterion), last = curve[curve.length - 1];
-  $("curve").replaceChildren(chart("new clicks that the predictions explain, by clicks", xs, ys, ""),
-    h("p", { class: "empty" }, `Last: ${ratio(last.criterion, 2)} of ${plural(last.new_points ?? 0, "new click")} after ${plural(last.clicks, "click")}.`));
+  $("curve").replaceChildren(chart("point criterion of new clicks, by clicks", xs, ys, ""),
+    h("p", { class: "empty" }, `Last: ${ratio(last.criterion, 2)} on ${plural(last.new_points ?? 0, "new click")}, trained on ${last.clicks}.`));
 }
 
 on("state job run", showJob);
