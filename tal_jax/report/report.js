@@ -7,6 +7,7 @@ import {
 } from "./common.js";
 import { drawSpans, Overview, Timeline, unpackCurves } from "./timeline.js";
 
+
 const DATA = JSON.parse($("data").textContent);
 defineClasses(DATA.classes, DATA.colours);
 
@@ -377,7 +378,7 @@ class Explorer {
     const labels = [...new Set([...this.visible(truth), ...found].map((span) => span.label))].sort((a, b) => a - b);
     const of = (spans, label) => spans.filter((span) => span.label === label);
     const truthHeight = this.annotated ? 12 : 0;
-    /** @type {import("./timeline.js").Lane[]} */
+    /** @type {any[]} */
     const lanes = labels.map((label) => {
       const instances = of(truth, label), detections = of(found, label), { found: matched, extra } = match(instances, detections);
       const bars = [...instances.map((span) => this.truthBar(span, 4, 9)), ...this.foundBars(detections, 4 + truthHeight, 11)];

@@ -6,9 +6,7 @@ import { firstFrom } from "./timeline.js";
 import { changed, hasPoint, say, state, timeOf } from "./state.js";
 import { now, pause, reveal, seek } from "./time.js";
 
-/** @typedef {import("./state.js").Annotation} Annotation */
-/** @typedef {import("./state.js").Labels} Labels */
-/** @typedef {import("./state.js").Selection} Selection */
+/** @import {Annotation, Found, Labels, Recording, Selection} from "./state.js" */
 
 const MOST_UNDO = 500, SAME_TIOU = 0.5, SHORTEST_S = 0.02;
 
@@ -154,7 +152,7 @@ function segmentsByClass(labels) {
   return index;
 }
 
-/** The labelled instance that a detection is, if any. @param {import("./state.js").Found} found @param {Labels} labels */
+/** The labelled instance that a detection is, if any. @param {Found} found @param {Labels} labels */
 export function confirmed(found, labels) {
   const index = segmentsByClass(labels).get(found.label);
   if (!index) return null;
@@ -164,7 +162,7 @@ export function confirmed(found, labels) {
   return null;
 }
 
-/** Whether a background point contradicts a detection. @param {import("./state.js").Found} found @param {Labels} labels */
+/** Whether a background point contradicts a detection. @param {Found} found @param {Labels} labels */
 export const rejected = ({ segment }, { background }) => inside(background[firstFrom(background, segment[0])], segment);
 
 /** Makes the selected detection a segment label, with another class or other edges if they are given. */
@@ -188,7 +186,7 @@ export function accept(kind = "accept", changes = {}) {
 
 /** The later decision holds: background points inside a segment go. */
 function withoutBackground(segment) {
-  const { background, sources } = /** @type {import("./state.js").Recording} */ (state.current).labels;
+  const { background, sources } = /** @type {Recording} */ (state.current).labels;
   const kept = background.filter((time) => !inside(time, segment));
   if (kept.length === background.length) return {};
   return { background: kept, sources: Object.fromEntries(Object.entries(sources).filter(([time]) => kept.includes(Number(time)))) };
@@ -225,7 +223,7 @@ export function nudge(edge, time) {
 
 /** @param {Annotation} one @param {Annotation} by @param {string} text @param {string} [kind] */
 function replace(one, by, text, kind) {
-  const annotations = /** @type {import("./state.js").Recording} */ (state.current).labels.annotations.map((other) => (other === one ? by : other));
+  const annotations = /** @type {Recording} */ (state.current).labels.annotations.map((other) => (other === one ? by : other));
   const cleared = by.segment ? withoutBackground(by.segment) : {};
   change({ annotations: sorted(annotations), ...cleared }, { text, kind, select: { what: "label", one: by } });
 }

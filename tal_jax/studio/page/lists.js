@@ -5,7 +5,7 @@ import { addClass, exact, place, placeOf, remove, select, stops } from "./labels
 import { Rows } from "./rows.js";
 import { changed, colourOf, hasPoint, on, state } from "./state.js";
 
-/** @typedef {import("./state.js").Selection} Selection */
+/** @import {Selection} from "./state.js" */
 
 function showClasses() {
   if (!state.classes.includes(state.chosen ?? "")) state.chosen = state.classes[0] ?? null;

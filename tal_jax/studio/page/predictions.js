@@ -4,8 +4,7 @@ import { get, post, Refused } from "./api.js";
 import { unpackCurves } from "./timeline.js";
 import { changed, on, say, showNotice, state } from "./state.js";
 
-/** @typedef {import("./state.js").Prediction} Prediction */
-/** @typedef {import("./state.js").Found} Found */
+/** @import {Found, Prediction} from "./state.js" */
 
 /** By index of the recording. @type {Map<number, Prediction | null>} */
 const known = new Map();

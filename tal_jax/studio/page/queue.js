@@ -10,7 +10,7 @@ import { allSaved } from "./saving.js";
 import { changed, colourOf, on, say, state } from "./state.js";
 import { goTo, show } from "./time.js";
 
-/** @typedef {import("./state.js").Place} Place */
+/** @import {Place} from "./state.js" */
 
 const COUNT = 20, FEW = 5, CONTEXT_S = 20;
 const REASONS = {

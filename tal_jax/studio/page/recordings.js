@@ -7,6 +7,8 @@ import { Rows } from "./rows.js";
 import { changed, countsOf, doneShare, on, say, showNotice, state } from "./state.js";
 import { isVideo, pause, showMedia } from "./time.js";
 
+/** @import {Row} from "./state.js" */
+
 /** Opens a recording; resolves when it is shown. @param {number} index */
 export async function open(index) {
   if (index < 0 || index >= state.recordings.length) return;
@@ -41,8 +43,6 @@ function showBroken(message) {
 }
 
 // ---------------------------------------------------------------- what is shown
-
-/** @typedef {import("./state.js").Row} Row */
 
 const rows = new Rows($("recordings"), "", (/** @type {Row} */ row) => {
   const index = state.recordings.indexOf(row);

@@ -4,14 +4,14 @@ import { $, h } from "./common.js";
 import { get, post, Refused } from "./api.js";
 import { changed, on, state } from "./state.js";
 
-/** @typedef {import("./state.js").Recording} Recording */
+/** @import {Labels, Recording} from "./state.js" */
 
 const RETRY_MS = 3000;
 /** Revisions that this page has saved: the server tells it of them, too. @type {Set<string>} */
 const own = new Set();
 let lastSaved = "";
 
-/** The labels of a recording, as the server sends them. @returns {import("./state.js").Labels} */
+/** The labels of a recording, as the server sends them. @returns {Labels} */
 export const labelsOf = ({ annotations, background, background_sources, done }) =>
   ({ annotations, background: [...(background ?? [])].sort((a, b) => a - b), sources: background_sources ?? {}, done: done ?? null });
 

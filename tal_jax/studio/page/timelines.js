@@ -8,10 +8,8 @@ import { Overview, Timeline } from "./timeline.js";
 import { changed, classOf, colourOf, doneShare, hasPoint, on, showNotice, state, timeOf } from "./state.js";
 import { isVideo, leastSpan, now, seek, show, showAll, zoom } from "./time.js";
 
-/** @typedef {import("./state.js").Found} Found */
-/** @typedef {import("./state.js").Selection} Selection */
-/** @typedef {import("./timeline.js").Lane} Lane */
-/** @typedef {import("./timeline.js").Bar} Bar */
+/** @import {Found, Recording, Selection} from "./state.js" */
+/** @import {Bar, Follow, Hit, Lane, Tick} from "./timeline.js" */
 
 const LABELS = 62, DONE = 15, EVENT = 5, ABOVE = 5;
 /** Detections below this part of the threshold are not drawn. */
@@ -53,7 +51,7 @@ function labelLanes() {
   if (!current) return [{ label: "", height: LABELS }];
   const { annotations, background, done } = current.labels, points = annotations.filter(hasPoint);
   const segments = annotations.filter((one) => one.segment), { duration } = current;
-  /** @type {import("./timeline.js").Tick[]} */
+  /** @type {Tick[]} */
   const ticks = [
     ...points.map((one) => ({ time: Number(one.point), colour: colourOf(one.label), text: one.label, span: one, pick: { what: "label", one }, tip: () => labelTip(one) })),
     ...background.map((time) => ({ time, colour: palette.muted, cross: true, text: "", span: time, pick: { what: "background", one: time }, tip: () => [`background, ${exact(time)}`] })),
@@ -104,7 +102,7 @@ function predictionLanes() {
 
 /** @param {Found} one */
 function foundBar(one, place, least) {
-  const labels = /** @type {import("./state.js").Recording} */ (state.current).labels, wrong = rejected(one, labels), sure = !wrong && confirmed(one, labels);
+  const labels = /** @type {Recording} */ (state.current).labels, wrong = rejected(one, labels), sure = !wrong && confirmed(one, labels);
   return bar({ what: "found", one }, {
     ...place, colour: wrong ? palette.faint : colourOf(one.label), hollow: wrong || one.score < least, alpha: one.score < least ? 0.35 : sure ? 0.75 : 0.4,
     tip: () => [tipTitle(classOf(one.label), wrong ? "marked as wrong" : sure ? "confirmed" : ""), tipTime({ start: one.segment[0], end: one.segment[1] }), `score ${ratio(one.score)}`],
@@ -268,8 +266,8 @@ function placeHead() {
  * Drags an edge or a threshold, selects, or moves the playhead.
  *
  * @param {number} time
- * @param {import("./timeline.js").Hit} hit
- * @returns {import("./timeline.js").Follow | null}
+ * @param {Hit} hit
+ * @returns {Follow | null}
  */
 function press(time, { lane, bar: target, edge, level }) {
   if (!state.current) return null;
