@@ -13,6 +13,7 @@ import numpy as np
 _FOLDER = resources.files("tal_jax.report")
 _SCRIPT = re.compile(r"\{\{(\w+\.js)\}\}")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_COMMENT = re.compile(r"^ */\*\*.*?\*/\n", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|let|class) )", re.MULTILINE)
 FLAT_CURVE = 0.05  # curves of classes whose scores stay below this are not drawn
 
@@ -43,7 +44,7 @@ def bundle(name: str) -> str:
     """Joins an ES module of this package and those it imports to one script, each once.
 
     A page that is a single file cannot import. The modules share one scope, so their top-level
-    names have to differ.
+    names have to differ. Comments of types are left out.
 
     Args:
       name: the file, which imports names of other files of this folder: `import {a} from "./b.js"`.
@@ -56,7 +57,9 @@ def bundle(name: str) -> str:
         text = (_FOLDER / name).read_text(encoding="utf-8")
         for imported in _IMPORT.findall(text):
             add(imported)
-        modules[name] = _EXPORT.sub("", _IMPORT.sub("", text)).strip()
+        for left_out in (_IMPORT, _COMMENT, _EXPORT):
+            text = left_out.sub("", text)
+        modules[name] = text.strip()
 
     add(name)
     return "\n\n".join(modules.values())

@@ -7,7 +7,6 @@ import {
 } from "./common.js";
 import { drawSpans, Overview, Timeline, unpackCurves } from "./timeline.js";
 
-
 const DATA = JSON.parse($("data").textContent);
 defineClasses(DATA.classes, DATA.colours);
 
