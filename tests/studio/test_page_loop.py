@@ -158,7 +158,7 @@ def test_the_whole_loop(person):
     for _ in range(20):
         before = page.inner_text("#selection"), page.inner_text("#now")
         person.press("k")
-        if "predicted" not in page.inner_text("#selection"):
+        if "accept" not in page.inner_text("#selection"):
             break
         if (page.inner_text("#selection"), page.inner_text("#now")) == before:
             break

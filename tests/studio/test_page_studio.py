@@ -155,7 +155,7 @@ def test_a_background_point_is_refused_inside_a_segment_and_goes_where_one_is_ac
 
 def test_accept_nudge_class_and_undo(page, project):
     _press(page, "k")
-    assert "predicted, score .90" in page.inner_text("#selection")
+    assert "score .90" in page.inner_text("#selection")
     _press(page, "a")
     entry = _saved(page, project, _segments)
     # The click at 11 s is in it: the same instance.
@@ -402,7 +402,7 @@ def test_changes_warnings_and_the_learning_curve(page):
     assert page.locator("#curve path").count() == 1
     page.click("#changes button")
     _until(page, lambda: page.inner_text("#now") == "0:10.000")
-    assert "jump predicted, score .90" in " ".join(page.inner_text("#selection").split())
+    assert "jump score .90" in " ".join(page.inner_text("#selection").split())
 
 
 def test_export(page, project):

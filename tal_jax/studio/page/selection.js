@@ -67,7 +67,7 @@ function parts() {
   const { selected } = state;
   if (selected?.what === "found") {
     const { label, score } = selected.one, below = score < thresholdOf(label);
-    return [about(label, `predicted, score ${ratio(score, 2)}${below ? ", below the threshold" : ""}`), button("accept", "A", () => accept()),
+    return [about(label, `score ${ratio(score, 2)}${below ? ", below the threshold" : ""}`), button("accept", "A", () => accept()),
       button("wrong here", "X", placeBackground), classChoice(label), ...edges()];
   }
   if (selected?.what === "label") {
