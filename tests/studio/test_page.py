@@ -291,12 +291,20 @@ def test_two_pages(browser, page, server):
     _until(other, lambda: [text.split()[0] for text in _points(other)] == ["jump"])
     other.keyboard.press("2")
     _until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
-    page.keyboard.press("Shift+ArrowRight")
-    page.keyboard.press("Shift+ArrowRight")
-    page.keyboard.press("1")
-    page.wait_for_selector("#saved[data-state=failed]")
-    page.click("text=Keep mine")
-    _until(page, lambda: _file(server)["clip"] == [("jump", 0.0), ("jump", 2.0)])
+    # The first page hears of it, and takes it over, as nothing was changed there.
+    _until(page, lambda: [text.split()[0] for text in _points(page)] == ["jump", "run"])
+    for key in ("Shift+ArrowRight", "Shift+ArrowRight", "1"):
+        page.keyboard.press(key)
+    _until(page, lambda: _file(server)["clip"][-1] == ("jump", 2.0))
+    for key in ("Shift+ArrowRight", "Shift+ArrowRight", "2"):
+        other.keyboard.press(key)
+    other.wait_for_selector("#saved[data-state=failed]")
+    other.click("text=Keep mine")
+    _until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0), ("run", 3.0)])
+    _until(page, lambda: [text.split()[0] for text in _points(page)] == ["jump", "run", "run"])
+    # What it had can be had again.
+    page.keyboard.press("Control+z")
+    _until(page, lambda: _file(server)["clip"][-1] == ("jump", 2.0))
     other.close()
 
 
