@@ -95,7 +95,10 @@ export function drawCurve(context, { values, lows, start = 0, step = 1, times, c
     lower.push([x, lows ? y(Math.min(...lows.subarray(i, i + every))) : top + height]);
   }
   if (!upper.length) return;
-  const trace = (points) => points.forEach(([x, y]) => context.lineTo(x, y));
+  // A point between two of its height adds nothing to the picture.
+  const trace = (points) => points.forEach(([x, y], i) => {
+    if (y !== points[i - 1]?.[1] || y !== points[i + 1]?.[1]) context.lineTo(x, y);
+  });
   context.beginPath();
   trace(upper);
   context.lineWidth = shade ? 1.4 : 1.1;
