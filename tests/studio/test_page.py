@@ -177,7 +177,7 @@ def test_frames_and_seconds(page, server):
     _until(page, lambda: shown() == "0:00.100")
     page.keyboard.press("Shift+ArrowRight")
     _until(page, lambda: shown() == "0:01.100")
-    _until(page, lambda: not page.evaluate("video.seeking"))
+    _until(page, lambda: page.evaluate("!video.seeking && video.readyState >= 2"))
     grey = page.evaluate(
         """() => { const context = document.createElement("canvas").getContext("2d");
         context.drawImage(video, 0, 0, 8, 8); return context.getImageData(2, 2, 1, 1).data[0]; }"""
