@@ -51,8 +51,8 @@ def add_features(project: Project, names, *, seconds: float = SECONDS) -> None:
 def add_run(project: Project, scores, detections, *, labels=None, threshold=0.5, **card) -> Run:
     """A finished run: `[T, C]` scores and detections by recording, and its training labels."""
     run = project.next_run()
-    now = {"finished_at": "2026-01-01T00:00:00+00:00", "classes": list(CLASSES)}
-    changed = msgspec.structs.replace(run.card, threshold=threshold, **now, **card)
+    card = {"finished_at": "2026-01-01T00:00:00+00:00", "classes": list(CLASSES)} | card
+    changed = msgspec.structs.replace(run.card, threshold=threshold, **card)
     run = dataclasses.replace(run, card=Card(**msgspec.structs.asdict(changed)))
     arrays = {}
     for name, cas in scores.items():
@@ -64,7 +64,7 @@ def add_run(project: Project, scores, detections, *, labels=None, threshold=0.5,
     run.path.mkdir(parents=True)
     files.write_npz(run.path / "scores_all.npz", arrays)
     write_results(run.path / "detections_all.json", detections)
-    document = {"classes": list(CLASSES), "database": labels or {}}
+    document = {"classes": card["classes"], "database": labels or {}}
     (run.path / "train_points.json").write_text(json.dumps(document))
     project.labels_of_training.parent.mkdir(exist_ok=True)
     project.labels_of_training.write_text(json.dumps(document))

@@ -1,13 +1,23 @@
-// The code that all pages share; it stands at the beginning of their scripts. Pages with classes define DATA.
+// What all pages share: elements, numbers, times, canvases, colours, tips, and a clock for recordings without a video.
 
-/** Makes an element. Strings become text nodes, so that no name can become markup. */
-function h(tag, attributes = {}, ...children) {
+/** @param {string} id @returns {any} an element of the page */
+export const $ = (id) => document.getElementById(id);
+
+/**
+ * Makes an element. Strings become text nodes, so that no name can become markup.
+ *
+ * @param {string} tag
+ * @param {Record<string, any>} attributes those that begin with "on" are listeners
+ * @param {...any} children
+ * @returns {any} the element
+ */
+export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   fill(element, attributes, children);
   return element;
 }
 
-function fill(element, attributes, children) {
+export function fill(element, attributes, children) {
   for (const [name, value] of Object.entries(attributes)) {
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "style") element.style.cssText = value; // the attribute is refused where styles need a nonce
@@ -16,54 +26,64 @@ function fill(element, attributes, children) {
   element.append(...children.flat().filter((child) => child !== null && child !== undefined));
 }
 
-const isNumber = (value) => typeof value === "number" && isFinite(value);
-const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
-const sum = (values) => values.reduce((a, b) => a + b, 0);
-const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
+/** @returns {value is number} */
+export const isNumber = (/** @type {any} */ value) => typeof value === "number" && isFinite(value);
+export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
+export const sum = (values) => values.reduce((a, b) => a + b, 0);
+export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
 /** .842, without the leading zero. */
-function ratio(value, digits = 3) {
+export function ratio(value, digits = 3) {
   if (!isNumber(value)) return "–";
   return value.toFixed(digits).replace(/^(-?)0\./, "$1.");
 }
 
 /** Seconds as m:ss, h:mm:ss from an hour on. */
-function clock(seconds, digits = 0) {
+export function clock(seconds, digits = 0) {
   const unit = 10 ** digits, total = Math.round(seconds * unit) / unit;
   const hours = Math.floor(total / 3600), minutes = Math.floor(total / 60) % 60;
   const rest = (total % 60).toFixed(digits).padStart(digits ? digits + 3 : 2, "0");
   return hours ? `${hours}:${String(minutes).padStart(2, "0")}:${rest}` : `${minutes}:${rest}`;
 }
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+export const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 /** The colours of the page, light or dark, that canvases use. */
-const readColours = () =>
-  Object.fromEntries(["ink", "muted", "faint", "grid", "line", "sunken", "accent", "card", "missed"].map((name) => [name, css(`--${name}`)]));
+export const readColours = () =>
+  Object.fromEntries(["ink", "muted", "faint", "grid", "line", "sunken", "accent", "card", "missed", "good"].map((name) => [name, css(`--${name}`)]));
 
-const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
-const className = (label) => DATA.classes[label] ?? `class ${label}`;
-const classColour = (label) => DATA.colours[label] ?? "#888888";
-const isDark = (colour) => {
+export const swatch = (colour) => h("span", { class: "swatch", style: `background:${colour}` });
+/** @type {{classes: string[], colours: string[]}} */
+const known = { classes: [], colours: [] };
+
+/** Sets the names and the colours of the classes, whose numbers are labels of spans. */
+export function defineClasses(classes, colours) {
+  Object.assign(known, { classes, colours });
+}
+
+export const className = (label) => known.classes[label] ?? `class ${label}`;
+export const classColour = (label) => (label < 0 ? "#888888" : known.colours[label % known.colours.length] ?? "#888888");
+export const isDark = (colour) => {
   const [r, g, b] = [1, 3, 5].map((i) => parseInt(colour.slice(i, i + 2), 16) / 255);
   return 0.299 * r + 0.587 * g + 0.114 * b < 0.6;
 };
 
-function fitCanvas(canvas, height) {
-  const scale = window.devicePixelRatio || 1, width = canvas.clientWidth;
-  canvas.style.height = `${height}px`;
-  canvas.width = Math.round(width * scale);
-  canvas.height = Math.round(height * scale);
+export function fitCanvas(canvas, height) {
+  const scale = window.devicePixelRatio || 1, width = canvas.clientWidth, size = [Math.round(width * scale), Math.round(height * scale)];
+  if (canvas.width !== size[0] || canvas.height !== size[1]) { // even the same size would make a new picture
+    canvas.style.height = `${height}px`;
+    [canvas.width, canvas.height] = size;
+  }
   const context = canvas.getContext("2d");
   context.setTransform(scale, 0, 0, scale, 0, 0);
   context.clearRect(0, 0, width, height);
   return { context, width };
 }
 
-const font = (size, weight = 400) => `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
+export const font = (size, weight = 400) => `${weight} ${size}px ${getComputedStyle(document.body).fontFamily}`;
 
 /** The text, cut with an ellipsis if it is wider than `room`; empty if only a few letters fit. */
-function cut(context, text, room) {
+export function cut(context, text, room) {
   if (context.measureText(text).width <= room) return text;
   let [low, high] = [0, text.length];
   while (low < high) {
@@ -75,7 +95,7 @@ function cut(context, text, room) {
 }
 
 /** Calls `draw` with the place and the time of each tick of an axis that is `width` pixels long. */
-function timeTicks({ start, end }, width, toX, draw) {
+export function timeTicks({ start, end }, width, toX, draw) {
   const steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400];
   const step = steps.find((one) => (one / (end - start)) * width >= 70) ?? 28800;
   const digits = step < 0.1 ? 2 : step < 1 ? 1 : 0;
@@ -83,7 +103,7 @@ function timeTicks({ start, end }, width, toX, draw) {
 }
 
 /** Writes the time of a tick at `x`, or as near to it as it fits between `left` and `right`. */
-function writeTick(context, text, x, y, left, right) {
+export function writeTick(context, text, x, y, left, right) {
   const half = context.measureText(text).width / 2;
   context.textAlign = "center";
   context.fillText(text, clamp(x, left + half, right - half), y);
@@ -91,19 +111,19 @@ function writeTick(context, text, x, y, left, right) {
 }
 
 /** The window from `start` to `end`, made to lie within the recording and to last `least` seconds. */
-function fitWindow(start, end, least, duration) {
+export function fitWindow(start, end, least, duration) {
   const span = clamp(end - start, least, duration), from = clamp(start, 0, duration - span);
   return { start: from, end: from + span };
 }
 
 /** A window zoomed about a time, which keeps its place. */
-function zoomWindow({ start, end }, factor, time, least, duration) {
+export function zoomWindow({ start, end }, factor, time, least, duration) {
   const span = clamp((end - start) * factor, least, duration), from = time - ((time - start) / (end - start)) * span;
   return fitWindow(from, from + span, least, duration);
 }
 
 /** A clock with the interface of a video, for recordings without one. */
-class Clock {
+export class Clock {
   paused = true;
   #time = 0;
   #since = 0;
@@ -111,16 +131,18 @@ class Clock {
   constructor(duration) { this.duration = duration; }
   get currentTime() { return Math.min(this.duration, this.#time + (this.paused ? 0 : ((performance.now() - this.#since) / 1000) * this.#rate)); }
   set currentTime(time) { this.#time = time; this.#since = performance.now(); }
-  set playbackRate(rate) { this.currentTime = this.currentTime; this.#rate = rate; }
+  set playbackRate(rate) { this.#settle(); this.#rate = rate; }
   async play() {
     this.currentTime = this.currentTime >= this.duration ? 0 : this.currentTime;
     this.paused = false;
   }
-  pause() { this.currentTime = this.currentTime; this.paused = true; }
+  pause() { this.#settle(); this.paused = true; }
+  #settle() { this.currentTime = Number(this.currentTime); }
 }
 
 /** Where a press starts a drag, `press` returns what is called with each move of it. */
-function onDrag(canvas, press) {
+export function onDrag(canvas, press) {
+  /** @type {((event: PointerEvent) => void) | null} */
   let follow = null;
   canvas.addEventListener("pointerdown", (event) => {
     follow = event.button === 0 ? press(event) : null;
@@ -130,9 +152,9 @@ function onDrag(canvas, press) {
   for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, () => { follow = null; });
 }
 
-const tip = document.getElementById("tip");
+const tip = $("tip");
 
-function showTip(event, rows) {
+export function showTip(event, rows) {
   tip.replaceChildren(...rows.map((row) => (row instanceof Node ? row : h("div", {}, row))));
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
@@ -142,23 +164,23 @@ function showTip(event, rows) {
   tip.style.top = `${Math.max(4, top)}px`;
 }
 
-const hideTip = () => { tip.hidden = true; };
-const tipTitle = (label, what) => h("div", {}, swatch(classColour(label)), h("b", {}, className(label)), what ? ` · ${what}` : "");
-const tipTime = (span) => `${clock(span.start, 1)} – ${clock(span.end, 1)} (${(span.end - span.start).toFixed(1)} s)`;
-const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))));
+export const hideTip = () => { tip.hidden = true; };
+export const tipTitle = (label, what) => h("div", {}, swatch(classColour(label)), h("b", {}, className(label)), what ? ` · ${what}` : "");
+export const tipTime = (span) => `${clock(span.start, 1)} – ${clock(span.end, 1)} (${(span.end - span.start).toFixed(1)} s)`;
+export const tipTable = (rows) => h("table", {}, rows.map((cells) => h("tr", {}, cells.map((cell) => h("td", {}, cell)))));
 
 // ---------------------------------------------------------------- controls
 
-const hiddenClasses = new Set();
+export const hiddenClasses = new Set();
 
 /** Fills `box` with buttons that hide and show classes, and calls `changed` after each click; returns them. */
-function fillLegend(box, labels, changed) {
+export function fillLegend(box, labels, changed) {
   const hide = (hidden) => { hiddenClasses.clear(); hidden.forEach((label) => hiddenClasses.add(label)); changed(); };
   const buttons = labels.map((label) => {
     const button = h("button", {
       type: "button", title: `${className(label)} (click: show or hide; double click: this class alone)`,
       onclick: () => hide(hiddenClasses.has(label) ? [...hiddenClasses].filter((one) => one !== label) : [...hiddenClasses, label]),
-      ondblclick: () => hide(DATA.classes.map((_, i) => i).filter((one) => one !== label)),
+      ondblclick: () => hide(known.classes.map((_, i) => i).filter((one) => one !== label)),
     }, swatch(classColour(label)), className(label));
     button.label = label;
     return button;
@@ -167,21 +189,23 @@ function fillLegend(box, labels, changed) {
   return buttons;
 }
 
-const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
+export const zoomButtons = (zoom) => [["−", "Zoom out", 1 / 0.6], ["+", "Zoom in", 0.6]].map(([text, label, factor]) =>
   h("button", { type: "button", "aria-label": label, onclick: () => zoom(factor) }, text));
 
 /**
  * Makes `currentTime` of a video count from `origin`, a timestamp of the file: browsers count from
  * 0 and begin at the first sound or frame (Chromium), or from that on (Firefox).
  */
-function countFrom(video, origin) {
+export function countFrom(video, origin) {
   delete video.currentTime; // of the video before
   if (!(origin > 0.001)) return;
-  const native = Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime");
+  const native = /** @type {any} */ (Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, "currentTime"));
   const get = () => (shift === null ? waiting : native.get.call(video) - shift);
   const set = (time) => { if (shift === null) waiting = time; else native.set.call(video, time + shift); };
   const isCurrent = () => Object.getOwnPropertyDescriptor(video, "currentTime")?.get === get;
-  let shift = null, waiting = 0;
+  /** @type {number | null} */
+  let shift = null;
+  let waiting = 0;
   Object.defineProperty(video, "currentTime", { configurable: true, get, set });
   video.addEventListener("loadeddata", () => {
     if (!isCurrent()) return;

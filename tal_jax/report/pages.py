@@ -3,20 +3,27 @@
 import base64
 import json
 import math
+import re
 from collections.abc import Collection, Mapping
 from importlib import resources
 from typing import Any, NamedTuple
 
 import numpy as np
 
+_FOLDER = resources.files("tal_jax.report")
+_SCRIPT = re.compile(r"\{\{(\w+\.js)\}\}")
+_IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
+_COMMENT = re.compile(r"^ */\*\*.*?\*/\n", re.MULTILINE | re.DOTALL)
+_EXPORT = re.compile(r"^export (?=(?:async )?(?:function|const|let|class) )", re.MULTILINE)
 FLAT_CURVE = 0.05  # curves of classes whose scores stay below this are not drawn
 
 
 def fill_template(name: str, data: Mapping[str, Any]) -> str:
-    """Fills a template of this package with data, and with the style and scripts that pages share.
+    """Fills a template of this package with data, and with its style and script.
 
     Args:
-      name: the file, which contains `{{data}}`, and `{{NAME}}` for each shared file of this name.
+      name: the file, which contains `{{data}}`, `{{common.css}}`, and `{{NAME.js}}` for the module
+        of this name with all that it imports.
       data: JSON values; NaN and infinity become null.
 
     Returns:
@@ -25,16 +32,37 @@ def fill_template(name: str, data: Mapping[str, Any]) -> str:
     text = json.dumps(_plain(data), allow_nan=False, separators=(",", ":"))  # ASCII only
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return read_template("tal_jax.report", name).replace("{{data}}", text)
+    page = (_FOLDER / name).read_text(encoding="utf-8")
+    page = page.replace(
+        "{{common.css}}", (_FOLDER / "common.css").read_text(encoding="utf-8").rstrip()
+    )
+    page = _SCRIPT.sub(lambda found: bundle(found[1]), page)
+    return page.replace("{{data}}", text)
 
 
-def read_template(package: str, name: str) -> str:
-    """Returns a template of a package with the style and scripts that pages share."""
-    page = (resources.files(package) / name).read_text(encoding="utf-8")
-    for shared in ("common.css", "common.js", "timeline.js"):
-        text = (resources.files("tal_jax.report") / shared).read_text(encoding="utf-8")
-        page = page.replace(f"{{{{{shared}}}}}", text.rstrip())
-    return page
+def bundle(name: str) -> str:
+    """Joins an ES module of this package and those it imports to one script, each once.
+
+    A page that is a single file cannot import. The modules share one scope, so their top-level
+    names have to differ. Comments of types are left out.
+
+    Args:
+      name: the file, which imports names of other files of this folder: `import {a} from "./b.js"`.
+    """
+    modules: dict[str, str] = {}
+
+    def add(name: str) -> None:
+        if name in modules:
+            return
+        text = (_FOLDER / name).read_text(encoding="utf-8")
+        for imported in _IMPORT.findall(text):
+            add(imported)
+        for left_out in (_IMPORT, _COMMENT, _EXPORT):
+            text = left_out.sub("", text)
+        modules[name] = text.strip()
+
+    add(name)
+    return "\n\n".join(modules.values())
 
 
 class Curves(NamedTuple):

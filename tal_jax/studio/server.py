@@ -29,7 +29,7 @@ from tal_jax.studio.project import Project
 from tal_jax.studio.recordings import find_sources
 from tal_jax.studio.runner import Busy
 from tal_jax.studio.session import Absent, Session
-from tal_jax.studio.store import Conflict, Store
+from tal_jax.studio.store import PARTS, Conflict, Store
 
 try:
     import uvicorn
@@ -55,7 +55,7 @@ _TYPES |= {".webm": "video/webm", ".mov": "video/mp4", ".ogv": "video/ogg"}
 _STATIC_TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATIC_TYPES |= {".woff2": "font/woff2", ".txt": "text/plain", ".json": "application/json"}
 # Of the report: what its pages and this one share.
-_SHARED = ("common.css", "common.js", "timeline.js")
+_SHARED = ("charts.js", "common.css", "common.js", "timeline.js")
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "media-src 'self'; img-src 'self' data:; font-src 'self'; base-uri 'none'; "
@@ -305,8 +305,6 @@ class _Pages:
 
     def page(self, request: Request) -> Response:
         index = resources.files("tal_jax.studio") / "page" / "index.html"
-        if not index.is_file():
-            return _old_page()
         headers = {"Content-Security-Policy": _POLICY}
         return Response(index.read_bytes(), media_type="text/html", headers=headers)
 
@@ -376,9 +374,7 @@ class _Pages:
     async def save(self, request: Request) -> Response:
         kinds = {"annotations": list, "classes": list, "revision": str}
         values = await _body(request, kinds, "annotations, classes and a revision")
-        labels = {
-            key: values[key] for key in ("annotations", "background", "done") if key in values
-        }
+        labels = {key: values[key] for key in PARTS if key in values}
 
         def save() -> dict[str, Any]:
             session, index = self._session, self._index(request)
@@ -475,16 +471,3 @@ def _static_files() -> dict[str, Any]:
 
     add(page, "")
     return found
-
-
-def _old_page() -> Response:
-    import base64
-
-    from tal_jax.report.pages import read_template
-
-    nonce = base64.b64encode(secrets.token_bytes(16)).decode()
-    page = read_template("tal_jax.studio", "page.html").replace("{{nonce}}", nonce)
-    policy = _POLICY.replace("script-src 'self'", f"script-src 'nonce-{nonce}'")
-    policy = policy.replace("style-src 'self'", f"style-src 'nonce-{nonce}'")
-    headers = {"Content-Security-Policy": policy}
-    return Response(page.encode(), media_type="text/html", headers=headers)

@@ -139,6 +139,7 @@ class Session:
             "revision": revision,
             "annotations": entry["annotations"],
             "background": entry.get("background", []),
+            "background_sources": entry.get("background_sources", {}),
             "done": entry.get("done"),
             "notice": "; ".join(notices),
         }

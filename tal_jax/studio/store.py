@@ -13,8 +13,9 @@ from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, RecordingAnnotation, parse_annotations
 
 Entry = Mapping[str, Any]
-# The labels of a recording that a save may replace; what it leaves out stays.
-_PARTS = ("annotations", "background", "done")
+# The labels of a recording that a save may replace; what it leaves out stays. Background points are
+# numbers; who placed them, when and how stands beside them, by the number.
+PARTS = ("annotations", "background", "background_sources", "done")
 
 
 class Conflict(Exception):
@@ -116,9 +117,10 @@ class Store:
                 raise Conflict(f"{self.path}: {name} was changed by another page or program")
             begun = {} if self._begin_done else {"done": []}
             entry = {"subset": self._subset, "duration": duration_s, **begun, **(before or {})}
-            entry |= {key: labels[key] for key in _PARTS if key in labels}
-            if not entry.get("background"):
-                entry.pop("background", None)
+            entry |= {key: labels[key] for key in PARTS if key in labels}
+            for key in ("background", "background_sources"):
+                if not entry.get(key):
+                    entry.pop(key, None)
             if entry.get("done", ()) is None:
                 del entry["done"]
             # Last, where a person who reads the file looks for them.

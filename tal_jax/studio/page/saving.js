@@ -1,0 +1,109 @@
+// Saves labels until the file equals the page: one request at a time, tried again after a failure.
+
+import { $, h } from "./common.js";
+import { get, post, Refused } from "./api.js";
+import { changed, on, state } from "./state.js";
+
+/** @import {Labels, Recording} from "./state.js" */
+
+const RETRY_MS = 3000;
+/** Revisions that this page has saved: the server tells it of them, too. @type {Set<string>} */
+const own = new Set();
+let lastSaved = "";
+
+/** The labels of a recording, as the server sends them. @returns {Labels} */
+export const labelsOf = ({ annotations, background, background_sources, done }) =>
+  ({ annotations, background: [...(background ?? [])].sort((a, b) => a - b), sources: background_sources ?? {}, done: done ?? null });
+
+/** @param {Recording} recording */
+export async function save(recording) {
+  if (recording.saving || recording.conflict) return;
+  clearTimeout(recording.retry);
+  recording.saving = true;
+  while (recording.labels !== recording.stored) {
+    const { labels, revision } = recording, { annotations, background, sources, done } = labels;
+    changed("saved");
+    try {
+      const told = await post(`save/${recording.index}`, { revision, annotations, background, background_sources: sources, done, classes: state.classes });
+      own.add(told.revision);
+      Object.assign(recording, { revision: told.revision, stored: labels, failed: null });
+      lastSaved = told.saved;
+    } catch (error) {
+      recording.failed = /** @type {Error} */ (error).message;
+      recording.conflict = error instanceof Refused && error.status === 409;
+      if (!recording.conflict) recording.retry = setTimeout(() => save(recording), RETRY_MS);
+      break;
+    }
+  }
+  recording.saving = false;
+  changed("saved");
+}
+
+/** @param {Recording} recording */
+const isUnsaved = (recording) => recording.labels !== recording.stored;
+
+/** Resolves when nothing is being saved; what failed is not waited for. */
+export async function allSaved() {
+  while ([...state.opened.values()].some((one) => one.saving)) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+/** Another page has saved a recording: takes over its labels unless there are changes here, which then conflict when saved. */
+export async function adopt({ recording: index, revision }) {
+  await allSaved();
+  const recording = state.opened.get(index);
+  if (!recording || own.has(revision) || isUnsaved(recording)) return;
+  const told = await get(`recording/${index}`).catch(() => null);
+  if (told && told.revision !== recording.revision && !isUnsaved(recording)) take(recording, told);
+}
+
+/** @param {Recording} recording */
+function take(recording, told) {
+  const labels = labelsOf(told);
+  recording.undo.push(recording.labels);
+  Object.assign(recording, { labels, stored: labels, revision: told.revision, redo: [], conflict: false, failed: null });
+  for (const { label } of labels.annotations) if (!state.classes.includes(label)) state.classes.push(label);
+  if (recording === state.current) state.selected = null;
+  changed("labels", "selection", "classes", "saved");
+}
+
+/** Ends a conflict: takes the labels of the file, or saves those of the page over them. @param {Recording} recording */
+async function settle(recording, takeTheirs) {
+  try {
+    const told = await get(`recording/${recording.index}`);
+    if (takeTheirs) return take(recording, told);
+    Object.assign(recording, { revision: told.revision, conflict: false, failed: null });
+    save(recording);
+  } catch (error) {
+    recording.failed = /** @type {Error} */ (error).message;
+  }
+  changed("saved");
+}
+
+function show() {
+  const all = [...state.opened.values()], box = $("saved"), failed = all.find((one) => one.failed && isUnsaved(one));
+  let mood = "idle";
+  /** @type {(string | HTMLElement)[]} */
+  let parts = [`labels go to ${state.file}`];
+  if (failed?.conflict) {
+    mood = "failed";
+    parts = [
+      h("span", {}, `not saved: ${failed.failed}`),
+      h("button", { class: "plain", onclick: () => settle(failed, true) }, "Take theirs"),
+      h("button", { class: "plain", onclick: () => settle(failed, false) }, "Keep mine"),
+    ];
+  } else if (failed) {
+    [mood, parts] = ["failed", [`could not save: ${failed.failed} – the labels are still here, trying again`]];
+  } else if (all.some(isUnsaved)) {
+    [mood, parts] = ["saving", ["saving…"]];
+  } else if (lastSaved) {
+    [mood, parts] = ["saved", [`saved ${lastSaved}`]];
+  }
+  box.dataset.state = mood;
+  box.title = state.file;
+  box.replaceChildren(...parts);
+}
+
+on("saved state", show);
+addEventListener("beforeunload", (event) => {
+  if ([...state.opened.values()].some(isUnsaved)) event.preventDefault();
+});
