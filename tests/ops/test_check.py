@@ -191,3 +191,16 @@ def test_what_is_traced_is_not_looked_into():
     iou = jax.jit(lambda sigma: tal.soft_nms(SEGMENTS, VALUES, sigma=sigma))
     assert np.all(np.isfinite(iou(0.5)))
     assert not np.all(np.isfinite(iou(0.0)))
+
+
+@pytest.mark.parametrize("name", sorted(CALLS))
+def test_static_arguments_are_those_of_the_docstring(name):
+    """An op compiles by `tal_jax.jit`: what is documented as static is declared so."""
+    op = getattr(tal, name)
+    arguments = (op.__doc__ or "").partition("Args:")[2].partition("\n\n    Returns:")[0]
+    documented = {
+        argument.split(":")[0].strip()
+        for argument in arguments.replace("\n        ", " ").splitlines()
+        if "(static)" in argument
+    }
+    assert documented == set(getattr(op, "static_argnames", ())), name

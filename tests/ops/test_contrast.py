@@ -224,6 +224,13 @@ def test_curve_by_hand():
     np.testing.assert_allclose(got, want, atol=1e-6)
 
 
+def test_curve_of_a_segment_that_ends_before_it_starts():
+    """As empty as one that ends where it starts."""
+    scores = jnp.array([0.1, 0.9, 0.2, 0.7, 0.3])
+    got = tal.curve_contrast(scores, jnp.array([[3.0, 1.0], [3.0, 3.0]]), min_outer=1.0)
+    assert got.tolist() == [0.0, 0.0]
+
+
 def test_curve_of_one_snippet_is_constant():
     got = _curve_contrast(np.full(1, 0.6, np.float32), np.array([[0.0, 1.0], [0.25, 0.75]]))
     np.testing.assert_allclose(got, [0.6, 0.0], atol=1e-6)
