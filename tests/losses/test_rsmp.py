@@ -211,6 +211,18 @@ def test_segments_that_leave_the_window_do_not_count():
     assert _parts(pseudo=pseudo, select="best")["score"] == pytest.approx(np.mean(want), rel=1e-4)
 
 
+@pytest.mark.parametrize("segment", [(0, 4), (LENGTH - 4, LENGTH)])
+def test_segments_that_touch_the_ends_of_the_window_count(segment):
+    pseudo, index = _pseudo(), 0
+    winner = pseudo.contrasts[0, index].argmax()
+    pseudo.best[0, index, winner] = segment
+    want = [(1 - _contrast(_fused(2), *segment)) ** 2]
+    for index, label in ((1, 0), (2, 1)):
+        start, end = pseudo.best[0, index, pseudo.contrasts[0, index].argmax()]
+        want.append((1 - _contrast(_fused(label), start, end)) ** 2)
+    assert _parts(pseudo=pseudo, select="best")["score"] == pytest.approx(np.mean(want), rel=1e-4)
+
+
 # ---- classes of a window
 
 

@@ -227,7 +227,7 @@ def test_curve_by_hand():
 def test_curve_of_a_segment_that_ends_before_it_starts():
     """As empty as one that ends where it starts."""
     scores = jnp.array([0.1, 0.9, 0.2, 0.7, 0.3])
-    got = tal.curve_contrast(scores, jnp.array([[3.0, 1.0], [3.0, 3.0]]), min_outer=1.0)
+    got = ops.curve_contrast(scores, jnp.array([[3.0, 1.0], [3.0, 3.0]]), min_outer=1.0)
     assert got.tolist() == [0.0, 0.0]
 
 
