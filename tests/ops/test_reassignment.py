@@ -187,6 +187,24 @@ def test_nothing_valid_gives_zero():
 
 
 @pytest.mark.parametrize("closed_form", [False, True])
+def test_pieces_of_a_recording_give_the_prototypes_of_the_whole(closed_form):
+    """Also where a piece, or all of them, have nothing valid."""
+    features, prototypes, where = _random(17)
+    for valid in (where, where & (np.arange(len(where)) < 10), np.zeros_like(where)):
+        pieces = [
+            ops.sum_piece(features[part], prototypes, where=valid[part])
+            for part in (slice(10), slice(10, 30))
+        ]
+        sums = jax.tree.map(jnp.add, *pieces)
+        update = ops.limit_from_sums if closed_form else ops.update_from_sums
+        got = update(sums, prototypes, omega=0.5)
+        options = {"gamma": 5.0, "omega": 0.5, "closed_form": closed_form}
+        options["num_iters"] = 0 if closed_form else 1
+        whole = _reassign(features, prototypes, where=valid, **options)
+        np.testing.assert_allclose(got, whole.prototypes, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("closed_form", [False, True])
 def test_padding_and_vmap_change_nothing(closed_form):
     features, prototypes, where = _random(18)
     op = functools.partial(_reassign, closed_form=closed_form)
