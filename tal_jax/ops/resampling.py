@@ -359,7 +359,7 @@ def sample_times(
 
     Args:
       weights: see `resample`, as for the other arguments.
-      num_samples: static.
+      num_samples: the number of new snippets N (static).
       count: number of real samples; needed with `first`, where it may exceed `num_samples`.
       where: a prefix.
       key: a random key.

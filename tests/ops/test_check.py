@@ -1,5 +1,9 @@
 """Wrong arguments of ops: one line that says what is wrong and what was expected."""
 
+import importlib
+import inspect
+import pkgutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -193,14 +197,22 @@ def test_what_is_traced_is_not_looked_into():
     assert not np.all(np.isfinite(iou(0.0)))
 
 
-@pytest.mark.parametrize("name", sorted(CALLS))
-def test_static_arguments_are_those_of_the_docstring(name):
+def _documented():
+    """The functions of all modules of ops whose docstrings have arguments."""
+    for module in pkgutil.iter_modules(tal.ops.__path__, "tal_jax.ops."):
+        for name, op in vars(importlib.import_module(module.name)).items():
+            own = inspect.isfunction(op) and op.__module__ == module.name
+            if own and not name.startswith("_") and "Args:" in (op.__doc__ or ""):
+                yield pytest.param(op, id=name)
+
+
+@pytest.mark.parametrize("op", [*_documented()])
+def test_static_arguments_are_those_of_the_docstring(op):
     """An op compiles by `tal_jax.jit`: what is documented as static is declared so."""
-    op = getattr(tal, name)
-    arguments = (op.__doc__ or "").partition("Args:")[2].partition("\n\n    Returns:")[0]
+    arguments = op.__doc__.partition("Args:")[2].partition("\n\n    Returns:")[0]
     documented = {
         argument.split(":")[0].strip()
         for argument in arguments.replace("\n        ", " ").splitlines()
         if "(static)" in argument
     }
-    assert documented == set(getattr(op, "static_argnames", ())), name
+    assert documented == set(getattr(op, "static_argnames", ()))
