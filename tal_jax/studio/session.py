@@ -22,7 +22,6 @@ from tal_jax.studio import exports
 from tal_jax.studio.broker import Broker
 from tal_jax.studio.project import (
     Project,
-    Settings,
     check_settings,
     count_changes,
     counts_of,
@@ -200,13 +199,13 @@ class Session:
             case {"add": str(label)}:
                 self.store.add_class(label)
             case {"rename": [str(before), str(now)]}:
-                for name in self.store.rename_class(before, now):
-                    if name in self._index:
-                        revision = self.store.entry(name)[1]
-                        saved = {"recording": self._index[name], "revision": revision}
-                        self.broker.publish("saved", saved)
+                changed = self.store.rename_class(before, now)
                 if self.project is not None:
-                    self._rename_settings(before, now)
+                    self.project.rename_class(before, now)
+                known = {
+                    self._index[name]: two for name, two in changed.items() if name in self._index
+                }
+                self.broker.publish("renamed", {"before": before, "now": now, "revisions": known})
             case _:
                 raise InputError('expected {"add": name} or {"rename": [old, new]}')
         self.broker.publish("state", {})
@@ -251,12 +250,12 @@ class Session:
             "stopped": unfinished.number if unfinished is not None and job is None else None,
         }
         if finished:
-            card = finished[-1].card
+            run, card = finished[-1], finished[-1].card
             state["run"] = {
                 "number": card.number,
                 "finished_at": card.finished_at,
                 "threshold": card.threshold,
-                "classes": card.classes,
+                "classes": run.classes,
                 "warnings": card.warnings,
             }
         return state
@@ -525,14 +524,6 @@ class Session:
             return float(options.get("source_fps", 0))
         except ValueError:
             return 0.0  # refused by the extraction
-
-    def _rename_settings(self, before: str, now: str) -> None:
-        project, _, _ = self._studio()
-        values = msgspec.to_builtins(project.file.settings)
-        for key, value in values.items():
-            if isinstance(value, dict):
-                values[key] = {now if label == before else label: n for label, n in value.items()}
-        project.write(settings=msgspec.convert(values, Settings))
 
     def _survey(self) -> None:
         """Reads the durations of all recordings that the features do not tell."""

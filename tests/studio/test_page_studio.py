@@ -236,6 +236,49 @@ def test_an_edge_is_dragged(page, project):
     _saved(page, project, lambda one: not _segments(one))
 
 
+def test_a_class_is_renamed_by_the_keyboard(page, project, browser, server):
+    """On every page, in what can be undone, in predictions; and back again."""
+    other = browser.new_page(viewport={"width": 1500, "height": 1000})
+    _open(other, server)
+
+    def rename(before, now):
+        page.focus(f"#classes [aria-label='Rename {before}']")
+        _press(page, "Enter")
+        assert page.input_value("#rename-name") == before
+        page.keyboard.type(now)
+        _press(page, "Enter")
+
+    def names(of):
+        return of.locator("#classes b").all_inner_texts()
+
+    _press(page, "k", "a", "End", "1", "Control+z")  # a label that can come back
+    _saved(page, project, lambda one: len(one["annotations"]) == 1)
+    rename("jump", "run")
+    _until(page, lambda: "there is a class 'run' already" in page.inner_text("#rename-trouble"))
+    page.fill("#rename-name", "leap")
+    _press(page, "Enter")
+    for one in (page, other):
+        _until(one, lambda one=one: names(one) == ["leap", "run"])
+        _until(one, lambda one=one: "3 events" in one.inner_text("#settings-text"))
+    entry = _saved(page, project, lambda one: one["annotations"][0]["label"] == "leap")
+    _press(page, "Control+Shift+Z")
+    entry = _saved(page, project, lambda one: len(one["annotations"]) == 2)
+    assert [one["label"] for one in entry["annotations"]] == ["leap", "leap"]
+    other.keyboard.press("Home")
+    for key in ("k", "k", "a"):  # the second event; the first one is accepted
+        other.keyboard.press(key)
+    entry = _saved(page, project, lambda one: len(one["annotations"]) == 3)
+    rename("leap", "jump")
+    for one in (page, other):
+        _until(one, lambda one=one: names(one) == ["jump", "run"])
+    _saved(page, project, lambda one: one["annotations"][0]["label"] == "jump")
+    _press(page, "Escape", "Home", "k")
+    _until(page, lambda: "jump" in page.inner_text("#selection"))
+    document = json.loads(project.annotations.read_text())
+    assert document["classes"] == ["jump", "run"]
+    other.close()
+
+
 # --- settings ---
 
 
@@ -343,16 +386,6 @@ for step in range(1, 200):
     print(json.dumps({"progress": told}), flush=True)
     time.sleep(0.05)
 """
-
-
-def _train_with(script, page, server, monkeypatch):
-    """Makes a script the training."""
-    runner = server.session._runner
-    start, command = runner.start, [sys.executable, "-c", script]
-    monkeypatch.setattr(server.session, "_why_not", lambda **_: None)
-    monkeypatch.setattr(runner, "start", lambda kind: start(kind, command))
-    page.reload()
-    page.wait_for_selector("body[data-ready]")
 
 
 def _train_with(script, page, server, monkeypatch):

@@ -127,6 +127,33 @@ def test_classes_are_added_and_renamed(project):
     assert {one.label for one in labels.instances} == {"leap"} and len(labels.instances) == 2
 
 
+def test_what_a_run_found_has_the_new_name_of_a_class(project):
+    labels = {"rec0": entry(JUMP)}
+    project.annotations.write_text(json.dumps({"classes": ["jump", "run"], "database": labels}))
+    run, _, detections = _add_run(project, labels=labels)
+    one = {"before": 1, "now": 1, "gained": [], "lost": [], "time_share": 0.1}
+    (run.path / "changes.json").write_text(json.dumps({"classes": {"jump": one, "run": one}}))
+    with _page(project) as page:
+        before = page.get("prediction/0")
+        page.post("settings", {"threshold": {"jump": 0.95}})
+        page.post("classes", {"rename": ["jump", "leap"]})
+        told, state = page.get("prediction/0"), page.get("state")
+        assert told["labels"] == state["run"]["classes"] == ["leap", "run"]
+        assert told["data"] == before["data"]
+        assert [one["label"] for one in told["detections"]] == ["leap", "run"]
+        assert told["detections"][0] == detections["rec0"][0] | {"label": "leap"}
+        assert state["answers"] == 0  # no new answer
+        assert [one["label"] for one in page.get("changes")["classes"]] == ["leap", "run"]
+        assert page.get("changes")["curve"][0]["new_points"] == 0
+        preview = page.post("preview", {"recording": 0, "settings": state["settings"]})
+        assert preview["below"] == 2  # by the threshold of the class
+        assert {one["label"] for one in page.get("queue")} <= {"leap", "run", None}
+        assert {row["label"] for row in page.get("summary")} == {"leap", "run"}
+        page.post("classes", {"rename": ["leap", "jump"]})
+        assert page.get("prediction/0")["detections"] == before["detections"]
+    assert json.loads((run.path / "studio.json").read_text())["classes"] == ["jump", "run"]
+
+
 def test_two_pages(project):
     with _page(project) as page:
         revision = page.get("recording/0")["revision"]
