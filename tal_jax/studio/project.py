@@ -220,7 +220,12 @@ class Project:
 
     def sources(self) -> tuple[Source, ...]:
         """The recordings; raises InputError as `find_sources`."""
-        return find_sources(self.folder / path for path in self.file.recordings)
+        return find_sources(self.places)
+
+    @property
+    def places(self) -> list[Path]:
+        """The files and folders that the recordings are in."""
+        return [self.folder / path for path in self.file.recordings]
 
     # --- features ---
 

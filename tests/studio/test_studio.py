@@ -214,6 +214,50 @@ def test_a_recording_that_vanished(project, tmp_path):
         page.save(0, annotations=[JUMP])
 
 
+def test_recordings_come_and_go_while_it_runs(project, tmp_path, monkeypatch):
+    """A file is taken up when it no longer grows; what is gone stays, marked; each by an event."""
+    films, server = tmp_path / "films", studio.open_studio(project, classes=projects.CLASSES)
+    with server:
+        session, told, started = server.session, [], []
+        monkeypatch.setattr(session.broker, "publish", lambda event, data: told.append(event))
+        monkeypatch.setattr(session, "start", started.append)
+
+        def look():
+            told.clear()
+            session.look()
+            return "state" in told, [source.name for source in session.sources]
+
+        names = ["rec0", "rec1", "rec2"]
+        assert look() == (False, names)
+        content = (films / "rec0.npy").read_bytes()
+        (films / "a_new.npy").write_bytes(content[:5000])  # sorts before the others
+        assert look() == (False, names)
+        (films / "a_new.npy").write_bytes(content)
+        assert look() == (False, names) and not started
+        assert look() == (True, [*names, "a_new"]) and started == ["extract"]
+        assert session.recording(0)["name"] == "rec0" and session.recording(3)["name"] == "a_new"
+        assert session.state()["recordings"][3]["duration"] == pytest.approx(60)
+        assert look() == (False, [*names, "a_new"]) and started == ["extract"]
+
+        session.save(1, {"annotations": [JUMP]}, session.recording(1)["revision"], [])
+        (films / "rec1.npy").unlink()
+        assert look() == (True, [*names, "a_new"])
+        rows = session.state()["recordings"]
+        assert [row["gone"] for row in rows] == [False, True, False, False]
+        assert rows[1]["note"].endswith("rec1.npy is no longer there") and rows[1]["points"] == 1
+
+        (films / "rec2.csv").write_text("time,x\n0,1\n1,2\n")
+        look()
+        assert look() == (True, [*names, "a_new"])
+        assert "would both be the recording 'rec2'" in session.state()["error"]
+        (films / "rec2.csv").unlink()
+        assert look()[0] and session.state()["error"] is None
+        (films / "rec1.npy").write_bytes(content)
+        look()
+        assert look()[0] and not any(row["gone"] for row in session.state()["recordings"])
+        assert started == ["extract"]
+
+
 # --- what a run found ---
 
 
