@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -185,6 +186,7 @@ def _finish(project: Project, run: Run) -> None:
         run.write()
         raise
     _send(run=run.number)
+    _remove_networks(project)
 
 
 def _fit(project: Project, run: Run) -> None:
@@ -218,6 +220,23 @@ def _fit(project: Project, run: Run) -> None:
     run.card.classes = list(dataset.classes)
     run.card.finished_at = now()
     run.write()
+
+
+def _remove_networks(project: Project) -> None:
+    """Removes the networks of runs before the last two that ended well: nothing reads them.
+
+    The next run begins from the last one, whatever becomes of it.
+    """
+    from tal_jax.runs import warm_start
+
+    kept = [run.number for run in project.finished()[-2:]]
+    for run in project.runs():
+        if kept and run.number < kept[0]:
+            for checkpoints in run.path.glob("*/checkpoints"):
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            for arrays in (run.path / warm_start.START_FOLDER).glob("*.npz"):
+                with contextlib.suppress(OSError):
+                    arrays.unlink()
 
 
 def _source(project: Project, run: Run) -> tuple[Path | None, dict[str, str]]:

@@ -43,6 +43,9 @@ def fits(monkeypatch):
         trained.append((run.number, len(labels.instances)))
         files.write_json(run.path / "train_points.json", annotations_to_dict(labels))
         write_results(run.path / "detections_all.json", {"rec0": [found("jump", 0.7, 9.0, 12.0)]})
+        for name in ("round_0/checkpoints/100/x", "detector/checkpoints/9/x", "start/network.npz"):
+            (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.path / name).write_bytes(b"")
         run.card.finished_at = now()
         run.write()
 
@@ -127,6 +130,34 @@ def test_a_retraining_continues_in_a_moved_project(project, fits, monkeypatch):
     assert job._source(project, run) == (project.runs()[0].path, {})
     files.write_json(run.path / "start" / "start.json", {"from": "/was/here/runs/0001"})
     assert job._source(project, run) == (Path("/was/here/runs/0001"), {})
+
+
+def test_networks_of_earlier_runs_are_removed(project, fits, monkeypatch):
+    """Of those before the last two that ended well; all that is read of them stays."""
+
+    def with_networks():
+        return [
+            run.number
+            for run in project.runs()
+            if all((run.path / name).exists() for name in ("round_0/checkpoints/100", network))
+        ]
+
+    network = "start/network.npz"
+    _write_labels(project, rec0=entry(RUN))
+    job.train(project)
+    job.train(project)
+    assert with_networks() == [1, 2]
+    _stop(project, monkeypatch, ValueError("the loss is nan"))  # run 3, without a network
+    job.train(project)
+    assert with_networks() == [2, 4]
+    _stop(project, monkeypatch, KeyboardInterrupt())
+    assert with_networks() == [2, 4]
+    job.train(project)
+    assert with_networks() == [4, 5] and fits[-1] == (5, 1)
+    first = project.runs()[0].path
+    assert {path.name for path in first.rglob("*") if path.is_file()} == {
+        *("studio.json", "train_points.json", "detections_all.json")
+    }
 
 
 def test_a_class_that_is_renamed_stays_the_same_class(project, fits, monkeypatch):
