@@ -10,10 +10,10 @@ import time
 
 import browsing
 import numpy as np
+import projects
 import pytest
 import serving
-import studio_project
-from studio_project import SECONDS, entry_of
+from projects import SECONDS, entry_of
 
 from tal_jax import studio
 from tal_jax.inference.events import select_events
@@ -33,7 +33,7 @@ def browser():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setattr(Session, "_to_extract", lambda self: False)
-    return studio_project.write_project(tmp_path)
+    return projects.make_trained(tmp_path)
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def _preview(page):
 
 
 def _expected(**settings):
-    found = select_events(studio_project.DETECTIONS["walk"], **settings)
+    found = select_events(projects.DETECTIONS["walk"], **settings)
     return [len(found.entries), found.below, found.merged, found.short]
 
 
@@ -547,8 +547,23 @@ def test_twice_as_large(browser, server, project):
     context.close()
 
 
+def test_recordings_come_and_go(page, server, tmp_path):
+    rows = page.locator("#recordings li")
+    projects.write_tables(tmp_path, ["zoo"])
+    (tmp_path / "yard.npy").unlink()
+    _until(page, lambda: rows.count() == 3)
+    assert rows.all_inner_texts()[2].startswith("zoo")
+    _until(page, lambda: "gone" in rows.all_inner_texts()[1])
+    assert page.inner_text("#recordings-count") == "1 of 3, 1 gone"
+    rows.nth(1).locator("button").click()
+    _until(page, lambda: "yard.npy" in page.inner_text("#notice"))
+    rows.nth(2).locator("button").click()
+    _until(page, lambda: page.inner_text("#name") == "zoo")
+    page.wait_for_selector("#signal[data-drawn]")
+
+
 def test_labelling_alone_hides_training(browser, tmp_path):
-    studio_project.write_recordings(tmp_path)
+    projects.write_tables(tmp_path, ["walk"])
     server = studio.open_server([tmp_path / "walk.npy"], tmp_path / "a.json", classes=["jump"])
     with serving.serving(server):
         page = browser.new_page()
