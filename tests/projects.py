@@ -1,7 +1,8 @@
-"""A project of the studio with a finished run, written by hand."""
+"""Projects of the studio with finished runs, written by hand, so that every number is known."""
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -16,20 +17,20 @@ from tal_jax.studio.project import Card, Project, Run
 
 SECONDS, RATE = 60.0, 50
 GRID = Grid(fps=50, stride_frames=25, window_frames=75)
-CLASSES = ("jump", "run")
+CLASSES, NAMES = ("jump", "run"), ("rec0", "rec1", "rec2")
 
 
-def write_tables(folder: Path, count: int, *, seconds: float = SECONDS) -> None:
-    """Sensor tables rec0.npy, rec1.npy, ..."""
-    times_s = np.arange(int(seconds * RATE)) / RATE
-    for number in range(count):
-        np.save(folder / f"rec{number}.npy", np.stack([times_s, *3 * [np.sin(times_s)]], 1))
+def write_tables(folder: Path, names: Sequence[str]) -> None:
+    """Sensor tables of two channels."""
+    times_s = np.arange(int(SECONDS * RATE)) / RATE
+    for name in names:
+        np.save(folder / f"{name}.npy", np.stack([times_s, np.sin(times_s), times_s % 7], 1))
 
 
-def make(folder: Path, count: int = 3, *, seconds: float = SECONDS, **options) -> Project:
+def make(folder: Path, *, names: Sequence[str] = NAMES, **options) -> Project:
     """A new project of tables in a folder."""
     folder.mkdir(exist_ok=True)
-    write_tables(folder, count, seconds=seconds)
+    write_tables(folder, names)
     return studio.open_project(folder / "studio", [folder], **options)[0]
 
 
@@ -82,3 +83,53 @@ def entry(*instances, background=(), done=(), seconds: float = SECONDS) -> dict:
     values = {"subset": "train", "duration": seconds, "annotations": list(instances)}
     values |= {"background": list(background)} if background else {}
     return values | ({} if done is None else {"done": [list(one) for one in done]})
+
+
+def entry_of(project: Project, name: str) -> dict:
+    """What the annotation file has on a recording."""
+    return json.loads(project.annotations.read_text())["database"].get(name, {})
+
+
+# --- a project with two runs ---
+
+# Of each recording, best first; the threshold of the run is 0.5.
+DETECTIONS = {
+    "walk": [
+        found("jump", 0.9, 10.0, 14.0),
+        found("run", 0.8, 30.0, 36.0),
+        found("run", 0.7, 36.5, 37.0),
+        found("jump", 0.3, 50.0, 52.0),
+    ],
+    "yard": [found("jump", 0.6, 5.0, 9.0)],
+}
+EARLIER = {**DETECTIONS, "walk": DETECTIONS["walk"][1:]}
+
+
+def add_run_of(project: Project, detections, *, seconds=SECONDS, classes=CLASSES, **card) -> Run:
+    """A finished run whose score curves are as high as its detections."""
+    scores = {}
+    for name, entries in detections.items():
+        scores[name] = np.full((int(seconds / GRID.stride_s), len(classes)), 0.05, np.float32)
+        for one in entries:
+            start, end = (int(time_s / GRID.stride_s) for time_s in one["segment"])
+            scores[name][start : max(end, start + 1), classes.index(one["label"])] = one["score"]
+    return add_run(project, scores, detections, classes=list(classes), **card)
+
+
+def make_trained(folder: Path) -> Project:
+    """A project of two recordings, a click, and two runs; the second one gained an event."""
+    project = make(folder, names=("walk", "yard"))
+    database = {"walk": entry({"label": "jump", "point": 11.0})}
+    document = {"version": "VERSION 1.3", "classes": list(CLASSES), "database": database}
+    files.write_json(project.annotations, document)
+    add_run_of(project, EARLIER, labels=database)
+    gained = {"recording": "walk", "segment": [10.0, 14.0], "score": 0.9}
+    changes = {
+        "jump": {"before": 1, "now": 2, "gained": [gained], "lost": [], "time_share": 0.07},
+        "run": {"before": 2, "now": 2, "gained": [], "lost": [], "time_share": 0.95},
+    }
+    # The new points are held out from the run before, whose criterion this is.
+    new = {"criterion": 0.25, "new_points": 3, "warnings": ["run fills 95 % of the time"]}
+    run = add_run_of(project, DETECTIONS, labels=database, **new)
+    files.write_json(run.path / "changes.json", {"classes": changes})
+    return project

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import IO, Any
 
 import msgspec
@@ -68,6 +68,19 @@ def rows_of(entries: Entries) -> DetectionRows:
     scores = np.array([one["score"] for one in entries], np.float64)
     segments = np.array([one["segment"] for one in entries], np.float64)
     return DetectionRows(list(index), np.array(labels, np.int32), scores, segments)
+
+
+def with_names(entries: Entries, names: Mapping[str, str]) -> Entries:
+    """Entries with other names of classes, as far as `names` has one.
+
+    >>> with_names([{"label": "jump", "score": 0.5, "segment": [1.0, 2.0]}], {"jump": "leap"})
+    [{'label': 'leap', 'score': 0.5, 'segment': [1.0, 2.0]}]
+    """
+    if not names:
+        return entries
+    rows = rows_of(entries)
+    classes = [names.get(label, label) for label in rows.classes]
+    return DetectionRows(classes, rows.labels, rows.scores, rows.segments)
 
 
 def join_rows(parts: Sequence[Entries]) -> DetectionRows:

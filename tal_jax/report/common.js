@@ -32,6 +32,24 @@ export const plural = (count, word) => `${count.toLocaleString("en")} ${word}${c
 export const sum = (values) => values.reduce((a, b) => a + b, 0);
 export const clamp = (value, low, high) => Math.max(low, Math.min(high, value));
 
+/**
+ * Items by a key, in the order of their first ones: `Map.groupBy`, which browsers have since 2024.
+ *
+ * @template T, K
+ * @param {Iterable<T>} items
+ * @param {(item: T) => K} keyOf
+ */
+export function groupBy(items, keyOf) {
+  /** @type {Map<K, T[]>} */
+  const groups = new Map();
+  for (const item of items) {
+    const key = keyOf(item), group = groups.get(key);
+    if (group) group.push(item);
+    else groups.set(key, [item]);
+  }
+  return groups;
+}
+
 /** .842, without the leading zero. */
 export function ratio(value, digits = 3) {
   if (!isNumber(value)) return "–";

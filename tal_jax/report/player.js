@@ -1,7 +1,7 @@
 // The page of a prediction: the recording above its detections.
 
 import {
-  $, clamp, classColour, className, clock, Clock, countFrom, css, cut, defineClasses, fillLegend, fitCanvas, fitWindow, font, h,
+  $, clamp, classColour, className, clock, Clock, countFrom, css, cut, defineClasses, fillLegend, fitCanvas, fitWindow, font, groupBy, h,
   hiddenClasses, isDark, onDrag, plural, ratio, readColours, swatch, timeTicks, tipTime, tipTitle, writeTick, zoomButtons,
   zoomWindow,
 } from "./common.js";
@@ -225,7 +225,7 @@ function refresh() {
   shown = spans.filter((span) => span.score >= state.threshold && wanted(span.label));
   if (!shown.includes(state.chosen)) state.chosen = null;
   count.textContent = `${ratio(state.threshold)}: ${shown.length.toLocaleString("en")} of ${plural(spans.length, "detection")}`;
-  const byClass = Map.groupBy ? Map.groupBy(shown, ({ label }) => label) : shown.reduce((map, span) => map.set(span.label, [...(map.get(span.label) ?? []), span]), new Map());
+  const byClass = groupBy(shown, ({ label }) => label);
   rows = [...byClass.entries()].sort(([a], [b]) => a - b).map(([label, found]) => ({ label, found: found.reverse() })); // the best on top
   const without = DATA.classes.length - rows.length;
   folded.hidden = !without;

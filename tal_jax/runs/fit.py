@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def fit(
     *,
     workdir: str | Path,
     start_from: str | Path | None = None,
+    renamed: Mapping[str, str] | None = None,
     report: Report = print,
 ) -> Fitted:
     """Trains all rounds on a data set, evaluating each on its test recordings.
@@ -53,6 +54,7 @@ def fit(
       config: see `tal_jax.config`; for a retraining from `retraining_config`.
       workdir: the run's work directory.
       start_from: work directory of the run to begin from, which must be there at the start only.
+      renamed: the names that classes of that run have now, where these differ.
       report: prints a line.
 
     Returns:
@@ -63,8 +65,8 @@ def fit(
         run, or a loss that is no longer finite.
       OSError: if the work directory cannot be written.
     """
-    fitted = fit_many([dataset], [config], workdirs=[workdir], start_from=start_from, report=report)
-    return fitted[0]
+    options: dict[str, Any] = {"start_from": start_from, "renamed": renamed, "report": report}
+    return fit_many([dataset], [config], workdirs=[workdir], **options)[0]
 
 
 def fit_many(
@@ -73,6 +75,7 @@ def fit_many(
     *,
     workdirs: Sequence[str | Path],
     start_from: str | Path | None = None,
+    renamed: Mapping[str, str] | None = None,
     report: Report = print,
 ) -> list[Fitted]:
     """Trains several runs in one compiled program: what `fit` does, for each of them.
@@ -90,6 +93,7 @@ def fit_many(
       configs: M configs; without `train.holdout` where there are several.
       workdirs: M work directories.
       start_from: see `fit`; for all of the runs.
+      renamed: see `fit`.
       report: prints a line.
 
     Returns:
@@ -109,12 +113,13 @@ def fit_many(
             warm_start.standardized_as(dataset, folder, source)
             for dataset, folder in zip(datasets, folders, strict=True)
         ]
-    given = configs
-    configs = _check(datasets, _decide(datasets, configs, folders, source, report), folders)
+    given, renamed = configs, renamed or {}
+    configs = _decide(datasets, configs, folders, source, renamed, report)
+    configs = _check(datasets, configs, folders)
     with contextlib.ExitStack() as stack:
         for folder in folders:
             processes.on_primary(stack.enter_context, locks.one_writer(folder, "training"))
-        runs = _begin(datasets, configs, given, folders, source, report)
+        runs = _begin(datasets, configs, given, folders, source, renamed, report)
         return _fit_rounds(runs, report)
 
 
@@ -173,6 +178,7 @@ def _decide(
     configs: Sequence[Config],
     folders: list[Path],
     source: Path | None,
+    renamed: Mapping[str, str],
     report: Report,
 ) -> list[Config]:
     """The configs without settings that are left to the data.
@@ -190,7 +196,7 @@ def _decide(
     ]
     check_dataset(datasets[0])
     if source is not None and not begun[0]:
-        decided, decisions = warm_start.decide(configs[0], source, datasets[0])
+        decided, decisions = warm_start.decide(configs[0], source, datasets[0], renamed)
     else:
         decided, decisions = automatic.decide(configs[0], datasets[0])
     for line in automatic.format_decisions(decisions).splitlines():
@@ -236,6 +242,7 @@ def _begin(
     given: Sequence[Config],
     folders: list[Path],
     source: Path | None,
+    renamed: Mapping[str, str],
     report: Report,
 ) -> list[_Run]:
     """Starts or continues the runs; `given` are their configs before anything was decided."""
@@ -243,7 +250,7 @@ def _begin(
     for dataset, config, before, folder in zip(datasets, configs, given, folders, strict=True):
         decided = automatic.undecided(before)
         if source is not None and not work.begun_settings(folder):
-            warm_start.begin(folder, source, config, dataset, report)
+            warm_start.begin(folder, source, config, dataset, renamed, report)
             decided = warm_start.still_decided(source, before)
         notes += [
             *processes.on_primary(work.start, folder, config, dataset, decided),

@@ -34,12 +34,12 @@ from tal_jax import methods
 from tal_jax._errors import InputError
 from tal_jax.config import Config, detector_config, flatten
 from tal_jax.data import files
-from tal_jax.data.detections import Results, read_results, write_results
+from tal_jax.data.detections import Results, read_results, with_names, write_results
 from tal_jax.data.fingerprint import Fingerprint, fingerprint
 from tal_jax.data.manifest import Manifest, check_same_backbone
 from tal_jax.data.predictions import write_predictions
 from tal_jax.data.projection import Projection
-from tal_jax.data.recordings import Dataset, Recording, labels_of, restandardize
+from tal_jax.data.recordings import Dataset, labels_of, restandardize
 from tal_jax.evaluation.changes import (
     ClassChanges,
     collapse_warnings,
@@ -65,6 +65,8 @@ LEAST_PART = 0.25
 SAME_TIOU = 0.5
 # Settings that fix the shapes of parameters: they stay, whatever the data are now.
 _SHAPES = ("model.widths", "model.dilations")
+# The classes that were renamed since the run that a retraining begins from.
+_NONE: Mapping[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -129,7 +131,7 @@ def still_decided(source: Path, config: Config) -> list[str]:
 
 
 def decide(
-    config: Config, source: Path, dataset: Dataset
+    config: Config, source: Path, dataset: Dataset, renamed: Mapping[str, str] = _NONE
 ) -> tuple[ml_collections.ConfigDict, tuple[Decision, ...]]:
     """Fills in the settings that `retraining_config` left open; see `automatic.decide`."""
     given: Config = ml_collections.ConfigDict(config.to_dict())
@@ -139,7 +141,7 @@ def decide(
     found, decisions = automatic.decide(given, dataset)
     decided: Config = found
     decisions = [one for one in decisions if one.key != "train.steps"]
-    changed, count = changed_labels(source, dataset)
+    changed, count = changed_labels(source, dataset, renamed)
     share = min(max(changed / count if count else 1.0, LEAST_PART), 1.0)
     labels = f"{changed:,} of {count:,} labels changed" if count else "labels without a time"
 
@@ -166,23 +168,26 @@ def _whole_updates(source: Path) -> dict[str, int]:
     return {"steps": config.train.steps, "detector_steps": config.detector.steps}
 
 
-def changed_labels(source: Path, dataset: Dataset) -> tuple[int, int]:
+def changed_labels(
+    source: Path, dataset: Dataset, renamed: Mapping[str, str] = _NONE
+) -> tuple[int, int]:
     """How many labels with a time were added or moved since a run, or removed; and how many are.
 
     A label is a point with its class and segment, a background point, or a done stretch.
     """
-    before = _labels(files.read_json(source / "train_points.json"))
+    before = _labels(files.read_json(source / "train_points.json"), renamed)
     now = _labels(work.labels_document(dataset))
     changed = max((now - before).total(), (before - now).total())
     return min(changed, now.total()), now.total()
 
 
-def _labels(document: Mapping[str, Any]) -> collections.Counter:
+def _labels(document: Mapping[str, Any], renamed: Mapping[str, str] = _NONE) -> collections.Counter:
     """The labels of a document from `workdir.labels_document`."""
     found = collections.Counter()
     for name, recording in document["database"].items():
         for one in recording["annotations"]:
-            found[name, one["label"], one["point"], *one.get("segment", ())] += 1
+            label = renamed.get(one["label"], one["label"])
+            found[name, label, one["point"], *one.get("segment", ())] += 1
         found.update((name, time_s) for time_s in recording.get("background", ()))
         found.update((name, "done", *stretch) for stretch in recording.get("done", ()))
     return found
@@ -239,9 +244,12 @@ def begin(
     source: Path,
     config: Config,
     dataset: Dataset,
+    renamed: Mapping[str, str],
     report: Callable[[str], None],
 ) -> None:
     """Writes what a retraining takes from the run that it begins from; once.
+
+    A class that was renamed keeps its rows of the networks.
 
     Raises:
       InputError: if that run cannot be read, or its networks do not fit the data or the config.
@@ -253,7 +261,7 @@ def begin(
         raise InputError(f"{workdir}: a run cannot begin from itself; choose another folder")
     if processes.count() > 1:
         raise InputError("start_from: a retraining runs in one process, expected no --processes")
-    fitted, (_, data) = work.load_run(source), work.read(source)
+    fitted, (_, data) = _with_names(work.load_run(source), renamed), work.read(source)
     _check_features(source, data, dataset)
     classes, key = tuple(dataset.classes), jax.random.key(config.seed)
     change = functools.partial(with_classes, before=fitted.classes, now=classes, key=key)
@@ -272,7 +280,7 @@ def begin(
     for note in _class_notes(fitted.classes, classes):
         report(f"note: {note}")
     report(f"begins from {source}: what its networks detect now")
-    before = _detections_of(source, fitted, dataset.recordings, fingerprint(dataset))
+    before = _detections_of(source, fitted, renamed, dataset)
     proposals = _propose(params, config, dataset, {*classes} - {*fitted.classes})
 
     folder = workdir / START_FOLDER
@@ -280,7 +288,7 @@ def begin(
         files.write_npz(folder / f"{name}.npz", values)
     write_results(folder / ALL_DETECTIONS, before)
     write_results(folder / "proposals_train.json", proposals)
-    changed, count = changed_labels(source, dataset)
+    changed, count = changed_labels(source, dataset, renamed)
     about = {
         "from": str(source.resolve()),
         "rounds": len(fitted.params),
@@ -412,17 +420,25 @@ def _class_notes(before: Sequence[str], now: Sequence[str]) -> list[str]:
     return notes
 
 
+def _with_names(fitted: Fitted, renamed: Mapping[str, str]) -> Fitted:
+    """Networks whose classes have other names."""
+    classes = tuple(renamed.get(label, label) for label in fitted.classes)
+    detector = fitted.detector and dataclasses.replace(fitted.detector, classes=classes)
+    return dataclasses.replace(fitted, classes=classes, detector=detector)
+
+
 def _detections_of(
-    source: Path, fitted: Fitted, recordings: Sequence[Recording], now: Fingerprint
+    source: Path, fitted: Fitted, renamed: Mapping[str, str], dataset: Dataset
 ) -> Results:
     """What a run detects in recordings; from its file where that has them, of the same features."""
     known: Results = {}
+    recordings, now = dataset.recordings, fingerprint(dataset)
     if (source / ALL_DETECTIONS).exists():
         before = Fingerprint.from_dict(files.read_json(source / "fingerprint.json"))
         known = read_results(source / ALL_DETECTIONS)
         old, new = ({**one.train, **one.test, **one.unlabelled} for one in (before, now))
         known = {
-            name: entries
+            name: with_names(entries, renamed)
             for name, entries in known.items()
             if name in old and name in new and old[name].features == new[name].features
         }

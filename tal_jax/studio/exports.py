@@ -72,7 +72,7 @@ def export(
     if project.finished():
         found = review.events(project.file.settings)
         events: dict[str, Entries] = {name: one.entries for name, one in found.items()}
-        labels = _annotations(events, review.last().card.classes, lengths_s, sources)
+        labels = _annotations(events, review.last().classes, lengths_s, sources)
     else:
         notes.append("no training has ended yet: these are the labels")
         events = {

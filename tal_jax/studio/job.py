@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -26,7 +27,6 @@ from tal_jax.data.annotations import (
     classes_of,
     load_annotations,
 )
-from tal_jax.data.detections import read_results
 from tal_jax.studio.project import (
     Project,
     Run,
@@ -35,7 +35,7 @@ from tal_jax.studio.project import (
     label_counts,
     now,
 )
-from tal_jax.studio.review import ALL_DETECTIONS, labels_of_run, new_point_criterion
+from tal_jax.studio.review import detections_of_run, labels_of_run, new_point_criterion
 
 EXTRACT, TRAIN = "extract", "train"
 _TERMINATED = 128 + signal.SIGTERM  # the exit code, as shells have it
@@ -120,7 +120,9 @@ def train(project: Project) -> None:
     A retraining that was stopped is left for another one where labels changed since, which takes
     no longer than the rest of it.
     """
-    stopped, labels = project.unfinished(), training_labels(project)
+    # Before the labels are read: a class that is renamed meanwhile has its new name in them.
+    stopped, run = project.unfinished(), project.next_run()
+    labels = training_labels(project)
     newer = stopped is None or _are_newer(project, labels)
     if stopped is not None and newer and project.finished():
         stopped.card.failed = "left, since labels changed while it was stopped"
@@ -128,11 +130,13 @@ def train(project: Project) -> None:
     elif stopped is not None:
         _finish(project, stopped)
     if newer:
-        _finish(project, _begin(project, labels))
+        _begin(project, run, labels)
+        _finish(project, run)
 
 
 def _are_newer(project: Project, labels: Annotations) -> bool:
-    before = load_annotations(project.labels_of_training)
+    before = project.trained_on
+    assert before is not None
     return before.classes != labels.classes or count_changes(before, labels) > 0
 
 
@@ -159,19 +163,16 @@ def training_labels(project: Project) -> Annotations:
     return dataclasses.replace(labels, recordings=recordings, classes=classes, overlapping=pairs)
 
 
-def _begin(project: Project, labels: Annotations) -> Run:
+def _begin(project: Project, run: Run, labels: Annotations) -> None:
     """Writes the labels of a new run, then its card, which makes it one."""
-    run, before = project.next_run(), project.finished()
-    card = run.card
+    card, before = run.card, project.finished()
     card.labels = label_counts(labels)
     if before:
-        detections = read_results(before[-1].path / ALL_DETECTIONS)
         card.criterion, card.new_points = new_point_criterion(
-            labels_of_run(before[-1]), labels, detections
+            labels_of_run(before[-1]), labels, detections_of_run(before[-1])
         )
     files.write_json(project.labels_of_training, annotations_to_dict(labels))
     run.write()
-    return run
 
 
 def _finish(project: Project, run: Run) -> None:
@@ -185,6 +186,7 @@ def _finish(project: Project, run: Run) -> None:
         run.write()
         raise
     _send(run=run.number)
+    _remove_networks(project)
 
 
 def _fit(project: Project, run: Run) -> None:
@@ -194,7 +196,7 @@ def _fit(project: Project, run: Run) -> None:
     from tal_jax.datasets.load import load_dataset
     from tal_jax.runs import fit, warm_start, workdir
 
-    source, path = _source(project, run), run.path
+    (source, renamed), path = _source(project, run), run.path
     config: Config
     if workdir.begun_settings(path):
         config = ml_collections.ConfigDict(workdir.read(path)[0].to_dict())
@@ -208,7 +210,9 @@ def _fit(project: Project, run: Run) -> None:
     _send(progress={"phase": "reads features", "total": 0, "done": 0})
     dataset = load_dataset(config, project.features)
     log = _Log(path)
-    fitted = fit.fit(dataset, config, workdir=path, start_from=source, report=log.report)
+    fitted = fit.fit(
+        dataset, config, workdir=path, start_from=source, renamed=renamed, report=log.report
+    )
     _send(progress={"phase": "predicts all recordings"})
     warm_start.predict_all(path, fitted, dataset)
     run.card.warnings = warm_start.warnings_of(path, dataset)
@@ -218,15 +222,35 @@ def _fit(project: Project, run: Run) -> None:
     run.write()
 
 
-def _source(project: Project, run: Run) -> Path | None:
-    """The run to begin from: where it has begun, the one that it began from."""
+def _remove_networks(project: Project) -> None:
+    """Removes the networks of runs before the last two that ended well: nothing reads them.
+
+    The next run begins from the last one, whatever becomes of it.
+    """
+    from tal_jax.runs import warm_start
+
+    kept = [run.number for run in project.finished()[-2:]]
+    for run in project.runs():
+        if kept and run.number < kept[0]:
+            for checkpoints in run.path.glob("*/checkpoints"):
+                shutil.rmtree(checkpoints, ignore_errors=True)
+            for arrays in (run.path / warm_start.START_FOLDER).glob("*.npz"):
+                with contextlib.suppress(OSError):
+                    arrays.unlink()
+
+
+def _source(project: Project, run: Run) -> tuple[Path | None, dict[str, str]]:
+    """The run to begin from, and which of its classes were renamed before the start of this one.
+
+    Where this one has begun, the one that it began from, which is not read again.
+    """
     from tal_jax.runs import warm_start
 
     began = run.path / warm_start.START_FOLDER / "start.json"
     if began.exists():
-        return Path(files.read_json(began)["from"])
+        return Path(files.read_json(began)["from"]), {}
     before = [one for one in project.finished() if one.number < run.number]
-    return before[-1].path if before else None
+    return (before[-1].path, project.names_since(before[-1], run)) if before else (None, {})
 
 
 class _Log:

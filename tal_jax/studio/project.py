@@ -18,7 +18,7 @@ import functools
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -79,6 +79,8 @@ class ProjectFile(msgspec.Struct, kw_only=True):
       training: settings of the config of the first training, as `KEY: VALUE`.
       settings: of events.
       auto: training starts after so many new answers; None: only when asked to.
+      renamed: names of classes before and after each time that one was renamed, in order: runs keep
+        the names of their time.
     """
 
     format: int = _FORMAT
@@ -88,6 +90,7 @@ class ProjectFile(msgspec.Struct, kw_only=True):
     training: dict[str, str] = {}
     settings: Settings = msgspec.field(default_factory=Settings)
     auto: int | None = None
+    renamed: list[tuple[str, str]] = []
 
 
 class Card(msgspec.Struct, kw_only=True):
@@ -97,6 +100,7 @@ class Card(msgspec.Struct, kw_only=True):
       number: of the run.
       started_at: ISO time.
       labels: counts of the labels at its start.
+      renames: how many times a class had been renamed when its labels were read.
       criterion: of the run before, on the points that were added since; None without any.
       new_points: how many these are.
       finished_at: ISO time; None before its end.
@@ -109,6 +113,7 @@ class Card(msgspec.Struct, kw_only=True):
     number: int
     started_at: str
     labels: dict[str, float] = {}
+    renames: int = 0
     criterion: float | None = None
     new_points: int = 0
     finished_at: str | None = None
@@ -120,15 +125,28 @@ class Card(msgspec.Struct, kw_only=True):
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A work directory, and what the studio keeps of it."""
+    """A work directory, and what the studio keeps of it.
+
+    Attributes:
+      path: of the work directory.
+      card: what is kept.
+      names: the names that classes have now, by those that they have in the files of the run; of
+        classes that were renamed since.
+    """
 
     path: Path
     card: Card
+    names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def number(self) -> int:
         """Its number, from 1."""
         return self.card.number
+
+    @property
+    def classes(self) -> list[str]:
+        """Its classes, by the names that they have now."""
+        return [self.names.get(label, label) for label in self.card.classes]
 
     def write(self) -> None:
         """Writes the card."""
@@ -153,6 +171,7 @@ class Project:
         self._cards: dict[Path, Cached[Card]] = {}
         path = self.labels_of_training
         self._trained_on = Cached(path, lambda: load_annotations(path))
+        self._labels_by_names: dict[tuple, Annotations] = {}  # those, with other names
         self._file = Cached(self.folder / PROJECT_FILE, self._read_file)
         self._writing = threading.Lock()
         _ = self.file  # that it can be read
@@ -173,6 +192,25 @@ class Project:
             changed = msgspec.structs.replace(self.file, **changes)
             files.write_json(self.folder / PROJECT_FILE, msgspec.to_builtins(changed))
 
+    def rename_class(self, before: str, now: str) -> None:
+        """Renames a class in the settings of events, and in what is read of runs.
+
+        To be called after the labels were written: see `Card.renames`.
+        """
+        content = self.file
+        settings = msgspec.to_builtins(content.settings)
+        for key, value in settings.items():
+            if isinstance(value, dict):
+                settings[key] = {now if one == before else one: n for one, n in value.items()}
+        self.write(
+            settings=msgspec.convert(settings, Settings),
+            renamed=[*content.renamed, (before, now)],
+        )
+
+    def names_since(self, run: "Run", until: "Run") -> dict[str, str]:
+        """What classes of a run were called at the start of a later one, where this differs."""
+        return _follow(self.file.renamed[run.card.renames : until.card.renames])
+
     def _read_file(self) -> ProjectFile:
         path = self.folder / PROJECT_FILE
         found = files.convert(files.read_json(path), ProjectFile, str(path))
@@ -182,7 +220,12 @@ class Project:
 
     def sources(self) -> tuple[Source, ...]:
         """The recordings; raises InputError as `find_sources`."""
-        return find_sources(self.folder / path for path in self.file.recordings)
+        return find_sources(self.places)
+
+    @property
+    def places(self) -> list[Path]:
+        """The files and folders that the recordings are in."""
+        return [self.folder / path for path in self.file.recordings]
 
     # --- features ---
 
@@ -213,7 +256,13 @@ class Project:
     @property
     def trained_on(self) -> Annotations | None:
         """The labels of the last training; None before the first one."""
-        return self._trained_on.get() if self.runs() else None
+        runs, found = self.runs(), self._trained_on.get()
+        if not runs or found is None:
+            return None
+        key = id(found), *runs[-1].names.items()
+        if key not in self._labels_by_names:
+            self._labels_by_names = {key: rename_labels(found, runs[-1].names)}
+        return self._labels_by_names[key]
 
     def runs(self) -> list[Run]:
         """All runs in order; folders without a card are none."""
@@ -222,7 +271,8 @@ class Project:
             if path not in self._cards:
                 self._cards[path] = Cached(path / CARD_FILE, functools.partial(_read_card, path))
             if (content := self._cards[path].get()) is not None:
-                found.append(Run(path, content))
+                names = _follow(self.file.renamed[content.renames :])
+                found.append(Run(path, content, names))
         return sorted(found, key=lambda run: run.number)
 
     def finished(self) -> list[Run]:
@@ -240,7 +290,7 @@ class Project:
         """A run after all others, which is not written yet."""
         number = max((run.number for run in self.runs()), default=0) + 1
         path = self.folder / "runs" / f"{number:04d}"
-        return Run(path, Card(number=number, started_at=now()))
+        return Run(path, Card(number=number, started_at=now(), renames=len(self.file.renamed)))
 
 
 def open_project(
@@ -363,6 +413,41 @@ def label_set(annotations: Annotations) -> Counter:
         if recording.done_s is None:
             found[name, "done"] += 1
     return found
+
+
+def rename_labels(annotations: Annotations, names: Mapping[str, str]) -> Annotations:
+    """Labels with other names of their classes."""
+    if not names:
+        return annotations
+    recordings = {
+        name: dataclasses.replace(
+            recording,
+            instances=tuple(
+                dataclasses.replace(one, label=names.get(one.label, one.label))
+                for one in recording.instances
+            ),
+        )
+        for name, recording in annotations.recordings.items()
+    }
+    return dataclasses.replace(
+        annotations,
+        classes=tuple(names.get(label, label) for label in annotations.classes),
+        recordings=recordings,
+        overlapping=tuple(
+            (names.get(one, one), names.get(two, two)) for one, two in annotations.overlapping
+        ),
+    )
+
+
+def _follow(renamed: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The last names of classes, by their first ones."""
+    names: dict[str, str] = {}
+    for before, now in renamed:
+        if before not in names.values():
+            names[before] = now
+        else:
+            names = {first: now if last == before else last for first, last in names.items()}
+    return {first: last for first, last in names.items() if first != last}
 
 
 def count_changes(before: Annotations, now: Annotations) -> int:

@@ -1,5 +1,6 @@
 """The recordings to label: their files, durations, frame rates and signals."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Iterable
@@ -103,6 +104,22 @@ def find_sources(paths: Iterable[str | os.PathLike]) -> tuple[Source, ...]:
         sources[name] = Source(name, path if beside is None else beside.path, path)
     order = {path: number for number, path in enumerate(found)}
     return tuple(sorted(sources.values(), key=lambda source: order[source.path]))
+
+
+def list_files(paths: Iterable[str | os.PathLike]) -> dict[Path, tuple[int, int]]:
+    """The files that `find_sources` reads, with their sizes and times of change; opens none.
+
+    Args:
+      paths: files and folders; those that are gone are left out.
+    """
+    found = {}
+    for path in map(Path, paths):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            inside = sorted(filter(_is_recording, path.iterdir())) if path.is_dir() else [path]
+            for file in filter(Path.is_file, inside):
+                status = file.stat()
+                found[file] = status.st_size, status.st_mtime_ns
+    return found
 
 
 def read_details(source: Source, *, source_fps: float = 0.0) -> Details:

@@ -16,14 +16,14 @@ from tal_jax._errors import InputError
 from tal_jax.data import files
 from tal_jax.data.annotations import Annotations, RecordingAnnotation, load_annotations
 from tal_jax.data.clock import Grid
-from tal_jax.data.detections import Results, read_results
+from tal_jax.data.detections import Results, read_results, with_names
 from tal_jax.data.recordings import Point, Recording
 from tal_jax.evaluation.point_criterion import point_scores
 from tal_jax.inference.events import Events, select_all, select_events
 from tal_jax.inference.suggestions import suggest
 from tal_jax.report.event_tables import Summary, summarize
 from tal_jax.report.pages import Curves, pack_curves
-from tal_jax.studio.project import Project, Run, Settings
+from tal_jax.studio.project import Project, Run, Settings, rename_labels
 
 ALL_DETECTIONS, ALL_SCORES, CHANGES = "detections_all.json", "scores_all.npz", "changes.json"
 
@@ -50,13 +50,12 @@ class Review:
         self._project = project
         self._reading = threading.Lock()
         # Of a run and the one before it: their files do not change once they are finished.
-        self._detections = functools.lru_cache(maxsize=2)(
-            lambda path: read_results(path / ALL_DETECTIONS)
-        )
+        # Names of classes, which may change, are a part of the keys.
+        self._detections = functools.lru_cache(maxsize=2)(_read_detections)
         self._scores = functools.lru_cache(maxsize=2)(_read_scores)
         # Few of all: the queue is asked for after every answer.
         self._shown = functools.lru_cache(maxsize=1)(
-            lambda path, threshold: select_all(self._detections(path), threshold)
+            lambda path, names, threshold: select_all(self._detections(path, names), threshold)
         )
 
     def last(self) -> Run:
@@ -69,7 +68,7 @@ class Review:
     def detections(self, run: Run) -> Results:
         """What a run detects in each recording."""
         with self._reading:
-            return self._detections(run.path)
+            return self._detections(run.path, tuple(run.names.items()))
 
     # --- one recording ---
 
@@ -84,7 +83,7 @@ class Review:
         scores = _read_one(run.path / ALL_SCORES, name)
         if found is None or scores is None:
             raise InputError(f"run {run.number} had no features of {name}; train again")
-        classes, left_out = run.card.classes, []
+        classes, left_out = run.classes, []
         shown = list(found[:_MOST_DETECTIONS])
         grid = scores.grid
         always = {classes.index(one["label"]) for one in shown}
@@ -121,7 +120,7 @@ class Review:
     def summary(self, settings: Settings, durations_s: Mapping[str, float | None]) -> list[Summary]:
         """The summary of each recording and class."""
         events = {name: one.entries for name, one in self.events(settings).items()}
-        return summarize(events, self.last().card.classes, durations_s)
+        return summarize(events, self.last().classes, durations_s)
 
     def changes(self, labels: Annotations) -> dict[str, Any]:
         """Events gained and lost since the run before, warnings, and the learning curve.
@@ -138,7 +137,7 @@ class Review:
         compared = files.read_json(path)["classes"] if path.exists() else {}
         classes = [
             {
-                "label": label,
+                "label": last.names.get(label, label),
                 "gained": one["gained"],
                 "lost": one["lost"],
                 "kept": one["now"] - len(one["gained"]),
@@ -190,8 +189,8 @@ class Review:
             run = finished[-1]
             threshold = run.card.threshold
             with self._reading:
-                detections = self._shown(run.path, threshold)
-            classes = [*run.card.classes, *(one for one in classes if one not in run.card.classes)]
+                detections = self._shown(run.path, tuple(run.names.items()), threshold)
+            classes = [*run.classes, *(one for one in classes if one not in run.classes)]
             scores = self._of_runs(finished, len(classes))
         manifest = self._project.manifest
         grid = _ANY_GRID if manifest is None else manifest.grid
@@ -227,7 +226,7 @@ class Review:
         """
         with self._reading:
             now = self._scores(runs[-1].path)
-            same = len(runs) > 1 and runs[0].card.classes == runs[-1].card.classes
+            same = len(runs) > 1 and runs[0].classes == runs[-1].classes
             before = self._scores(runs[0].path) if same else {}
         found = {}
         for name, one in now.items():
@@ -271,8 +270,18 @@ class Review:
 
 
 def labels_of_run(run: Run) -> Annotations:
-    """The training labels of a run, as they were."""
-    return load_annotations(run.path / "train_points.json")
+    """The training labels of a run, as they were but for the names of classes."""
+    return rename_labels(load_annotations(run.path / "train_points.json"), run.names)
+
+
+def detections_of_run(run: Run) -> Results:
+    """What a run detects in all recordings."""
+    return _read_detections(run.path, tuple(run.names.items()))
+
+
+def _read_detections(path: Path, names: tuple[tuple[str, str], ...]) -> Results:
+    found, renamed = read_results(path / ALL_DETECTIONS), dict(names)
+    return {name: with_names(entries, renamed) for name, entries in found.items()}
 
 
 def new_point_criterion(
@@ -332,7 +341,7 @@ def durations(
 
 
 def _select(run: Run, found: Sequence[Mapping[str, Any]], settings: Settings) -> Events:
-    return select_events(found, **settings.steps(run.card.classes, run.card.threshold))
+    return select_events(found, **settings.steps(run.classes, run.card.threshold))
 
 
 def _read_scores(path: Path) -> dict[str, Scores]:

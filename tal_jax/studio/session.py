@@ -7,7 +7,8 @@ import functools
 import getpass
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,20 +23,20 @@ from tal_jax.studio import exports
 from tal_jax.studio.broker import Broker
 from tal_jax.studio.project import (
     Project,
-    Settings,
     check_settings,
     count_changes,
     counts_of,
     done_share,
     has_labels,
 )
-from tal_jax.studio.recordings import Details, Source, read_details
+from tal_jax.studio.recordings import Details, Source, find_sources, list_files, read_details
 from tal_jax.studio.review import Review, durations
 from tal_jax.studio.runner import Busy, Outcome, Runner
 from tal_jax.studio.store import Store
 
 _NUM_COLOURS = 60
 _PUBLISH_EVERY_S = 0.25  # the progress of a job
+_LOOK_EVERY_S = 3.0  # into the folders of recordings
 _MOST_FRAMES = 2000  # of a skeleton in an answer
 _BONE_FRAMES = 500  # from which the skeleton's bones are found
 
@@ -56,7 +57,7 @@ class Session:
     """The recordings, their labels, and a project if there is one.
 
     Attributes:
-      sources: the recordings.
+      sources: the recordings; those that come later are at the end, and none is taken out.
       store: the annotation file.
       project: None where there is no training.
       broker: of the pages' events.
@@ -79,11 +80,17 @@ class Session:
         self._extracting: dict[str, tuple[str, str]] = {}  # state and note by recording
         self._next_publish_s = 0.0
         self._error: str | None = None  # of the last job
+        self._trouble: str | None = None  # with what is in the folders now
+        self._files: dict[Path, tuple[int, int]] = {}  # in the folders, at the last look
+        self._settled: set[Path] = set()  # those that no longer grow
+        self._arrived = False  # something whose features are to be extracted
         self._counted: tuple[tuple[Any, Any, int], int] | None = None
         self._closing = threading.Event()
         if project is None:
             self.details(0)
         else:
+            self._files = list_files(project.places)
+            self._settled = set(self._files)
             self._runner = Runner(
                 project.folder,
                 changed=self._publish_job,
@@ -92,10 +99,10 @@ class Session:
             )
 
     def begin(self) -> None:
-        """Begins what needs no page: durations of all recordings, and extraction."""
+        """Begins what needs no page: durations, extraction, and a look at what comes and goes."""
         if self.project is None:
             return
-        threading.Thread(target=self._survey, daemon=True).start()
+        threading.Thread(target=self._watch, daemon=True).start()
         if self._to_extract():
             self.start("extract")
 
@@ -107,6 +114,44 @@ class Session:
             self._runner.stop(wait=True)
 
     # --- recordings ---
+
+    def look(self) -> None:
+        """Takes up recordings that came into the folders, and their features.
+
+        A file is taken up when it no longer grows.
+        """
+        project, runner, _ = self._studio()
+        files = list_files(project.places)
+        settled = [path for path, status in files.items() if self._files.get(path) == status]
+        self._files = files
+        if set(settled) != self._settled:
+            self._settled = set(settled)
+            try:
+                self._take_up(find_sources(settled))
+                self._trouble = None
+            except InputError as error:
+                self._trouble = str(error)
+            self.broker.publish("state", {})
+        if self._arrived and runner.job is None:
+            if self._to_extract():
+                with contextlib.suppress(Busy):  # a page was faster; at the next look
+                    self.start("extract")
+                    self._arrived = False
+            else:
+                self._arrived = False
+
+    def _take_up(self, found: Iterable[Source]) -> None:
+        sources, index = list(self.sources), dict(self._index)
+        for source in found:
+            at = index.setdefault(source.name, len(sources))
+            sources[at : at + 1] = [source]  # or with other files, such as one of keypoints
+        if sources == list(self.sources):
+            return
+        with self._reading:
+            self.sources, self._index, self._arrived = tuple(sources), index, True
+            self._read.cache_clear()
+            self._keypoints.cache_clear()
+        self._survey()
 
     def details(self, index: int) -> Details:
         """Returns the properties of a recording; raises InputError if it cannot be read."""
@@ -200,13 +245,13 @@ class Session:
             case {"add": str(label)}:
                 self.store.add_class(label)
             case {"rename": [str(before), str(now)]}:
-                for name in self.store.rename_class(before, now):
-                    if name in self._index:
-                        revision = self.store.entry(name)[1]
-                        saved = {"recording": self._index[name], "revision": revision}
-                        self.broker.publish("saved", saved)
+                changed = self.store.rename_class(before, now)
                 if self.project is not None:
-                    self._rename_settings(before, now)
+                    self.project.rename_class(before, now)
+                known = {
+                    self._index[name]: two for name, two in changed.items() if name in self._index
+                }
+                self.broker.publish("renamed", {"before": before, "now": now, "revisions": known})
             case _:
                 raise InputError('expected {"add": name} or {"rename": [old, new]}')
         self.broker.publish("state", {})
@@ -247,16 +292,16 @@ class Session:
             "can_train": self._why_not(),
             "advice": self._advice(),
             "answers": self._answers(),
-            "error": self._error,
+            "error": self._error or self._trouble,
             "stopped": unfinished.number if unfinished is not None and job is None else None,
         }
         if finished:
-            card = finished[-1].card
+            run, card = finished[-1], finished[-1].card
             state["run"] = {
                 "number": card.number,
                 "finished_at": card.finished_at,
                 "threshold": card.threshold,
-                "classes": card.classes,
+                "classes": run.classes,
                 "warnings": card.warnings,
             }
         return state
@@ -265,7 +310,7 @@ class Session:
         name = source.name
         one = labelled.get(name, self.store.begun())
         features, note = self._features(source)
-        if not source.path.exists():
+        if gone := not source.path.exists():
             note = f"{source.path} is no longer there"
         return {
             "name": name,
@@ -274,6 +319,7 @@ class Session:
             **counts_of(one),
             "done_share": done_share(one),
             "features": features,
+            "gone": gone,
             "note": note or self._broken.get(name, ""),
         }
 
@@ -526,13 +572,11 @@ class Session:
         except ValueError:
             return 0.0  # refused by the extraction
 
-    def _rename_settings(self, before: str, now: str) -> None:
-        project, _, _ = self._studio()
-        values = msgspec.to_builtins(project.file.settings)
-        for key, value in values.items():
-            if isinstance(value, dict):
-                values[key] = {now if label == before else label: n for label, n in value.items()}
-        project.write(settings=msgspec.convert(values, Settings))
+    def _watch(self) -> None:
+        self._survey()
+        while not self._closing.wait(_LOOK_EVERY_S):
+            with contextlib.suppress(InputError, OSError):  # the project was moved away
+                self.look()
 
     def _survey(self) -> None:
         """Reads the durations of all recordings that the features do not tell."""

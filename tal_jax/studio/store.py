@@ -140,11 +140,11 @@ class Store:
             classes = [*annotations.classes, *self._classes, _checked(label)]
             self._write(document, document["database"], classes)
 
-    def rename_class(self, before: str, now: str) -> list[str]:
+    def rename_class(self, before: str, now: str) -> dict[str, tuple[str, str]]:
         """Renames a class in all of its labels.
 
         Returns:
-          The names of the recordings that have labels of it.
+          The revisions before and after of each recording that has labels of it.
 
         Raises:
           InputError: if there is no such class, or the new name is that of another one; or as
@@ -157,15 +157,15 @@ class Store:
                 raise InputError(f"no class {before!r}, expected one of {', '.join(classes)}")
             if _checked(now) in classes:
                 raise InputError(f"there is a class {now!r} already; expected another name")
-            database, changed = dict(document["database"]), []
+            database, changed = dict(document["database"]), {}
             for name, entry in database.items():
                 if any(one["label"] == before for one in entry["annotations"]):
-                    changed.append(name)
                     renamed = [
                         {**one, "label": now} if one["label"] == before else one
                         for one in entry["annotations"]
                     ]
                     database[name] = {**entry, "annotations": renamed}
+                    changed[name] = _revision(entry), _revision(database[name])
             if overlapping := document.get("overlapping"):
                 pairs = [[now if one == before else one for one in pair] for pair in overlapping]
                 document = {**document, "overlapping": pairs}

@@ -15,6 +15,7 @@ from tal_jax import cli, methods
 from tal_jax._errors import InputError
 from tal_jax.config import check_config, flatten, hamnet_config, load_config, override
 from tal_jax.data import files
+from tal_jax.data.detections import read_results, with_names
 from tal_jax.data.recordings import Dataset, Point, Recording, Scaling, restandardize, standardize
 from tal_jax.datasets.load import load_dataset
 from tal_jax.methods import detector
@@ -293,6 +294,32 @@ def test_a_class_is_added_and_one_dropped(toy_run, tmp_path):
     start = files.read_json(tmp_path / "b" / "start" / "proposals_train.json")["results"]
     assert start[train[0].name] == [] and all(start[one.name] for one in train[1:])
     assert any("class 'bump' vanished" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_renamed_class_keeps_its_rows(toy_run, tmp_path):
+    """As if it had the same name: no label changed, and what was detected has the new name."""
+    dataset, source, names = toy.dataset(toy_run.data), toy_run.workdir, {"bump": "lump"}
+    other = dataclasses.replace(
+        dataset, classes=tuple(names.get(label, label) for label in dataset.classes)
+    )
+    assert other.classes != dataset.classes
+    assert warm_start.changed_labels(source, other)[0] > 0
+    assert warm_start.changed_labels(source, other, names)[0] == 0
+    lines, started = [], {}
+    for name, data, renamed in (("a", dataset, {}), ("b", other, names)):
+        config = warm_start.retraining_config(source)
+        config = warm_start.decide(config, source, data, renamed)[0]
+        warm_start.begin(tmp_path / name, source, config, data, renamed, lines.append)
+        folder = tmp_path / name / "start"
+        found = read_results(folder / "detections_all.json")
+        proposals = read_results(folder / "proposals_train.json")
+        started[name] = files.read_npz(folder / "network.npz"), found, proposals
+    (network, *results), (again, *others) = started["a"], started["b"]
+    jax.tree.map(np.testing.assert_array_equal, network, again)
+    for before, now in zip(results, others, strict=True):
+        assert now == {name: with_names(one, names) for name, one in before.items()} != before
+    assert not any("classes that" in line for line in lines)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import projects
@@ -13,7 +14,8 @@ from tal_jax.data import files
 from tal_jax.data.annotations import annotations_to_dict, load_annotations
 from tal_jax.data.detections import write_results
 from tal_jax.studio import job
-from tal_jax.studio.project import now
+from tal_jax.studio.project import count_changes, now
+from tal_jax.studio.store import Store
 
 JUMP, RUN = {"label": "jump", "point": 10.0}, {"label": "run", "point": 30.0}
 
@@ -41,6 +43,9 @@ def fits(monkeypatch):
         trained.append((run.number, len(labels.instances)))
         files.write_json(run.path / "train_points.json", annotations_to_dict(labels))
         write_results(run.path / "detections_all.json", {"rec0": [found("jump", 0.7, 9.0, 12.0)]})
+        for name in ("round_0/checkpoints/100/x", "detector/checkpoints/9/x", "start/network.npz"):
+            (run.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (run.path / name).write_bytes(b"")
         run.card.finished_at = now()
         run.write()
 
@@ -122,9 +127,65 @@ def test_a_retraining_continues_in_a_moved_project(project, fits, monkeypatch):
     job.train(project)
     _stop(project, monkeypatch, KeyboardInterrupt())
     run = project.unfinished()
-    assert job._source(project, run) == project.runs()[0].path
+    assert job._source(project, run) == (project.runs()[0].path, {})
     files.write_json(run.path / "start" / "start.json", {"from": "/was/here/runs/0001"})
-    assert str(job._source(project, run)) == "/was/here/runs/0001"
+    assert job._source(project, run) == (Path("/was/here/runs/0001"), {})
+
+
+def test_networks_of_earlier_runs_are_removed(project, fits, monkeypatch):
+    """Of those before the last two that ended well; all that is read of them stays."""
+
+    def with_networks():
+        return [
+            run.number
+            for run in project.runs()
+            if all((run.path / name).exists() for name in ("round_0/checkpoints/100", network))
+        ]
+
+    network = "start/network.npz"
+    _write_labels(project, rec0=entry(RUN))
+    job.train(project)
+    job.train(project)
+    assert with_networks() == [1, 2]
+    _stop(project, monkeypatch, ValueError("the loss is nan"))  # run 3, without a network
+    job.train(project)
+    assert with_networks() == [2, 4]
+    _stop(project, monkeypatch, KeyboardInterrupt())
+    assert with_networks() == [2, 4]
+    job.train(project)
+    assert with_networks() == [4, 5] and fits[-1] == (5, 1)
+    first = project.runs()[0].path
+    assert {path.name for path in first.rglob("*") if path.is_file()} == {
+        *("studio.json", "train_points.json", "detections_all.json")
+    }
+
+
+def test_a_class_that_is_renamed_stays_the_same_class(project, fits, monkeypatch):
+    """Its labels are no new ones, and a run takes it from the one before by its name of then."""
+    store = Store(project.annotations)
+    _write_labels(project, rec0=entry(RUN, JUMP))
+    job.train(project)
+    _stop(project, monkeypatch, KeyboardInterrupt())  # before it has begun
+    assert job._source(project, project.unfinished())[1] == {}
+    for before, after in (("jump", "leap"), ("run", "jump")):
+        store.rename_class(before, after)
+        project.rename_class(before, after)
+    names = {"jump": "leap", "run": "jump"}
+    assert [run.names for run in project.runs()] == [names, names]
+    labels = job.training_labels(project)
+    assert labels.classes == ("leap", "jump") and count_changes(project.trained_on, labels) == 0
+    job.train(project)  # the stopped one, by the names that its labels have
+    assert fits == [(1, 2), (2, 2)]
+    job.train(project)
+    third = project.runs()[2]
+    assert third.names == {} and third.card.renames == 2 and third.card.new_points == 0
+    assert job._source(project, third) == (project.runs()[1].path, names)
+    trained = load_annotations(project.labels_of_training)
+    assert {one.label: one.point_s for one in trained.instances} == {"leap": 10.0, "jump": 30.0}
+    # Back again, as if it had never been renamed.
+    for before, after in (("jump", "run"), ("leap", "jump")):
+        project.rename_class(before, after)
+    assert [run.names for run in project.runs()] == [{}, {}, {"leap": "jump", "jump": "run"}]
 
 
 def test_a_run_that_cannot_be_trained_is_not_tried_again(project, fits, monkeypatch):

@@ -56,6 +56,8 @@ class Studio:
             stdout=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # Most of the time goes into compiling, which its quality makes no difference for here.
+            env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         )
         assert self.process.stdout is not None
         address = urlsplit(self.process.stdout.readline().strip())

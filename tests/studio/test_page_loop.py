@@ -14,7 +14,7 @@ import browsing
 import pytest
 import scenes
 import serving
-from studio_project import entry_of
+from projects import entry_of
 
 from tal_jax import studio
 from tal_jax.studio.project import open_project

@@ -10,10 +10,10 @@ import time
 
 import browsing
 import numpy as np
+import projects
 import pytest
 import serving
-import studio_project
-from studio_project import SECONDS, entry_of
+from projects import SECONDS, entry_of
 
 from tal_jax import studio
 from tal_jax.inference.events import select_events
@@ -33,7 +33,7 @@ def browser():
 @pytest.fixture
 def project(tmp_path, monkeypatch):
     monkeypatch.setattr(Session, "_to_extract", lambda self: False)
-    return studio_project.write_project(tmp_path)
+    return projects.make_trained(tmp_path)
 
 
 @pytest.fixture
@@ -236,6 +236,49 @@ def test_an_edge_is_dragged(page, project):
     _saved(page, project, lambda one: not _segments(one))
 
 
+def test_a_class_is_renamed_by_the_keyboard(page, project, browser, server):
+    """On every page, in what can be undone, in predictions; and back again."""
+    other = browser.new_page(viewport={"width": 1500, "height": 1000})
+    _open(other, server)
+
+    def rename(before, now):
+        page.focus(f"#classes [aria-label='Rename {before}']")
+        _press(page, "Enter")
+        assert page.input_value("#rename-name") == before
+        page.keyboard.type(now)
+        _press(page, "Enter")
+
+    def names(of):
+        return of.locator("#classes b").all_inner_texts()
+
+    _press(page, "k", "a", "End", "1", "Control+z")  # a label that can come back
+    _saved(page, project, lambda one: len(one["annotations"]) == 1)
+    rename("jump", "run")
+    _until(page, lambda: "there is a class 'run' already" in page.inner_text("#rename-trouble"))
+    page.fill("#rename-name", "leap")
+    _press(page, "Enter")
+    for one in (page, other):
+        _until(one, lambda one=one: names(one) == ["leap", "run"])
+        _until(one, lambda one=one: "3 events" in one.inner_text("#settings-text"))
+    entry = _saved(page, project, lambda one: one["annotations"][0]["label"] == "leap")
+    _press(page, "Control+Shift+Z")
+    entry = _saved(page, project, lambda one: len(one["annotations"]) == 2)
+    assert [one["label"] for one in entry["annotations"]] == ["leap", "leap"]
+    other.keyboard.press("Home")
+    for key in ("k", "k", "a"):  # the second event; the first one is accepted
+        other.keyboard.press(key)
+    entry = _saved(page, project, lambda one: len(one["annotations"]) == 3)
+    rename("leap", "jump")
+    for one in (page, other):
+        _until(one, lambda one=one: names(one) == ["jump", "run"])
+    _saved(page, project, lambda one: one["annotations"][0]["label"] == "jump")
+    _press(page, "Escape", "Home", "k")
+    _until(page, lambda: "jump" in page.inner_text("#selection"))
+    document = json.loads(project.annotations.read_text())
+    assert document["classes"] == ["jump", "run"]
+    other.close()
+
+
 # --- settings ---
 
 
@@ -244,7 +287,7 @@ def _preview(page):
 
 
 def _expected(**settings):
-    found = select_events(studio_project.DETECTIONS["walk"], **settings)
+    found = select_events(projects.DETECTIONS["walk"], **settings)
     return [len(found.entries), found.below, found.merged, found.short]
 
 
@@ -343,16 +386,6 @@ for step in range(1, 200):
     print(json.dumps({"progress": told}), flush=True)
     time.sleep(0.05)
 """
-
-
-def _train_with(script, page, server, monkeypatch):
-    """Makes a script the training."""
-    runner = server.session._runner
-    start, command = runner.start, [sys.executable, "-c", script]
-    monkeypatch.setattr(server.session, "_why_not", lambda **_: None)
-    monkeypatch.setattr(runner, "start", lambda kind: start(kind, command))
-    page.reload()
-    page.wait_for_selector("body[data-ready]")
 
 
 def _train_with(script, page, server, monkeypatch):
@@ -514,8 +547,23 @@ def test_twice_as_large(browser, server, project):
     context.close()
 
 
+def test_recordings_come_and_go(page, server, tmp_path):
+    rows = page.locator("#recordings li")
+    projects.write_tables(tmp_path, ["zoo"])
+    (tmp_path / "yard.npy").unlink()
+    _until(page, lambda: rows.count() == 3)
+    assert rows.all_inner_texts()[2].startswith("zoo")
+    _until(page, lambda: "gone" in rows.all_inner_texts()[1])
+    assert page.inner_text("#recordings-count") == "1 of 3, 1 gone"
+    rows.nth(1).locator("button").click()
+    _until(page, lambda: "yard.npy" in page.inner_text("#notice"))
+    rows.nth(2).locator("button").click()
+    _until(page, lambda: page.inner_text("#name") == "zoo")
+    page.wait_for_selector("#signal[data-drawn]")
+
+
 def test_labelling_alone_hides_training(browser, tmp_path):
-    studio_project.write_recordings(tmp_path)
+    projects.write_tables(tmp_path, ["walk"])
     server = studio.open_server([tmp_path / "walk.npy"], tmp_path / "a.json", classes=["jump"])
     with serving.serving(server):
         page = browser.new_page()

@@ -34,13 +34,13 @@ def test_it_can_be_read_and_moved(tmp_path):
 def test_a_project_elsewhere_names_its_recordings(tmp_path):
     folder = tmp_path / "videos"
     folder.mkdir()
-    projects.write_tables(folder, 1)
+    projects.write_tables(folder, ["rec0"])
     project, _ = studio.open_project(tmp_path / "work" / "p", [folder])
     assert project.file.recordings == [str(folder)]
     # The next call may name others; settings stay.
     project.write(auto=5)
     (tmp_path / "more").mkdir()
-    projects.write_tables(tmp_path / "more", 2)
+    projects.write_tables(tmp_path / "more", ["rec0", "rec1"])
     project, _ = studio.open_project(tmp_path / "work" / "p", [tmp_path / "more"])
     assert project.file.auto == 5 and len(project.sources()) == 2
 
@@ -73,7 +73,7 @@ def test_what_is_refused(tmp_path):
 def test_the_backbone_is_the_recommended_one(tmp_path, monkeypatch, names, installed, backbone):
     for name in names:
         if name.endswith("npy"):
-            projects.write_tables(tmp_path, 1)
+            projects.write_tables(tmp_path, ["rec0"])
         else:
             (tmp_path / name).write_bytes(b"")
     found = object() if installed else None
@@ -156,7 +156,7 @@ def test_one_studio_at_a_time(capsys, tmp_path):
 
 
 def test_the_command_sets_up_a_project(capsys, tmp_path, monkeypatch):
-    projects.write_tables(tmp_path, 1)
+    projects.write_tables(tmp_path, ["rec0"])
     monkeypatch.setattr(studio.StudioServer, "serve_forever", lambda self: None)
     arguments = ["--classes", "jump, run", "--auto", "--set", "fps=25", "--set", "stages=rounds"]
     assert cli.main(["studio", str(tmp_path), "--no-browser", *arguments]) == 0

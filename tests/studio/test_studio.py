@@ -127,6 +127,33 @@ def test_classes_are_added_and_renamed(project):
     assert {one.label for one in labels.instances} == {"leap"} and len(labels.instances) == 2
 
 
+def test_what_a_run_found_has_the_new_name_of_a_class(project):
+    labels = {"rec0": entry(JUMP)}
+    project.annotations.write_text(json.dumps({"classes": ["jump", "run"], "database": labels}))
+    run, _, detections = _add_run(project, labels=labels)
+    one = {"before": 1, "now": 1, "gained": [], "lost": [], "time_share": 0.1}
+    (run.path / "changes.json").write_text(json.dumps({"classes": {"jump": one, "run": one}}))
+    with _page(project) as page:
+        before = page.get("prediction/0")
+        page.post("settings", {"threshold": {"jump": 0.95}})
+        page.post("classes", {"rename": ["jump", "leap"]})
+        told, state = page.get("prediction/0"), page.get("state")
+        assert told["labels"] == state["run"]["classes"] == ["leap", "run"]
+        assert told["data"] == before["data"]
+        assert [one["label"] for one in told["detections"]] == ["leap", "run"]
+        assert told["detections"][0] == detections["rec0"][0] | {"label": "leap"}
+        assert state["answers"] == 0  # no new answer
+        assert [one["label"] for one in page.get("changes")["classes"]] == ["leap", "run"]
+        assert page.get("changes")["curve"][0]["new_points"] == 0
+        preview = page.post("preview", {"recording": 0, "settings": state["settings"]})
+        assert preview["below"] == 2  # by the threshold of the class
+        assert {one["label"] for one in page.get("queue")} <= {"leap", "run", None}
+        assert {row["label"] for row in page.get("summary")} == {"leap", "run"}
+        page.post("classes", {"rename": ["leap", "jump"]})
+        assert page.get("prediction/0")["detections"] == before["detections"]
+    assert json.loads((run.path / "studio.json").read_text())["classes"] == ["jump", "run"]
+
+
 def test_two_pages(project):
     with _page(project) as page:
         revision = page.get("recording/0")["revision"]
@@ -185,6 +212,50 @@ def test_a_recording_that_vanished(project, tmp_path):
         status, told = page.try_get("recording/1")
         assert status == 422 and "rec1.npy" in told["error"] and "\n" not in told["error"]
         page.save(0, annotations=[JUMP])
+
+
+def test_recordings_come_and_go_while_it_runs(project, tmp_path, monkeypatch):
+    """A file is taken up when it no longer grows; what is gone stays, marked; each by an event."""
+    films, server = tmp_path / "films", studio.open_studio(project, classes=projects.CLASSES)
+    with server:
+        session, told, started = server.session, [], []
+        monkeypatch.setattr(session.broker, "publish", lambda event, data: told.append(event))
+        monkeypatch.setattr(session, "start", started.append)
+
+        def look():
+            told.clear()
+            session.look()
+            return "state" in told, [source.name for source in session.sources]
+
+        names = ["rec0", "rec1", "rec2"]
+        assert look() == (False, names)
+        content = (films / "rec0.npy").read_bytes()
+        (films / "a_new.npy").write_bytes(content[:5000])  # sorts before the others
+        assert look() == (False, names)
+        (films / "a_new.npy").write_bytes(content)
+        assert look() == (False, names) and not started
+        assert look() == (True, [*names, "a_new"]) and started == ["extract"]
+        assert session.recording(0)["name"] == "rec0" and session.recording(3)["name"] == "a_new"
+        assert session.state()["recordings"][3]["duration"] == pytest.approx(60)
+        assert look() == (False, [*names, "a_new"]) and started == ["extract"]
+
+        session.save(1, {"annotations": [JUMP]}, session.recording(1)["revision"], [])
+        (films / "rec1.npy").unlink()
+        assert look() == (True, [*names, "a_new"])
+        rows = session.state()["recordings"]
+        assert [row["gone"] for row in rows] == [False, True, False, False]
+        assert rows[1]["note"].endswith("rec1.npy is no longer there") and rows[1]["points"] == 1
+
+        (films / "rec2.csv").write_text("time,x\n0,1\n1,2\n")
+        look()
+        assert look() == (True, [*names, "a_new"])
+        assert "would both be the recording 'rec2'" in session.state()["error"]
+        (films / "rec2.csv").unlink()
+        assert look()[0] and session.state()["error"] is None
+        (films / "rec1.npy").write_bytes(content)
+        look()
+        assert look()[0] and not any(row["gone"] for row in session.state()["recordings"])
+        assert started == ["extract"]
 
 
 # --- what a run found ---

@@ -1,6 +1,6 @@
 // Changes of labels. Each can be undone, is saved, and keeps who made it, when and how.
 
-import { clamp, clock } from "./common.js";
+import { clamp, clock, groupBy } from "./common.js";
 import { save } from "./saving.js";
 import { firstFrom } from "./timeline.js";
 import { changed, hasPoint, say, state, timeOf } from "./state.js";
@@ -143,7 +143,7 @@ function segmentsByClass(labels) {
   let index = indexes.get(labels);
   if (!index) {
     index = new Map();
-    for (const [label, group] of Map.groupBy(labels.annotations.filter((one) => one.segment), (one) => one.label)) {
+    for (const [label, group] of groupBy(labels.annotations.filter((one) => one.segment), (one) => one.label)) {
       const all = group.sort((a, b) => (a.segment?.[0] ?? 0) - (b.segment?.[0] ?? 0)), segments = all.map((one) => one.segment ?? [0, 0]);
       index.set(label, { all, starts: segments.map(([start]) => start), longest: Math.max(...segments.map(([start, end]) => end - start)) });
     }

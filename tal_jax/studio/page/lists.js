@@ -1,8 +1,10 @@
 // The classes, and the labels of the recording that is shown.
 
+import { post } from "./api.js";
 import { $, h, swatch } from "./common.js";
 import { addClass, exact, place, placeOf, remove, select, stops } from "./labels.js";
 import { Rows } from "./rows.js";
+import { allSaved } from "./saving.js";
 import { changed, colourOf, hasPoint, on, state } from "./state.js";
 
 /** @import {Selection} from "./state.js" */
@@ -26,9 +28,45 @@ const classes = new Rows($("classes"), "None yet: add the first one below.", (/*
   return {
     current: isChosen,
     parts: [h("button", { "aria-pressed": String(isChosen), title: label, onclick: choose },
-      swatch(colourOf(label)), h("b", {}, label), h("i", {}, String(count)), number < 10 ? h("kbd", {}, String(number)) : null)],
+      swatch(colourOf(label)), h("b", {}, label), h("i", {}, String(count)), number < 10 ? h("kbd", {}, String(number)) : null),
+    h("button", { class: "rename", title: "Rename", "aria-label": `Rename ${label}`, onclick: () => askName(label) }, "✎")],
   };
 });
+
+// ---------------------------------------------------------------- another name
+
+let renamed = "";
+
+/** Asks for another name of a class. @param {string} label */
+function askName(label) {
+  renamed = label;
+  $("rename-title").textContent = `Rename “${label}”`;
+  $("rename-name").value = label;
+  $("rename-trouble").hidden = true;
+  $("rename").showModal();
+  $("rename-name").select();
+}
+
+/** The server tells all pages of the new name, this one too. @param {string} name */
+async function rename(name) {
+  if (name && name !== renamed) {
+    await allSaved();
+    await post("classes", { add: renamed }); // one without labels may be on this page only
+    await post("classes", { rename: [renamed, name] });
+  }
+  $("rename").close();
+}
+
+$("rename-form").addEventListener("submit", (/** @type {SubmitEvent} */ event) => {
+  event.preventDefault();
+  rename($("rename-name").value.trim()).catch((error) => {
+    $("rename-trouble").textContent = error.message;
+    $("rename-trouble").hidden = false;
+  });
+});
+$("rename-close").addEventListener("click", () => $("rename").close());
+
+// ---------------------------------------------------------------- labels
 
 const labels = new Rows($("points"), "None yet. Play, and press a class's number within each action.", (/** @type {Selection} */ selection) => {
   const name = nameOf(selection), at = exact(placeOf(selection)), isSegment = selection.what === "label" && !hasPoint(selection.one);

@@ -6,10 +6,11 @@ import "./events.js";
 import { fillHelp } from "./keys.js";
 import "./lists.js";
 import { open } from "./recordings.js";
-import { adopt } from "./saving.js";
+import { renameClass } from "./predictions.js";
+import { adopt, rename } from "./saving.js";
 import "./selection.js";
 import "./skeleton.js";
-import { changed, on, showNotice, state } from "./state.js";
+import { changed, on, say, showNotice, state } from "./state.js";
 import "./timelines.js";
 import { showTrouble } from "./train.js";
 
@@ -56,6 +57,12 @@ function followServer() {
     saved(told) {
       adopt(told);
       refreshSoon();
+    },
+    async renamed(told) {
+      await rename(told);
+      renameClass(told.before, told.now);
+      changed("classes", "labels", "selection", "settings", "run");
+      say(`${told.before} is now ${told.now}`);
     },
   }, refreshLater);
 }

@@ -99,6 +99,16 @@ export function discard() {
   preview();
 }
 
+/** A class has another name: the settings keep theirs, predictions are read again. */
+export function renameClass(before, now) {
+  const named = (setting) => (setting === null || typeof setting !== "object" ? setting
+    : Object.fromEntries(Object.entries(setting).map(([label, value]) => [label === before ? now : label, value])));
+  const take = (/** @type {any} */ all) => Object.fromEntries(Object.entries(all).map(([key, setting]) => [key, named(setting)]));
+  state.settings = /** @type {any} */ (take(state.settings));
+  tried = tried && /** @type {any} */ (take(tried));
+  known.clear();
+}
+
 on("recording run", load);
 on("recording", () => {
   if (known.get(state.at)?.events === null) preview();

@@ -49,7 +49,7 @@ const rows = new Rows($("recordings"), "", (/** @type {Row} */ row) => {
   return {
     current: index === state.at,
     parts: [h("button", { title: [row.name, describe(row, index), row.note].filter(Boolean).join("\n"), onclick: () => open(index) },
-      featureMark(row), h("b", {}, row.name), h("i", {}, short(row, index)))],
+      featureMark(row), h("b", {}, row.name), h("i", {}, row.gone ? "gone" : short(row, index)))],
   };
 });
 
@@ -83,7 +83,8 @@ function describe(row, index) {
 }
 
 function showList() {
-  $("recordings-count").textContent = `${state.at + 1} of ${state.recordings.length}`;
+  const gone = state.recordings.filter((row) => row.gone).length;
+  $("recordings-count").textContent = `${state.at + 1} of ${state.recordings.length}${gone ? `, ${gone} gone` : ""}`;
   $("all").hidden = state.recordings.length < 2 && !state.project;
   rows.fill(state.recordings, state.at);
 }

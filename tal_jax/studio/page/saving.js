@@ -66,6 +66,28 @@ function take(recording, told) {
   changed("labels", "selection", "classes", "saved");
 }
 
+/** A class has another name: in all labels that this page holds, also in those that can come back. */
+export async function rename({ before, now, revisions }) {
+  await allSaved();
+  /** What was the same stays the same. @type {Map<Labels, Labels>} */
+  const taken = new Map();
+  const take = (/** @type {Labels} */ labels) => {
+    const named = () => labels.annotations.map((one) => (one.label === before ? { ...one, label: now } : one));
+    if (!taken.has(labels)) taken.set(labels, { ...labels, annotations: named() });
+    return /** @type {Labels} */ (taken.get(labels));
+  };
+  for (const recording of state.opened.values()) {
+    const { labels, stored, undo, redo } = recording, [old, revision] = revisions[recording.index] ?? [];
+    Object.assign(recording, { labels: take(labels), stored: take(stored), undo: undo.map(take), redo: redo.map(take) });
+    if (recording.revision === old) recording.revision = revision;
+  }
+  state.classes = [...new Set(state.classes.map((label) => (label === before ? now : label)))];
+  if (state.chosen === before) state.chosen = now;
+  const { asked } = state;
+  if (asked && asked.label === before) asked.label = now;
+  state.selected = null;
+}
+
 /** Ends a conflict: takes the labels of the file, or saves those of the page over them. @param {Recording} recording */
 async function settle(recording, takeTheirs) {
   try {

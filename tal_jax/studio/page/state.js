@@ -27,7 +27,7 @@ import { $, plural } from "./common.js";
  *   | {what: "done", one: number[]}} Selection
  *
  * @typedef {{name: string, kind: string, points: number, background: number, segments: number, done_share: number, features: string,
- *   note: string}} Row
+ *   gone: boolean, note: string}} Row
  *
  * @typedef {{recording: number, time: number, segment: number[] | null, label: string | null, reason: string,
  *   priority: number}} Place

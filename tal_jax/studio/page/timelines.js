@@ -1,7 +1,7 @@
 // The timelines of the recording: its signal, its labels, and what is predicted.
 
 import { ask } from "./api.js";
-import { $, clamp, clock, css, fitCanvas, h, plural, ratio, readColours, tipTime, tipTitle } from "./common.js";
+import { $, clamp, clock, css, fitCanvas, groupBy, h, plural, ratio, readColours, tipTime, tipTitle } from "./common.js";
 import { confirmed, exact, nudge, rejected, select, withEdge } from "./labels.js";
 import { isSame, prediction, thresholdOf, tryThreshold } from "./predictions.js";
 import { Overview, Timeline } from "./timeline.js";
@@ -80,7 +80,7 @@ const labelTip = (one) => [
 function predictionLanes() {
   const { current } = state, one = prediction();
   if (!current || !one) return [];
-  const byClass = Map.groupBy(one.found, ({ label }) => label), events = Map.groupBy(one.events ?? [], ({ label }) => label);
+  const byClass = groupBy(one.found, ({ label }) => label), events = groupBy(one.events ?? [], ({ label }) => label);
   const labels = state.classes.filter((label) => one.curves.has(label) || byClass.has(label));
   const height = labels.length > 8 ? 36 : 48;
   // The score at the upper end of a lane.
