@@ -759,6 +759,7 @@ def test_corrupted_checkpoint(capsys, config, workdir, toy_run):
     for path in (workdir / "round_1" / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
+    (workdir / "round_1" / "params.npz").unlink()  # as in a run of an older version
     for command in (
         ["train", "--config", config, "--workdir", workdir],
         ["predict", toy_run.data / "test_0.npy", "--workdir", workdir],

@@ -82,6 +82,7 @@ def test_work_directory(toy_run):
         if path.is_file() and "checkpoints" not in path.parts
     }
     each = {
+        "params.npz",
         "proposals_train.json",
         "detections_test.json",
         "evaluation.json",
@@ -366,6 +367,9 @@ def test_a_run_of_an_older_version_without_files_of_parameters(toy_run, tmp_path
     workdir = _copy(toy_run, tmp_path)
     for path in workdir.glob("round_*/params.npz"):
         path.unlink()
+    _assert_same(load_run(workdir).params, toy_run.fitted.params)
+    _fit(toy_run, workdir)  # adds them, without training
+    assert len(list(workdir.glob("round_*/params.npz"))) == 2
     _assert_same(load_run(workdir).params, toy_run.fitted.params)
 
 
