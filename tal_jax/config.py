@@ -10,7 +10,7 @@ import importlib
 import math
 import pkgutil
 import runpy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -391,6 +391,22 @@ def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
+
+
+def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """What `flatten` flattened.
+
+    >>> nest({"train.steps": 20, "seed": 0})
+    {'train': {'steps': 20}, 'seed': 0}
+    """
+    nested: dict[str, Any] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        part = nested
+        for name in sections:
+            part = part.setdefault(name, {})
+        part[last] = value
+    return nested
 
 
 _KINDS = {

@@ -488,6 +488,21 @@ def test_commands_without_a_network_do_not_load_jax(tmp_path):
     assert done.stdout.decode().splitlines()[-1] == "[] True"
 
 
+@pytest.mark.slow  # the programs are compiled, and JAX is imported, in another process
+def test_predict_loads_nothing_that_only_training_needs(toy_run, tmp_path):
+    command = ["predict", str(toy_run.data / "test_0.npy"), "--workdir", str(toy_run.workdir)]
+    command += ["--output", str(tmp_path / "found.json")]
+    program = (
+        "import sys\n"
+        "from tal_jax import cli\n"
+        f"assert cli.main({command!r}) == 0\n"
+        "heavy = 'orbax tensorstore optax pandas scipy matplotlib torch pyarrow ray av'.split()\n"
+        "print([name for name in heavy if name in sys.modules], len(sys.modules) < 1200)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+    assert done.stdout.decode().splitlines()[-1] == "[] True"
+
+
 def test_choices_are_those_of_the_library():
     assert cli.data.LABEL_KINDS == formats.KINDS
     assert cli.extract.BACKBONES == tuple(extraction.BACKBONES)
@@ -744,6 +759,7 @@ def test_corrupted_checkpoint(capsys, config, workdir, toy_run):
     for path in (workdir / "round_1" / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(b"")
+    (workdir / "round_1" / "params.npz").unlink()  # as in a run of an older version
     for command in (
         ["train", "--config", config, "--workdir", workdir],
         ["predict", toy_run.data / "test_0.npy", "--workdir", workdir],

@@ -327,15 +327,18 @@ def write_npy_rows(
     write_filled(path, fill)
 
 
-def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes named arrays as one compressed `.npz`; raises OSError as `write_json` does."""
-    write_bytes(path, npz_bytes(arrays))
+def write_npz(
+    path: str | os.PathLike, arrays: Mapping[str, np.ndarray], *, compress: bool = True
+) -> None:
+    """Writes named arrays as one `.npz`; raises OSError as `write_json` does."""
+    write_bytes(path, npz_bytes(arrays, compress=compress))
 
 
-def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
+def npz_bytes(arrays: Mapping[str, np.ndarray], *, compress: bool = True) -> bytes:
     """Returns the bytes that `write_npz` writes."""
     content = io.BytesIO()
-    np.savez_compressed(content, allow_pickle=False, **arrays)
+    save = np.savez_compressed if compress else np.savez
+    save(content, allow_pickle=False, **arrays)
     return content.getvalue()
 
 

@@ -6,6 +6,7 @@ compiled update, on the recordings of one batch.
 """
 
 import dataclasses
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -380,18 +381,7 @@ def resample_batch(
     features = timeline.features
 
     def one(row: Timeline, key, first):
-        resampled = resampling.sample_times(
-            row.weights,
-            num_samples,
-            count=jnp.minimum(row.counts, num_samples) if first is None else row.counts,
-            where=row.where,
-            key=key,
-            first=first,
-        )
-        positions = resampled.positions
-        if nearest:
-            positions = jnp.floor(positions + 0.5)
-        read = resampling.interpolate_among(features, row.first, positions, where=row.where)
+        read, resampled = _read(features, row, num_samples, key=key, nearest=nearest, first=first)
         num_video_classes = row.video_classes.shape[0]
         class_index = jnp.arange(num_video_classes, dtype=jnp.int32)
         of_class = class_index[None, :] == row.point_class_index[:, None]
@@ -410,7 +400,7 @@ def resample_batch(
         covered = (covered | positive) & row.instance_where[None, :]
         covered = covered & (resampled.where & ~background)[:, None]
         return Batch(
-            features=jnp.where(resampled.where[:, None], read.astype(jnp.float32), 0),
+            features=read,
             where=resampled.where,
             points=_by_video_class(positive, of_class),
             instances=_by_video_class(covered, of_class),
@@ -431,6 +421,40 @@ def resample_batch(
     rows = with_features(timeline, None)
     in_axes = (0, None if keys is None else 0, None if first is None else 0)
     return jax.vmap(one, in_axes=in_axes)(rows, keys, first)
+
+
+def resample_features(
+    timeline: Timeline, num_samples: int
+) -> tuple[jax.Array, resampling.Resampled]:
+    """Features `[B, N, D]` on the new timeline, and that: of `resample_batch`, without labels."""
+    features = timeline.features
+    read = functools.partial(_read, features, num_samples=num_samples)
+    return jax.vmap(read)(with_features(timeline, None))
+
+
+def _read(
+    features: Array,
+    row: Timeline,
+    num_samples: int,
+    *,
+    key: jax.Array | None = None,
+    nearest: bool = False,
+    first: jax.Array | None = None,
+) -> tuple[jax.Array, resampling.Resampled]:
+    """One recording's features `[N, D]` on its new timeline, see `resample_batch`."""
+    resampled = resampling.sample_times(
+        row.weights,
+        num_samples,
+        count=jnp.minimum(row.counts, num_samples) if first is None else row.counts,
+        where=row.where,
+        key=key,
+        first=first,
+    )
+    positions = resampled.positions
+    if nearest:
+        positions = jnp.floor(positions + 0.5)
+    read = resampling.interpolate_among(features, row.first, positions, where=row.where)
+    return jnp.where(resampled.where[:, None], read.astype(jnp.float32), 0), resampled
 
 
 def _by_video_class(covered: jax.Array, of_class: jax.Array) -> jax.Array:

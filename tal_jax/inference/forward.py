@@ -221,11 +221,11 @@ def forward(
     """
 
     def one_shard(params, features, rows):
-        batch = timelines.resample_batch(timelines.with_features(rows, features), num_samples)
+        timeline = timelines.with_features(rows, features)
+        features, resampled = timelines.resample_features(timeline, num_samples)
         method = methods.method_of(config)
-        logits = method.logits(model, config, params, batch.features, batch.where)
-        predictions = method.predictions(config, logits, batch.where)
-        resampled = batch.resampled
+        logits = method.logits(model, config, params, features, resampled.where)
+        predictions = method.predictions(config, logits, resampled.where)
         return dataclasses.replace(
             predictions, cumulative=resampled.cumulative, where=resampled.where
         )

@@ -44,9 +44,12 @@ def fuse_results(
       Detections of every recording of any source, best first, without those that score less than
       0.005 of the recording's best: duplicates, or next to impossible.
     """
-    results: dict[str, list] = {name: [] for source in sources for name in source}
-    trust = trust or [1.0] * len(sources)
+    # One source is fused as two of which one found nothing, so that both cases share a program.
+    num_sources = max(len(sources), 2)
+    weights = np.ones(num_sources)
+    weights[: len(sources)] = trust or 1.0
     groups = _groups(sources)
+    fused: dict[tuple[str, str], Entries] = {}
     for size, keys in _by_size(groups):
         rows, where = _stack([groups[key] for key in keys], size)
         # On a device times are float32: they count from the first detection.
@@ -58,13 +61,17 @@ def fuse_results(
             where,
             np.float32(iou_threshold),
             np.float32(soft_sigma),
-            np.array(trust, np.float32),
-            num_sources=len(sources),
+            weights.astype(np.float32),
+            np.float32(num_sources / len(sources)),
+            num_sources=num_sources,
         )
         # The last groups of a part are padding.
         of_groups = zip(keys, rows, *map(np.asarray, found), strict=False)
-        for (name, label), row, clusters, scores in of_groups:
-            results[name] += _fused_entries(label, row, clusters, scores, np.array(trust))
+        for key, row, clusters, scores in of_groups:
+            fused[key] = _fused_entries(key[1], row, clusters, scores, weights)
+    results: dict[str, list] = {name: [] for source in sources for name in source}
+    for name, label in groups:
+        results[name] += fused[name, label]
     return {name: _best_first(entries) for name, entries in results.items()}
 
 
@@ -117,15 +124,12 @@ def _by_size(
     groups: Mapping[tuple[str, str], Sequence],
 ) -> Iterator[tuple[int, list[tuple[str, str]]]]:
     """Up to `CHUNK` keys of groups of about the same size, and what to pad these to: few shapes."""
-    kinds: dict[int, list[tuple[str, str]]] = {}
-    for key, rows in groups.items():
+    keys = sorted(groups, key=lambda key: -len(groups[key]))
+    for first in range(0, len(keys), packing.CHUNK):
         size = _STEP
-        while size < len(rows):
+        while size < len(groups[keys[first]]):
             size *= 4
-        kinds.setdefault(size, []).append(key)
-    for size, keys in kinds.items():
-        for first in range(0, len(keys), packing.CHUNK):
-            yield size, keys[first : first + packing.CHUNK]
+        yield size, keys[first : first + packing.CHUNK]
 
 
 def _stack(groups: Sequence[Sequence[_Row]], size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -139,7 +143,9 @@ def _stack(groups: Sequence[Sequence[_Row]], size: int) -> tuple[np.ndarray, np.
 
 
 @functools.partial(jax.jit, static_argnames="num_sources")
-def _fuse(segments, scores, sources, where, iou_threshold, soft_sigma, trust, *, num_sources):
+def _fuse(
+    segments, scores, sources, where, iou_threshold, soft_sigma, trust, scale, *, num_sources
+):
     def one(given):
         segments, scores, sources, where = given
         fused = fusion.fuse_detections(
@@ -152,8 +158,10 @@ def _fuse(segments, scores, sources, where, iou_threshold, soft_sigma, trust, *,
             where=where,
         )
         sigma = jnp.where(soft_sigma > 0, soft_sigma, 1.0)
-        lowered = segment_ops.soft_nms(fused.segments, fused.scores, sigma=sigma, where=fused.where)
-        scores = jnp.where(soft_sigma > 0, lowered, fused.scores)
+        # Exact: by 2 where there is one source, else by 1.
+        scores = scale * fused.scores
+        lowered = segment_ops.soft_nms(fused.segments, scores, sigma=sigma, where=fused.where)
+        scores = jnp.where(soft_sigma > 0, lowered, scores)
         return fused.clusters, jnp.where(fused.where, scores, 0.0)
 
     return jax.lax.map(one, (segments, scores, sources, where))

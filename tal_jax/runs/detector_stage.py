@@ -6,6 +6,7 @@ Its folder `detector` in the work directory::
     config.json            its settings, those that depend on the pseudo segments included
     projection.npz         the principal components that it reads the features by
     checkpoints/           its network
+    params.npz             the parameters alone that it ended with
     proposals_train.json   detections of both stages in the training recordings
     detections_test.json   detections of the detector alone in the test recordings
     evaluation.json        their evaluation

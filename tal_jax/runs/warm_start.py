@@ -32,7 +32,7 @@ from ml_collections import config_dict
 
 from tal_jax import methods
 from tal_jax._errors import InputError
-from tal_jax.config import Config, detector_config, flatten
+from tal_jax.config import Config, detector_config, flatten, nest
 from tal_jax.data import files
 from tal_jax.data.detections import Results, read_results, with_names, write_results
 from tal_jax.data.fingerprint import Fingerprint, fingerprint
@@ -312,10 +312,10 @@ def read_start(workdir: Path) -> Start | None:
         return None
     detector, projection = None, None
     if (folder / "detector.npz").exists():
-        detector = _nested(files.read_npz(folder / "detector.npz"))
+        detector = nest(files.read_npz(folder / "detector.npz"))
         projection = work.read_projection(folder)
     return Start(
-        _nested(files.read_npz(folder / "network.npz")),
+        nest(files.read_npz(folder / "network.npz")),
         read_results(folder / "proposals_train.json"),
         detector,
         projection,
@@ -376,19 +376,7 @@ def with_classes(
         rows[..., to] = array[..., of]
         rows[..., len(now) :] = array[..., len(before) :]
         fresh[name] = rows
-    return _nested(fresh)
-
-
-def _nested(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """What `config.flatten` flattened."""
-    nested: dict[str, Any] = {}
-    for key, value in flat.items():
-        *sections, last = key.split(".")
-        part = nested
-        for name in sections:
-            part = part.setdefault(name, {})
-        part[last] = value
-    return nested
+    return nest(fresh)
 
 
 def _check_features(source: Path, data: Mapping[str, Any], dataset: Dataset) -> None:

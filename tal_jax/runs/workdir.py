@@ -384,11 +384,7 @@ def read_projection(folder: Path) -> Projection:
 def _load_params(folder: Path, config: Config) -> Any:
     """The parameters that a round ended with."""
     which = checkpoints.BEST if config.train.patience else checkpoints.LATEST
-    with checkpoints.open_checkpoints(folder, keep_best=which == checkpoints.BEST) as saved:
-        params = saved.restore_params(which=which)
-    if params is None:
-        raise InputError(f"{folder}: no checkpoint; expected the one that the round ended with")
-    return params
+    return checkpoints.read_params(folder, which=which)
 
 
 def open_run(workdir: str | Path) -> Network:

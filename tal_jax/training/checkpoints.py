@@ -1,4 +1,9 @@
-"""Checkpoints of a round: the latest one, and the best one where a criterion is measured."""
+"""Checkpoints of a round: the latest one, and the best one where a criterion is measured.
+
+Beside the folder of checkpoints are the parameters alone that the round ended with, `params.npz`:
+to predict with them takes neither Orbax, whose import and restoring cost as much as predicting a
+short recording, nor the state of the optimizer.
+"""
 
 import contextlib
 from pathlib import Path
@@ -7,6 +12,8 @@ from typing import Any
 import jax
 
 from tal_jax._errors import InputError
+from tal_jax.config import flatten, nest
+from tal_jax.data import files
 
 LATEST, BEST = "latest", "best"
 
@@ -39,6 +46,40 @@ def open_checkpoints(folder: Path, *, keep_best: bool = False):
     folder.mkdir(parents=True, exist_ok=True)
     with ocp.CheckpointManager(folder.absolute(), options=options) as manager:
         yield Checkpoints(manager, ocp, folder)
+
+
+def write_params(folder: Path, params: Any) -> None:
+    """Writes the parameters that a round ended with, beside its folder of checkpoints.
+
+    Raises:
+      OSError: if they cannot be written.
+    """
+    # Random digits hardly get smaller, but take seconds to compress.
+    files.write_npz(_params_path(folder), flatten(params), compress=False)
+
+
+def read_params(folder: Path, *, which: str) -> Any:
+    """The parameters that a round ended with, on the device.
+
+    Args:
+      folder: of its checkpoints.
+      which: the checkpoint that has them, for rounds of versions that wrote checkpoints alone.
+
+    Raises:
+      InputError: if there are none, or they cannot be read.
+    """
+    path = _params_path(folder)
+    if path.exists():
+        return jax.device_put(nest(files.read_npz(path)))
+    with open_checkpoints(folder, keep_best=which == BEST) as saved:
+        params = saved.restore_params(which=which)
+    if params is None:
+        raise InputError(f"{folder}: no checkpoint; expected the one that the round ended with")
+    return params
+
+
+def _params_path(folder: Path) -> Path:
+    return folder.parent / "params.npz"
 
 
 class Checkpoints:

@@ -159,12 +159,13 @@ class _Run:
         self.saved.save(self.step, host, metrics=measured)
 
     def result(self) -> TrainState:
-        """The state that the round ends with, on the host."""
+        """The state that the round ends with, on the host; writes its parameters."""
         self.state = sharding.fetch(self.state, self.mesh)
-        if not self.member.config.train.patience:
-            return self.state
-        processes.on_primary(self.restore, checkpoints.BEST)
-        return processes.share_arrays(self.state)
+        if self.member.config.train.patience:
+            processes.on_primary(self.restore, checkpoints.BEST)
+            self.state = processes.share_arrays(self.state)
+        processes.on_primary(checkpoints.write_params, self.folder, self.state.params)
+        return self.state
 
 
 def _begin(

@@ -1,7 +1,9 @@
 """Fused detections against plain Python loops."""
 
+import jax
 import numpy as np
 import pytest
+import toy
 
 from tal_jax.inference.fusion import fuse_results, fuse_stages
 
@@ -85,6 +87,22 @@ def test_many_recordings_are_fused_once():
     sources = [_random(np.random.default_rng(i), map(str, range(19)), 6) for i in range(2)]
     got = fuse_results(sources, iou_threshold=0.6, soft_sigma=0.5)
     _assert_same(got, _reference(sources, 0.6, 0.5))
+
+
+def test_one_program_for_few_detections_and_many_and_for_one_source_and_two():
+    """Of one recording, whose classes are padded alike."""
+    rng = np.random.default_rng(0)
+    many, few = _random(rng, ["x"], 150), _random(rng, ["x"], 3)
+    for entry in many["x"]:
+        entry["label"] = "a"
+    sources = [{"x": many["x"] + few["x"]}, _random(rng, ["x"], 2)]
+    jax.clear_caches()
+    with toy.compilations() as compiled:
+        one = fuse_results(sources[:1], iou_threshold=0.7, soft_sigma=0.5)
+        two = fuse_results(sources, iou_threshold=0.6, soft_sigma=0.5, trust=(1, 2))
+    assert compiled.count("jit(_fuse)") == 1
+    _assert_same(one, _reference(sources[:1], 0.7, 0.5))
+    _assert_same(two, _reference(sources, 0.6, 0.5, (1, 2)))
 
 
 def test_recordings_that_only_one_source_has():

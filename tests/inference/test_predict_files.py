@@ -42,10 +42,10 @@ def test_the_same_detections_as_one_by_one_with_one_program(toy_run, recordings)
     with toy.compilations() as compiled:
         found = dict(predict_files(recordings, network))
     assert list(found) == recordings
-    for name in ("forward", "localize_compiled", "take"):
+    for name in ("forward", "localize_compiled"):
         assert compiled.count(f"jit({name})") == 1
     # And nothing else that compiles anew for every length.
-    assert len(compiled) < 8
+    assert len(compiled) < 7
     for path in recordings[:2]:
         one = predict_file(path, network)
         assert found[path].detections == one.detections and found[path].name == path.stem

@@ -81,6 +81,7 @@ def test_files_of_the_stage(run):
         "config.json",
         "projection.npz",
         "checkpoints",
+        "params.npz",
         "proposals_train.json",
         "detections_test.json",
         "evaluation.json",

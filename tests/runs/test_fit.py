@@ -82,6 +82,7 @@ def test_work_directory(toy_run):
         if path.is_file() and "checkpoints" not in path.parts
     }
     each = {
+        "params.npz",
         "proposals_train.json",
         "detections_test.json",
         "evaluation.json",
@@ -353,10 +354,23 @@ def test_corrupted_checkpoint(toy_run, tmp_path):
     for path in (workdir / "round_1" / "checkpoints").rglob("*"):
         if path.is_file():
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    # Predicting needs the parameters alone.
+    _assert_same(load_run(workdir).params, toy_run.fitted.params)
+    (workdir / "round_1" / "params.npz").unlink()
     for run in (lambda: load_run(workdir), lambda: _fit(toy_run, workdir)):
         with pytest.raises(ValueError, match="cannot restore this checkpoint") as caught:
             run()
         assert "\n" not in str(caught.value) and "round_1/checkpoints" in str(caught.value)
+
+
+def test_a_run_of_an_older_version_without_files_of_parameters(toy_run, tmp_path):
+    workdir = _copy(toy_run, tmp_path)
+    for path in workdir.glob("round_*/params.npz"):
+        path.unlink()
+    _assert_same(load_run(workdir).params, toy_run.fitted.params)
+    _fit(toy_run, workdir)  # adds them, without training
+    assert len(list(workdir.glob("round_*/params.npz"))) == 2
+    _assert_same(load_run(workdir).params, toy_run.fitted.params)
 
 
 def test_no_finished_round(toy_run, tmp_path):

@@ -3,9 +3,12 @@
 import subprocess
 import sys
 
+import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
+from tal_jax._errors import InputError
 from tal_jax.training import checkpoints
 
 
@@ -34,6 +37,23 @@ def test_latest_and_best(tmp_path):
         assert saved.restore_params(which=checkpoints.BEST).tolist() == [2, 2, 2]
         assert saved.restore_params(which=checkpoints.LATEST).tolist() == [4, 4, 4]
         assert saved.latest_metrics() == {"criterion": 0.2}
+
+
+def test_parameters_alone(tmp_path):
+    """What a round ended with, whatever its checkpoints are; of older rounds from these."""
+    folder = tmp_path / "round_0" / "checkpoints"
+    params = {"b": {"kernel": np.ones((2, 3), np.float32)}, "a": np.zeros(2, np.float32)}
+    with checkpoints.open_checkpoints(folder) as saved:
+        saved.save(1, {"params": params})
+    older = checkpoints.read_params(folder, which=checkpoints.LATEST)
+    np.testing.assert_array_equal(older["b"]["kernel"], params["b"]["kernel"])
+    checkpoints.write_params(folder, jax.tree.map(lambda array: array + 1, params))
+    found = checkpoints.read_params(folder, which=checkpoints.LATEST)
+    assert jax.tree.structure(found) == jax.tree.structure(params)
+    np.testing.assert_array_equal(found["b"]["kernel"], np.full((2, 3), 2))
+    (tmp_path / "round_0" / "params.npz").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"params\.npz"):
+        checkpoints.read_params(folder, which=checkpoints.LATEST)
 
 
 _FULL = """
