@@ -186,7 +186,7 @@ def _finish(project: Project, run: Run) -> None:
         run.write()
         raise
     _send(run=run.number)
-    _remove_networks(project)
+    _remove_checkpoints(project)
 
 
 def _fit(project: Project, run: Run) -> None:
@@ -222,10 +222,10 @@ def _fit(project: Project, run: Run) -> None:
     run.write()
 
 
-def _remove_networks(project: Project) -> None:
-    """Removes the networks of runs before the last two that ended well: nothing reads them.
+def _remove_checkpoints(project: Project) -> None:
+    """Removes what only resuming reads from the runs before the last two that ended well.
 
-    The next run begins from the last one, whatever becomes of it.
+    Their parameters stay, so that each can still predict.
     """
     from tal_jax.runs import warm_start
 

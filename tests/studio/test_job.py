@@ -257,6 +257,8 @@ def test_features_of_a_folder_with_faults(tmp_path, monkeypatch, capsys):
     """One recording is broken, and one vanished; the other is extracted, and a line is of each."""
     project = projects.make(tmp_path / "films")
     sources = project.sources()
+    times_s = np.arange(500) / 50
+    np.save(sources[0].path, np.stack([times_s, *np.sin(times_s * [[1], [2], [3]])], axis=1))
     sources[1].path.unlink()
     np.save(sources[2].path, np.zeros((3, 4)))  # times that do not increase
     monkeypatch.setattr(type(project), "sources", lambda self: sources)
