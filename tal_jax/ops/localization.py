@@ -110,7 +110,7 @@ def threshold_runs(
     edge = jnp.zeros((thresholds.shape[0], 1), bool)
 
     # The first and the last snippet of each run, both in one: half the program to compile.
-    first = _first_snippets(above)
+    first = above & ~jnp.concatenate([edge, above[:, :-1]], axis=1)
     last = above & ~jnp.concatenate([above[:, 1:], edge], axis=1)
     flags = jnp.stack([first.ravel(), last.ravel()])
     index, count = jax.vmap(functools.partial(_cpu.first_flags, size=max_runs))(flags)
@@ -131,12 +131,6 @@ def threshold_runs(
     exists = jnp.arange(max_runs, dtype=jnp.int32) < total
     runs = jnp.where(exists[:, None], jnp.stack([start, end], axis=-1), 0)
     return Runs(runs, exists, jnp.maximum(total - max_runs, 0))
-
-
-def _first_snippets(above: Bool[Array, "H T"]) -> Bool[Array, "H T"]:
-    """Marks the first snippet of each run of True."""
-    edge = jnp.zeros((above.shape[0], 1), bool)
-    return above & ~jnp.concatenate([edge, above[:, :-1]], axis=1)
 
 
 @static("max_runs")
@@ -265,35 +259,24 @@ def localize_batch(
     num_recordings, num_classes = classes.shape
     num_pairs = num_recordings * num_classes
     # Without thresholds of a kind there is nothing to compute in its half of the result.
-    kinds = (thresholds, foreground_thresholds)
-    empty = tuple(0 if kind.size else max_runs for kind in kinds)
-    # Both kinds in one call, which is less to compile; nothing is above the levels that fill up.
-    most = max(kind.size for kind in kinds)
-    levels = jnp.stack(
-        [
-            jnp.pad(kind, (0, most - kind.size), constant_values=jnp.inf)
-            for kind in kinds
-            if kind.size
-        ]
+    empty = tuple(0 if kind.size else max_runs for kind in (thresholds, foreground_thresholds))
+    runs_of = functools.partial(threshold_runs, max_runs=max_runs)
+    shared = jax.vmap(functools.partial(runs_of, thresholds=foreground_thresholds))(
+        foreground, where=where
     )
-    runs_of = jax.vmap(functools.partial(threshold_runs, max_runs=max_runs))
-
-    def shared_overflow(curve: Float[Array, " T"], valid: Bool[Array, " T"]) -> Int[Array, ""]:
-        above = (curve[None, :] > foreground_thresholds[:, None]) & valid[None, :]
-        total = _first_snippets(above).sum(dtype=jnp.int32)
-        return jnp.maximum(total - max_runs, 0)
 
     def one_pair(pair: Int[Array, ""]) -> Detections:
         exists = pair < num_pairs
         row, column = jnp.divmod(jnp.minimum(pair, num_pairs - 1), num_classes)
         curve, valid = scores[row, :, column], where[row]
-        curves = [
-            one for one, kind in zip((curve, foreground[row]), kinds, strict=True) if kind.size
+        own = runs_of(curve, thresholds, where=valid)
+        halves = [
+            runs
+            for runs, nothing in zip((own, _row(shared, row)), empty, strict=True)
+            if not nothing
         ]
-        valids = jnp.broadcast_to(valid, (len(curves), *valid.shape))
-        runs = runs_of(jnp.stack(curves), levels, where=valids)
-        candidates = runs.segments.reshape(-1, 2)
-        exists = exists & runs.where.ravel()
+        candidates = jnp.concatenate([runs.segments for runs in halves])
+        exists = exists & jnp.concatenate([runs.where for runs in halves])
         values = contrast.curve_contrast(
             curve, candidates, delta=delta, min_outer=min_outer, where=valid
         )
@@ -310,7 +293,7 @@ def localize_batch(
             jnp.pad(candidates, (empty, (0, 0))),
             jnp.pad(values, empty),
             jnp.pad(keep, empty),
-            runs.overflow.max(),
+            own.overflow,
         )
 
     at_once = min(_PAIRS_AT_ONCE, num_pairs)
@@ -334,7 +317,7 @@ def localize_batch(
     total = classes.sum(dtype=jnp.int32)
     _, found = jax.lax.while_loop(lambda state: state[0] < total, next_pairs, state)
     found = jax.tree.map(lambda x: x.reshape(num_recordings, num_classes, *x.shape[1:]), found)
-    overflow = jnp.maximum(found.overflow.max(axis=1), jax.vmap(shared_overflow)(foreground, where))
+    overflow = jnp.maximum(found.overflow.max(axis=1), shared.overflow)
     return dataclasses.replace(found, overflow=overflow)
 
 
