@@ -23,9 +23,14 @@ class InputError(ValueError):
         super().__init__(text)
 
 
-def one_line(error: InputError | OSError) -> str:
-    """The message of an error in one line, without the number that Python puts before it."""
+def one_line(error: Exception) -> str:
+    """The message of an error in one line, without the number that Python puts before it.
+
+    What is neither an InputError nor an OSError is a fault of the code, and named by its type.
+    """
     text = str(error)
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    elif not isinstance(error, InputError | OSError):
+        text = f"{type(error).__name__}: {text}"
     return " ".join(text.split())

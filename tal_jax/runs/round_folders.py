@@ -4,6 +4,8 @@ from pathlib import Path
 
 ALL_ROUNDS, DETECTOR, ALL_STAGES = "all rounds", "detector", "all stages"
 ALL_ROUNDS_FOLDER, DETECTOR_FOLDER = "all_rounds", "detector"
+# Of all recordings, and what a retraining changed: see `runs.warm_start`.
+ALL_DETECTIONS, ALL_SCORES, CHANGES = "detections_all.json", "scores_all.npz", "changes.json"
 
 
 def round_folders(workdir: str | Path, containing: str = "") -> list[Path]:

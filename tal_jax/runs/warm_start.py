@@ -51,13 +51,18 @@ from tal_jax.inference.forward import Fitted
 from tal_jax.inference.predict import predict, predict_mean, predict_stages, propose
 from tal_jax.methods.detector import make_model as make_detector
 from tal_jax.runs import workdir as work
-from tal_jax.runs.round_folders import DETECTOR, DETECTOR_FOLDER
+from tal_jax.runs.round_folders import (
+    ALL_DETECTIONS,
+    ALL_SCORES,
+    CHANGES,
+    DETECTOR,
+    DETECTOR_FOLDER,
+)
 from tal_jax.training import automatic, processes, update
 from tal_jax.training.automatic import Decision
 from tal_jax.training.prepare import hold_out, prepare_round
 
 START_FOLDER = "start"
-ALL_DETECTIONS, ALL_SCORES, CHANGES = "detections_all.json", "scores_all.npz", "changes.json"
 
 # The least part of a round's updates that a retraining makes.
 LEAST_PART = 0.25

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from tal_jax._errors import InputError
+from tal_jax._errors import InputError, one_line
 from tal_jax.data import files, locks
 from tal_jax.data.annotations import (
     Annotations,
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
             else:
                 train(project)
     except (InputError, OSError) as error:
-        _send(error=_line_of(error))
+        _send(error=one_line(error))
         return 2
     return 0
 
@@ -182,7 +182,7 @@ def _finish(project: Project, run: Run) -> None:
     except OSError:
         raise  # such as of a full disk: it may go on later
     except Exception as error:
-        run.card.failed = _line_of(error)
+        run.card.failed = one_line(error)
         run.write()
         raise
     _send(run=run.number)
@@ -340,15 +340,6 @@ def _one_job(project: Project) -> Iterator[None]:
 
 def _send(**message: Any) -> None:
     print(json.dumps(message), flush=True)
-
-
-def _line_of(error: Exception) -> str:
-    text = str(error)
-    if isinstance(error, OSError) and error.strerror:
-        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    elif not isinstance(error, InputError):
-        text = f"{type(error).__name__}: {text}"
-    return " ".join(text.split())
 
 
 def _end_with_server() -> NoReturn:

@@ -23,9 +23,8 @@ from tal_jax.inference.events import Events, select_all, select_events
 from tal_jax.inference.suggestions import suggest
 from tal_jax.report.event_tables import Summary, summarize
 from tal_jax.report.pages import Curves, pack_curves
+from tal_jax.runs.round_folders import ALL_DETECTIONS, ALL_SCORES, CHANGES
 from tal_jax.studio.project import Project, Run, Settings, rename_labels
-
-ALL_DETECTIONS, ALL_SCORES, CHANGES = "detections_all.json", "scores_all.npz", "changes.json"
 
 _MOST_DETECTIONS = 2000
 _MOST_CURVE_BYTES = 2 << 20
