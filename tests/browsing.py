@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -24,3 +25,22 @@ def open_browser() -> Iterator:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=_ARGUMENTS)
         yield browser
         browser.close()
+
+
+@contextlib.contextmanager
+def open_page(browser, *, width: int, height: int) -> Iterator:
+    """Yields a page of its own context, in which no script may have failed at the end."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page, errors = context.new_page(), []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    yield page
+    context.close()
+    assert errors == []
+
+
+def until(page, condition) -> None:
+    """Waits for a condition; the page's own rules keep the browser from waiting by itself."""
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline, page.inner_text("body")
+        page.wait_for_timeout(20)

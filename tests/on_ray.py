@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import sys
 
 import pytest
 
@@ -13,13 +14,14 @@ quiet = pytest.mark.filterwarnings(
 
 
 @contextlib.contextmanager
-def cluster():
-    """A cluster of this process with two processors, whatever the machine has."""
+def cluster(module):
+    """A cluster of this process with two processors; its workers get the tests' module by value."""
     ray = pytest.importorskip("ray")
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     quiet = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
     ray.init(address="local", num_cpus=2, object_store_memory=2**27, **quiet)
     try:
+        ray.cloudpickle.register_pickle_by_value(sys.modules[module])
         yield ray
     finally:
         ray.shutdown()

@@ -93,8 +93,7 @@ def _refuse():
 
 @pytest.fixture(scope="module")
 def ray():
-    with on_ray.cluster() as ray:
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with on_ray.cluster(__name__) as ray:
         yield ray
 
 

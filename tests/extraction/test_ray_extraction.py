@@ -88,8 +88,7 @@ def write_tables(folder, count=6, offsets=()):
 
 @pytest.fixture(scope="module")
 def ray():
-    with on_ray.cluster() as ray:
-        ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    with on_ray.cluster(__name__) as ray:
         yield ray
 
 

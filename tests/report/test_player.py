@@ -3,12 +3,12 @@
 import base64
 import json
 import re
-import time
 import urllib.parse
 
 import browsing
 import numpy as np
 import pytest
+from browsing import until
 
 from tal_jax.extraction.tables import Table
 from tal_jax.report import player
@@ -213,14 +213,6 @@ def clip(tmp_path_factory):
     return filming.film(folder / "clip 走 #1?.mp4", range(100), size=(120, 160))
 
 
-def _until(page, condition):
-    """Waits for a condition; the page's own rules keep the browser from waiting by itself."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, page.inner_text("body")
-        page.wait_for_timeout(20)
-
-
 def _now(page):
     return page.evaluate("player.currentTime")
 
@@ -232,7 +224,7 @@ def _click(page, time_s, row, duration_s=4.0):
 
 
 def _video(page):
-    _until(page, lambda: page.evaluate("video.readyState") >= 2)
+    until(page, lambda: page.evaluate("video.readyState") >= 2)
     assert page.locator("#trouble").count() == 0
 
 
@@ -245,10 +237,10 @@ def test_a_click_on_a_detection_goes_there(show, clip, tmp_path):
     assert page.inner_text("#chips").split() == ["jump", "run"]
     assert page.evaluate("video.paused")
     page.click("#list li:nth-child(2) button")
-    _until(page, lambda: not page.evaluate("video.paused") and 0.5 < _now(page) < 1.5)
+    until(page, lambda: not page.evaluate("video.paused") and 0.5 < _now(page) < 1.5)
     # The clicked button does not keep the keys.
     page.keyboard.press(" ")
-    _until(page, lambda: page.evaluate("video.paused"))
+    until(page, lambda: page.evaluate("video.paused"))
     _click(page, 3.6, 1)  # beside the bars
     assert _now(page) == pytest.approx(3.6, abs=0.02)
     assert page.inner_text("#chips") == ""
@@ -262,7 +254,7 @@ def test_a_detection_in_a_loop(show, clip, tmp_path):
     page.click("#list li:nth-child(1) button")
     assert 0.9 <= _now(page) <= 2.1  # it plays on from there
     page.evaluate("video.currentTime = 1.9")
-    _until(page, lambda: _now(page) < 1.5)
+    until(page, lambda: _now(page) < 1.5)
     assert not page.evaluate("video.paused")
 
 
@@ -309,7 +301,7 @@ def test_a_video_that_cannot_be_played(show, tmp_path, content):
     _click(page, 2.0, 1)
     assert _now(page) == 1.5 and page.inner_text("#chips").split() == ["jump", "run"]
     page.keyboard.press(" ")
-    _until(page, lambda: _now(page) > 1.6)
+    until(page, lambda: _now(page) > 1.6)
 
 
 @browsing.needs_browser
@@ -324,7 +316,7 @@ def test_signals_and_a_playhead_without_media(show, tmp_path):
     _click(page, 1.2, 0)
     assert _now(page) == 1.0
     page.click("#play")
-    _until(page, lambda: _now(page) > 1.1)
+    until(page, lambda: _now(page) > 1.1)
 
 
 @browsing.needs_browser
@@ -364,10 +356,10 @@ def test_pictures_that_begin_later_than_the_sound(show, tmp_path, first, sound_f
     origin_s = extraction.probe(path).origin_s
     page = show(_write(tmp_path / "r.html", media=path, media_origin_s=origin_s))
     _video(page)
-    _until(page, lambda: page.evaluate("!video.seeking"))
+    until(page, lambda: page.evaluate("!video.seeking"))
     for time_s in (0.5, 1.22, 2.02, 2.62):
         page.evaluate(f"seek({time_s})")
-        _until(page, lambda: page.evaluate("!video.seeking"))
+        until(page, lambda: page.evaluate("!video.seeking"))
         assert _now(page) == pytest.approx(time_s, abs=0.02)
         # The timestamps that the browser counts; tests/studio compares the frames.
         prototype = "Object.getOwnPropertyDescriptor(HTMLMediaElement.prototype, 'currentTime')"

@@ -20,7 +20,7 @@ pytest.importorskip("ray")
 
 @pytest.fixture(scope="session")  # before the run is trained
 def ray():
-    with on_ray.cluster() as ray:
+    with on_ray.cluster(__name__) as ray:
         yield ray
 
 

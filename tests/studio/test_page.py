@@ -5,12 +5,13 @@ import json
 import os
 import re
 import threading
-import time
 
 import browsing
 import filming
 import numpy as np
 import pytest
+import serving
+from browsing import until
 
 from tal_jax import extraction, studio
 from tal_jax.data.annotations import load_annotations
@@ -48,36 +49,20 @@ def media(tmp_path_factory):
 def server(media, tmp_path):
     paths = [media / "clip.mp4", media / "watch.npy"]
     server = studio.open_server(paths, tmp_path / "a.json", classes=["jump", "run"])
-    with server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with serving.serving(server):
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
 def page(browser, server):
-    context = browser.new_context(viewport={"width": 1200, "height": 900})
-    page, errors = context.new_page(), []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    _open(page, server)
-    yield page
-    context.close()
-    assert errors == []
+    with browsing.open_page(browser, width=1200, height=900) as page:
+        _open(page, server)
+        yield page
 
 
 def _open(page, server):
     page.goto(server.url)
     page.wait_for_selector("body[data-ready]")
-
-
-def _until(page, condition):
-    """Waits for a condition; the page's own rules keep the browser from waiting by itself."""
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, page.inner_text("body")
-        page.wait_for_timeout(20)
 
 
 def _file(server):
@@ -119,7 +104,7 @@ def test_click_key_undo_reload(page, server):
     page.keyboard.press("1")
     _click(page, 0.75)
     page.keyboard.press("2")
-    _until(page, lambda: len(_file(server).get("clip", [])) == 2)
+    until(page, lambda: len(_file(server).get("clip", [])) == 2)
     (jump, at), (run, later) = _file(server)["clip"]
     assert (jump, run) == ("jump", "run")
     assert at == pytest.approx(1.0, abs=0.02) and later == pytest.approx(3.0, abs=0.02)
@@ -128,9 +113,9 @@ def test_click_key_undo_reload(page, server):
     assert re.fullmatch(r"saved \d\d:\d\d:\d\d", page.inner_text("#saved"))
 
     page.keyboard.press("Control+z")
-    _until(page, lambda: _file(server)["clip"] == [("jump", at)])
+    until(page, lambda: _file(server)["clip"] == [("jump", at)])
     page.keyboard.press("Control+Shift+Z")
-    _until(page, lambda: len(_file(server)["clip"]) == 2)
+    until(page, lambda: len(_file(server)["clip"]) == 2)
 
     before = server.store.path.read_bytes()
     page.reload()
@@ -141,14 +126,14 @@ def test_click_key_undo_reload(page, server):
     # A click on a point selects it, wherever the playhead is.
     _click(page, later / SECONDS, dy=32)
     page.keyboard.press("Delete")
-    _until(page, lambda: _file(server)["clip"] == [("jump", at)])
+    until(page, lambda: _file(server)["clip"] == [("jump", at)])
     recording = load_annotations(server.store.path).recordings["clip"]
     assert recording.subset == "train" and recording.duration_s == pytest.approx(SECONDS)
 
 
 def test_a_later_session_goes_on(browser, media, server, page, tmp_path):
     page.keyboard.press("2")
-    _until(page, lambda: _file(server) == {"clip": [("run", 0.0)]})
+    until(page, lambda: _file(server) == {"clip": [("run", 0.0)]})
     other = studio.open_server([media / "clip.mp4"], tmp_path / "a.json", classes=["new"])
     with other:
         thread = threading.Thread(target=other.serve_forever)
@@ -159,7 +144,7 @@ def test_a_later_session_goes_on(browser, media, server, page, tmp_path):
         # The numbers of classes stay those of the file.
         fresh.keyboard.press("Shift+ArrowRight")
         fresh.keyboard.press("3")
-        _until(fresh, lambda: _file(other)["clip"][-1] == ("new", 1.0))
+        until(fresh, lambda: _file(other)["clip"][-1] == ("new", 1.0))
         fresh.close()
         other.shutdown()
         thread.join()
@@ -170,14 +155,14 @@ def test_frames_and_seconds(page, server):
         return page.inner_text("#now")
 
     page.keyboard.press("ArrowRight")
-    _until(page, lambda: shown() == "0:00.060")  # the middle of frame 1
+    until(page, lambda: shown() == "0:00.060")  # the middle of frame 1
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowLeft")
-    _until(page, lambda: shown() == "0:00.100")
+    until(page, lambda: shown() == "0:00.100")
     page.keyboard.press("Shift+ArrowRight")
-    _until(page, lambda: shown() == "0:01.100")
-    _until(page, lambda: page.evaluate("!video.seeking && video.readyState >= 2"))
+    until(page, lambda: shown() == "0:01.100")
+    until(page, lambda: page.evaluate("!video.seeking && video.readyState >= 2"))
     grey = page.evaluate(
         """() => { const context = document.createElement("canvas").getContext("2d");
         context.drawImage(video, 0, 0, 8, 8); return context.getImageData(2, 2, 1, 1).data[0]; }"""
@@ -185,9 +170,9 @@ def test_frames_and_seconds(page, server):
     assert grey == pytest.approx(20 + 2 * 27, abs=2)  # frame 27 is on screen from 1.08 s on
     page.keyboard.press("End")
     page.keyboard.press("1")
-    _until(page, lambda: _file(server).get("clip") == [("jump", SECONDS - 0.001)])
+    until(page, lambda: _file(server).get("clip") == [("jump", SECONDS - 0.001)])
     page.keyboard.press("Home")
-    _until(page, lambda: shown() == "0:00.000")
+    until(page, lambda: shown() == "0:00.000")
 
 
 def test_playing(page):
@@ -195,7 +180,7 @@ def test_playing(page):
     assert page.inner_text("#speed") == "1.5×"
     page.keyboard.press(" ")
     assert page.inner_text("#play") == "Pause"
-    _until(page, lambda: _now(page) > 0.3)
+    until(page, lambda: _now(page) > 0.3)
     page.click("#play")
     assert page.inner_text("#play") == "Play"
     # The button that was clicked does not keep the keys.
@@ -207,26 +192,26 @@ def test_two_recordings_and_the_walk_between_points(page, server):
     for key in ("1", "Shift+ArrowRight", "2", "Shift+ArrowRight", "1"):
         page.keyboard.press(key)
     page.keyboard.press("n")
-    _until(page, lambda: page.inner_text("#name") == "watch")
+    until(page, lambda: page.inner_text("#name") == "watch")
     page.wait_for_selector("#signal[data-drawn]")
     _click(page, 0.5, "#signal")
     page.keyboard.press("2")
-    _until(page, lambda: len(_file(server).get("watch", [])) == 1)
+    until(page, lambda: len(_file(server).get("watch", [])) == 1)
     label, at = _file(server)["watch"][0]
     assert label == "run" and at == pytest.approx(30.0, abs=0.1)
     page.keyboard.press("Control+z")
-    _until(page, lambda: _file(server)["watch"] == [])
+    until(page, lambda: _file(server)["watch"] == [])
     page.keyboard.press("p")
-    _until(page, lambda: page.inner_text("#name") == "clip")
+    until(page, lambda: page.inner_text("#name") == "clip")
     assert _file(server)["clip"] == [("jump", 0.0), ("run", 1.0), ("jump", 2.0)]
     assert page.inner_text("#now") == "0:02.000"  # where it was left
     page.keyboard.press("Home")
     for key, shown in (("]", "0:01.000"), ("]", "0:02.000"), ("[", "0:01.000"), ("[", "0:00.000")):
         page.keyboard.press(key)
-        _until(page, lambda shown=shown: page.inner_text("#now") == shown)
+        until(page, lambda shown=shown: page.inner_text("#now") == shown)
     # What was done in this recording can still be undone.
     page.keyboard.press("Control+z")
-    _until(page, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
+    until(page, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
 
 
 def test_a_new_class_and_typing(page, server):
@@ -235,7 +220,7 @@ def test_a_new_class_and_typing(page, server):
     assert _points(page) == []
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
-    _until(page, lambda: _file(server).get("clip") == [("1 <b>跳</b> n", 0.0)])
+    until(page, lambda: _file(server).get("clip") == [("1 <b>跳</b> n", 0.0)])
     assert load_annotations(server.store.path).classes == ("jump", "run", "1 <b>跳</b> n")
     assert page.inner_text("#name") == "clip" and page.locator("#points b").count() == 1
 
@@ -252,9 +237,9 @@ def test_a_known_segment_gets_its_point(browser, server):
     _open(page, server)
     page.keyboard.press("Shift+ArrowRight")
     page.keyboard.press("2")
-    _until(page, lambda: sorted(_file(server)["clip"]) == [("jump", 1.0), ("run", 1.0)])
+    until(page, lambda: sorted(_file(server)["clip"]) == [("jump", 1.0), ("run", 1.0)])
     page.locator("[aria-label^='Remove jump']").click()
-    _until(page, lambda: ("jump", None) in _file(server)["clip"])
+    until(page, lambda: ("jump", None) in _file(server)["clip"])
     kept = json.loads(server.store.path.read_text())["database"]["clip"]["annotations"]
     assert sorted(one["label"] for one in kept if one["segment"] == [0.5, 2.0]) == ["jump", "run"]
     page.close()
@@ -281,30 +266,30 @@ def test_two_pages(browser, page, server):
     other.route("**/events", lambda route: route.abort())  # it does not hear of the first page
     _open(other, server)
     page.keyboard.press("1")
-    _until(page, lambda: _file(server) == {"clip": [("jump", 0.0)]})
+    until(page, lambda: _file(server) == {"clip": [("jump", 0.0)]})
     other.keyboard.press("Shift+ArrowRight")
     other.keyboard.press("2")
     other.wait_for_selector("#saved[data-state=failed]")
     assert "was changed by another page or program" in other.inner_text("#saved")
     assert _file(server) == {"clip": [("jump", 0.0)]}
     other.click("text=Take theirs")
-    _until(other, lambda: [text.split()[0] for text in _points(other)] == ["jump"])
+    until(other, lambda: [text.split()[0] for text in _points(other)] == ["jump"])
     other.keyboard.press("2")
-    _until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
+    until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
     # The first page hears of it, and takes it over, as nothing was changed there.
-    _until(page, lambda: [text.split()[0] for text in _points(page)] == ["jump", "run"])
+    until(page, lambda: [text.split()[0] for text in _points(page)] == ["jump", "run"])
     for key in ("Shift+ArrowRight", "Shift+ArrowRight", "1"):
         page.keyboard.press(key)
-    _until(page, lambda: _file(server)["clip"][-1] == ("jump", 2.0))
+    until(page, lambda: _file(server)["clip"][-1] == ("jump", 2.0))
     for key in ("Shift+ArrowRight", "Shift+ArrowRight", "2"):
         other.keyboard.press(key)
     other.wait_for_selector("#saved[data-state=failed]")
     other.click("text=Keep mine")
-    _until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0), ("run", 3.0)])
-    _until(page, lambda: [text.split()[0] for text in _points(page)] == ["jump", "run", "run"])
+    until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0), ("run", 3.0)])
+    until(page, lambda: [text.split()[0] for text in _points(page)] == ["jump", "run", "run"])
     # What it had can be had again.
     page.keyboard.press("Control+z")
-    _until(page, lambda: _file(server)["clip"][-1] == ("jump", 2.0))
+    until(page, lambda: _file(server)["clip"][-1] == ("jump", 2.0))
     other.close()
 
 
@@ -315,7 +300,7 @@ def test_nothing_is_loaded_from_elsewhere(browser, server):
     page.on("request", lambda request: asked.append(request.url))
     _open(page, server)
     page.keyboard.press("1")
-    _until(page, lambda: _file(server) != {})
+    until(page, lambda: _file(server) != {})
     assert {url for url in asked if not url.startswith(server.url)} <= {"data:,"}
     with pytest.raises(Error, match="Content Security Policy|Failed to fetch"):
         page.evaluate("fetch('http://127.0.0.1:1/')")
@@ -346,10 +331,10 @@ def test_pictures_that_begin_later_than_the_sound(browser, tmp_path, first, soun
         page = browser.new_context().new_page()
         try:
             _open(page, server)
-            _until(page, lambda: page.evaluate("video.readyState >= 2 && !video.seeking"))
+            until(page, lambda: page.evaluate("video.readyState >= 2 && !video.seeking"))
             for time_s in times_s:
                 page.evaluate(f"video.currentTime = {time_s}")
-                _until(page, lambda: page.evaluate("!video.seeking && video.readyState >= 2"))
+                until(page, lambda: page.evaluate("!video.seeking && video.readyState >= 2"))
                 assert page.evaluate("video.currentTime") == pytest.approx(time_s, abs=0.02)
                 got.append(page.evaluate(filming.NUMBER_SHOWN))
         finally:

@@ -6,13 +6,13 @@ The runs are written by hand, so that every number on the page is known.
 import json
 import re
 import sys
-import time
 
 import browsing
 import numpy as np
 import projects
 import pytest
 import serving
+from browsing import until
 from projects import SECONDS, entry_of
 
 from tal_jax import studio
@@ -44,27 +44,16 @@ def server(project):
 
 @pytest.fixture
 def page(browser, server):
-    context = browser.new_context(viewport={"width": 1500, "height": 1000})
-    page, errors = context.new_page(), []
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    _open(page, server)
-    yield page
-    context.close()
-    assert errors == []
+    with browsing.open_page(browser, width=1500, height=1000) as page:
+        _open(page, server)
+        yield page
 
 
 def _open(page, server):
     page.goto(server.url)
     page.wait_for_selector("body[data-ready]")
     page.wait_for_selector("#predictions:not([hidden])")
-    _until(page, lambda: "3 events" in page.inner_text("#settings-text"))
-
-
-def _until(page, condition):
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, page.inner_text("body")
-        page.wait_for_timeout(20)
+    until(page, lambda: "3 events" in page.inner_text("#settings-text"))
 
 
 def _press(page, *keys):
@@ -73,7 +62,7 @@ def _press(page, *keys):
 
 
 def _saved(page, project, condition, name="walk"):
-    _until(page, lambda: condition(entry_of(project, name)))
+    until(page, lambda: condition(entry_of(project, name)))
     return entry_of(project, name)
 
 
@@ -223,7 +212,7 @@ def test_an_edge_is_dragged(page, project):
     lane = 48 + 1 + 30  # the second lane, below its line of the threshold
     x, y = _place(page, 36, "#predictions", lane)
     page.mouse.move(x, y)
-    _until(page, lambda: page.evaluate("predictions.style.cursor") == "ew-resize")
+    until(page, lambda: page.evaluate("predictions.style.cursor") == "ew-resize")
     page.mouse.down()
     page.mouse.move(*_place(page, 34, "#predictions", lane), steps=5)
     assert entry_of(project, "walk")["annotations"] == [{"label": "jump", "point": 11.0}]
@@ -254,12 +243,12 @@ def test_a_class_is_renamed_by_the_keyboard(page, project, browser, server):
     _press(page, "k", "a", "End", "1", "Control+z")  # a label that can come back
     _saved(page, project, lambda one: len(one["annotations"]) == 1)
     rename("jump", "run")
-    _until(page, lambda: "there is a class 'run' already" in page.inner_text("#rename-trouble"))
+    until(page, lambda: "there is a class 'run' already" in page.inner_text("#rename-trouble"))
     page.fill("#rename-name", "leap")
     _press(page, "Enter")
     for one in (page, other):
-        _until(one, lambda one=one: names(one) == ["leap", "run"])
-        _until(one, lambda one=one: "3 events" in one.inner_text("#settings-text"))
+        until(one, lambda one=one: names(one) == ["leap", "run"])
+        until(one, lambda one=one: "3 events" in one.inner_text("#settings-text"))
     entry = _saved(page, project, lambda one: one["annotations"][0]["label"] == "leap")
     _press(page, "Control+Shift+Z")
     entry = _saved(page, project, lambda one: len(one["annotations"]) == 2)
@@ -270,10 +259,10 @@ def test_a_class_is_renamed_by_the_keyboard(page, project, browser, server):
     entry = _saved(page, project, lambda one: len(one["annotations"]) == 3)
     rename("leap", "jump")
     for one in (page, other):
-        _until(one, lambda one=one: names(one) == ["jump", "run"])
+        until(one, lambda one=one: names(one) == ["jump", "run"])
     _saved(page, project, lambda one: one["annotations"][0]["label"] == "jump")
     _press(page, "Escape", "Home", "k")
-    _until(page, lambda: "jump" in page.inner_text("#selection"))
+    until(page, lambda: "jump" in page.inner_text("#selection"))
     document = json.loads(project.annotations.read_text())
     assert document["classes"] == ["jump", "run"]
     other.close()
@@ -299,24 +288,24 @@ def test_settings_are_shown_before_they_are_applied(page, project):
     assert _preview(page) == _expected(threshold=0.5)
     page.click("text=Threshold, merge gap and least duration")
     page.fill("[aria-label='merge gap, s of all classes']", "1")
-    _until(page, lambda: _preview(page) == _expected(threshold=0.5, merge_gap_s=1.0))
+    until(page, lambda: _preview(page) == _expected(threshold=0.5, merge_gap_s=1.0))
     page.fill("[aria-label='threshold of all classes']", "0.2")
     page.fill("[aria-label='least duration, s of jump']", "3")
     wanted = {"threshold": 0.2, "merge_gap_s": 1.0, "min_duration_s": {"jump": 3.0}}
-    _until(page, lambda: _preview(page) == _expected(**wanted))
+    until(page, lambda: _preview(page) == _expected(**wanted))
     assert stored() == before  # nothing is applied
     page.click("#settings-discard")
-    _until(page, lambda: _preview(page) == _expected(threshold=0.5))
+    until(page, lambda: _preview(page) == _expected(threshold=0.5))
     page.fill("[aria-label='merge gap, s of all classes']", "1")
     page.fill("[aria-label='threshold of run']", "0.75")
     page.click("#settings-apply")
-    _until(page, lambda: stored()["merge_gap_s"] == 1)
+    until(page, lambda: stored()["merge_gap_s"] == 1)
     assert stored()["threshold"]["run"] == 0.75
     page.wait_for_selector("#settings-bar", state="hidden")
     page.reload()
     page.wait_for_selector("body[data-ready]")
     wanted = {"threshold": {"jump": 0.5, "run": 0.75}, "merge_gap_s": 1.0}
-    _until(page, lambda: _preview(page) == _expected(**wanted))
+    until(page, lambda: _preview(page) == _expected(**wanted))
 
 
 def test_the_line_of_a_threshold_is_dragged(page, project):
@@ -327,12 +316,12 @@ def test_the_line_of_a_threshold_is_dragged(page, project):
         return height - score * (height - 5)
 
     page.mouse.move(*_place(page, 25, "#predictions", y(0.5)))
-    _until(page, lambda: page.evaluate("predictions.style.cursor") == "ns-resize")
+    until(page, lambda: page.evaluate("predictions.style.cursor") == "ns-resize")
     page.mouse.down()
     page.mouse.move(*_place(page, 25, "#predictions", y(0.2)), steps=4)
     page.mouse.up()
     wanted = {"threshold": {"jump": 0.2, "run": 0.5}}
-    _until(page, lambda: _preview(page) == _expected(**wanted))
+    until(page, lambda: _preview(page) == _expected(**wanted))
     assert page.is_visible("#settings-bar")
 
 
@@ -340,7 +329,7 @@ def test_the_line_of_a_threshold_is_dragged(page, project):
 
 
 def test_the_queue_takes_one_key_for_each_answer(page, project):
-    _until(page, lambda: page.locator("#queue li").count() > 3)
+    until(page, lambda: page.locator("#queue li").count() > 3)
     asked = []
     for _ in range(3):
         if not page.locator("#queue li[aria-current]").count():
@@ -351,8 +340,8 @@ def test_the_queue_takes_one_key_for_each_answer(page, project):
         has_guess = "accept" in page.inner_text("#selection")
         before = json.loads(project.annotations.read_text())
         _press(page, "a" if has_guess else "0")
-        _until(page, lambda before=before: json.loads(project.annotations.read_text()) != before)
-        _until(
+        until(page, lambda before=before: json.loads(project.annotations.read_text()) != before)
+        until(
             page,
             lambda current=current: (
                 page.locator("#queue li[aria-current]").count() == 1
@@ -402,7 +391,7 @@ def test_a_training_is_followed_and_stopped(page, server, monkeypatch):
     _train_with(_JOB, page, server, monkeypatch)
     _press(page, "t")
     page.wait_for_selector("#progress:not([hidden])")
-    _until(
+    until(
         page,
         lambda: re.search(
             r"updates, [1-9]\d* of 200, \d:\d\d left, loss 0\.", page.inner_text("#progress-text")
@@ -414,7 +403,7 @@ def test_a_training_is_followed_and_stopped(page, server, monkeypatch):
     page.wait_for_selector("#saved[data-state=saved]")
     assert page.inner_text("#train") == "Stop"
     page.click("#train")
-    _until(page, lambda: page.inner_text("#train") == "Train again")
+    until(page, lambda: page.inner_text("#train") == "Train again")
     assert page.is_hidden("#progress") and page.is_hidden("#train-trouble")
 
 
@@ -434,7 +423,7 @@ def test_changes_warnings_and_the_learning_curve(page):
     assert page.inner_text("#warnings") == "run fills 95 % of the time"
     assert page.locator("#curve path").count() == 1
     page.click("#changes button")
-    _until(page, lambda: page.inner_text("#now") == "0:10.000")
+    until(page, lambda: page.inner_text("#now") == "0:10.000")
     assert "jump score .90" in " ".join(page.inner_text("#selection").split())
 
 
@@ -442,7 +431,7 @@ def test_export(page, project):
     page.click("#export-open")
     rows = page.locator("#export-summary tbody tr")
     page.click("text=Events per recording and class")
-    _until(page, lambda: rows.count() == 4)
+    until(page, lambda: rows.count() == 4)
     assert rows.nth(0).inner_text().split() == ["walk", "jump", "1", "4.0", "4.00"]
     for box in page.locator("#export-formats input").all():
         box.check()
@@ -498,7 +487,7 @@ def test_the_keyboard_alone(page, project):
 
     reach("#recordings li:nth-child(2) button")
     _press(page, "Enter")
-    _until(page, lambda: page.inner_text("#name") == "yard")
+    until(page, lambda: page.inner_text("#name") == "yard")
     reach("#add-name")
     page.keyboard.type("sit")
     _press(page, "Enter", "3")
@@ -517,7 +506,7 @@ def test_the_keyboard_alone(page, project):
     reach("#settings-apply")
     _press(page, "Enter")
     path = project.folder / "project.json"
-    _until(page, lambda: json.loads(path.read_text())["settings"]["threshold"] == 0.7)
+    until(page, lambda: json.loads(path.read_text())["settings"]["threshold"] == 0.7)
     reach("#export-open")
     _press(page, "Enter")
     reach("#export-go")
@@ -551,14 +540,14 @@ def test_recordings_come_and_go(page, server, tmp_path):
     rows = page.locator("#recordings li")
     projects.write_tables(tmp_path, ["zoo"])
     (tmp_path / "yard.npy").unlink()
-    _until(page, lambda: rows.count() == 3)
+    until(page, lambda: rows.count() == 3)
     assert rows.all_inner_texts()[2].startswith("zoo")
-    _until(page, lambda: "gone" in rows.all_inner_texts()[1])
+    until(page, lambda: "gone" in rows.all_inner_texts()[1])
     assert page.inner_text("#recordings-count") == "1 of 3, 1 gone"
     rows.nth(1).locator("button").click()
-    _until(page, lambda: "yard.npy" in page.inner_text("#notice"))
+    until(page, lambda: "yard.npy" in page.inner_text("#notice"))
     rows.nth(2).locator("button").click()
-    _until(page, lambda: page.inner_text("#name") == "zoo")
+    until(page, lambda: page.inner_text("#name") == "zoo")
     page.wait_for_selector("#signal[data-drawn]")
 
 
