@@ -86,7 +86,7 @@ def train(config: ml_collections.ConfigDict, kind: str, workdir: Path, data: str
 
 
 def labels_minutes(dataset: Dataset) -> float:
-    """Minutes to tell which classes the training recordings have."""
+    """Minutes to list the classes of the training recordings."""
     return sum(len(labels_of(recording)) for recording in dataset.train) * LABEL_S / 60
 
 

@@ -214,7 +214,7 @@ class RayPool(contextlib.AbstractContextManager):
 
 def connect() -> tuple[Any, bool]:
     """Returns the module `ray`, connected to a cluster, and whether this call connected it."""
-    # Ray reports to its makers what it runs on; recordings of people are nobody's business.
+    # Ray sends reports on its use to its makers; by default nothing leaves the machine here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

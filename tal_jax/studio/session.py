@@ -579,7 +579,7 @@ class Session:
                 self.look()
 
     def _survey(self) -> None:
-        """Reads the durations of all recordings that the features do not tell."""
+        """Reads the durations of all recordings without features."""
         for index, source in enumerate(self.sources):
             if self._closing.is_set():
                 return

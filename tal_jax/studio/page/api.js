@@ -25,8 +25,8 @@ export async function ask(path, options) {
     throw new Error("the program does not answer; is it still running?");
   }
   if (answer.ok) return answer;
-  const told = await answer.json().catch(() => ({}));
-  throw new Refused(told.error ?? `status ${answer.status}`, answer.status);
+  const received = await answer.json().catch(() => ({}));
+  throw new Refused(received.error ?? `status ${answer.status}`, answer.status);
 }
 
 /** @param {string} path @returns {Promise<any>} */

@@ -24,7 +24,7 @@ export const answers = new Set();
 
 /**
  * @param {Partial<Labels>} changes of the labels of the recording that is shown
- * @param {{text: string, kind?: string, select?: Selection | null}} what it is, as told; the kind of an answer; what is selected then
+ * @param {{text: string, kind?: string, select?: Selection | null}} what it is, for the reader; the kind of an answer; what is selected then
  */
 function change(changes, { text, kind, select }) {
   const recording = state.current;

@@ -47,7 +47,7 @@ function askName(label) {
   $("rename-name").select();
 }
 
-/** The server tells all pages of the new name, this one too. @param {string} name */
+/** The server sends the new name to all pages, this one too. @param {string} name */
 async function rename(name) {
   if (name && name !== renamed) {
     await allSaved();

@@ -16,17 +16,17 @@ import { showTrouble } from "./train.js";
 
 const REFRESH_MS = 700;
 
-/** Reads what the server tells of all recordings, and of trainings. */
+/** Reads the state of all recordings, and of trainings. */
 async function refresh() {
-  const told = await get("state"), run = state.run?.number;
-  const classes = [...new Set([...told.classes, ...state.classes])], others = String(classes) !== String(state.classes) || !state.colours.length;
+  const received = await get("state"), run = state.run?.number;
+  const classes = [...new Set([...received.classes, ...state.classes])], others = String(classes) !== String(state.classes) || !state.colours.length;
   Object.assign(state, {
-    file: told.file, user: told.user ?? "person", project: told.project ?? null, classes, colours: told.colours, recordings: told.recordings,
-    run: told.run ?? null, job: told.job ?? null, canTrain: told.can_train ?? null, auto: told.auto ?? null,
-    formats: told.formats ?? [], answers: told.answers ?? 0, advice: told.advice ?? null, stopped: told.stopped ?? null,
-    settings: { ...state.settings, ...(told.settings ?? {}) },
+    file: received.file, user: received.user ?? "person", project: received.project ?? null, classes, colours: received.colours, recordings: received.recordings,
+    run: received.run ?? null, job: received.job ?? null, canTrain: received.can_train ?? null, auto: received.auto ?? null,
+    formats: received.formats ?? [], answers: received.answers ?? 0, advice: received.advice ?? null, stopped: received.stopped ?? null,
+    settings: { ...state.settings, ...(received.settings ?? {}) },
   });
-  showTrouble(told.error ?? "");
+  showTrouble(received.error ?? "");
   changed("state");
   if (others) changed("classes");
   if (state.run?.number !== run) changed("run");
@@ -54,15 +54,15 @@ function followServer() {
     },
     run: refreshSoon,
     state: refreshSoon,
-    saved(told) {
-      adopt(told);
+    saved(received) {
+      adopt(received);
       refreshSoon();
     },
-    async renamed(told) {
-      await rename(told);
-      renameClass(told.before, told.now);
+    async renamed(received) {
+      await rename(received);
+      renameClass(received.before, received.now);
       changed("classes", "labels", "selection", "settings", "run");
-      say(`${told.before} is now ${told.now}`);
+      say(`${received.before} is now ${received.now}`);
     },
   }, refreshLater);
 }

@@ -38,9 +38,9 @@ async function load() {
   const { run, current } = state, index = current?.index;
   if (!run || index === undefined || known.get(index)?.run === run.number) return;
   try {
-    const told = await get(`prediction/${index}`), curves = new Map();
-    for (const [label, curve] of unpackCurves(told)) curves.set(label < 0 ? "" : told.labels[label], curve);
-    known.set(index, { run: told.run, threshold: told.threshold, curves, found: told.detections, leftOut: told.left_out ?? 0, events: null, counts: null });
+    const received = await get(`prediction/${index}`), curves = new Map();
+    for (const [label, curve] of unpackCurves(received)) curves.set(label < 0 ? "" : received.labels[label], curve);
+    known.set(index, { run: received.run, threshold: received.threshold, curves, found: received.detections, leftOut: received.left_out ?? 0, events: null, counts: null });
   } catch (error) {
     known.set(index, null);
     if (!(error instanceof Refused)) showNotice(/** @type {Error} */ (error).message);

@@ -33,8 +33,8 @@ const rows = new Rows($("queue"), "Nothing is open: all of it is labelled, or ne
 export async function refresh() {
   if (!state.project) return;
   try {
-    const told = await get(`queue?count=${COUNT}`), asked = state.asked;
-    places = told;
+    const received = await get(`queue?count=${COUNT}`), asked = state.asked;
+    places = received;
     // The place at hand stays where it is, whatever is more useful now.
     if (asked) places = [asked, ...places.filter((one) => one.recording !== asked.recording || Math.abs(one.time - asked.time) > 1e-3)];
   } catch (error) {

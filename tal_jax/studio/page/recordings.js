@@ -20,8 +20,8 @@ export async function open(index) {
       state.current = null; // keys must not change the previous recording while this one is read
       changed("recording", "labels");
       $("what").textContent = "reading…";
-      const told = await get(`recording/${index}`), labels = labelsOf(told), { duration } = told;
-      state.opened.set(index, { ...told, index, labels, stored: labels, undo: [], redo: [], time: 0, view: { start: 0, end: duration } });
+      const received = await get(`recording/${index}`), labels = labelsOf(received), { duration } = received;
+      state.opened.set(index, { ...received, index, labels, stored: labels, undo: [], redo: [], time: 0, view: { start: 0, end: duration } });
     }
   } catch (error) {
     if (state.at === index) showBroken(/** @type {Error} */ (error).message);

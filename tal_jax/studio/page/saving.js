@@ -7,7 +7,7 @@ import { changed, on, state } from "./state.js";
 /** @import {Labels, Recording} from "./state.js" */
 
 const RETRY_MS = 3000;
-/** Revisions that this page has saved: the server tells it of them, too. @type {Set<string>} */
+/** Revisions that this page has saved: the server sends these back as well. @type {Set<string>} */
 const own = new Set();
 let lastSaved = "";
 
@@ -24,10 +24,10 @@ export async function save(recording) {
     const { labels, revision } = recording, { annotations, background, sources, done } = labels;
     changed("saved");
     try {
-      const told = await post(`save/${recording.index}`, { revision, annotations, background, background_sources: sources, done, classes: state.classes });
-      own.add(told.revision);
-      Object.assign(recording, { revision: told.revision, stored: labels, failed: null });
-      lastSaved = told.saved;
+      const received = await post(`save/${recording.index}`, { revision, annotations, background, background_sources: sources, done, classes: state.classes });
+      own.add(received.revision);
+      Object.assign(recording, { revision: received.revision, stored: labels, failed: null });
+      lastSaved = received.saved;
     } catch (error) {
       recording.failed = /** @type {Error} */ (error).message;
       recording.conflict = error instanceof Refused && error.status === 409;
@@ -52,15 +52,15 @@ export async function adopt({ recording: index, revision }) {
   await allSaved();
   const recording = state.opened.get(index);
   if (!recording || own.has(revision) || isUnsaved(recording)) return;
-  const told = await get(`recording/${index}`).catch(() => null);
-  if (told && told.revision !== recording.revision && !isUnsaved(recording)) take(recording, told);
+  const received = await get(`recording/${index}`).catch(() => null);
+  if (received && received.revision !== recording.revision && !isUnsaved(recording)) take(recording, received);
 }
 
 /** @param {Recording} recording */
-function take(recording, told) {
-  const labels = labelsOf(told);
+function take(recording, received) {
+  const labels = labelsOf(received);
   recording.undo.push(recording.labels);
-  Object.assign(recording, { labels, stored: labels, revision: told.revision, redo: [], conflict: false, failed: null });
+  Object.assign(recording, { labels, stored: labels, revision: received.revision, redo: [], conflict: false, failed: null });
   for (const { label } of labels.annotations) if (!state.classes.includes(label)) state.classes.push(label);
   if (recording === state.current) state.selected = null;
   changed("labels", "selection", "classes", "saved");
@@ -91,9 +91,9 @@ export async function rename({ before, now, revisions }) {
 /** Ends a conflict: takes the labels of the file, or saves those of the page over them. @param {Recording} recording */
 async function settle(recording, takeTheirs) {
   try {
-    const told = await get(`recording/${recording.index}`);
-    if (takeTheirs) return take(recording, told);
-    Object.assign(recording, { revision: told.revision, conflict: false, failed: null });
+    const received = await get(`recording/${recording.index}`);
+    if (takeTheirs) return take(recording, received);
+    Object.assign(recording, { revision: received.revision, conflict: false, failed: null });
     save(recording);
   } catch (error) {
     recording.failed = /** @type {Error} */ (error).message;
