@@ -62,7 +62,9 @@ def _press(page, *keys):
 
 
 def _saved(page, project, condition, name="walk"):
+    """The entry in the file when it holds and the page has heard that it was saved."""
     until(page, lambda: condition(entry_of(project, name)))
+    page.wait_for_selector("#saved[data-state=saved]")
     return entry_of(project, name)
 
 
