@@ -22,7 +22,7 @@ from tal_jax.losses import rsmp as rsmp_loss
 from tal_jax.losses.rsmp import PseudoLabels
 from tal_jax.methods.base import Config, Method, Metrics, apply_to_batch
 from tal_jax.models import rsmp
-from tal_jax.ops import pseudo_labels, reassignment
+from tal_jax.ops import _platform, pseudo_labels, reassignment
 
 
 def make_model(config: Config, num_classes: int) -> rsmp.RSMP:
@@ -169,7 +169,7 @@ def _of_each(function: Callable[..., Any], *arrays: Any) -> Any:
     Under `vmap` a loop of data-dependent length runs as long as the longest needs, and a CPU gains
     nothing from width.
     """
-    return jax.lax.platform_dependent(
+    return _platform.choose(
         arrays,
         cpu=lambda arrays: jax.lax.map(lambda args: function(*args), arrays),
         default=lambda arrays: jax.vmap(function)(*arrays),

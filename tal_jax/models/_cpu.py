@@ -2,8 +2,8 @@
 # pyright: reportUnknownArgumentType=false, reportUnknownLambdaType=false
 """What the networks compute in another way on CPUs, where XLA compiles the plain way slowly.
 
-Chosen by `jax.lax.platform_dependent`, so that an exported program contains the way of each
-platform, whichever machine exports it.
+Chosen by `ops._platform`, so that an exported program contains the way of each platform, whichever
+machine exports it.
 """
 
 from collections.abc import Sequence

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from tal_jax._typing import Array, ArrayLike, Bool, Float
 from tal_jax.models import _cpu
+from tal_jax.ops import _platform
 
 
 class TemporalConv(nn.Module):
@@ -45,7 +46,7 @@ class TemporalConv(nn.Module):
         wide = min(width, self.features) >= _cpu.WIDE
         if wide and self.kernel_size == 3 and inputs.dtype == jnp.float32:
             paired = functools.partial(_cpu.paired_convolution, dilation=self.dilation)
-            outputs = jax.lax.platform_dependent(inputs, kernel, cpu=paired, default=convolve)
+            outputs = _platform.choose(inputs, kernel, cpu=paired, default=convolve)
         else:
             outputs = convolve(inputs, kernel)
         return outputs + bias[None, None, :]
@@ -104,7 +105,7 @@ class Dropout(nn.Module):
         if deterministic or self.rate == 0:
             return inputs
         threshold = jnp.uint32(min(self.rate, 1) * (2**32 - 1))
-        words = jax.lax.platform_dependent(
+        words = _platform.choose(
             self.make_rng("dropout"),
             cpu=lambda key: _cpu.hashed_bits(key, inputs.shape),
             default=lambda key: jax.random.bits(key, inputs.shape, jnp.uint32),

@@ -3,10 +3,8 @@
 """Work-arounds for slow code of XLA on a CPU, each beside the plain form that other backends run.
 
 Cumulative sums and maxima, `jnp.nonzero`, sorting and argmax take many times as long there as what
-stands here in their place. The choice is made when a program is lowered, by
-`jax.lax.platform_dependent`, so that an exported program has the right form for each platform. The
-results are the same, but for the rounding of floating-point sums. Flags are counted in words of 32
-bits.
+stands here in their place (see `_platform`). The results are the same, but for the rounding of
+floating-point sums. Flags are counted in words of 32 bits.
 """
 
 import functools
@@ -17,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from tal_jax._typing import Array, Bool, Float, Int, Real
-from tal_jax.ops import _axes
+from tal_jax.ops import _axes, _platform
 
 # --- sums, maxima, order ---
 
@@ -29,7 +27,7 @@ def cumsum(values: Real[Array, " T"]) -> Real[Array, " T"]:
     [1 3 6]
     """
     plain = functools.partial(jnp.cumsum, dtype=values.dtype)
-    return jax.lax.platform_dependent(values, cpu=cumsum_by_scan, default=plain)
+    return _platform.choose(values, cpu=cumsum_by_scan, default=plain)
 
 
 def cumsum_by_scan(values: Real[Array, " T"]) -> Real[Array, " T"]:
@@ -55,9 +53,7 @@ def largest(
     [[1 0 0 1]]
     """
     ordered = jnp.where(where[None, :], ordered, jnp.zeros((), ordered.dtype))
-    return jax.lax.platform_dependent(
-        ordered, count, where, cpu=largest_by_bits, default=largest_by_sort
-    )
+    return _platform.choose(ordered, count, where, cpu=largest_by_bits, default=largest_by_sort)
 
 
 def largest_by_bits(
@@ -127,7 +123,7 @@ CPU_SEARCH = Search(16, 40, first_highest_by_min)
 
 def by_platform(function: Callable[..., Any], *args: Any) -> Any:
     """Returns `function(search, *args)` with the `Search` of the platform."""
-    return jax.lax.platform_dependent(
+    return _platform.choose(
         *args,
         cpu=functools.partial(function, CPU_SEARCH),
         default=functools.partial(function, SEARCH),
@@ -151,7 +147,7 @@ def first_flags(flags: Bool[Array, " T"], size: int) -> tuple[Int[Array, " N"], 
         return found.astype(jnp.int32), jnp.sum(flags, dtype=jnp.int32)
 
     by_words = functools.partial(first_flags_by_words, size=size)
-    return jax.lax.platform_dependent(flags, cpu=by_words, default=plain)
+    return _platform.choose(flags, cpu=by_words, default=plain)
 
 
 def last_flag(flags: Bool[Array, " T"]) -> Int[Array, " T"]:
@@ -164,7 +160,7 @@ def last_flag(flags: Bool[Array, " T"]) -> Int[Array, " T"]:
     def plain(flags: Bool[Array, " T"]) -> Int[Array, " T"]:
         return jax.lax.cummax(jnp.where(flags, jnp.arange(len(flags), dtype=jnp.int32), -1))
 
-    return jax.lax.platform_dependent(flags, cpu=last_flag_by_words, default=plain)
+    return _platform.choose(flags, cpu=last_flag_by_words, default=plain)
 
 
 def next_flag(flags: Bool[Array, " T"]) -> Int[Array, " T"]:
@@ -179,7 +175,7 @@ def next_flag(flags: Bool[Array, " T"]) -> Int[Array, " T"]:
         at = jnp.where(flags, jnp.arange(size, dtype=jnp.int32), size)
         return jax.lax.cummin(at, reverse=True)
 
-    return jax.lax.platform_dependent(flags, cpu=next_flag_by_words, default=plain)
+    return _platform.choose(flags, cpu=next_flag_by_words, default=plain)
 
 
 def first_flags_by_words(

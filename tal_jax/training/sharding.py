@@ -129,6 +129,14 @@ def place_layers(tree: Any, mesh: Mesh | None) -> Any:
     return _place(tree, mesh, lambda leaf: P() if mesh is None else layer_spec(leaf.shape, mesh))
 
 
+def on_cpu(mesh: Mesh | None) -> bool:
+    """Whether a program that is compiled for the mesh runs on CPUs."""
+    if mesh is not None:
+        return mesh.devices.flat[0].platform == "cpu"
+    device = jax.config.read("jax_default_device")  # a device, the name of a platform, or None
+    return getattr(device, "platform", device or jax.default_backend()) == "cpu"
+
+
 def replicate(tree: Any, mesh: Mesh | None) -> Any:
     """Puts arrays, the same in every process, onto every device."""
     return _place(tree, mesh, lambda leaf: P())

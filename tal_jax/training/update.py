@@ -16,6 +16,7 @@ from tal_jax import methods
 from tal_jax.config import Config
 from tal_jax.data import timeline as timelines
 from tal_jax.methods import Metrics
+from tal_jax.ops import _platform
 from tal_jax.training import sharding
 
 if TYPE_CHECKING:
@@ -184,17 +185,20 @@ def _run_of(model, config, lengths, mesh=None):
     """The function that `make_run` compiles."""
     block = make_block(model, config, lengths, mesh)
 
+    @jax.jit  # traced once for its shapes and for the loop
+    def one_block(state, timeline, rows, settings, key):
+        chosen = choose_rows(key, state.step, rows, config)
+        return block(state, timeline, chosen, settings, key)
+
     def run(state, timeline, rows, settings, key, num_blocks):
-        def one_block(state):
-            chosen = choose_rows(key, state.step, rows, config)
-            return block(state, timeline, chosen, settings, key)
+        given = timeline, rows, settings, key
 
         def add_block(_, carry):
             state, totals = carry
-            state, metrics = one_block(state)
+            state, metrics = one_block(state, *given)
             return state, jax.tree.map(jnp.add, totals, metrics)
 
-        _, metrics = jax.eval_shape(one_block, state)
+        _, metrics = jax.eval_shape(one_block, state, *given)
         zeros = jax.tree.map(lambda shape: jnp.zeros(shape.shape, shape.dtype), metrics)
         state, totals = jax.lax.fori_loop(0, num_blocks, add_block, (state, zeros))
         return state, jax.tree.map(lambda total: total / num_blocks, totals)
@@ -307,6 +311,7 @@ def make_block(
     search = sharding.map_shards(search, mesh, (P(), known, shards, P()), (shard, shards))
     read = sharding.map_shards(read, mesh, (known, shard, shard, shard, shard, shard), shard)
 
+    @_platform.known(on_cpu=sharding.on_cpu(mesh))
     def block(state, timeline, rows, settings, key):
         if config.train.max_speed > 1:
             # The same for the search and its updates: pseudo labels are found on this timeline.

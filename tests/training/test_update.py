@@ -194,3 +194,27 @@ def test_constant_learning_rate():
     for _ in range(3):
         moved, state = optimizer.update({"x": jnp.ones(())}, state, {"x": jnp.zeros(())})
         np.testing.assert_allclose(moved["x"], -toy.config().train.learning_rate, rtol=1e-4)
+
+
+def test_the_search_and_the_loss_are_traced_once(given, monkeypatch):
+    """Tracing takes seconds in every process, whatever the cache of compiled programs holds."""
+    config, model, _, state, packed, settings, key = given
+    traced = []
+    method = methods.method_of(config)
+
+    def counted(name):
+        function = getattr(method, name)
+
+        def count(*given):
+            traced.append(name)
+            return function(*given)
+
+        return count
+
+    counting = dataclasses.replace(method, search=counted("search"), loss=counted("loss"))
+    monkeypatch.setattr(methods, "trainable_of", lambda config: counting)
+    run = update.make_run.__wrapped__(model, update.compiled_config(config), packed.lengths)
+    rows = jnp.asarray(packing.rows_to_draw(packed.timeline, packed.lengths))
+    run.lower(state, packed.timeline, rows, settings, key, jnp.int32(1))
+    lengths = len(packed.lengths.whole)
+    assert sorted(traced) == ["loss", *["search"] * lengths]
