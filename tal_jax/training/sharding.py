@@ -133,7 +133,8 @@ def on_cpu(mesh: Mesh | None) -> bool:
     """Whether a program that is compiled for the mesh runs on CPUs."""
     if mesh is not None:
         return mesh.devices.flat[0].platform == "cpu"
-    device = jax.config.read("jax_default_device")  # a device, the name of a platform, or None
+    # A device, the name of a platform, or None.
+    device: Any = jax.config.jax_default_device  # pyright: ignore[reportAttributeAccessIssue]
     return getattr(device, "platform", device or jax.default_backend()) == "cpu"
 
 

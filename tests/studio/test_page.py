@@ -8,9 +8,9 @@ import threading
 
 import browsing
 import filming
+import live_page
 import numpy as np
 import pytest
-import serving
 from browsing import until
 
 from tal_jax import extraction, studio
@@ -49,7 +49,7 @@ def media(tmp_path_factory):
 def server(media, tmp_path):
     paths = [media / "clip.mp4", media / "watch.npy"]
     server = studio.open_server(paths, tmp_path / "a.json", classes=["jump", "run"])
-    with serving.serving(server):
+    with live_page.serving(server):
         yield server
 
 

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import browsing
+import live_page
 import pytest
 import scenes
-import serving
 from projects import entry_of
 
 from tal_jax import studio
@@ -113,7 +113,7 @@ def person(tmp_path):
     project, _ = open_project(tmp_path / "project", [tmp_path / "films"], training=TRAINING)
     pictures = Path(os.environ.get("TAL_JAX_SCREENSHOTS", tmp_path))
     server = studio.open_studio(project, classes=CLASSES)
-    with serving.serving(server), browsing.open_browser() as browser:
+    with live_page.serving(server), browsing.open_browser() as browser:
         page = browser.new_page(viewport={"width": 1500, "height": 1000})
         errors = []
         page.on("pageerror", lambda error: errors.append(str(error)))

@@ -9,10 +9,10 @@ nothing else:
 import os
 
 import browsing
+import live_page
 import numpy as np
 import projects
 import pytest
-import serving
 
 from tal_jax import studio
 from tal_jax.data import files
@@ -148,7 +148,10 @@ def _open(browser, server):
 def test_much_is_shown_and_changed(project, monkeypatch):
     """Of long lists the rows in sight are made; every label can be reached; memory is bounded."""
     monkeypatch.setattr(Session, "_to_extract", lambda self: False)
-    with serving.serving(studio.open_studio(project)) as server, browsing.open_browser() as browser:
+    with (
+        live_page.serving(studio.open_studio(project)) as server,
+        browsing.open_browser() as browser,
+    ):
         page, errors = _open(browser, server), []
         page.on("pageerror", lambda error: errors.append(str(error)))
 
@@ -187,7 +190,10 @@ def test_much_is_shown_and_changed(project, monkeypatch):
 @pytest.mark.skipif(not TIMES, reason="takes a quiet machine; TAL_JAX_TIMES is not set")
 def test_a_key_press_is_quick_and_memory_bounded(project, monkeypatch):
     monkeypatch.setattr(Session, "_to_extract", lambda self: False)
-    with serving.serving(studio.open_studio(project)) as server, browsing.open_browser() as browser:
+    with (
+        live_page.serving(studio.open_studio(project)) as server,
+        browsing.open_browser() as browser,
+    ):
         page = _open(browser, server)
         page.wait_for_timeout(2000)
         kinds = {

@@ -8,10 +8,10 @@ import re
 import sys
 
 import browsing
+import live_page
 import numpy as np
 import projects
 import pytest
-import serving
 from browsing import until
 from projects import SECONDS, entry_of
 
@@ -38,7 +38,7 @@ def project(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(project):
-    with serving.serving(studio.open_studio(project)) as server:
+    with live_page.serving(studio.open_studio(project)) as server:
         yield server
 
 
@@ -556,7 +556,7 @@ def test_recordings_come_and_go(page, server, tmp_path):
 def test_labelling_alone_hides_training(browser, tmp_path):
     projects.write_tables(tmp_path, ["walk"])
     server = studio.open_server([tmp_path / "walk.npy"], tmp_path / "a.json", classes=["jump"])
-    with serving.serving(server):
+    with live_page.serving(server):
         page = browser.new_page()
         page.goto(server.url)
         page.wait_for_selector("body[data-ready]")
@@ -591,7 +591,7 @@ def test_joints_are_drawn_at_their_time(browser, tmp_path):
     head = "time,nose_x,nose_y,nose_likelihood,tail_x,tail_y"
     np.savetxt(tmp_path / "mouse.csv", np.stack(columns, 1), "%.3f", ",", header=head, comments="")
     server = studio.open_server([tmp_path / "mouse.csv"], tmp_path / "a.json", classes=["jump"])
-    with serving.serving(server):
+    with live_page.serving(server):
         page = browser.new_page(viewport={"width": 1200, "height": 900})
         page.goto(server.url)
         page.wait_for_selector("#skeleton[data-time='0.000']")

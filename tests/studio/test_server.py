@@ -7,9 +7,9 @@ import os
 import socket
 import threading
 
+import live_page
 import numpy as np
 import pytest
-import serving
 
 from tal_jax import studio
 from tal_jax.data.annotations import load_annotations
@@ -46,7 +46,7 @@ def folder(tmp_path):
 
 
 def _serving(*paths, **options):
-    return serving.serving(studio.open_server(*paths, **options))
+    return live_page.serving(studio.open_server(*paths, **options))
 
 
 @pytest.fixture(scope="module")
@@ -67,14 +67,14 @@ def _save(server, index, **values):
     values = {"annotations": [], "classes": [], "revision": "", **values}
     path = f"/{server.token}/save/{index}"
     body = json.dumps(values)
-    status, _, content = serving.ask(
+    status, _, content = live_page.ask(
         server, path, method="POST", body=body, Content_Type="application/json"
     )
     return status, json.loads(content)
 
 
 def _recording(server, index):
-    return json.loads(serving.ask(server, f"/{server.token}/recording/{index}")[2])
+    return json.loads(live_page.ask(server, f"/{server.token}/recording/{index}")[2])
 
 
 # --- who is answered ---
@@ -87,7 +87,7 @@ def test_only_loopback_is_listened_on(server):
 
 
 def test_pages_and_what_they_may_load(server):
-    status, headers, content = serving.ask(server, f"/{server.token}/")
+    status, headers, content = live_page.ask(server, f"/{server.token}/")
     assert status == 200 and content.startswith(b"<!doctype html>") and b"{{" not in content
     policy = headers["Content-Security-Policy"]
     assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
@@ -102,7 +102,7 @@ def test_pages_and_what_they_may_load(server):
 )
 def test_wrong_token(refusing, path):
     for method in ("GET", "POST", "HEAD"):
-        status, _, content = serving.ask(refusing, path or "/", method=method)
+        status, _, content = live_page.ask(refusing, path or "/", method=method)
         assert status == 403 and refusing.token.encode() not in content
 
 
@@ -124,7 +124,7 @@ def test_other_hosts_and_origins(refusing, headers, path):
     headers = {key: text.format(port=refusing.server_port) for key, text in headers.items()}
     method = "POST" if path in ("save/0", "train") else "GET"
     before = refusing.store.path.read_bytes()
-    status, _, content = serving.ask(
+    status, _, content = live_page.ask(
         refusing, f"/{refusing.token}/{path}", method=method, **headers
     )
     assert status == 403 and "requested by another" in json.loads(content)["error"]
@@ -134,7 +134,7 @@ def test_other_hosts_and_origins(refusing, headers, path):
 def test_our_own_origins(refusing):
     for host in ("127.0.0.1", "localhost"):
         name = f"{host}:{refusing.server_port}"
-        status, *_ = serving.ask(
+        status, *_ = live_page.ask(
             refusing, f"/{refusing.token}/", Host=name, Origin=f"http://{name}"
         )
         assert status == 200
@@ -156,7 +156,7 @@ def test_our_own_origins(refusing):
     ],
 )
 def test_nothing_else_is_there(refusing, path):
-    assert serving.ask(refusing, f"/{refusing.token}/{path}")[0] == 404
+    assert live_page.ask(refusing, f"/{refusing.token}/{path}")[0] == 404
 
 
 # --- media ---
@@ -183,7 +183,7 @@ def test_ranges(folder, header, status, span):
     (folder / "clip.mp4").write_bytes(content)
     with _serving([folder / "walk.npy", folder / "clip.mp4"], folder / "a.json") as server:
         headers = {} if header is None else {"Range": header}
-        found, told, body = serving.ask(server, f"/{server.token}/media/1", **headers)
+        found, told, body = live_page.ask(server, f"/{server.token}/media/1", **headers)
         assert found == status and told["Content-Length"] == str(len(body))
         if span is not None:
             assert body == content[slice(*span)] and told["Accept-Ranges"] == "bytes"
@@ -192,16 +192,16 @@ def test_ranges(folder, header, status, span):
             assert told["Content-Range"] == f"bytes {span[0]}-{span[1] - 1}/1000"
         if status == 416:
             assert told["Content-Range"] == "bytes */1000"
-        assert serving.ask(server, f"/{server.token}/media/1", method="HEAD", **headers)[2] == b""
+        assert live_page.ask(server, f"/{server.token}/media/1", method="HEAD", **headers)[2] == b""
         (folder / "clip.mp4").unlink()
-        status, _, body = serving.ask(server, f"/{server.token}/media/1", **headers)
+        status, _, body = live_page.ask(server, f"/{server.token}/media/1", **headers)
         assert status == 500 and json.loads(body) == {"error": "No such file or directory"}
 
 
 def test_a_broken_recording_is_told_on_its_page(folder):
     (folder / "clip.mp4").write_bytes(b"no video")
     with _serving([folder / "walk.npy", folder / "clip.mp4"], folder / "a.json") as server:
-        status, _, content = serving.ask(server, f"/{server.token}/recording/1")
+        status, _, content = live_page.ask(server, f"/{server.token}/recording/1")
         assert status == 422 and "clip.mp4" in json.loads(content)["error"]
 
 
@@ -253,20 +253,20 @@ def test_envelopes_hold_every_sample():
 
 
 def test_signals_are_sent_as_numbers(server):
-    status, _, content = serving.ask(server, f"/{server.token}/signal/0?start=2&end=4&bins=500")
+    status, _, content = live_page.ask(server, f"/{server.token}/signal/0?start=2&end=4&bins=500")
     times_s, low, high = np.frombuffer(content, "<f8").reshape(3, -1)
     np.testing.assert_allclose(times_s, np.arange(100, 201) / 50)
     np.testing.assert_allclose(low, np.sin(times_s), atol=1e-6)
     assert status == 200 and np.array_equal(low, high)
     for query in ("", "?start=0&end=1", "?start=0&end=nan&bins=9", "?start=0&end=1&bins=9e9"):
-        assert serving.ask(server, f"/{server.token}/signal/0{query}")[0] == 400
+        assert live_page.ask(server, f"/{server.token}/signal/0{query}")[0] == 400
 
 
 def test_what_a_recording_tells(server):
     told = _recording(server, 1)
     assert told["name"] == "run" and told["kind"] == "signal" and told["annotations"] == []
     assert told["duration"] == pytest.approx(10.0) and told["frame_rate"] == pytest.approx(50.0)
-    state = json.loads(serving.ask(server, f"/{server.token}/state")[2])
+    state = json.loads(live_page.ask(server, f"/{server.token}/state")[2])
     assert state["classes"] == ["sit"] and len(set(state["colours"])) >= 50
     assert [one["name"] for one in state["recordings"]] == ["walk", "run"]
     assert [one["points"] for one in state["recordings"]] == [0, 0]
@@ -373,13 +373,15 @@ def test_labels_that_are_refused(server, values, status, message):
 def test_bodies_that_are_refused(server):
     path = f"/{server.token}/save/0"
     form = {"Content_Type": "application/x-www-form-urlencoded"}
-    assert serving.ask(server, path, method="POST", body="a=1", **form)[0] == 415
+    assert live_page.ask(server, path, method="POST", body="a=1", **form)[0] == 415
     plain = {"Content_Type": "application/json"}
-    assert serving.ask(server, path, method="POST", body="{", **plain)[0] == 400
-    assert serving.ask(server, path, method="POST", body="[" * 100_000, **plain)[0] == 400
-    assert serving.ask(server, path, method="POST", Content_Length=str(1 << 40), **plain)[0] == 413
-    assert serving.ask(server, path, method="PUT", body="{}", **plain)[0] == 405
-    assert serving.ask(server, path)[0] == 405
+    assert live_page.ask(server, path, method="POST", body="{", **plain)[0] == 400
+    assert live_page.ask(server, path, method="POST", body="[" * 100_000, **plain)[0] == 400
+    assert (
+        live_page.ask(server, path, method="POST", Content_Length=str(1 << 40), **plain)[0] == 413
+    )
+    assert live_page.ask(server, path, method="PUT", body="{}", **plain)[0] == 405
+    assert live_page.ask(server, path)[0] == 405
 
 
 def test_a_full_disk(server, monkeypatch):

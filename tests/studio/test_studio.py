@@ -12,10 +12,10 @@ import time
 from pathlib import Path
 
 import filming
+import live_page
 import numpy as np
 import projects
 import pytest
-import serving
 from projects import entry, found
 
 from tal_jax import formats, studio
@@ -39,8 +39,8 @@ def _page(project, **options):
     """A page of a server that starts no job by itself."""
     server = studio.open_studio(project, classes=projects.CLASSES, **options)
     server.session.begin = lambda: None
-    with serving.serving(server):
-        yield serving.Page.of(server)
+    with live_page.serving(server):
+        yield live_page.Page.of(server)
 
 
 def _add_run(project, **options):
@@ -539,8 +539,8 @@ def _events(server, *, until, seconds=20):
 def test_events_reach_every_page(project):
     server = studio.open_studio(project, classes=projects.CLASSES)
     server.session.begin = lambda: None
-    with serving.serving(server):
-        page, streams = serving.Page.of(server), []
+    with live_page.serving(server):
+        page, streams = live_page.Page.of(server), []
         for _ in range(2):
             streams.append(_events(server, until="saved"))
             while ": open" not in (begun := next(streams[-1])):
