@@ -176,11 +176,15 @@ def last_evaluation(workdir: Path, setting: Setting, config) -> Path:
 
 
 def copy_round(source: Path, target: Path) -> None:
-    """Copies a finished round of another setting, if there is one."""
-    if (source / "evaluation.json").exists() and not target.exists():
+    """Copies a finished round of another setting, if there is one.
+
+    But for its evaluation, which marks it as finished: the results of all rounds are missing.
+    """
+    done = "evaluation.json"
+    if (source / done).exists() and not target.exists():
         part = target.with_name("copying")
         shutil.rmtree(part, ignore_errors=True)
-        shutil.copytree(source, part)
+        shutil.copytree(source, part, ignore=shutil.ignore_patterns(done))
         part.rename(target)
 
 

@@ -134,9 +134,9 @@ def test_evaluate(toy_run, tmp_path):
 
 @pytest.mark.slow
 def test_ablate(config, tmp_path):
-    """Two settings that share round 0, one of which was left unfinished by an earlier call."""
-    folder = tmp_path / "ablation"
-    arguments = ["--config", config, "--workdir", folder, "--settings", "full,no_compensation"]
+    """Settings that share round 0, one of which was left unfinished by an earlier call."""
+    folder, names = tmp_path / "ablation", "full,no_compensation,one_round"
+    arguments = ["--config", config, "--workdir", folder, "--settings", names]
     arguments += ["--set", "train.steps=15", "--seeds", "3"]
     done = _run("ablate.py", *arguments)
     assert done.returncode == 0, done.stderr
@@ -146,10 +146,11 @@ def test_ablate(config, tmp_path):
     log = (folder / "no_compensation" / "seed_3" / "metrics.jsonl").read_text()
     lines = [json.loads(line) for line in log.splitlines()]
     # Round 0 was taken over.
-    assert {line["round"] for line in lines if line.get("event") != "pseudo_segments"} == {1}
+    assert {line["round"] for line in lines if "loss" in line} == {1}
     table = (folder / "table.md").read_text()
-    assert "| complete | 1 | " in table and "| − ① compensation | 1 | " in table
-    quality = table.splitlines()[-1].split(" | ")
+    for title in ("complete", "− ① compensation", "− ④ rounds"):
+        assert f"| {title} | 1 | " in table
+    quality = table.splitlines()[-2].split(" | ")
     assert quality[0] == "| − ① compensation" and 0 < float(quality[1]) <= 1
     shutil.rmtree(folder / "no_compensation" / "seed_3" / "round_1")
     again = _run("ablate.py", *arguments)
