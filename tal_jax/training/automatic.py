@@ -34,6 +34,8 @@ _WIDTHS = (64, 2048)
 _BASE_WIDTH, _BASE_RATE = 128, 3e-3
 _EPOCHS = 20
 _STEPS = (100, 400)
+# Updates that each read most of the windows are alike: smaller ones, and at least so many of them.
+_FEW_STEPS = 200
 _DILATIONS = ((1, 2), (1, 2, 4), (1, 2, 4, 8))
 
 
@@ -166,13 +168,17 @@ def _length(config: Config, facts: _Facts) -> tuple[int, str]:
 
 
 def _batch_size(config: Config, facts: _Facts) -> tuple[int, str]:
-    """About equally many snippets in every update, from at most all windows that there are."""
-    length, windows = config.train.length, _windows(config, facts)
-    low, high = _BATCH_SIZES
-    fitting = 1 << (max(_SNIPPETS_OF_UPDATE // length, 1).bit_length() - 1)
+    """About equally many snippets in every update, but of few windows only about half (four).
+
+    With one recording of 8,256 snippets, in 9 windows, 200 updates of 4 windows learned in the
+    first round what 100 of 8 did not.
+    """
+    windows, usual = _windows(config, facts), _usual_batch(config)
     copies = 2 if config.sampling.keep_original else 1
-    size = min(max(fitting, low), high, copies * windows)
-    return size, f"{size * length:,} snippets in an update"
+    half = 1 << round(np.log2(max(windows, 2) / 2))
+    size = min(usual, max(half, _BATCH_SIZES[0]), copies * windows)
+    why = f": about half of {windows} windows" if size == half < usual else ""
+    return size, f"{size * config.train.length:,} snippets in an update{why}"
 
 
 def _dilations(config: Config, facts: _Facts) -> tuple[tuple[int, ...], str]:
@@ -249,6 +255,8 @@ def _steps(config: Config, facts: _Facts) -> tuple[int, str]:
     windows, every = _windows(config, facts), config.train.search_every
     slower = max(np.sqrt(_BASE_RATE / config.train.learning_rate), 1)
     low, high = _STEPS
+    if windows < 2 * _usual_batch(config):
+        low = _FEW_STEPS
     wanted = slower * min(max(_EPOCHS * windows / config.train.batch_size, low), high)
     steps = max(round(wanted / every), 1) * every
     passes = steps * config.train.batch_size / windows
@@ -271,6 +279,13 @@ def _min_outer(config: Config, facts: _Facts) -> tuple[float, str]:
     if smear > facts.nearest:
         return 0.0, f"points are as near as {facts.nearest:.2g} snippets, two windows are {smear:g}"
     return smear, "two feature windows, since windows of snippets overlap"
+
+
+def _usual_batch(config: Config) -> int:
+    """Windows of an update where there are many: a power of two."""
+    low, high = _BATCH_SIZES
+    fitting = 1 << (max(_SNIPPETS_OF_UPDATE // config.train.length, 1).bit_length() - 1)
+    return min(max(fitting, low), high)
 
 
 def _windows(config: Config, facts: _Facts) -> int:

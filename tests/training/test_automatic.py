@@ -49,7 +49,8 @@ def test_one_long_recording():
     dataset = _regular(1, 7810, 50, 11, dim=60, stride_s=0.25)
     config, reasons = _decided(dataset)
     assert config.train.length == 1024 and "windows of recordings" in reasons["train.length"]
-    assert config.train.batch_size == 8
+    # Of 8 windows 8 would be all of them in every update.
+    assert config.train.batch_size == 4 and "half of 8 windows" in reasons["train.batch_size"]
     # The receptive fields are 7, 15 and 31; two windows are 4.
     assert config.model.dilations == (1, 2)
     # sqrt(60 features * 156 points) / 2 = 48; the nearest power of two is 64 at least.
@@ -57,7 +58,7 @@ def test_one_long_recording():
     # A short action: sqrt(2 windows of 2 * 50) = 14.1 snippets; the 8 windows of 976 snippets hold
     # some gesture once.
     assert config.loss.topk_ratio == round(7810 / 8 / np.sqrt(4 * 50))
-    assert config.train.learning_rate == 3e-3 and config.train.steps == 100
+    assert config.train.learning_rate == 3e-3 and config.train.steps == 200
     assert config.localization.min_outer == 4
 
 
@@ -89,7 +90,17 @@ def test_tiny():
     assert config.train.length == 64  # 1.25 * 40 = 50, in steps of 64
     assert config.train.batch_size == 4  # both, on two timelines
     assert config.model.widths[0] == 64 and config.model.dropout == 0.5
-    assert config.train.steps == 100 == config.train.checkpoint_every
+    assert config.train.steps == 200 == config.train.checkpoint_every
+
+
+@pytest.mark.parametrize(
+    ("recordings", "batch_size", "steps"), [(4, 4, 200), (9, 4, 200), (15, 8, 200), (16, 8, 100)]
+)
+def test_few_recordings_are_read_in_smaller_updates(recordings, batch_size, steps):
+    """Of 1,000 snippets 8 fit into an update: fewer than 16 recordings are few."""
+    config, _ = _decided(_regular(recordings, 800, 20, 3, dim=12))
+    assert config.train.length == 1024
+    assert (config.train.batch_size, config.train.steps) == (batch_size, steps)
 
 
 def test_syllables():
