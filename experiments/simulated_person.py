@@ -32,6 +32,7 @@ from tal_jax._errors import InputError
 from tal_jax.config import load_config, override
 from tal_jax.data import files
 from tal_jax.data.recordings import Dataset, Point, Recording, Segment
+from tal_jax.evaluation.matching import iou_of
 from tal_jax.inference.forward import Fitted, predict_recordings
 from tal_jax.inference.predict import mean_predictions, predict_stages
 from tal_jax.inference.suggestions import Place, labelled_stretches, suggest
@@ -162,23 +163,16 @@ def answer(
     """The answer to a question, and the recording with the label that it gives."""
     if place.segment_s is not None:
         own = [segment for label, segment in actions if classes[label] == place.label]
-        best = max(own, key=lambda segment: tiou(segment, place.segment_s), default=None)
-        overlap = 0.0 if best is None else tiou(best, place.segment_s)
-        if best is not None and overlap > 0:
-            kind = "confirm" if overlap >= 0.5 else "nudge"
-            segment = place.segment_s if kind == "confirm" else best
+        tious = iou_of(np.array(own).reshape(-1, 2), np.array(place.segment_s))
+        if tious.any():
+            kind = "confirm" if tious.max() >= 0.5 else "nudge"
+            segment = place.segment_s if kind == "confirm" else own[tious.argmax()]
             return kind, _with_segment(recording, classes.index(place.label), segment)
     for label, (start_s, end_s) in actions:
         if start_s <= place.time_s < end_s:
             return "click", _with_point(recording, Point(place.time_s, label))
     times_s = sorted({*recording.background_s, place.time_s})
     return "background", dataclasses.replace(recording, background_s=tuple(times_s))
-
-
-def tiou(one: Segment, other: Segment) -> float:
-    """The temporal intersection over union of two segments."""
-    shared = max(min(one[1], other[1]) - max(one[0], other[0]), 0.0)
-    return shared / (one[1] - one[0] + other[1] - other[0] - shared)
 
 
 def _with_segment(recording: Recording, label: int, segment: Segment) -> Recording:
