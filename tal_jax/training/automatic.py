@@ -175,9 +175,11 @@ def _batch_size(config: Config, facts: _Facts) -> tuple[int, str]:
     """
     windows, usual = _windows(config, facts), _usual_batch(config)
     copies = 2 if config.sampling.keep_original else 1
-    half = 1 << round(np.log2(max(windows, 2) / 2))
-    size = min(usual, max(half, _BATCH_SIZES[0]), copies * windows)
-    why = f": about half of {windows} windows" if size == half < usual else ""
+    size, why = usual, ""
+    if _are_few(windows, config):
+        half = 1 << round(np.log2(max(windows, 2) / 2))
+        size, why = min(max(half, _BATCH_SIZES[0]), usual), f", of {windows} windows"
+    size = min(size, copies * windows)
     return size, f"{size * config.train.length:,} snippets in an update{why}"
 
 
@@ -255,7 +257,7 @@ def _steps(config: Config, facts: _Facts) -> tuple[int, str]:
     windows, every = _windows(config, facts), config.train.search_every
     slower = max(np.sqrt(_BASE_RATE / config.train.learning_rate), 1)
     low, high = _STEPS
-    if windows < 2 * _usual_batch(config):
+    if _are_few(windows, config):
         low = _FEW_STEPS
     wanted = slower * min(max(_EPOCHS * windows / config.train.batch_size, low), high)
     steps = max(round(wanted / every), 1) * every
@@ -279,6 +281,11 @@ def _min_outer(config: Config, facts: _Facts) -> tuple[float, str]:
     if smear > facts.nearest:
         return 0.0, f"points are as near as {facts.nearest:.2g} snippets, two windows are {smear:g}"
     return smear, "two feature windows, since windows of snippets overlap"
+
+
+def _are_few(windows: int, config: Config) -> bool:
+    """Whether a usual update would read more than two thirds of all windows."""
+    return 3 * _usual_batch(config) > 2 * windows
 
 
 def _usual_batch(config: Config) -> int:

@@ -50,7 +50,7 @@ def test_one_long_recording():
     config, reasons = _decided(dataset)
     assert config.train.length == 1024 and "windows of recordings" in reasons["train.length"]
     # Of 8 windows 8 would be all of them in every update.
-    assert config.train.batch_size == 4 and "half of 8 windows" in reasons["train.batch_size"]
+    assert config.train.batch_size == 4 and "of 8 windows" in reasons["train.batch_size"]
     # The receptive fields are 7, 15 and 31; two windows are 4.
     assert config.model.dilations == (1, 2)
     # sqrt(60 features * 156 points) / 2 = 48; the nearest power of two is 64 at least.
@@ -94,10 +94,10 @@ def test_tiny():
 
 
 @pytest.mark.parametrize(
-    ("recordings", "batch_size", "steps"), [(4, 4, 200), (9, 4, 200), (15, 8, 200), (16, 8, 100)]
+    ("recordings", "batch_size", "steps"), [(4, 4, 200), (9, 4, 200), (11, 4, 200), (12, 8, 100)]
 )
 def test_few_recordings_are_read_in_smaller_updates(recordings, batch_size, steps):
-    """Of 1,000 snippets 8 fit into an update: fewer than 16 recordings are few."""
+    """Of 1,024 snippets 8 fit into an update, which is more than two thirds of 11 recordings."""
     config, _ = _decided(_regular(recordings, 800, 20, 3, dim=12))
     assert config.train.length == 1024
     assert (config.train.batch_size, config.train.steps) == (batch_size, steps)
