@@ -1,10 +1,10 @@
-"""The config of `tal-jax quickstart`: RSMP on smartwatch recordings, short rounds and stage two.
+"""RSMP on smartwatch recordings, two short rounds and the second stage: `tal-jax quickstart`.
 
 Command:   tal-jax quickstart --workdir runs/quickstart
 Hardware:  2 cores of an AMD EPYC, no GPU
-Time:      171 s on a slow day, compilation included; see docs/results.md
-Result:    average mAP (.1-.7) 75.4 +- 6.0 over 5 seeds, both stages; seed 0: 82.2; see
-           docs/results.md
+Time:      171 to 190 s, compilation included, at half of the machine's usual speed
+Result:    average mAP (.1-.7) of both stages 75.4 +- 6.0 over 5 seeds, 82.2 with seed 0;
+           see docs/results.md
 
 `quickstart:quick` is a run of two short rounds that checks the installation.
 """

@@ -178,7 +178,8 @@ def last_evaluation(workdir: Path, setting: Setting, config) -> Path:
 def copy_round(source: Path, target: Path) -> None:
     """Copies a finished round of another setting, if there is one.
 
-    But for its evaluation, which marks it as finished: the results of all rounds are missing.
+    Its evaluation is left out: it marks a round as finished, and the results of all rounds, which
+    are written before it, are still missing in the target.
     """
     done = "evaluation.json"
     if (source / done).exists() and not target.exists():
