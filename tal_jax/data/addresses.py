@@ -32,7 +32,7 @@ def locate(source: str | os.PathLike | Source) -> Source:
     if "://" not in os.fspath(source):
         return Path(source)
     try:
-        import upath
+        import upath  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError(
             f'{source}: addresses need universal_pathlib; run pip install "tal_jax[ray]"'

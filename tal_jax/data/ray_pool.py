@@ -217,7 +217,7 @@ def connect() -> tuple[Any, bool]:
     # Ray sends reports on its use to its makers; by default nothing leaves the machine here.
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise InputError('--engine ray needs Ray; run pip install "tal_jax[ray]"') from error
     if ray.is_initialized():
@@ -350,7 +350,7 @@ class _Actor:
 
     def begin(self, begin: _Begin, gpus: float) -> str:
         """Makes the state; returns the machine."""
-        import ray
+        import ray  # pyright: ignore[reportMissingImports]
 
         with contextlib.suppress(OSError):
             os.chdir(begin.home)
