@@ -203,3 +203,27 @@ def test_stand_in(tmp_path):
     assert np.load(tmp_path / "out/features/train/r.npy").shape == (10, 4)
     written = json.loads((tmp_path / "out/gt_full.json").read_text())
     assert written["database"]["r"]["annotations"] == instances[:1]
+
+
+def test_joined(tmp_path):
+    """The streams of `watch` follow one another: as many snippets, points at the shifted times."""
+    from tal_jax.datasets import own_layout, watch
+
+    done = _run("joined.py", "--output", tmp_path / "joined", "--shuffles", "1")
+    assert done.returncode == 0, done.stderr
+    joined = own_layout.load_folder(tmp_path / "joined")
+    apart = watch.load(seed=0, shuffles=1)
+    for (whole,), parts in ((joined.train, apart.train), (joined.test, apart.test)):
+        starts_s = np.cumsum([0.0, *(part.duration_s for part in parts)])
+        np.testing.assert_allclose(whole.duration_s, starts_s[-1])
+        points = [
+            (start_s + point.time_s, point.label)
+            for part, start_s in zip(parts, starts_s[:-1], strict=True)
+            for point in part.points
+        ]
+        assert [point.label for point in whole.points] == [label for _, label in points]
+        np.testing.assert_allclose(
+            [point.time_s for point in whole.points], [time_s for time_s, _ in points]
+        )
+    assert len(joined.train[0].points) > 100 and not joined.test[0].points
+    assert _run("joined.py", "--output", tmp_path / "joined").returncode != 0  # it exists
