@@ -3,8 +3,8 @@
     python experiments/joined.py --output joined
     tal-jax train --data joined --workdir runs/joined --seeds 0,1,2
 
-So look the data of someone who recorded once, for an hour. docs/auto.md has what such a recording
-needs.
+Data of someone who recorded once, for an hour, look like this. docs/auto.md has what such a
+recording needs.
 """
 
 import argparse

@@ -884,6 +884,23 @@ def test_doctor_of_a_good_folder(capsys, golf):
     assert json.loads(chosen)["decisions"] == {}
 
 
+def test_doctor_and_train_agree_without_config(capsys, golf, tmp_path):
+    """Segments without points: both refuse them, and name what would do."""
+    _succeed(capsys, "convert", golf, "--output", tmp_path / "ours")
+    path = tmp_path / "ours" / "annotations.json"
+    content = json.loads(path.read_text())
+    for recording in content["database"].values():
+        for instance in recording["annotations"]:
+            instance.pop("point", None)
+    path.write_text(json.dumps(content))
+    assert cli.main(["doctor", str(tmp_path / "ours")]) == 1
+    assert "draw points by data.points=uniform" in capsys.readouterr().out
+    train = ("train", "--data", tmp_path / "ours", "--workdir", tmp_path / "run")
+    assert "has no point to train on" in _fail(capsys, *train)
+    for setting in ("data.points=uniform", "data.supervision=mixed"):
+        assert "ready to train" in _succeed(capsys, "doctor", tmp_path / "ours", "--set", setting)
+
+
 def test_doctor_of_a_broken_folder_exits_with_1(capsys, golf):
     (golf / "features" / "train" / "a.npy").write_bytes(b"")
     assert cli.main(["doctor", str(golf)]) == 1

@@ -1,4 +1,4 @@
-"""The ops of `tal_jax` as the field's codes write them: NumPy and Python loops, PyTorch.
+"""The ops of `tal_jax` as published code writes them: NumPy and Python loops, PyTorch.
 
 Written from the description of the algorithms, as baselines of `ops.py`. They compute the same
 definitions in float64 (PyTorch: float32), so results can be compared before anything is timed.

@@ -4,7 +4,7 @@ r"""The compiled ops beside plain NumPy and PyTorch versions of the same, in one
     python experiments/benchmarks/ops.py --sections search,evaluation --runs 5
 
 Each section first checks that both versions find the same, then times them in turns; compilation
-does not count. What the field's versions do is told in `field_versions.py`. PyTorch and pandas are
+does not count. The published versions are in `field_versions.py`. PyTorch and pandas are
 optional.
 """
 
@@ -42,7 +42,7 @@ class Row:
     """One line of the table."""
 
     what: str
-    field: str  # what stands on the field's side
+    field: str  # what stands on the side of published code
     field_s: float
     ours_s: float
     wanted: str

@@ -5,7 +5,7 @@ r"""How time and memory grow with the number of recordings, part by part.
 
 Made-up recordings of ActivityNet's lengths, features of a few numbers, and 200 detections each. A
 part has a process of its own, which reads what the parts before it wrote, so that its peak memory
-is its own. Compilation is told apart from the rest. The table has the seconds of CPU time and the
+is its own. Compilation is counted apart. The table has the seconds of CPU time and the
 peak memory of each part at each size, and the exponents of their growth from the smallest to the
 largest: 1 is linear, 0 does not grow.
 """

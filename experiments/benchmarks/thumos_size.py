@@ -6,7 +6,7 @@ r"""A whole run at the size of THUMOS14, timed part by part, on whatever device 
 
 Four rounds of 2,000 updates with all searches, proposals of every round and the evaluation of every
 round, on made-up recordings of THUMOS14's number and lengths: the time is that of real ones, the
-mAP means nothing. Compilation is told apart. `--profile DIR` traces the last round and lists what
+mAP means nothing. Compilation counts apart. `--profile DIR` traces the last round and lists what
 the device spent its time on.
 """
 

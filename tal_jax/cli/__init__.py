@@ -32,9 +32,9 @@ _EPILOG = """\
 quickstart, on smartwatch recordings that come with tal_jax[demo]:
   tal-jax quickstart --workdir runs/quickstart
 
-train on a data set of features and annotations:
+train on a folder of features and annotations, with settings decided from the data:
   tal-jax doctor my_folder
-  tal-jax train --config thumos14_rsmp --data my_folder --workdir runs/mine
+  tal-jax train --data my_folder --workdir runs/mine
 
 predict with the networks of that run:
   tal-jax predict new_recording.npy --workdir runs/mine

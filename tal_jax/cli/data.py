@@ -126,6 +126,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from tal_jax.datasets.load import examine
     from tal_jax.training.automatic import format_decisions
 
+    own = arguments.config is not None
+    if not own:
+        arguments.config = "auto"  # as in training
     with common.progress_line() as show:
         config = common.load_config(arguments)
         found = examine(
@@ -140,7 +143,8 @@ def _doctor(arguments: argparse.Namespace) -> int:
         return int(found.wrong)
     common.echo(format_diagnosis(found))
     if decisions:
-        common.echo(f"training without --config would decide\n{format_decisions(decisions)}")
+        would = "would decide" if own else "without --config would decide"
+        common.echo(f"training {would}\n{format_decisions(decisions)}")
     return int(found.wrong)
 
 
@@ -149,15 +153,10 @@ def _decisions(config: Any, arguments: argparse.Namespace) -> "tuple[Decision, .
 
     By its points or, if it has none, by drawn ones. None where it cannot be trained on.
     """
-    from tal_jax.config import load_config
     from tal_jax.data.point_distributions import POINTS_OF_FILE
     from tal_jax.datasets.load import load_dataset
     from tal_jax.training.automatic import decide
 
-    if arguments.config is None:
-        data = config.data
-        config = load_config("auto")
-        config.data = data
     for points in dict.fromkeys((POINTS_OF_FILE, config.data.points)):
         config.data.update(points=points, standardize=False)  # which would read all features
         try:

@@ -42,10 +42,9 @@ def add_commands(commands: Any) -> None:
     source = evaluate.add_mutually_exclusive_group(required=True)
     common.add_shared(source, "--workdir", required=False)
     source.add_argument("--scores", metavar="NPZ", type=Path, help="a scores_test.npz of a run")
-    for name in ("thresholds", "foreground-thresholds"):
-        evaluate.add_argument(
-            f"--{name}", metavar="A,B,...", help=f"short for --set localization.{name}"
-        )
+    for name in ("thresholds", "foreground_thresholds"):
+        title = f"short for --set localization.{name}"
+        evaluate.add_argument(f"--{name.replace('_', '-')}", metavar="A,B,...", help=title)
     common.add_shared(evaluate, "--set")
     evaluate.add_argument(
         "--output", metavar="JSON", type=Path, help="file for the detections of --scores"

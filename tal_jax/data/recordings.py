@@ -299,10 +299,9 @@ def points_of(
         if instance.point_s is None:
             raise InputError(
                 f"{name}: instance of {instance.label!r} at "
-                f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, draw "
-                "points (generate_points(annotations, distribution='uniform', seed=0)), train on "
-                "its segment (data.supervision='mixed'), or learn from labels alone "
-                "(data.points='none')"
+                f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, train "
+                "on segments, too (data.supervision='mixed'), draw points in the segments "
+                "(data.points='uniform'), or learn from labels alone (data.points='none')"
             )
         point = Point(instance.point_s, index[instance.label])
         pairs.append((point, instance.segment))

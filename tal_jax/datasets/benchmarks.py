@@ -236,8 +236,8 @@ def read_clicks(
         listed = ", ".join(str(path.relative_to(layout.folder)) for path in layout.point_files)
         raise InputError(
             f"{layout.folder}: {f'points in {listed}' if listed else 'no point file'}; name one by "
-            "data.point_file, draw points by data.points=uniform, or use labels alone by "
-            "data.points=none"
+            "data.point_file, draw points by data.points=uniform, train on segments, too, by "
+            "data.supervision=mixed, or use labels alone by data.points=none"
         )
     points, strangers = read_points(
         layout.point_files[0], frame_rates=layout.frame_rates, annotations=layout.annotations

@@ -51,7 +51,7 @@ class Settings(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     Attributes:
       threshold: by default that of the run.
-      min_duration_s: least duration of an event.
+      min_duration_s: minimum duration of an event.
       merge_gap_s: largest gap between two detections that become one.
     """
 

@@ -288,11 +288,11 @@ def test_settings_are_shown_before_they_are_applied(page, project):
 
     before = stored()
     assert _preview(page) == _expected(threshold=0.5)
-    page.click("text=Threshold, merge gap and least duration")
+    page.click("text=Threshold, merge gap and minimum duration")
     page.fill("[aria-label='merge gap, s of all classes']", "1")
     until(page, lambda: _preview(page) == _expected(threshold=0.5, merge_gap_s=1.0))
     page.fill("[aria-label='threshold of all classes']", "0.2")
-    page.fill("[aria-label='least duration, s of jump']", "3")
+    page.fill("[aria-label='minimum duration, s of jump']", "3")
     wanted = {"threshold": 0.2, "merge_gap_s": 1.0, "min_duration_s": {"jump": 3.0}}
     until(page, lambda: _preview(page) == _expected(**wanted))
     assert stored() == before  # nothing is applied
@@ -468,7 +468,7 @@ def test_no_serious_fault_for_assistive_technology(browser, server, scheme):
     _open(page, server)
     _press(page, "0", "1", "k")
     assert _faults(page) == []
-    page.click("text=Threshold, merge gap and least duration")
+    page.click("text=Threshold, merge gap and minimum duration")
     _press(page, "g")
     page.wait_for_selector("#queue li[aria-current]")
     assert _faults(page) == []

@@ -1,11 +1,11 @@
-// Threshold, merge gap and least duration of events, shown before they are applied; and the way out of the studio.
+// Threshold, merge gap and minimum duration of events, shown before they are applied; and the way out of the studio.
 
 import { get, post } from "./api.js";
 import { $, h, plural, swatch } from "./common.js";
 import { apply, discard, isTried, ofClass, prediction, settings, tryOut } from "./predictions.js";
 import { colourOf, on, state } from "./state.js";
 
-const FIELDS = /** @type {const} */ ([["threshold", "threshold", 0.01], ["merge_gap_s", "merge gap, s", 0.1], ["min_duration_s", "least duration, s", 0.1]]);
+const FIELDS = /** @type {const} */ ([["threshold", "threshold", 0.01], ["merge_gap_s", "merge gap, s", 0.1], ["min_duration_s", "minimum duration, s", 0.1]]);
 
 // ---------------------------------------------------------------- settings
 
