@@ -146,6 +146,8 @@ def _shared_config(method: str) -> Config:
     config.sampling.tau_s = 7.68
     config.sampling.delta = 0.5
     config.sampling.alpha = 0.7
+    # Only proposals with a point of their class lengthen the timeline: every action has one.
+    config.sampling.own_point = True
     config.sampling.test_compensation = False
 
     config.train = ml_collections.ConfigDict()

@@ -370,7 +370,9 @@ def feature_contrast_loss(
     where = _mask(where, "N", sizes)
     size = sizes["N"]
     squares = (_zero_masked(embeddings, where) ** 2).sum(axis=-1, keepdims=True)
-    unit = _zero_masked(embeddings, where) / jnp.sqrt(jnp.maximum(squares, 1e-12))
+    some = squares > 1e-12
+    # An embedding of zeros has no direction, and gradient 0.
+    unit = jnp.where(some, embeddings, 0) / jnp.sqrt(jnp.where(some, squares, 1))
     losses_of = functools.partial(
         _anchor_losses,
         unit=unit,

@@ -287,7 +287,7 @@ def _recording_losses(
         "ins": masked.instance_loss(
             logits,
             _instance_targets(by_class(batch.instances)),
-            where=_dense(batch) & batch.instances.any(),
+            where=_dense(batch) & _instances_known(batch),
         ),
     }
 
@@ -304,6 +304,14 @@ def _classes_in_view(batch: Batch, pseudo: PseudoLabels) -> tuple[Array, Array]:
     present = batch.video_class_where & (clicked | ~batch.cut)
     unsure = batch.video_class_where & ~present & (reaches | ~batch.video_class_clicked)
     return present, unsure
+
+
+def _instances_known(batch: Batch) -> Array:
+    """`[]` whether the instances of the whole recording are known: not before the first proposals.
+
+    Then a window without any is background, and so is a recording without labelled classes always.
+    """
+    return batch.segment_where.any() | ~batch.video_class_where.any()
 
 
 def _dense(batch: Batch) -> Array:

@@ -154,6 +154,9 @@ def assign_anchors(
     segments = _check.numbers(segments, "segments", "P 2", sizes)
     where = _check.mask(where, "where", "P", sizes)
     times, strides = anchors.times[:, None], anchors.strides[:, None]
+    if not sizes["P"]:
+        shape = anchors.times.shape
+        return Targets(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, bool))
     segments = jnp.where(where[:, None], segments, 0.0)
     starts, ends = segments[None, :, 0], segments[None, :, 1]
     lengths, middles = ends - starts, (starts + ends) / 2

@@ -277,6 +277,8 @@ def localize_batch(
         ]
         candidates = jnp.concatenate([runs.segments for runs in halves])
         exists = exists & jnp.concatenate([runs.where for runs in halves])
+        # A peak that is barely above a threshold crosses it twice at one time.
+        exists &= candidates[:, 0] < candidates[:, 1]
         values = contrast.curve_contrast(
             curve, candidates, delta=delta, min_outer=min_outer, where=valid
         )

@@ -492,7 +492,7 @@ def _max_over_ranges(
     table holds the ranges of length 2**p by their start; from the top down each splits into its two
     halves.
     """
-    num_rows = length.bit_length()
+    num_rows = max(length.bit_length(), 1)
     size = end - start
     row = 31 - jax.lax.clz(jnp.maximum(size, 1))  # the integer logarithm to base 2
     row = jnp.where(size > 0, row, num_rows)  # an empty range falls off the table

@@ -107,7 +107,7 @@ def check_same(workdir: Path, config: Config, dataset: Dataset) -> None:
       InputError: naming what differs, or if a file of the run cannot be read.
     """
     settings = _plain(config.to_dict())
-    before = files.read_json(workdir / "config.json")
+    before = _settings_of(workdir)
     free = set(_FREE)
     if not (workdir / DETECTOR_FOLDER).exists():
         free |= {"stages", *flatten({"detector": settings["detector"]})}
@@ -197,7 +197,7 @@ def read(workdir: Path) -> tuple[Config, dict[str, Any]]:
     Raises:
       InputError: if a file is missing, broken, or of another version of this package.
     """
-    settings = files.read_json(workdir / "config.json")
+    settings = _settings_of(workdir)
     card = files.read_json(workdir / "run.json")
     _expect_keys(workdir / "config.json", settings, {"method"})
     if settings["method"] not in DEFAULTS:
@@ -208,6 +208,14 @@ def read(workdir: Path) -> tuple[Config, dict[str, Any]]:
     described = {"data.classes", "data.overlapping", "data.dim", "data.grid.fps"}
     _expect_keys(workdir / "run.json", card, described)
     return check_config(ml_collections.ConfigDict(settings)), card["data"]
+
+
+def _settings_of(workdir: Path) -> Any:
+    """The content of `config.json`, with what earlier versions did before there was a setting."""
+    settings = files.read_json(workdir / "config.json")
+    if isinstance(settings, dict) and isinstance(settings.get("sampling"), dict):
+        settings["sampling"].setdefault("own_point", True)
+    return settings
 
 
 def read_scaling(workdir: Path) -> Scaling | None:

@@ -55,7 +55,7 @@ def prepare_round(
     )
     timeline, short_s = plain, None
     if proposals is not None:
-        found, plain = _with_instances(plain, proposals, dataset)
+        found, plain = _with_instances(plain, proposals, dataset, config.sampling)
         timeline = plain
         if config.sampling.compensate:
             short_s = _short_s(plain, dataset.train, config.sampling)
@@ -76,7 +76,7 @@ def pseudo_instances(dataset: Dataset, config: Config, proposals: Results) -> Ti
     """The original timeline with the pseudo instance that each point gets from proposals."""
     sizes = common_sizes([dataset], config)
     plain = packing.pack_timeline(dataset.train, overlapping=dataset.overlapping, **sizes)
-    return _with_instances(jax.device_put(plain), proposals, dataset)[1]
+    return _with_instances(jax.device_put(plain), proposals, dataset, config.sampling)[1]
 
 
 def prepare_plain(recordings: Sequence[Recording], length: int, config: Config) -> Timeline:
@@ -132,9 +132,9 @@ def _short_s(timeline: Timeline, recordings: Sequence[Recording], sampling: Conf
 
 
 def _with_instances(
-    timeline: Timeline, proposals: Results, dataset: Dataset
+    timeline: Timeline, proposals: Results, dataset: Dataset, sampling: Config
 ) -> tuple[Proposals, Timeline]:
-    """The proposals as arrays, and the timeline with the pseudo instances that they give."""
+    """The proposals that may lengthen the timeline, and the timeline with its pseudo instances."""
     found = packing.pack_proposals(
         proposals,
         dataset.train,
@@ -142,8 +142,9 @@ def _with_instances(
         np.asarray(timeline.video_class_where),
         dataset.classes,
     )
-    found = jax.jit(timelines.with_own_point)(found, timeline)
-    return found, jax.jit(timelines.assign_instances)(timeline, found)
+    own = jax.jit(timelines.with_own_point)(found, timeline)
+    timeline = jax.jit(timelines.assign_instances)(timeline, own)
+    return own if sampling.own_point else found, timeline
 
 
 # --- sizes ---

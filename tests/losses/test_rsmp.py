@@ -223,6 +223,31 @@ def test_segments_that_touch_the_ends_of_the_window_count(segment):
     assert _parts(pseudo=pseudo, select="best")["score"] == pytest.approx(np.mean(want), rel=1e-4)
 
 
+# ---- instances
+
+
+def _background_only():
+    """Every snippet is background: binary cross entropy of the channels, mean over snippets."""
+    logits = np.asarray(_branches().logits[0, 0, :LENGTH], np.float64)
+    targets = np.array([0, 0, 0, 1])
+    return (np.logaddexp(0, logits) - targets * logits).sum(axis=1).mean()
+
+
+def test_a_window_beside_all_instances_is_background():
+    """Once there are proposals; before, nobody knows what the window holds."""
+    assert _parts()["ins"] == 0
+    beside = _batch(cut=np.ones(1, bool), segment_where=np.ones((1, 1), bool))
+    assert _parts(beside)["ins"] == pytest.approx(_background_only(), rel=1e-5)
+
+
+def test_a_recording_without_labelled_classes_is_background():
+    nothing = np.zeros((1, 3), bool)
+    empty = _batch(points=np.zeros((1, PADDED, 3), bool), video_class_where=nothing)
+    assert _parts(empty)["ins"] == pytest.approx(_background_only(), rel=1e-5)
+    unknown = dataclasses.replace(empty, done=np.zeros((1, PADDED), bool))
+    assert _parts(unknown)["ins"] == 0
+
+
 # ---- classes of a window
 
 

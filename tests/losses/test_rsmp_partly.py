@@ -52,9 +52,9 @@ def _batch():
         points=np.stack([by_class([_flags(one) for one in row]) for row in POINTS]),
         instances=np.stack([by_class([_spans(one) for one in row]) for row in INSTANCES])
         & ~np.stack([_flags(row) for row in BACKGROUND_POINTS])[..., None],
-        segments=np.zeros((ROWS, 0, 2), np.float32),
-        segment_class_index=np.zeros((ROWS, 0), np.int32),
-        segment_where=np.zeros((ROWS, 0), bool),
+        segments=np.zeros((ROWS, 1, 2), np.float32),
+        segment_class_index=np.zeros((ROWS, 1), np.int32),
+        segment_where=np.ones((ROWS, 1), bool),
         video_classes=np.array(VIDEO_CLASSES, np.int32),
         video_class_where=np.ones((ROWS, 2), bool),
         video_class_clicked=np.ones((ROWS, 2), bool),

@@ -134,6 +134,9 @@ def test_masked_segments_teach_nothing():
     assert not np.any(nothing.positive) and not np.any(nothing.index)
     none = _assign(anchors, np.zeros((1, 2), np.float32), where=np.zeros(1, bool))
     assert not np.any(none.positive)
+    empty = _assign(anchors, np.zeros((0, 2), np.float32))
+    assert empty.positive.shape == got.positive.shape and not np.any(empty.positive)
+    assert empty.index.dtype == got.index.dtype and not np.any(empty.index)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])

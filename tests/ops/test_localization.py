@@ -234,6 +234,17 @@ def test_either_kind_of_threshold_alone():
     assert not shared.where[:, :8].any() and shared.where[:, 8:].sum(axis=1).tolist() == [2, 2]
 
 
+def test_a_peak_that_barely_crosses_a_threshold_is_no_detection():
+    peak = np.full(12, 0.1, np.float32)
+    peak[5] = np.nextafter(np.float32(0.5), np.float32(1))
+    runs = _threshold_runs(peak, _curve(0.5), where=np.ones(12, bool), max_runs=4)
+    assert runs[1].sum() == 1 and np.diff(runs[0][np.asarray(runs[1])]) == 0
+    found = _detect(np.stack([peak, BUMP], axis=1), peak, [True, True], thresholds=_curve(0.5))
+    assert not np.any(found.where[0])
+    lengths = np.diff(found.segments[1])[np.asarray(found.where[1])]
+    assert lengths.size and np.all(lengths > 0)
+
+
 def test_what_does_not_fit_is_counted_for_the_classes_asked_for():
     comb = _curve(*[1, 0] * 6)
     scores = np.stack([comb, comb], axis=1)

@@ -83,6 +83,10 @@ def test_a_proposal_of_no_length_weighs_at_most_tau():
     np.testing.assert_allclose(got, [1, 1, 1, 5, 1, 3, 3, 1])
 
 
+def test_weights_of_no_snippets():
+    assert ops.compensation_weights(np.array([[0.0, 1.0]]), 0, tau=3.0).shape == (0,)
+
+
 def test_weights_without_proposals_are_one():
     for segments in (np.zeros((0, 2)), np.array([[5.0, 3.0]]), np.array([[-9.0, -8.0], [99, 100]])):
         np.testing.assert_array_equal(_compensation_weights(segments, 6, tau=4.0), np.ones(6))

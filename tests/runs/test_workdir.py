@@ -56,6 +56,20 @@ def test_the_same_data_go_on(begun, data, tmp_path):
     assert work.start(begun, config, toy.dataset(moved)) == []
 
 
+def test_a_run_from_before_a_setting_goes_on(begun, data):
+    """With what was done before there was one, and with nothing else."""
+    path = begun / "config.json"
+    settings = json.loads(path.read_text())
+    del settings["sampling"]["own_point"]
+    path.write_text(json.dumps(settings))
+    assert work.start(begun, toy.config(data), toy.dataset(data)) == []
+    assert work.read(begun)[0].sampling.own_point is True
+    config = toy.config(data)
+    config.sampling.own_point = False
+    with pytest.raises(InputError, match="sampling.own_point = True, not False"):
+        work.start(begun, config, toy.dataset(data))
+
+
 def test_moved_points(begun, data):
     """The same number of points, and the same sum of their times."""
 
