@@ -15,6 +15,8 @@ import toy
 
 from tal_jax._errors import InputError
 from tal_jax.data import files
+from tal_jax.data.projection import principal_components
+from tal_jax.runs import detector_stage
 from tal_jax.runs.fit import fit
 from tal_jax.runs.workdir import load_run
 from tal_jax.training import processes
@@ -43,15 +45,27 @@ def two(monkeypatch):
         sent.clear()
         for index in range(2):
             monkeypatch.setattr(processes.jax, "process_index", lambda index=index: index)
-            yield lambda: processes.on_primary(function)
+            yield function
 
     return run
 
 
-def test_arrays_of_the_first_process_are_exact_in_all(two):
-    values = np.random.default_rng(0).normal(size=(3, 2))
-    for call in two(lambda: {"values": values}):
-        np.testing.assert_array_equal(np.asarray(call()["values"]), values)
+def test_the_projection_of_a_second_stage_is_the_same_in_all(two, tmp_path, monkeypatch):
+    config = toy.config()
+    config.detector.components = 3
+    recordings = toy.dataset(toy.write(tmp_path / "data", num_train=2, num_test=1))
+    member = detector_stage.Member(recordings, config, tmp_path / "run", "", None)
+    want, given = principal_components(recordings.train, 3), []
+    monkeypatch.setattr(detector_stage, "_pseudo_segments", lambda *_: {})
+    monkeypatch.setattr(detector_stage, "_prepare", lambda *parts: given.extend(parts[2]) or [])
+    monkeypatch.setattr(detector_stage, "_train", lambda *_: [])
+    for call in two(lambda: detector_stage.train_stage([member], print)):
+        with pytest.raises(ValueError, match="zip"):  # of no networks
+            call()
+    assert len(given) == 2
+    for found in given:
+        np.testing.assert_array_equal(found.mean, want.mean)
+        np.testing.assert_array_equal(found.components, want.components)
 
 
 def _fail():
@@ -71,7 +85,8 @@ def _refuse():
     ],
 )
 def test_an_exception_of_the_first_process_ends_all(two, function, kinds):
-    for call, kind in zip(two(function), kinds, strict=True):
+    calls = two(lambda: processes.on_primary(function))
+    for call, kind in zip(calls, kinds, strict=True):
         with pytest.raises(Exception, match="refused|mend|not iterable") as caught:
             call()
         assert caught.type is kind
@@ -130,7 +145,7 @@ def _begin(folder, workdir, *, count):
 
 def _end(started, workdir):
     for index, process in enumerate(started):
-        assert process.wait(300) == 0, open(f"{workdir}.{index}.log").read()[-3000:]
+        assert process.wait(900) == 0, open(f"{workdir}.{index}.log").read()[-3000:]
 
 
 def _results(workdir):
