@@ -356,7 +356,10 @@ def override(config: ml_collections.ConfigDict, assignment: str) -> None:
     section: Config = config
     for name in sections:
         section = section[name]
-    section[last] = _parse_value(key, text, section[last], section.get_type(last))
+    kind = section.get_type(last)
+    if kind is type(None):
+        kind = NULLABLE.get(key, object)
+    section[last] = _parse_value(key, text, section[last], kind)
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -411,6 +414,9 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
+# Settings that may be None while a run goes on, and their types, which JSON does not have.
+NULLABLE = {"data.seed": int, "sampling.tau_s": float}
+
 _KINDS = {
     bool: "True or False",
     int: "a whole number",
@@ -428,8 +434,8 @@ def _parse_value(key: str, text: str, default: Any, kind: type) -> Any:
         value = {"true": True, "false": False}.get(text, text)
     if kind is str:
         return value if isinstance(value, str) else text
-    if default is None and value is None:
-        return None
+    if kind is object or (default is None and value is None):
+        return value
     if kind is tuple and default and isinstance(default[0], str) and isinstance(value, str):
         value = tuple(part.strip() for part in value.split(",") if part.strip())
     items = value if kind is tuple and isinstance(value, tuple | list) else None

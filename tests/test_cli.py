@@ -1073,6 +1073,7 @@ def test_convert_detections(capsys, workdir, tmp_path):
     ("arguments", "message"),
     [
         (["--set", "train.steps=5"], "setting 'train.steps' is what the scores were made with"),
+        (["--set", "data.seed=1"], "setting 'data.seed' is what the scores were made with"),
         (["--set", "localization.dleta=1"], "did you mean 'localization.delta'?"),
         (["--thresholds", "0.1,b"], "localization.thresholds=(0.1,b,); expected values in paren"),
         (["--foreground-thresholds", "a"], "localization.foreground_thresholds=(a,); expected"),

@@ -59,6 +59,22 @@ def test_open_settings_take_values_of_their_type():
             configs.override(config, wrong)
 
 
+def test_settings_that_are_none_in_a_file_take_values_of_their_type():
+    """The config of a finished run is read from JSON, which does not say what None stands for."""
+    values = json.loads(json.dumps(configs.load_config("auto").to_dict()))
+    config = ml_collections.ConfigDict(values)
+    assert config.data.seed is None and config.sampling.tau_s is None
+    configs.override(config, "data.seed=3")
+    configs.override(config, "sampling.tau_s=5")
+    assert (config.data.seed, config.sampling.tau_s) == (3, 5.0)
+    config = ml_collections.ConfigDict(values)
+    configs.override(config, "sampling.tau_s=None")
+    with pytest.raises(ValueError, match="sampling.tau_s=soon; expected a number"):
+        configs.override(config, "sampling.tau_s=soon")
+    with pytest.raises(ValueError, match="data.seed=0.5; expected a whole number"):
+        configs.override(config, "data.seed=0.5")
+
+
 def test_names():
     assert tuple(configs.config_names()) == NAMES
 

@@ -89,7 +89,7 @@ def _report_data(work: Work) -> dict[str, Any]:
         "instances": _instances(work),
         "thresholds": {
             "test": _thresholds({one.name: one.detections for one in work.rounds}, work.test),
-            "train": _thresholds(work.proposals, work.train),
+            "train": _thresholds(work.proposals, _with_proposals(work)),
         },
         "losses": _losses(work.metrics, notes),
         "notes": notes,
@@ -119,6 +119,12 @@ def _instances(work: Work) -> list[tuple[int, float | None]]:
         (len(of_class), float(np.median(of_class)) if of_class else None)
         for of_class in lengths.values()
     ]
+
+
+def _with_proposals(work: Work) -> dict[str, RecordingAnnotation]:
+    """The training recordings but those that were held out, which have no proposals."""
+    names = {name for found in work.proposals.values() for name in found}
+    return {name: one for name, one in work.train.items() if name in names}
 
 
 def _thresholds(

@@ -67,7 +67,7 @@ class Member:
 def train_stage(members: Sequence[Member], report: Report) -> list[Fitted]:
     """Trains the detectors of several runs, or what is left of it, and evaluates both stages."""
     documents = [_pseudo_segments(member, report) for member in members]
-    projections = [processes.on_primary(_projection, member) for member in members]
+    projections = [_projection(member) for member in members]
     parts = _prepare(members, documents, projections)
     states = _train(members, parts, report)
     fitted = []
@@ -161,6 +161,13 @@ def _pseudo_segments(member: Member, report: Report) -> dict[str, Any]:
 
 
 def _projection(member: Member) -> Projection:
+    arrays = processes.on_primary(_projection_arrays, member)
+    # Other processes have them as lists of JSON, which are exact.
+    return Projection(**{name: np.asarray(values) for name, values in arrays.items()})
+
+
+def _projection_arrays(member: Member) -> dict[str, Any]:
+    """The arrays of a member's projection, computed and written once."""
     folder = member.workdir / DETECTOR_FOLDER
     if not (folder / "projection.npz").exists():
         found = None if member.start is None else member.start.projection
@@ -169,7 +176,8 @@ def _projection(member: Member) -> Projection:
             found = principal_components(member.dataset.train, most)
         arrays = {"mean": found.mean, "components": found.components}
         files.write_npz(folder / "projection.npz", arrays)
-    return read_projection(folder)
+    read = read_projection(folder)
+    return {"mean": read.mean, "components": read.components}
 
 
 def _num_levels(document: dict[str, Any], member: Member) -> int:

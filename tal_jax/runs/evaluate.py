@@ -130,7 +130,7 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
     """A Markdown table of scores in percent, mean ± standard deviation over seeds.
 
     The rows have a title and the `evaluation.json` of each seed; files that are not there are left
-    out, and so are rows without any.
+    out, and so are rows without any. Thresholds that were not evaluated have a dash.
 
     Raises:
       InputError: if a file cannot be read.
@@ -155,9 +155,15 @@ def format_seeds(rows: Mapping[str, Iterable[Path]]) -> str:
 
 
 def _scores_in(path: Path) -> list[float]:
+    """The columns of `format_seeds`; NaN at thresholds that were not evaluated."""
     metrics = detection.DetectionMetrics.from_dict(files.read_json(path))
-    columns = [int(np.argmin(np.abs(metrics.tious - tiou))) for tiou in (0.1, 0.3, 0.5, 0.7)]
-    return [*metrics.map[columns], metrics.average_map, metrics.short_recall[columns[2]]]
+
+    def at(values: np.ndarray, tiou: float) -> float:
+        found = values[np.abs(metrics.tious - tiou) < 1e-6]
+        return float(found[0]) if len(found) else np.nan
+
+    scores = [at(metrics.map, tiou) for tiou in (0.1, 0.3, 0.5, 0.7)]
+    return [*scores, metrics.average_map, at(metrics.short_recall, 0.5)]
 
 
 def localization_config(config: Config, assignments: Iterable[str]) -> Config:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tal_jax import methods
 from tal_jax._errors import InputError
 from tal_jax.config import Config, check_config
 from tal_jax.data import locks
@@ -201,7 +202,14 @@ def _decide(
         decided, decisions = automatic.decide(configs[0], datasets[0])
     for line in automatic.format_decisions(decisions).splitlines():
         report(line)
-    return [automatic.with_values(config, decided.to_dict()) for config in configs]
+    return [
+        automatic.with_values(
+            config,
+            decided.to_dict(),
+            keys={*automatic.undecided(config), *warm_start.SHORTENED},
+        )
+        for config in configs
+    ]
 
 
 def _check(
@@ -209,8 +217,10 @@ def _check(
 ) -> list[Config]:
     """Checks all that was given before anything is written."""
     configs = [check_config(config) for config in configs]
-    for dataset in datasets:
+    for dataset, config in zip(datasets, configs, strict=False):  # as many: see below
         check_dataset(dataset)
+        _check_held_out(dataset, config)
+    for dataset in datasets:
         pointless = not any(recording.points for recording in dataset.train)
         if pointless and any(DETECTOR in config.stages for config in configs):
             raise InputError(
@@ -234,6 +244,27 @@ def _check(
                 "train them one after another instead"
             )
     return configs
+
+
+def _check_held_out(dataset: Dataset, config: Config) -> None:
+    """Refuses to hold out what is needed, or to stop by recordings that say nothing."""
+    kept, held_out = hold_out(dataset, config)
+    of_kept, of_held_out = (
+        sum(len(recording.points) for recording in recordings)
+        for recordings in (kept.train, held_out)
+    )
+    train = config.train
+    if train.patience and not of_held_out:
+        raise InputError(
+            f"train.patience={train.patience}: the recordings that train.holdout={train.holdout} "
+            "holds out, the last ones, have no points to stop by; expected at least one, or "
+            "train.patience=0"
+        )
+    if of_held_out and not of_kept and methods.method_of(config).supervision == "points":
+        raise InputError(
+            f"train.holdout={train.holdout}: the recordings that are left have no points to learn "
+            "from; expected at least one in all but the last recordings"
+        )
 
 
 def _begin(

@@ -15,7 +15,7 @@ from tal_jax.training import update
 # Settings that no compiled program depends on, but the loop around it or the number of its rows.
 _COMMON = (
     *("train.rounds", "train.steps", "train.log_every", "train.checkpoint_every", "train.length"),
-    "sampling.keep_original",
+    *("train.schedule", "sampling.keep_original"),
 )
 
 

@@ -182,16 +182,7 @@ def log_metrics(
 ) -> None:
     """Adds an evaluation to the log, as what came after a number of rounds."""
     middle = int(np.argmin(np.abs(metrics.tious - 0.5)))
-    short, long = (
-        float(recall[middle]) if np.isfinite(recall[middle]) else None
-        for recall in (metrics.short_recall, metrics.long_recall)
-    )
-    log.put(
-        number,
-        event,
-        average_map=float(metrics.average_map),
-        map=metrics.map.tolist(),
-        tious=metrics.tious.tolist(),
-        short_recall=short,
-        long_recall=long,
-    )
+    values = metrics.to_dict()
+    recalls = {name: values[name][middle] for name in ("short_recall", "long_recall")}
+    whole = {name: values[name] for name in ("average_map", "map", "tious")}
+    log.put(number, event, **whole, **recalls)

@@ -14,12 +14,14 @@ recordings nor labels beyond those of training. Two settings are compared fairly
 
 This leaves the positions of the thresholds: for `thresholds` and then `foreground_thresholds`, as
 many levels as before, evenly spaced between two bounds, are tried. A choice must be better than the
-settings before by more than twice the standard error of the difference over the points. Even so the
+settings before by more than twice the standard error of the difference over the points, of which a
+single one has none and changes nothing. Even so the
 criterion is a weak guide: on `watch` it chose nothing that detected more (docs/results.md).
 """
 
 import dataclasses
 import itertools
+import math
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -184,11 +186,18 @@ def _try_values(setting, predictions, recordings, options, classes) -> list[Tria
                 value=value,
                 criterion=float(values.mean()),
                 gain=float(gains.mean()),
-                gain_error=float(gains.std() / np.sqrt(len(gains))),
+                gain_error=_standard_error(gains),
                 proposals=float(np.mean([len(entries) for entries in found.values()])),
             )
         )
     return trials
+
+
+def _standard_error(values: np.ndarray) -> float:
+    """Of the mean of a sample; infinite for a single value, whose spread nobody knows."""
+    if len(values) < 2:
+        return math.inf
+    return float(values.std(ddof=1) / np.sqrt(len(values)))
 
 
 def _level_sets(count: int) -> list[tuple[float, ...]]:

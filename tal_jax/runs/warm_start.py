@@ -32,7 +32,7 @@ from ml_collections import config_dict
 
 from tal_jax import methods
 from tal_jax._errors import InputError
-from tal_jax.config import Config, detector_config, flatten, nest
+from tal_jax.config import NULLABLE, Config, detector_config, flatten, nest
 from tal_jax.data import files
 from tal_jax.data.detections import Results, read_results, with_names, write_results
 from tal_jax.data.fingerprint import Fingerprint, fingerprint
@@ -70,6 +70,8 @@ LEAST_PART = 0.25
 SAME_TIOU = 0.5
 # Settings that fix the shapes of parameters: they stay, whatever the data are now.
 _SHAPES = ("model.widths", "model.dilations")
+# Settings that a retraining decides from how many of the labels changed.
+SHORTENED = ("train.steps", "detector.steps")
 # The classes that were renamed since the run that a retraining begins from.
 _NONE: Mapping[str, str] = {}
 
@@ -104,8 +106,8 @@ def retraining_config(source: str | Path) -> ml_collections.ConfigDict:
     """
     source = Path(source)
     config: Config = ml_collections.ConfigDict(work.read(source)[0].to_dict())
-    # Their types, which JSON does not have.
-    for section, name, kind in (("data", "seed", int), ("sampling", "tau_s", float)):
+    for key, kind in NULLABLE.items():
+        section, name = key.split(".")
         if config[section][name] is None:
             config[section][name] = config_dict.placeholder(kind)
     config.train.rounds = 1

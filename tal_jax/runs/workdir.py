@@ -492,8 +492,8 @@ def threshold_of_run(workdir: Path) -> float | None:
 def shown_threshold(workdir: Path, round_number: int, options: Config) -> float | None:
     """The score that leaves as many proposals on the training recordings as they have points.
 
-    Duplicates among the proposals are lowered as they are among detections. None where a run has no
-    points.
+    Recordings that were held out have no proposals, and their points do not count. Duplicates among
+    the proposals are lowered as they are among detections. None where a run has no points.
     """
     of_stages = workdir / DETECTOR_FOLDER / "proposals_train.json"
     if of_stages.exists():
@@ -502,8 +502,8 @@ def shown_threshold(workdir: Path, round_number: int, options: Config) -> float 
     else:
         path = round_folder(workdir, round_number) / "proposals_train.json"
         proposals, soft_sigma = read_results(path), options.soft_sigma
-    points = files.read_json(workdir / "train_points.json")
-    count = sum(len(one["annotations"]) for one in points["database"].values())
+    points = files.read_json(workdir / "train_points.json")["database"]
+    count = sum(len(one["annotations"]) for name, one in points.items() if name in proposals)
     scores = np.sort(_ranked(proposals.values(), soft_sigma))[::-1]
     return float(scores[min(count, len(scores)) - 1]) if count and len(scores) else None
 

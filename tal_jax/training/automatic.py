@@ -11,7 +11,7 @@ fit twice into the shortest action, so two windows bound a *short* action from b
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -21,6 +21,7 @@ from tal_jax._errors import InputError
 from tal_jax.config import Config, flatten
 from tal_jax.data.packing import bucket, labelled_counts, num_windows, snippet_counts
 from tal_jax.data.recordings import Dataset, Recording, done_snippets
+from tal_jax.training.prepare import hold_out
 
 # Windows of updates: whole recordings where they fit, and several actions in any case.
 _LENGTHS = (64, 1024, 4096)  # step, usual limit, limit where actions are far apart
@@ -61,17 +62,22 @@ def decide(
 
     Args:
       config: see `tal_jax.config`; not changed.
-      dataset: of which the training recordings are used, and their features' shapes only.
+      dataset: of which the training recordings are used that are not held out, and their
+        features' shapes only.
 
     Returns:
       The config without open settings, and the decisions in the order in which they were made.
 
     Raises:
-      InputError: if there are settings to decide, but no training recording or no point.
+      InputError: if there are settings to decide, but no training recording or no point, or all
+        recordings are held out.
     """
     decided: Config = ml_collections.ConfigDict(config.to_dict())
     keys, decisions = undecided(config), []
-    facts = _measure(dataset) if keys else None
+    facts = None
+    if keys:
+        holdout = config.train.holdout
+        facts = _measure(hold_out(dataset, config)[0] if holdout else dataset, holdout)
     for key in keys:
         value, reason = _RULES[key](decided, facts)
         section, name = key.split(".")
@@ -80,12 +86,19 @@ def decide(
     return decided, tuple(decisions)
 
 
-def with_values(config: Config, values: Mapping[str, Any]) -> ml_collections.ConfigDict:
-    """The config with the settings that it leaves open taken from the nested `values`."""
+def with_values(
+    config: Config, values: Mapping[str, Any], keys: Collection[str] | None = None
+) -> ml_collections.ConfigDict:
+    """The config with the settings that it leaves open taken from the nested `values`.
+
+    Of `keys` only, by default of all but those of the data: some may stay open.
+    """
     filled: Config = ml_collections.ConfigDict(config.to_dict())
     for key, given in flatten(config.to_dict()).items():
         section, _, name = key.partition(".")
         if given is not None or section == "data" or not name:
+            continue
+        if keys is not None and key not in keys:
             continue
         value = (values.get(section) or {}).get(name)
         filled[section][name] = tuple(value) if isinstance(value, list) else value
@@ -122,12 +135,13 @@ class _Facts:
         return max(min(float(np.sqrt(2 * self.window * self.near)), self.near), 1.0)
 
 
-def _measure(dataset: Dataset) -> _Facts:
+def _measure(dataset: Dataset, holdout: int) -> _Facts:
     recordings = dataset.train
     points = sum(len(recording.points) for recording in recordings)
     if not points:
+        but = f" but those of train.holdout={holdout}" if holdout else ""
         raise InputError(
-            "data set: no training recording with points, which settings are decided from; "
+            f"data set: no training recording with points{but}, which settings are decided from; "
             "expected at least one point, or a config that decides nothing, such as hapt_hamnet"
         )
     sizes, grid = np.array(snippet_counts(recordings)), recordings[0].grid

@@ -11,7 +11,10 @@ from tal_jax.data import files
 
 
 class MetricsLog:
-    """Appends measurements to `metrics.jsonl`; a line is written whole or not at all."""
+    """Appends measurements to `metrics.jsonl`; a line is written whole or not at all.
+
+    What is not finite is null in it.
+    """
 
     def __init__(self, path: Path):
         self._path = path
@@ -20,7 +23,7 @@ class MetricsLog:
         """Adds one line."""
         try:
             with open(self._path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(values) + "\n")
+                file.write(_to_json(values))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -58,8 +61,21 @@ class MetricsLog:
                 continue  # the line that was being written when the run was stopped
 
     def _write(self, lines: Iterable[dict[str, Any]]) -> None:
-        content = "".join(json.dumps(line) + "\n" for line in lines)
+        content = "".join(map(_to_json, lines))
         files.write_bytes(self._path, content.encode())
+
+
+def _to_json(line: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(line), allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The value with None for NaN and infinity, which JSON does not have."""
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _is_of(round_number: int, event: str) -> Callable[[Mapping[str, Any]], bool]:

@@ -71,22 +71,32 @@ def on_primary(function: Callable[..., _T], *args: Any) -> _T:
     """Calls a function in the primary process and returns its result in all of them.
 
     The function may read and write files, and returns values that JSON can hold. What it raises is
-    raised in every process.
+    raised in every process, so that none of them waits for ever: errors of a user as they are,
+    others in the other processes as a `RuntimeError`.
     """
     if count() == 1:
         return function(*args)
-    reply, error = {}, None
+    payload, error = b"{}", None
     if is_primary():
         try:
-            reply = {"result": function(*args)}
-        except (ValueError, OSError) as raised:
+            payload = json.dumps({"result": function(*args)}, default=list).encode()
+        except Exception as raised:
             error = raised
-            kind = next(name for name, kind in _SHARED.items() if isinstance(raised, kind))
-            reply = {"error": str(raised), "kind": kind}
-    reply = json.loads(all_gather_bytes(json.dumps(reply, default=list).encode())[0])
+            payload = json.dumps(_described(raised)).encode()
+    reply = json.loads(all_gather_bytes(payload)[0])
+    if error is not None:
+        raise error
     if "error" in reply:
-        raise error or _SHARED[reply["kind"]](reply["error"])
+        raise _SHARED.get(reply["kind"], RuntimeError)(reply["error"])
     return reply["result"]
+
+
+def _described(error: Exception) -> dict[str, str]:
+    """An exception for the other processes."""
+    for name, kind in _SHARED.items():
+        if isinstance(error, kind):
+            return {"error": str(error), "kind": name}
+    return {"error": f"in the first process: {error!r}", "kind": ""}
 
 
 def all_gather(parts: dict[str, Any]) -> dict[str, Any]:

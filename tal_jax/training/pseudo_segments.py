@@ -30,6 +30,9 @@ from tal_jax.training.prepare import common_sizes
 ANNOTATED, FUSED, MEDIAN = "annotated", "fused", "median"
 SOURCES = (ANNOTATED, FUSED, MEDIAN)
 
+# How far a segment reaches beyond its point at the very end of a recording.
+_LEAST_SNIPPETS = 0.1
+
 # Of a recording, one entry for each of its points, in their order.
 PseudoSegments = dict[str, list[dict[str, Any]]]
 
@@ -50,7 +53,8 @@ def fuse_rounds(dataset: Dataset, config: Config, rounds: Sequence[Results]) -> 
     )
     fused = jax.device_get(jax.jit(timelines.fuse_instances)(plain, proposals))
     stride_s = np.array([one.grid.stride_s for one in dataset.train])
-    segments, where = _completed(fused, stride_s)
+    ends = np.array([one.grid.to_snippets(one.duration_s) for one in dataset.train])
+    segments, where = _completed(fused, stride_s, ends)
     return {
         recording.name: [
             {
@@ -73,11 +77,15 @@ def _to_seconds(segment: np.ndarray, recording: Recording) -> list[float]:
     return np.clip(segment_s, 0.0, recording.duration_s).tolist()
 
 
-def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _completed(
+    timeline: Timeline, stride_s: np.ndarray, ends: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """`[R, P, 2]` segments of all points in snippets, and `[R, P]` True for those that had one.
 
     The others get the median length of their class, or of all classes, around their point, and end
-    before the next point, of background, too. `stride_s` `[R]` are the strides in seconds.
+    before the next point, of background, too. Features may end before the recording, and a point
+    lie between the two. `stride_s` `[R]` are the strides in seconds, `ends` `[R]` those of the
+    recordings in snippets.
     """
     segments = np.array(timeline.instances, np.float64)
     exists = np.array(timeline.instance_where)
@@ -95,7 +103,8 @@ def _completed(timeline: Timeline, stride_s: np.ndarray) -> tuple[np.ndarray, np
             ]
         )
         before = others[others < time].max(initial=0.0)
-        after = others[others > time].min(initial=timeline.where[row].sum())
+        last = max(float(ends[row]), float(time) + _LEAST_SNIPPETS)
+        after = others[others > time].min(initial=last)
         segments[row, index] = max(time - half, before), min(time + half, after)
     return segments, exists
 

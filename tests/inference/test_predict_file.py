@@ -206,6 +206,10 @@ def test_the_threshold_leaves_as_many_proposals_as_points(tmp_path):
         files.write_json(tmp_path / "train_points.json", {"database": points})
         options = ml_collections.FrozenConfigDict({"soft_sigma": sigma})
         assert shown_threshold(tmp_path, 1, options) == pytest.approx(expected)
+    # Those of recordings that were held out do not count: they have no proposals.
+    points = {"r": {"annotations": [{}]}, "held": {"annotations": [{}] * 9}}
+    files.write_json(tmp_path / "train_points.json", {"database": points})
+    assert shown_threshold(tmp_path, 1, options) == pytest.approx(0.9)
 
 
 def test_features_that_a_manifest_tells_of_are_no_table(film, tmp_path):

@@ -572,6 +572,19 @@ def test_threshold_shows_as_many_as_were_annotated():
     assert default_threshold({}, 3) == 0.0
 
 
+def test_points_of_recordings_that_were_held_out_do_not_count(workdir):
+    """These have no proposals: the threshold would show too many of the others."""
+    path = workdir / "train_points.json"
+    document = json.loads(path.read_text())
+    held = {"subset": "train", "duration": 90.0}
+    held["annotations"] = [{"label": "sit", "point": 1.0 + number} for number in range(80)]
+    document["database"]["held"] = held
+    write_json(path, document)
+    _, data = _read_page(write_report(workdir))
+    assert data["thresholds"]["train"] == [0.3, 0.3]
+    assert len(data["train"][-1]["points"]) == 160
+
+
 def test_colours_are_different():
     colours = class_colours(200)
     assert len(set(colours)) == 200

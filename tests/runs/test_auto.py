@@ -13,7 +13,9 @@ from tal_jax import cli
 from tal_jax.config import check_config, load_config, override
 from tal_jax.data import files
 from tal_jax.datasets.load import load_dataset
+from tal_jax.evaluation import detection
 from tal_jax.runs import evaluate
+from tal_jax.runs import fit as fit_module
 from tal_jax.runs.fit import fit, fit_many
 from tal_jax.runs.workdir import load_run
 from tal_jax.training import automatic
@@ -167,6 +169,40 @@ def test_train_without_a_config(capsys, toy_run, tmp_path):
     out = capsys.readouterr().out
     assert "train.length" in out and "all recordings fit" in out and "all rounds" not in out
     assert files.read_json(workdir / "config.json")["train"]["batch_size"] > 0
+
+
+def test_what_the_rounds_decide_stays_open_beside_a_run_with_a_value(tmp_path):
+    data = toy.write(tmp_path / "data")
+    configs = [_config(data, "sampling.tau_s=5"), _config(data, "train.length=64")]
+    datasets = [toy.dataset(data)] * 2
+    folders = [tmp_path / "a", tmp_path / "b"]
+    decided = fit_module._decide(datasets, configs, folders, None, {}, lambda line: None)
+    assert [one.sampling.tau_s for one in decided] == [5.0, None]
+    assert [one.data.seed for one in decided] == [None, None]
+    assert decided[1].train.length == 64
+    assert not any(map(automatic.undecided, decided))
+    assert decided[0].loss.topk_ratio == decided[1].loss.topk_ratio
+
+
+def _evaluation(tmp_path, tious):
+    """The `evaluation.json` of a detection that has an IoU of .62."""
+    truth = {"label": "a", "segment": [0.0, 10.0]}
+    recordings = {"x": {"subset": "test", "duration": 20.0, "annotations": [truth]}}
+    document = {"version": "1", "database": recordings, "classes": ["a"]}
+    found = {"x": [{"label": "a", "segment": [0.0, 6.2], "score": 1.0}]}
+    metrics = detection.evaluate_detections(document, {"results": found}, tious=tious, short_s=20)
+    files.write_json(tmp_path / "evaluation.json", metrics.to_dict())
+    return tmp_path / "evaluation.json"
+
+
+def test_thresholds_that_were_not_evaluated_have_a_dash(tmp_path):
+    tious = tuple(np.arange(0.5, 1, 0.05))
+    table = evaluate.format_seeds({"x": [_evaluation(tmp_path, tious)]})
+    row = "| x | 1 | - | - | 100.0 ± 0.0 | 0.0 ± 0.0 | 30.0 ± 0.0 | 100.0 ± 0.0 |"
+    assert table.splitlines()[-1] == row
+    table = evaluate.format_seeds({"x": [_evaluation(tmp_path, (0.1, 0.3))]})
+    row = "| x | 1 | 100.0 ± 0.0 | 100.0 ± 0.0 | - | - | 100.0 ± 0.0 | - |"
+    assert table.splitlines()[-1] == row
 
 
 def test_short_actions_of_test_recordings_need_a_length(tmp_path):

@@ -491,6 +491,29 @@ def test_holdout_and_patience(toy_run, tmp_path, monkeypatch):
         _fit(toy_run, tmp_path / "other", dataset=dataset, holdout=9)
 
 
+def _held_out_refused(workdir, dataset, message, **settings):
+    config = toy.config()
+    config.train.update(settings)
+    with pytest.raises(ValueError, match=message) as caught:
+        fit(dataset, config, workdir=workdir)
+    assert "\n" not in str(caught.value)
+    assert not workdir.exists() or not any(workdir.iterdir())
+
+
+def test_what_cannot_be_held_out_is_refused_before_anything_is_written(tmp_path):
+    dataset = toy.dataset(toy.write(tmp_path / "data", num_train=3, num_test=1))
+    first, *_, last = dataset.train
+    bare = [dataclasses.replace(one, points=(), labels=None) for one in (first, last)]
+    workdir = tmp_path / "run"
+    _held_out_refused(workdir, dataset, "train.holdout=3; expected fewer than the 3", holdout=3)
+    without = dataclasses.replace(dataset, train=(first, bare[1]), train_truth=None)
+    message = "train.patience=2: the recordings that train.holdout=1 .* no points to stop by"
+    _held_out_refused(workdir, without, message, holdout=1, patience=2)
+    without = dataclasses.replace(dataset, train=(bare[0], last), train_truth=None)
+    message = "train.holdout=1: the recordings that are left have no points to learn from"
+    _held_out_refused(workdir, without, message, holdout=1)
+
+
 def test_point_criterion_by_hand():
     grid = Grid(fps=1, stride_frames=1, window_frames=1)
     points = (Point(2.0, 0), Point(5.0, 1), Point(8.0, 0))

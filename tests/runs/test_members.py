@@ -245,6 +245,7 @@ def test_loss_that_is_not_finite_names_its_run(runs, tmp_path):
         ({"model.num_prototypes": 8}, r"model.num_prototypes is 4 for .*a and 8 for .*b"),
         ({"train.steps": 60}, "train.steps is 30 for .*a and 60 for .*b"),
         ({"sampling.keep_original": False}, "sampling.keep_original is True"),
+        ({"train.schedule": "cosine"}, "train.schedule is 'constant' for .*a and 'cosine' for .*b"),
         ({"train.holdout": 2}, "b: train.holdout=2; expected 0"),
         ({"method": "x"}, "method='x'"),
     ],

@@ -105,8 +105,25 @@ def test_a_gain_within_chance_changes_nothing(problem, monkeypatch, loss, stays)
     assert tuned.options.thresholds == ((0.0, 0.9) if stays else (0.1, 0.7))
     best = max(tuned.trials, key=lambda trial: trial.criterion)
     assert best.value == (0.1, 0.7) and best.gain == pytest.approx((0.3 - loss) / 2)
-    assert best.gain_error == pytest.approx((0.3 + loss) / 2 / np.sqrt(2))
+    assert best.gain_error == pytest.approx((0.3 + loss) / 2)
     assert tuned.criterion == (0.5 if stays else best.criterion)
+
+
+def test_a_single_point_changes_nothing(problem, monkeypatch):
+    """However much it gains: nothing is known of its spread."""
+    recordings, scores = problem
+    monkeypatch.setattr(
+        tuning, "localize_predictions", lambda _, options, classes: {"a": [options]}
+    )
+
+    def point_scores(found, recordings, classes):
+        return np.array([0.9 if found["a"][0].thresholds == (0.1, 0.7) else 0.1])
+
+    monkeypatch.setattr(tuning, "point_scores", point_scores)
+    options = _options(thresholds=(0.0, 0.9), foreground_thresholds=())
+    tuned = tuning.tune(scores, recordings, options, CLASSES)
+    assert tuned.options.thresholds == (0.0, 0.9) and tuned.criterion == 0.1
+    assert "± inf" in tuning.format_table(tuned)
 
 
 def test_without_points_there_is_nothing_to_tune_by(problem):

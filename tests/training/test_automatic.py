@@ -183,6 +183,29 @@ def test_no_points_are_refused():
         automatic.decide(load_config("auto"), dataset)
 
 
+def test_recordings_that_are_held_out_decide_nothing():
+    """Settings are of what is trained on; the points of the others are for the criterion."""
+    few, long = (
+        _regular(3, 100, 20, 2, dim=12),
+        _recording("long", 900, range(900), [0] * 900, dim=12),
+    )
+    whole = dataclasses.replace(few, train=(*few.train, long))
+    assert _decided(whole)[0].train.length != _decided(few)[0].train.length
+    kept, reasons = _decided(whole, "train.holdout=1")
+    assert kept.train.holdout == 1
+    kept.train.holdout = 0
+    assert (kept.to_dict(), reasons) == (_decided(few)[0].to_dict(), _decided(few)[1])
+    config = load_config("auto")
+    config.train.holdout = 1
+    bare = dataclasses.replace(few.train[0], points=())
+    for train, message in (
+        ((bare, long), "no training recording with points but those of train.holdout=1"),
+        ((long,), "train.holdout=1; expected fewer than the 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            automatic.decide(config, dataclasses.replace(few, train=train))
+
+
 def test_open_settings_are_refused_without_a_decision():
     with pytest.raises(ValueError, match="None; expected a value; `training.automatic.decide`"):
         check_config(load_config("auto"))

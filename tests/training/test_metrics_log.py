@@ -52,6 +52,20 @@ def test_a_stage_comes_after_all_rounds(tmp_path):
     assert path.read_text() == of_rounds
 
 
+def test_what_is_not_finite_is_null(tmp_path):
+    """Standard JSON has no NaN, and other readers refuse it."""
+    path = tmp_path / "metrics.jsonl"
+    log = metrics_log.MetricsLog(path)
+    log.append(round=0, step=5, loss=2.0, loss_vid=float("nan"))
+    path.write_text(path.read_text() + '{"round": 0, "event": "old", "map": [NaN]}\n')
+    log.put(0, "evaluation", average_map=float("nan"), map=[0.5, float("inf")])
+    assert path.read_text() == (
+        '{"round": 0, "step": 5, "loss": 2.0, "loss_vid": null}\n'
+        '{"round": 0, "event": "old", "map": [null]}\n'
+        '{"round": 0, "event": "evaluation", "average_map": null, "map": [0.5, null]}\n'
+    )
+
+
 def test_what_losses_leave_out_is_printed():
     values = {"loss": 2.5, "loss_vid": 0.5, "steps_per_s": 4.0, "eta_s": 75.0}
     place = dict(title="round 1 of 3", step=20, steps=200)

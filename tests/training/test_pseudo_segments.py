@@ -12,7 +12,7 @@ from tal_jax._errors import InputError
 from tal_jax.config import check_config
 from tal_jax.data import packing
 from tal_jax.data.clock import Grid
-from tal_jax.data.recordings import Dataset, Point, Recording
+from tal_jax.data.recordings import Dataset, Point, Recording, check_dataset
 from tal_jax.training import pseudo_segments
 
 GRID = Grid(fps=10, stride_frames=5, window_frames=5)  # half a second
@@ -82,6 +82,20 @@ def test_without_any_segment_a_point_gets_a_snippet():
     found = pseudo_segments.fuse_rounds(dataset, check_config(toy.config()), rounds)
     np.testing.assert_allclose(found["x"][0]["segment"], [1.75, 2.25], atol=1e-5)
     np.testing.assert_allclose(found["y"][0]["segment"], [0.95, 1.05], atol=1e-5)
+
+
+def test_a_point_after_the_last_snippet_has_a_segment_around_it():
+    """Features may be two snippets shorter than their recording."""
+    late = _recording("x", 38, [(2.0, 0), (19.5, 0), (19.9, 1)])
+    late = dataclasses.replace(late, duration_s=19.96)
+    dataset = Dataset(("a", "b"), (late,), (), {"database": {}})
+    check_dataset(dataset)
+    rounds = [{"x": [_entry("a", 1.0, 3.0)]}]
+    found = pseudo_segments.fuse_rounds(dataset, check_config(toy.config()), rounds)
+    segments = [entry["segment"] for entry in found["x"]]
+    np.testing.assert_allclose(segments, [[1, 3], [18.5, 19.9], [19.5, 19.96]], atol=1e-5)
+    document = pseudo_segments.to_json(found, dataset)
+    pseudo_segments.check(document, dataset.train, Path("pseudo_segments.json"))
 
 
 def test_the_file_comes_back():
