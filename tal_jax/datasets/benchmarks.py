@@ -103,7 +103,7 @@ def open_recordings(
 def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
     """Opens the features of those recordings that have any."""
     if layout.array is not None:
-        arrays = layouts.load_object_array(layout.array, list(layout.annotations.recordings))
+        arrays = layouts.load_object_array(layout.array, layout.array_names)
         return {name: arrays[name] for name in names if name in arrays}
     if layout.shards:
         return {name: layout.shards[name] for name in names if name in layout.shards}

@@ -20,7 +20,7 @@ Nothing is renamed, and features stay in their files.
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +60,7 @@ class Layout:
     features: dict[str, dict[str, list[Path]]]
     parts: dict[str, str]  # "train", "test" or "validation", of recordings in such a folder
     array: Path | None  # W-TALC's single file of features
+    array_names: tuple[str, ...]  # of its recordings, in its order, whichever annotations are read
     shards: dict[str, ShardFeatures]  # by recording, of features in shards
     annotations: Annotations  # with the names of the features
     names: dict[str, tuple[str, ...]]  # to "train" and to "test" on, with or without features
@@ -117,10 +118,16 @@ def find_layout(
     if annotations:
         source = folder / annotations
     elif one:
-        source = wtalc[0]  # its names are in the order of the arrays
+        source = wtalc[0]
     else:
         source = _find_annotations(folder, files, wtalc)
     read = annotation_files.read_annotations(source, allow_pickle=allow_pickle)
+    if one and not allow_pickle:
+        raise InputError(
+            f"{one}: holds Python objects, and reading them can run code of whoever made them; "
+            "where you trust the source, allow it by --set data.allow_pickle=True"
+        )
+    array_names = _array_names(folder, source, wtalc) if one else ()
     shards, notes = open_sharded(folder)
     features, parts = ({}, {}) if one or shards else _by_recording(folder, arrays)
     features |= {name: {} for name in shards}  # without paths
@@ -131,13 +138,13 @@ def find_layout(
     kind = "object array" if one else "streams" if streams else "own" if own else "joined"
     kind = "shards" if shards else kind
     present = {path.name: path for path in files}
-    read, ambiguous = _without_ambiguous(_named_as(read, features))
+    read, ambiguous = _without_ambiguous(_named_as(read, [*features, *array_names]))
     if "Ambiguous_test.txt" in present:
         ambiguous |= annotation_files.read_ambiguous(present["Ambiguous_test.txt"])
     splits = {part: f"split_{part}.txt" for part in ("train", "test")}
     splits = {part: present[name] for part, name in splits.items() if name in present}
     points = tuple(path for path in files if _is_point_file(path, folder))
-    found = [f"{len(features) or len(read.recordings)} recordings", source.name]
+    found = [f"{len(features) or len(array_names)} recordings", source.name]
     found += [path.name for path in splits.values()]
     found += [str(path.relative_to(folder)) for path in points]
     return Layout(
@@ -147,6 +154,7 @@ def find_layout(
         features=features,
         parts=parts,
         array=one,
+        array_names=array_names,
         shards=shards,
         annotations=read,
         names=_split(
@@ -184,7 +192,7 @@ def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
 def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Reads W-TALC's single file of features into memory: an array of objects cannot be mapped.
 
-    Reading can run code in the file, so the caller needs `allow_pickle` for the annotations first.
+    Reading can run code in the file; `find_layout` refuses such a file without `allow_pickle`.
     """
     array = annotation_files.load_array(path, allow_pickle=True)
     if not array.ndim or len(array) != len(names):
@@ -232,6 +240,17 @@ def _find_annotations(folder: Path, files: Sequence[Path], wtalc: Sequence[Path]
     return known[0]
 
 
+def _array_names(folder: Path, source: Path, wtalc: Sequence[Path]) -> tuple[str, ...]:
+    """The names in the order of W-TALC's single file of features, beside its annotations."""
+    if source not in wtalc and len(wtalc) > 1:
+        raise InputError(
+            f"{folder}: videoname.npy in {' and in '.join(path.name for path in wtalc)}, expected "
+            "one, since its names are in the order of the array of features"
+        )
+    folder = source if source in wtalc else wtalc[0]
+    return tuple(annotation_files.read_video_names(folder))
+
+
 def _split(
     folder: Path,
     annotations: Annotations,
@@ -276,7 +295,7 @@ def _is_point_file(path: Path, folder: Path) -> bool:
     return path.suffix in (".csv", ".txt") and any("point" in part.casefold() for part in near)
 
 
-def _named_as(annotations: Annotations, features: Mapping[str, object]) -> Annotations:
+def _named_as(annotations: Annotations, features: Collection[str]) -> Annotations:
     """Adds the prefix "v_" of ActivityNet's video files, which its annotation file lacks."""
     names = annotations.recordings
     if any(n in features for n in names) or not any(f"v_{n}" in features for n in names):
