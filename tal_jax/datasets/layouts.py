@@ -15,7 +15,8 @@ The files, at any depth below the folder::
     Ambiguous_test.txt                            segments of ambiguous class (THUMOS14)
     grid.json                                     the clock, see `tal_jax.data.clock`
 
-Nothing is renamed, and features stay in their files.
+Of a folder in this project's layout (`tal_jax.datasets.own_layout`), only files at its top are
+read. Nothing is renamed, and features stay in their files.
 """
 
 import dataclasses
@@ -32,7 +33,13 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Entry
 from tal_jax.data.point_sets import known_frame_rates
 from tal_jax.data.shards import ShardFeatures
-from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid, open_sharded
+from tal_jax.datasets.own_layout import (
+    ANNOTATION_FILE,
+    GRID_FILE,
+    is_own,
+    load_grid,
+    open_sharded,
+)
 from tal_jax.datasets.selection import PARTS, choose_subsets
 
 STREAMS = ("rgb", "flow")
@@ -46,6 +53,7 @@ KINDS = {
 # Names of annotation files, in order of preference.
 _ANNOTATION_NAMES = ("gt_full.json", "gt.json", "anet_anno_action.json", ANNOTATION_FILE)
 _DEPTH = 5
+_RATES_FILE = "fps_dict.json"
 AMBIGUOUS = "Ambiguous"
 
 
@@ -110,9 +118,10 @@ def find_layout(
         raise InputError(f"{folder}: no such folder, expected features and annotations in it")
     if split not in ("files", "subsets"):
         raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
-    files = list(_walk(folder))
+    own = not annotations and is_own(folder)
+    files = _own_files(folder) if own else list(_walk(folder))
     arrays = [path for path in files if path.suffix == ".npy"]
-    wtalc = sorted({path.parent for path in arrays if path.name == "videoname.npy"})
+    wtalc = sorted({path.parent for path in arrays if path.name == "videoname.npy" and not own})
     arrays = [path for path in arrays if path.parent not in wtalc]
     one = arrays[0] if wtalc and len(arrays) == 1 else None
     if annotations:
@@ -134,11 +143,13 @@ def find_layout(
     if not features and one is None:
         raise InputError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
     streams = any(stream in STREAMS for paths in features.values() for stream in paths)
-    own = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
-    kind = "object array" if one else "streams" if streams else "own" if own else "joined"
+    ours = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
+    kind = "object array" if one else "streams" if streams else "own" if ours else "joined"
     kind = "shards" if shards else kind
-    present = {path.name: path for path in files}
-    read, ambiguous = _without_ambiguous(_named_as(read, [*features, *array_names]))
+    present = {path.name: path for path in reversed(files)}  # the one nearest to the top
+    read, ambiguous = _named_as(read, [*features, *array_names]), {}
+    if not own:
+        read, ambiguous = _without_ambiguous(read)
     if "Ambiguous_test.txt" in present:
         ambiguous |= annotation_files.read_ambiguous(present["Ambiguous_test.txt"])
     splits = {part: f"split_{part}.txt" for part in ("train", "test")}
@@ -162,7 +173,7 @@ def find_layout(
         ),
         point_files=(folder / point_file,) if point_file else points,
         point_file=point_file,
-        frame_rates=known_frame_rates(read, present.get("fps_dict.json")),
+        frame_rates=known_frame_rates(read, present.get(_RATES_FILE)),
         ambiguous=ambiguous,
         grid=load_grid(present[GRID_FILE]) if GRID_FILE in present else grid,
         has_grid=GRID_FILE in present,
@@ -226,6 +237,12 @@ def _walk(folder: Path) -> Iterator[Path]:
                 if not e.name.endswith(endings) and not e.name.startswith(".") and e.is_dir()
             ]
         level = below
+
+
+def _own_files(folder: Path) -> list[Path]:
+    """What is read of a folder in this project's layout, besides shards and a named point file."""
+    names = ("*.npy", ANNOTATION_FILE, GRID_FILE, _RATES_FILE)
+    return [path for name in names for path in sorted(folder.glob(name))]
 
 
 def _find_annotations(folder: Path, files: Sequence[Path], wtalc: Sequence[Path]) -> Path:

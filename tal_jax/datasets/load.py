@@ -152,8 +152,7 @@ def _load_folder(
             f"{NO_POINTS!r} for video-level labels alone"
         )
     points = NO_POINTS if supervision.kind == LABELS else points  # which need not be there
-    own = (own_layout.GRID_FILE, own_layout.ANNOTATION_FILE)
-    if not annotations and all((path / name).is_file() for name in own):
+    if not annotations and own_layout.is_own(path):
         dataset = own_layout.load_folder(
             path,
             points=points,

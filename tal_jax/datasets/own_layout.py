@@ -147,6 +147,11 @@ def load_folder(
     return dataclasses.replace(dataset, manifest=manifest)
 
 
+def is_own(folder: str | os.PathLike) -> bool:
+    """Whether a folder is in this project's layout: its clock and annotations are at the top."""
+    return all((Path(folder) / name).is_file() for name in (GRID_FILE, ANNOTATION_FILE))
+
+
 def open_sharded(folder: str | os.PathLike) -> tuple[dict[str, ShardFeatures], list[str]]:
     """Opens the features in the shards of a folder, with notes on other files."""
     sharded = open_shards(folder)

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tal_jax.data.fingerprint import fingerprint
 from tal_jax.data.lazy_features import FeatureFiles, load_npy
 from tal_jax.data.recordings import Point
 from tal_jax.data.shards import open_shard, shard_path, split_names, write_shard
-from tal_jax.datasets.load import examine, load_dataset
+from tal_jax.datasets.load import examine, load_dataset, open_layout
 from tal_jax.datasets.own_layout import load_folder, load_grid, write_folder
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
@@ -271,6 +272,23 @@ def test_partly_labelled_recordings(folder):
     with pytest.raises(ValueError, match="a: background point at 0.51 s is in the snippet"):
         load_dataset(config)
     assert examine(config).wrong
+
+
+def test_only_files_at_the_top_are_read(folder):
+    """By the doctor and by `convert` as by training, whatever else is in the folder."""
+    before = load_folder(folder)
+    for below in ("backup", "other"):
+        (folder / below).mkdir()
+        shutil.copy(folder / "a.npy", folder / below / "a.npy")
+    for name in ("gt.json", "backup/grid.json", "videoname.npy"):
+        (folder / name).write_text("not read")
+    (folder / "split_train.txt").write_text("b\n")
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), points="file")
+    layout = open_layout(config)
+    assert layout.kind == "own" and layout.grid == GRID and not layout.point_files
+    assert list(layout.names["train"]) == [one.name for one in before.train]
+    assert not examine(config).wrong
 
 
 def test_the_doctor_reports_what_loading_refuses(folder):
