@@ -116,8 +116,7 @@ def find_layout(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected features and annotations in it")
-    if split not in ("files", "subsets"):
-        raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
+    check_split(split)
     own = not annotations and is_own(folder)
     files = _own_files(folder) if own else list(_walk(folder))
     arrays = [path for path in files if path.suffix == ".npy"]
@@ -179,6 +178,12 @@ def find_layout(
         has_grid=GRID_FILE in present,
         notes=tuple(notes),
     )
+
+
+def check_split(split: str) -> None:
+    """Raises an InputError for another `data.split` than "files" or "subsets"."""
+    if split not in ("files", "subsets"):
+        raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
 
 
 def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:

@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from tal_jax._errors import InputError
-from tal_jax.config import nearest
+from tal_jax.config import folder_config, nearest
 from tal_jax.data import recordings
 from tal_jax.data.clock import Grid
 from tal_jax.data.point_distributions import NO_POINTS, POINT_DISTRIBUTIONS, POINTS_OF_FILE
@@ -152,7 +152,9 @@ def _load_folder(
             f"{NO_POINTS!r} for video-level labels alone"
         )
     points = NO_POINTS if supervision.kind == LABELS else points  # which need not be there
+    clock = Grid(fps, stride_frames, window_frames)
     if not annotations and own_layout.is_own(path):
+        _check_unused(path, point_file, split, clock)
         dataset = own_layout.load_folder(
             path,
             points=points,
@@ -165,7 +167,7 @@ def _load_folder(
         dataset = load_benchmark(
             layouts.find_layout(
                 path,
-                grid=Grid(fps, stride_frames, window_frames),
+                grid=clock,
                 annotations=annotations,
                 point_file=point_file,
                 train_subset=train_subset,
@@ -180,6 +182,24 @@ def _load_folder(
         )
     dataset = dataclasses.replace(dataset, root=os.path.abspath(path))
     return recordings.standardize(dataset) if standardize else dataset
+
+
+def _check_unused(folder: Path, point_file: str, split: str, clock: Grid) -> None:
+    """Refuses settings that a folder in this project's layout leaves without effect."""
+    layouts.check_split(split)
+    if point_file:
+        raise InputError(
+            f"{folder}: data.point_file={point_file!r}, but points are read from "
+            f"{own_layout.ANNOTATION_FILE}; put them there by `tal-jax points convert`, or set "
+            f"data.annotations={own_layout.ANNOTATION_FILE}, too"
+        )
+    default, there = folder_config(), own_layout.load_grid(folder / own_layout.GRID_FILE)
+    for key, value in clock.to_dict().items():
+        if value not in (default[key], there.to_dict()[key]):
+            raise InputError(
+                f"{folder}: data.{key}={value:g}, but {own_layout.GRID_FILE} has "
+                f"{there.to_dict()[key]:g}; expected one clock"
+            )
 
 
 def _folder_path(data: str | os.PathLike | None, folder: str) -> Path:

@@ -291,6 +291,22 @@ def test_only_files_at_the_top_are_read(folder):
     assert not examine(config).wrong
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"point_file": "no.csv"}, "data.point_file='no.csv', but points are read from annotations"),
+        ({"split": "file"}, "data.split='file'; expected 'files' or 'subsets'"),
+        ({"fps": 30.0}, "data.fps=30, but grid.json has 25; expected one clock"),
+    ],
+)
+def test_settings_without_effect_are_refused(folder, setting, message):
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), points="file", **setting)
+    with pytest.raises(ValueError, match=message):
+        load_dataset(config)
+    assert examine(config).wrong
+
+
 def test_the_doctor_reports_what_loading_refuses(folder):
     """A segment beyond the recording: refused in this layout, left out in those of codebases."""
     config = rsmp_config()
