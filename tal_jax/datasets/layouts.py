@@ -21,6 +21,7 @@ read. Nothing is renamed, and features stay in their files.
 
 import dataclasses
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -314,7 +315,8 @@ def _by_recording(
 
 def _is_point_file(path: Path, folder: Path) -> bool:
     near = path.relative_to(folder).parts[-2:]
-    return path.suffix in (".csv", ".txt") and any("point" in part.casefold() for part in near)
+    named = any(re.search("(?<!key)(?<!check)point", part.casefold()) for part in near)
+    return path.suffix in (".csv", ".txt") and named
 
 
 def _named_as(annotations: Annotations, features: Collection[str]) -> Annotations:

@@ -161,6 +161,7 @@ def _load_folder(
             seed=seed,
             train_subset=train_subset,
             test_subset=test_subset,
+            overlapping=overlapping,
             segments_suffice=supervision.segments_suffice,
         )
     else:

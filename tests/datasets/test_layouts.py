@@ -358,6 +358,14 @@ def test_several_point_files_need_a_choice(joined):
     assert _load(joined, point_file="point_labels/point_uniform.csv").train[0].points
 
 
+@pytest.mark.parametrize("name", ["keypoints/video_1.csv", "checkpoints.txt"])
+def test_other_words_with_point_are_no_point_file(joined, name):
+    before = find_layout(joined, grid=GRID).point_files
+    (joined / name).parent.mkdir(exist_ok=True)
+    (joined / name).write_text("frame,x,y\n")
+    assert len(before) == 1 and find_layout(joined, grid=GRID).point_files == before
+
+
 def test_one_stream_alone_is_refused(written, tmp_path):
     folder = Path(shutil.copytree(written["streams"], tmp_path / "s"))
     (folder / "features" / "train" / "flow" / "video_2.npy").unlink()

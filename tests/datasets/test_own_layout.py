@@ -274,6 +274,21 @@ def test_partly_labelled_recordings(folder):
     assert examine(config).wrong
 
 
+def test_overlapping_classes_of_the_file_and_of_the_config(folder):
+    """Both count, whichever reads the folder."""
+    change_annotations(folder, ANNOTATIONS.recordings, classes=("jump", "rest", "run"))
+    for annotations in ("", "annotations.json"):
+        config = rsmp_config()
+        settings = {"annotations": annotations, "overlapping": ("jump/run", "rest/jump")}
+        config.data = folder_config(folder=str(folder), points="file", **settings)
+        dataset = load_dataset(config)
+        assert dataset.overlapping == ((2, 0), (1, 0))
+        assert dataset.ground_truth["overlapping"] == [["run", "jump"], ["rest", "jump"]]
+    config.data.overlapping = ("jump/jump",)
+    with pytest.raises(ValueError, match="data.overlapping has 'jump/jump'; expected"):
+        load_dataset(config)
+
+
 def test_only_files_at_the_top_are_read(folder):
     """By the doctor and by `convert` as by training, whatever else is in the folder."""
     before = load_folder(folder)
@@ -294,7 +309,10 @@ def test_only_files_at_the_top_are_read(folder):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"point_file": "no.csv"}, "data.point_file='no.csv', but points are read from annotations"),
+        (
+            {"point_file": "no.csv"},
+            "data.point_file='no.csv', but points are read from annotations",
+        ),
         ({"split": "file"}, "data.split='file'; expected 'files' or 'subsets'"),
         ({"fps": 30.0}, "data.fps=30, but grid.json has 25; expected one clock"),
     ],
