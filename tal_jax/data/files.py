@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -390,23 +391,28 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
 def write_filled(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
     """Fills a temporary file in the target's folder, then replaces the target atomically.
 
+    A symbolic link stays one, and the file that it leads to is replaced; a replaced file keeps its
+    mode.
+
     What killed processes of this machine left in the folder is removed, once in a process: listing
     a folder for each of its 10⁵ files would take most of the time. An error of the function leaves
     no file; raises OSError as `write_json` does.
     """
-    path = Path(path)
+    path, target = Path(path), Path(os.path.realpath(path))
     # The process id keeps two processes that write one file apart. A name near the file system's
     # limit has no room for the suffix, so it is shortened.
-    short = f"{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.{_machine()}"
-    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
+    short = f"{target.name[:40]}.{zlib.crc32(os.fsencode(target.name)):08x}.{_machine()}"
+    temporary = target.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(os.path.abspath(path.parent), os.getpid())
+        _remove_left_over(os.path.abspath(target.parent), os.getpid())
         with open(temporary, "wb") as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())  # a full disk may be reported only here
-        os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # there is none yet, or the disk has no modes
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     except OSError as error:
         message = f"cannot write {path}: {reason_of(error)}; nothing was changed"
         raise OSError(error.errno or errno.EIO, message) from error

@@ -86,6 +86,24 @@ def test_json_of_something_else(tmp_path):
         files.write_json(tmp_path / "a.json", {"a": object()})
 
 
+def test_a_link_and_the_mode_of_a_file_stay(tmp_path):
+    (tmp_path / "shared").mkdir()
+    file, link = tmp_path / "shared" / "a.json", tmp_path / "a.json"
+    file.write_text("{}")
+    file.chmod(0o640)
+    link.symlink_to("shared/a.json")
+    files.write_json(link, [1])
+    assert link.is_symlink() and file.read_text() == link.read_text() == "[\n 1\n]\n"
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path / "shared") == ["a.json"]
+    # A link to a folder that is not mounted is neither replaced nor is the folder made.
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere" / "a.json")
+    with pytest.raises(OSError, match=r"cannot write .*a.json: No such file or directory; nothing"):
+        files.write_json(link, [2])
+    assert link.is_symlink() and not (tmp_path / "elsewhere").exists()
+
+
 def test_object_arrays_are_refused(tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"):
         files.write_npy(tmp_path / "a.npy", np.array([{}], dtype=object))
