@@ -202,6 +202,26 @@ def test_the_order_of_classes_stays(tmp_path):
         assert again.classes == raw.classes
 
 
+@pytest.mark.parametrize(
+    "kind", [one for one in formats.KINDS if one not in ("activitynet", "csv")]
+)
+def test_times_before_zero_and_reversed_segments(tmp_path, kind):
+    labels = _labels((
+        Instance("jump", -0.5, 1.0),
+        Instance("jump", 5.0, 3.0),
+        Instance("run", -3.0, -1.0),
+        Instance("run", point_s=-2.0),
+        Instance("run", 8.0, 7.0, 9.0),
+    ))  # fmt: skip
+    path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
+    again, notes = _round_trip(path, labels, kind=kind)
+    assert _sorted(again) == [Instance("jump", 0.0, 1.0), Instance("run", point_s=9.0)]
+    assert notes[:2] == [
+        "segments that begin before 0 s, cut there: 1",
+        "times before 0 s, or segments that end before they start, left out: 4",
+    ]
+
+
 def test_losses_are_told(tmp_path):
     raw = Annotations(
         ("a", "jump", "never"),
