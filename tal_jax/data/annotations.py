@@ -214,12 +214,14 @@ def classes_of(recordings: Mapping[str, RecordingAnnotation]) -> tuple[str, ...]
 
 
 def check_classes(annotations: Annotations) -> None:
-    """Checks that the classes are distinct, and that labels and overlapping pairs are among them.
+    """Checks names, that classes are distinct, and that labels and pairs are among them.
 
     Raises:
       InputError: if not.
     """
     classes, source = annotations.classes, annotations.source
+    for text in (*classes, *annotations.recordings):
+        files.check_text(text, source)
     if len(set(classes)) < len(classes):
         raise InputError(f"{source}: classes are {list(classes)}, expected different strings")
     known = set(classes)

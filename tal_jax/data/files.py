@@ -267,7 +267,8 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a value as JSON; NumPy's numbers and arrays are converted.
 
     Raises:
-      ValueError: if the value holds NaN or infinity, which are no JSON.
+      ValueError: if the value holds NaN or infinity, which are no JSON; an InputError if it holds
+        text that is no Unicode.
       TypeError: if the value holds anything else that is no JSON.
       OSError: if the file cannot be written, in one line; an existing file is not changed.
     """
@@ -275,10 +276,14 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns the bytes that `write_json` writes; raises InputError and TypeError as it does."""
+    """Returns the bytes that `write_json` writes; raises ValueError and TypeError as it does."""
     # Python's own indentation takes several times as long.
     content = json.dumps(value, allow_nan=False, default=_plain).encode()
-    return msgspec.json.format(content, indent=1) + b"\n"
+    try:
+        return msgspec.json.format(content, indent=1) + b"\n"
+    except msgspec.DecodeError:
+        _encode(json.dumps(value, ensure_ascii=False, default=_plain))
+        raise
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
@@ -287,15 +292,33 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
 
 
 def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
-    """Writes rows of comma-separated values; raises OSError as `write_json` does."""
+    """Writes rows of comma-separated values; raises as `csv_bytes`, and OSError as `write_json`."""
     write_bytes(path, csv_bytes(rows))
 
 
 def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Returns the bytes that `write_csv` writes."""
+    """Returns the bytes that `write_csv` writes; an InputError if text in it is no Unicode."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return _encode(text.getvalue())
+
+
+def check_text(text: str, source: str) -> None:
+    """Raises an InputError for text that is no Unicode, such as a file's name in Latin-1."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{source}: {ascii(text)} is no Unicode, expected a name in UTF-8; rename it"
+        ) from None
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        near = ascii(text[max(error.start - 30, 0) : error.end + 30])
+        raise InputError(f"cannot write {near}: no Unicode, expected text in UTF-8") from None
 
 
 def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:

@@ -106,14 +106,15 @@ def annotations_bytes(path: str | os.PathLike, annotations: Annotations) -> byte
     """Returns the content of an annotation file; `path` is for messages.
 
     Raises:
-      InputError: if a key that was kept from another file holds NaN or infinity, which are no JSON.
+      InputError: if a key that was kept from another file holds NaN, infinity or text that is no
+        Unicode, which are no JSON.
     """
     try:
         return files.json_bytes(annotations_to_dict(annotations))
     except ValueError as error:
         raise InputError(
             f"{path}: cannot write the keys of {annotations.source}: {files.reason_of(error)}; "
-            "expected finite numbers in them"
+            "expected finite numbers and Unicode in them"
         ) from error
 
 

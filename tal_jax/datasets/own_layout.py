@@ -191,9 +191,10 @@ def recording_path(folder: str | os.PathLike, name: str, suffix: str = ".npy") -
 
 
 def check_name(name: str) -> None:
-    """Raises an InputError if a recording's name is no file's name, or leads out of its folder."""
+    """Raises an InputError if a name is no file's name in UTF-8, or leads out of its folder."""
     if name in ("", ".", "..") or not _NOT_IN_NAMES.isdisjoint(name):
         raise InputError(f"recording name {name!r}: expected a file's name without a folder")
+    files.check_text(name, "recording name")
 
 
 def write_folder(

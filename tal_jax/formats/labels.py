@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tal_jax._errors import InputError
+from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -160,7 +161,8 @@ def collect(
       detections: whether the instances are detections, with scores.
 
     Raises:
-      InputError: if a span begins before 0 or ends before it begins, or a label is empty.
+      InputError: if a span begins before 0 or ends before it begins, a label is empty, or a label
+        or a name is no Unicode.
     """
     recordings = dict(recordings)
     for name, found in (spans or {}).items():
@@ -172,7 +174,9 @@ def collect(
     if joined:
         lines.append(f"points put into the segment of their class around them: {joined}")
     listed = tuple(dict.fromkeys(classes))
-    others = (label for label in classes_of(recordings) if label not in listed)
+    others = tuple(label for label in classes_of(recordings) if label not in listed)
+    for text in (*listed, *others, *recordings):
+        files.check_text(text, source)
     return Annotations(
         classes=(*listed, *others),
         recordings=recordings,
@@ -281,8 +285,12 @@ def recording_name(path: str) -> str:
     'clip.one'
     >>> recording_name("clip.one")
     'clip.one'
+
+    Raises:
+      InputError: if it is no Unicode.
     """
     name = PurePosixPath(path.replace("\\", "/")).name
+    files.check_text(name, "recording name")
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and f"{dot}{suffix}".lower() in _MEDIA else name
 

@@ -86,6 +86,21 @@ def test_json_of_something_else(tmp_path):
         files.write_json(tmp_path / "a.json", {"a": object()})
 
 
+def test_text_that_is_no_unicode(tmp_path):
+    """Such as the name of a file that another system wrote in Latin-1."""
+    name = os.fsdecode(b"caf\xe9")
+    for write in (lambda path: files.write_json(path, {name: 1}), _write_name):
+        with pytest.raises(InputError, match=r"'.*caf\\udce9.*: no Unicode, expected text in UTF"):
+            write(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    files.write_json(tmp_path / "a", "\U0001f600")
+    assert files.read_json(tmp_path / "a") == "\U0001f600"
+
+
+def _write_name(path):
+    files.write_csv(path, [["a", os.fsdecode(b"caf\xe9")]])
+
+
 def test_a_link_and_the_mode_of_a_file_stay(tmp_path):
     (tmp_path / "shared").mkdir()
     file, link = tmp_path / "shared" / "a.json", tmp_path / "a.json"

@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import os
 import pickle
 import shutil
 
@@ -304,6 +305,13 @@ def test_only_files_at_the_top_are_read(folder):
     assert layout.kind == "own" and layout.grid == GRID and not layout.point_files
     assert list(layout.names["train"]) == [one.name for one in before.train]
     assert not examine(config).wrong
+
+
+def test_names_that_are_no_unicode(folder):
+    name = os.fsdecode(b"caf\xe9")
+    message = r"^recording name: 'caf\\udce9' is no Unicode, .*; rename it$"
+    with pytest.raises(ValueError, match=message):
+        write_folder(folder, {name: features()}, grid=GRID, annotations=ANNOTATIONS)
 
 
 @pytest.mark.parametrize(

@@ -222,6 +222,19 @@ def test_times_before_zero_and_reversed_segments(tmp_path, kind):
     ]
 
 
+def test_names_and_labels_that_are_no_unicode(tmp_path):
+    path = tmp_path / f"{os.fsdecode(bytes([0xE9]))}.txt"
+    path.write_text("1.0\t2.0\tjump\n")
+    with pytest.raises(ValueError, match=r"^recording name: '\\udce9' is no Unicode, .*; rename"):
+        formats.read_labels(path)
+    task = {"data": {"video": "a.mp4"}, "annotations": [{"result": [
+        {"type": "labels", "value": {"start": 1, "end": 2, "labels": ["\ud83d"]}},
+    ]}]}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(ValueError, match=r"a.json: '\\ud83d' is no Unicode, .*; rename it"):
+        formats.read_labels(tmp_path / "a.json")
+
+
 def test_losses_are_told(tmp_path):
     raw = Annotations(
         ("a", "jump", "never"),
