@@ -245,7 +245,7 @@ def _explain(values: Any, text: str) -> str:
     place = path.rstrip("`").removeprefix(".")
     for name, index in re.findall(r"\.([^.[`]+)|\[(\d+|\.\.\.)\]", path):
         # msgspec does not name the keys of mappings: there the value remains unknown.
-        values = ... if "..." in (index, values) else values[name or int(index)]
+        values = ... if index == "..." or values is ... else values[name or int(index)]
     key = re.match(r"Object (missing|contains unknown).*`(.*)`", problem)
     if key:
         fault = f"{'missing' if key[1] == 'missing' else 'unknown'} key {key[2]!r}"
@@ -256,11 +256,10 @@ def _explain(values: Any, text: str) -> str:
     above = " above 0" if wanted[2] == " > 0.0" else ""
     length = wanted[2] if "length" in wanted[2] else ""
     expected = f"{_KINDS.get(wanted[1] or 'float', wanted[1])}{length}{above}"
-    return (
-        f"{place} is {values!r:.200}, expected {expected}"
-        if place
-        else (f"got {values!r:.200}, expected {expected}")
-    )
+    if values is ...:
+        return f"{place}: expected {expected}"
+    found = f"{place} is {values!r:.200}" if place else f"got {values!r:.200}"
+    return f"{found}, expected {expected}"
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

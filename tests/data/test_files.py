@@ -86,6 +86,13 @@ def test_json_of_something_else(tmp_path):
         files.write_json(tmp_path / "a.json", {"a": object()})
 
 
+def test_values_below_keys_that_are_not_named():
+    with pytest.raises(InputError, match=r"^x: \[\.\.\.\]\[0\]: expected a string$"):
+        files.convert({"1": [5]}, dict[str, list[str]], "x")
+    with pytest.raises(InputError, match=r"^x: \[\.\.\.\]: expected a finite number above 0$"):
+        files.convert({"1": -1}, dict[str, files.Positive], "x")
+
+
 def test_text_that_is_no_unicode(tmp_path):
     """Such as the name of a file that another system wrote in Latin-1."""
     name = os.fsdecode(b"caf\xe9")
