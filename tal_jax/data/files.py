@@ -285,6 +285,21 @@ def json_bytes(value: Any) -> bytes:
         raise
 
 
+def kept_bytes(path: str | os.PathLike, value: Any, source: str) -> bytes:
+    """Returns the bytes of JSON with keys that were kept from another file, the source.
+
+    Raises:
+      InputError: if one of them holds NaN, infinity or text that is no Unicode; names both files.
+    """
+    try:
+        return json_bytes(value)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: cannot write the keys of {source}: {reason_of(error)}; expected finite "
+            "numbers and Unicode in them"
+        ) from error
+
+
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
     """Writes bytes; raises OSError as `write_json` does."""
     write_filled(path, lambda file: file.write(content))

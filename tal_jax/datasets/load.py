@@ -51,6 +51,9 @@ def load_dataset(
     if name not in LOADERS:
         raise InputError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
     seed: Any = config.seed if own_seed is None else own_seed
+    if seed < 0:
+        key = "seed" if own_seed is None else "data.seed"
+        raise InputError(f"config: {key}={seed}; expected at least 0")
     # Configs of earlier versions have neither: points alone.
     kind, share = settings.pop("supervision", POINTS), settings.pop("segments_share", 1.0)
     load = LOADERS[name]

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,7 +11,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from tal_jax import formats
+from tal_jax import cli, formats
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -232,6 +234,38 @@ def test_names_and_labels_that_are_no_unicode(tmp_path):
     ]}]}  # fmt: skip
     (tmp_path / "a.json").write_text(json.dumps([task]))
     with pytest.raises(ValueError, match=r"a.json: '\\ud83d' is no Unicode, .*; rename it"):
+        formats.read_labels(tmp_path / "a.json")
+
+
+def test_a_duration_holds_every_label(tmp_path):
+    entry = {"annotations": [{"label": "a", "point": 1.0}], "background": [5.0]}
+    other = {"annotations": [], "done": [[0.0, 7.0]]}
+    (tmp_path / "a.json").write_text(json.dumps({"database": {"r": entry, "s": other}}))
+    formats.write_labels(tmp_path / "b.json", formats.read_labels(tmp_path / "a.json"))
+    written = load_annotations(tmp_path / "b.json").recordings
+    assert written["r"].background_s == (5.0,) and 5 < written["r"].duration_s < 5.001
+    assert written["s"].duration_s == 7.0
+
+
+def test_nan_in_kept_keys_is_refused(tmp_path):
+    event = [1.0, "", "jump", "", ""]
+    observation = {"type": "LIVE", "events": [event], "independent_variables": {"x": math.nan}}
+    project = {
+        "observations": {"o": observation},
+        "behaviors_conf": {"0": {"code": "jump", "type": "Point event"}},
+    }
+    detections = {"results": {"a": [{"label": "x", "score": 1, "segment": [1, 2]}]}, "t": math.nan}
+    for content, name in ((project, "a.boris"), (detections, "a.json")):
+        (tmp_path / name).write_text(json.dumps(content))
+        output = tmp_path / f"out{Path(name).suffix}"
+        assert cli.main(["convert", str(tmp_path / name), "--output", str(output)]) == 2
+        assert not output.exists()
+
+
+def test_addresses_that_are_none(tmp_path):
+    task = {"id": 1, "data": {"video": "http://[x"}, "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(InputError, match=r"a.json: .*address 'http://\[x'"):
         formats.read_labels(tmp_path / "a.json")
 
 
