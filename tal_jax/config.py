@@ -7,6 +7,7 @@ The defaults are the published hyper-parameters of each method. A config is a mo
 import ast
 import difflib
 import importlib
+import inspect
 import math
 import pkgutil
 import runpy
@@ -290,15 +291,27 @@ def load_config(name: str) -> ml_collections.ConfigDict:
         argument of its `get_config` (`"hapt_rsmp:quick"`).
 
     Raises:
-      InputError: if there is no such config, or its argument is unknown.
+      InputError: if there is no such config, its argument is unknown, the file is no Python, or its
+        `get_config` takes no argument or returns no config.
     """
     head, colon, arg = name.rpartition(":")
     if not colon:
         head, arg = name, None
     names = _load_file(Path(head)) if head.endswith(".py") else _load_installed(head)
+    expected = "expected `def get_config(arg=None)`, which returns a ConfigDict"
     if "get_config" not in names:
-        raise InputError(f"config {head!r} has no get_config; expected `def get_config(arg=None)`")
-    return names["get_config"]() if arg is None else names["get_config"](arg)
+        raise InputError(f"config {head!r} has no get_config; {expected}")
+    given = () if arg is None else (arg,)
+    try:
+        inspect.signature(names["get_config"]).bind(*given)
+    except TypeError as error:
+        switches = f"takes no switches such as {arg!r}" if given else f"cannot be called: {error}"
+        raise InputError(f"config {head!r}: its get_config {switches}; {expected}") from error
+    config = names["get_config"](*given)
+    if not isinstance(config, ml_collections.ConfigDict):
+        kind = type(config).__name__
+        raise InputError(f"config {head!r}: its get_config returns {kind}; {expected}")
+    return config
 
 
 def parse_switches(arg: str | None, known: Iterable[str]) -> frozenset[str]:
@@ -384,6 +397,11 @@ def _load_installed(name: str) -> dict[str, Any]:
 def _load_file(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"config {path}: no such file")
+    try:
+        compile(path.read_bytes(), str(path), "exec")
+    except (SyntaxError, ValueError) as error:  # the latter for null bytes, in Python 3.11
+        line = f"line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else error
+        raise InputError(f"config {path}: {line}; expected Python") from error
     return runpy.run_path(str(path), run_name=path.stem)
 
 
@@ -478,6 +496,8 @@ def check_config(
             raise InputError(f"config: {key}={value!r}; expected {what}")
 
     expect("method", values.method in DEFAULTS, f"one of {', '.join(DEFAULTS)}")
+    expect("seed", values.seed >= 0, "at least 0")
+    expect("data.seed", (values.data.get("seed") or 0) >= 0, "at least 0, or None for `seed`")
     for key, value in flatten(values.to_dict()).items():
         left_open = value is None and key not in _MAY_BE_NONE and not key.startswith("data.")
         expect(key, not left_open, "a value; `training.automatic.decide` sets it from the data")

@@ -9,6 +9,7 @@ import pytest
 
 from tal_jax import config as configs
 from tal_jax import configs as shipped
+from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
 from tal_jax.data.recordings import Dataset, Point, Recording
 from tal_jax.training import automatic
@@ -255,8 +256,33 @@ def test_config_of_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("text", "switches", "message"),
+    [
+        ("def get_config(:\n", "", "line 1: .*; expected Python"),
+        ("\0", "", "expected Python"),
+        ("def get_config():\n    return 1\n", ":quick", "takes no switches such as 'quick'; expec"),
+        ("def get_config(arg):\n    return 1\n", "", "cannot be called: missing .*'arg'; expected"),
+        (
+            "def get_config():\n    return 1\n",
+            "",
+            "its get_config returns int; expected `def get_c",
+        ),
+        ("get_config = 3\n", "", "its get_config cannot be called: 3 is not a callable"),
+    ],
+)
+def test_files_that_are_no_config(tmp_path, text, switches, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"^config .*mine.py'?: .*{message}") as caught:
+        configs.load_config(f"{path}{switches}")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     ("assignment", "message"),
     [
+        ("seed=-1", "seed=-1; expected at least 0"),
+        ("data.seed=-1", "data.seed=-1; expected at least 0, or None for `seed`"),
         ("train.steps=0", "train.steps=0; expected at least 1"),
         ("train.steps=15", "train.steps=15; expected a multiple of train.search_every=10"),
         ("train.log_every=7", "train.log_every=7; expected a multiple"),

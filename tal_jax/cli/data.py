@@ -215,7 +215,7 @@ def _convert_labels(arguments: argparse.Namespace) -> None:
         formats.refuse_videos(arguments.output)
         submission = convert.to_submission(formats.labels_to_results(labels))
         submission |= {key: one for key, one in labels.extras.items() if key != "version"}
-        content = files.json_bytes(submission)
+        content = files.kept_bytes(arguments.output, submission, labels.source)
         if not arguments.overwrite:
             formats.refuse_replacing({arguments.output: content})
         with locks.one_writer_of_file(arguments.output, "converting"):

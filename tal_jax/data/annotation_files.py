@@ -98,6 +98,13 @@ def read_ambiguous(path: str | os.PathLike) -> dict[str, tuple[tuple[float, floa
     return {name: tuple(pairs) for name, pairs in segments.items()}
 
 
+def read_video_names(folder: Path) -> list[str]:
+    """Reads the names of W-TALC's videos, in the order of its arrays, none of them twice."""
+    names = _read_texts(folder / "videoname.npy")
+    _check_unique(names, f"{folder}: videoname.npy")
+    return names
+
+
 # --- BMN ---
 
 
@@ -138,8 +145,7 @@ def _read_wtalc(folder: Path, allow_pickle: bool) -> Annotations:
         raise InputError(
             f"{folder}: no videoname.npy, expected a folder of W-TALC's arrays or a .json file"
         )
-    names = _read_texts(folder / "videoname.npy")
-    _check_unique(names, f"{folder}: videoname.npy")
+    names = read_video_names(folder)
     columns = {
         "subset.npy": _read_texts(folder / "subset.npy"),
         "duration.npy": load_array(folder / "duration.npy").reshape(-1).tolist(),

@@ -214,12 +214,14 @@ def classes_of(recordings: Mapping[str, RecordingAnnotation]) -> tuple[str, ...]
 
 
 def check_classes(annotations: Annotations) -> None:
-    """Checks that the classes are distinct, and that labels and overlapping pairs are among them.
+    """Checks names, that classes are distinct, and that labels and pairs are among them.
 
     Raises:
       InputError: if not.
     """
     classes, source = annotations.classes, annotations.source
+    for text in (*classes, *annotations.recordings):
+        files.check_text(text, source)
     if len(set(classes)) < len(classes):
         raise InputError(f"{source}: classes are {list(classes)}, expected different strings")
     known = set(classes)
@@ -237,12 +239,12 @@ def check_classes(annotations: Annotations) -> None:
 
 
 def with_durations(annotations: Annotations) -> Annotations:
-    """Gives each recording a duration: the end of its last instance where the file has none."""
+    """Gives each recording a duration: the end of its last label where the file has none."""
     recordings, guessed, unknown = {}, 0, []
     for name, recording in annotations.recordings.items():
         duration_s = recording.duration_s
         if duration_s is None:
-            duration_s = _last_time(recording.instances)
+            duration_s = _last_time(recording)
             guessed += duration_s is not None
         if duration_s is None:
             unknown.append(name)
@@ -262,10 +264,12 @@ def with_durations(annotations: Annotations) -> Annotations:
     return dataclasses.replace(annotations, recordings=recordings, notes=tuple(notes))
 
 
-def _last_time(instances: Sequence[Instance]) -> float | None:
-    ends = [instance.segment[1] for instance in instances if instance.segment is not None]
+def _last_time(recording: RecordingAnnotation) -> float | None:
+    ends = [one.segment[1] for one in recording.instances if one.segment is not None]
+    ends += [end_s for _, end_s in recording.done_s or ()]
     # Just after a point, since recordings are half-open.
-    points = [instance.point_s for instance in instances if instance.point_s is not None]
+    points = [one.point_s for one in recording.instances if one.point_s is not None]
+    points += recording.background_s
     ends += [math.nextafter(point_s, math.inf) for point_s in points]
     return max(ends, default=None)
 

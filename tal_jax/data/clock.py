@@ -15,6 +15,7 @@ A `Grid` travels with the features it belongs to (as `grid.json` in a folder of 
 module multiplies or divides by a frame rate.
 """
 
+import contextlib
 import dataclasses
 import math
 import numbers
@@ -56,12 +57,15 @@ class Grid:
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-            if not (real and math.isfinite(value) and float(value) > 0):
+            number = math.nan
+            if isinstance(value, numbers.Real) and not isinstance(value, bool):
+                with contextlib.suppress(OverflowError):  # a whole number of 400 digits
+                    number = float(value)
+            if not 0 < number < math.inf:
                 raise InputError(
-                    f"grid: {field.name} is {value!r}, expected a finite number above 0"
+                    f"grid: {field.name} is {value!r:.200}, expected a finite number above 0"
                 )
-            object.__setattr__(self, field.name, float(value))
+            object.__setattr__(self, field.name, number)
 
     @property
     def stride_s(self) -> float:
@@ -85,13 +89,16 @@ class Grid:
         The least count whose snippets cover the duration; `num_snippets(to_seconds(n)) == n`.
 
         Raises:
-          InputError: if the duration is negative, infinite or not a number.
+          InputError: if the duration is negative, infinite or not a number, or its count is.
         """
         if not (math.isfinite(duration_s) and duration_s >= 0):
             raise InputError(
                 f"duration_s is {duration_s!r}, expected a finite number of seconds, 0 or more"
             )
-        count = math.ceil(self.to_snippets(float(duration_s)) - _ROUNDING_SNIPPETS)
+        snippets = self.to_snippets(float(duration_s))
+        if not math.isfinite(snippets):
+            raise InputError(f"duration_s is {duration_s!r}, too long for {self}")
+        count = math.ceil(snippets - _ROUNDING_SNIPPETS)
         return max(count, 1) if duration_s > 0 else 0
 
     def first_frames(self, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+import shutil
 import socket
 import sys
 import tempfile
@@ -244,7 +245,7 @@ def _explain(values: Any, text: str) -> str:
     place = path.rstrip("`").removeprefix(".")
     for name, index in re.findall(r"\.([^.[`]+)|\[(\d+|\.\.\.)\]", path):
         # msgspec does not name the keys of mappings: there the value remains unknown.
-        values = ... if "..." in (index, values) else values[name or int(index)]
+        values = ... if index == "..." or values is ... else values[name or int(index)]
     key = re.match(r"Object (missing|contains unknown).*`(.*)`", problem)
     if key:
         fault = f"{'missing' if key[1] == 'missing' else 'unknown'} key {key[2]!r}"
@@ -255,18 +256,18 @@ def _explain(values: Any, text: str) -> str:
     above = " above 0" if wanted[2] == " > 0.0" else ""
     length = wanted[2] if "length" in wanted[2] else ""
     expected = f"{_KINDS.get(wanted[1] or 'float', wanted[1])}{length}{above}"
-    return (
-        f"{place} is {values!r:.200}, expected {expected}"
-        if place
-        else (f"got {values!r:.200}, expected {expected}")
-    )
+    if values is ...:
+        return f"{place}: expected {expected}"
+    found = f"{place} is {values!r:.200}" if place else f"got {values!r:.200}"
+    return f"{found}, expected {expected}"
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes a value as JSON; NumPy's numbers and arrays are converted.
 
     Raises:
-      ValueError: if the value holds NaN or infinity, which are no JSON.
+      ValueError: if the value holds NaN or infinity, which are no JSON; an InputError if it holds
+        text that is no Unicode.
       TypeError: if the value holds anything else that is no JSON.
       OSError: if the file cannot be written, in one line; an existing file is not changed.
     """
@@ -274,10 +275,29 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 
 def json_bytes(value: Any) -> bytes:
-    """Returns the bytes that `write_json` writes; raises InputError and TypeError as it does."""
+    """Returns the bytes that `write_json` writes; raises ValueError and TypeError as it does."""
     # Python's own indentation takes several times as long.
     content = json.dumps(value, allow_nan=False, default=_plain).encode()
-    return msgspec.json.format(content, indent=1) + b"\n"
+    try:
+        return msgspec.json.format(content, indent=1) + b"\n"
+    except msgspec.DecodeError:
+        _encode(json.dumps(value, ensure_ascii=False, default=_plain))
+        raise
+
+
+def kept_bytes(path: str | os.PathLike, value: Any, source: str) -> bytes:
+    """Returns the bytes of JSON with keys that were kept from another file, the source.
+
+    Raises:
+      InputError: if one of them holds NaN, infinity or text that is no Unicode; names both files.
+    """
+    try:
+        return json_bytes(value)
+    except ValueError as error:
+        raise InputError(
+            f"{path}: cannot write the keys of {source}: {reason_of(error)}; expected finite "
+            "numbers and Unicode in them"
+        ) from error
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
@@ -286,15 +306,33 @@ def write_bytes(path: str | os.PathLike, content: bytes) -> None:
 
 
 def write_csv(path: str | os.PathLike, rows: Iterable[Sequence[Any]]) -> None:
-    """Writes rows of comma-separated values; raises OSError as `write_json` does."""
+    """Writes rows of comma-separated values; raises as `csv_bytes`, and OSError as `write_json`."""
     write_bytes(path, csv_bytes(rows))
 
 
 def csv_bytes(rows: Iterable[Sequence[Any]]) -> bytes:
-    """Returns the bytes that `write_csv` writes."""
+    """Returns the bytes that `write_csv` writes; an InputError if text in it is no Unicode."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue().encode()
+    return _encode(text.getvalue())
+
+
+def check_text(text: str, source: str) -> None:
+    """Raises an InputError for text that is no Unicode, such as a file's name in Latin-1."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{source}: {ascii(text)} is no Unicode, expected a name in UTF-8; rename it"
+        ) from None
+
+
+def _encode(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        near = ascii(text[max(error.start - 30, 0) : error.end + 30])
+        raise InputError(f"cannot write {near}: no Unicode, expected text in UTF-8") from None
 
 
 def write_npy(path: str | os.PathLike, array: np.ndarray) -> None:
@@ -390,23 +428,28 @@ def refuse_replacing(paths: Iterable[Path], *, ours: Callable[[Path], bool]) -> 
 def write_filled(path: str | os.PathLike, fill: Callable[[IO[bytes]], Any]) -> None:
     """Fills a temporary file in the target's folder, then replaces the target atomically.
 
+    A symbolic link stays one, and the file that it leads to is replaced; a replaced file keeps its
+    mode.
+
     What killed processes of this machine left in the folder is removed, once in a process: listing
     a folder for each of its 10⁵ files would take most of the time. An error of the function leaves
     no file; raises OSError as `write_json` does.
     """
-    path = Path(path)
+    path, target = Path(path), Path(os.path.realpath(path))
     # The process id keeps two processes that write one file apart. A name near the file system's
     # limit has no room for the suffix, so it is shortened.
-    short = f"{path.name[:40]}.{zlib.crc32(os.fsencode(path.name)):08x}.{_machine()}"
-    temporary = path.with_name(f".{short}.{os.getpid()}.tmp")
+    short = f"{target.name[:40]}.{zlib.crc32(os.fsencode(target.name)):08x}.{_machine()}"
+    temporary = target.with_name(f".{short}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_left_over(os.path.abspath(path.parent), os.getpid())
+        _remove_left_over(os.path.abspath(target.parent), os.getpid())
         with open(temporary, "wb") as file:
             fill(file)
             file.flush()
             os.fsync(file.fileno())  # a full disk may be reported only here
-        os.replace(temporary, path)
+        with contextlib.suppress(OSError):  # there is none yet, or the disk has no modes
+            shutil.copymode(target, temporary)
+        os.replace(temporary, target)
     except OSError as error:
         message = f"cannot write {path}: {reason_of(error)}; nothing was changed"
         raise OSError(error.errno or errno.EIO, message) from error

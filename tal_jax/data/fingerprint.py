@@ -6,7 +6,7 @@ fingerprint.
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -34,6 +34,8 @@ class Fingerprint(msgspec.Struct, frozen=True):
     test: dict[str, RecordingFingerprint]
     # Those that nothing is labelled in, which may come and go.
     unlabelled: dict[str, RecordingFingerprint] = {}
+    # Pairs of classes that may overlap, sorted; None of runs that did not record them.
+    overlapping: list[tuple[str, str]] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -66,6 +68,7 @@ def fingerprint(dataset: Dataset) -> Fingerprint:
             recording.name: RecordingFingerprint(_of_features(recording.features), "")
             for recording in dataset.unlabelled
         },
+        sorted(_named(pair, dataset.classes) for pair in dataset.overlapping),
     )
 
 
@@ -80,9 +83,22 @@ def differences(before: Fingerprint, after: Fingerprint) -> list[str]:
     found = []
     if before.classes != after.classes:
         found.append(f"classes were {', '.join(before.classes)}, now {', '.join(after.classes)}")
+    if before.overlapping is not None and after.overlapping is not None:
+        pairs = _listed(before.overlapping), _listed(after.overlapping)
+        if pairs[0] != pairs[1]:
+            found.append(f"overlapping classes were {pairs[0]}, now {pairs[1]}")
     for subset in ("train", "test"):
         found += _differences(getattr(before, subset), getattr(after, subset), subset)
     return found
+
+
+def _named(pair: tuple[int, int], classes: tuple[str, ...]) -> tuple[str, str]:
+    first, second = sorted(pair)  # its order is of no importance
+    return classes[first], classes[second]
+
+
+def _listed(pairs: Sequence[tuple[str, str]]) -> str:
+    return ", ".join(map("/".join, pairs)) or "none"
 
 
 def _differences(

@@ -56,7 +56,17 @@ class FeatureFiles(LazyFeatures):
     dtype: np.dtype
 
     def __getitem__(self, rows: slice) -> np.ndarray:
-        return np.concatenate([load_npy(path)[: len(self)][rows] for path in self.paths], axis=1)
+        streams = [load_npy(path) for path in self.paths]
+        # Of other dimensions, no shape is as it was.
+        sizes = [stream.shape if stream.ndim == 2 else (-1, -1) for stream in streams]
+        shape = (min(length for length, _ in sizes), sum(width for _, width in sizes))
+        dtype = np.result_type(*(stream.dtype for stream in streams))
+        if (shape, dtype) != (self.shape, self.dtype):
+            raise InputError(
+                f"{' and '.join(map(str, self.paths))}: was changed since it was opened: "
+                f"{dtype} {list(shape)}, expected {self.dtype} {list(self.shape)}"
+            )
+        return np.concatenate([stream[: len(self)][rows] for stream in streams], axis=1)
 
 
 def open_features(paths: Sequence[str | os.PathLike]) -> FeatureFiles:

@@ -13,7 +13,9 @@ and not used. Times in the list of points are seconds, with or without a first l
 `video,seconds,label`.
 """
 
+import csv
 import dataclasses
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,7 +100,7 @@ def read_points(
 
 def is_point_table(text: str) -> bool:
     """Whether text is a table of points in frames, or a list of points with a first line."""
-    fields = [field.strip() for field in text.partition("\n")[0].split(",")]
+    fields = _first_fields(text)
     return set(_NEEDED) <= set(fields) or fields == _HEADER
 
 
@@ -106,15 +108,10 @@ def annotations_bytes(path: str | os.PathLike, annotations: Annotations) -> byte
     """Returns the content of an annotation file; `path` is for messages.
 
     Raises:
-      InputError: if a key that was kept from another file holds NaN or infinity, which are no JSON.
+      InputError: if a key that was kept from another file holds NaN, infinity or text that is no
+        Unicode, which are no JSON.
     """
-    try:
-        return files.json_bytes(annotations_to_dict(annotations))
-    except ValueError as error:
-        raise InputError(
-            f"{path}: cannot write the keys of {annotations.source}: {files.reason_of(error)}; "
-            "expected finite numbers in them"
-        ) from error
+    return files.kept_bytes(path, annotations_to_dict(annotations), annotations.source)
 
 
 def write_points(
@@ -287,7 +284,9 @@ def _positions(annotations: Annotations) -> list[float]:
 
 def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
     """Yields the recording, the instance without its point, the point, and its unit."""
-    if set(files.read_text(source).partition("\n")[0].split(",")) & set(_NEEDED):
+    first = _first_fields(files.read_text(source))
+    # A class or a recording may have the name of a column.
+    if set(first) & set(_NEEDED) and not (len(first) == 3 and _is_number(first[1])):
         for row in files.read_csv(source, _NEEDED):
             name, label, index = row["video_id"], row["class"], row.get("class_index")
             if index and not index.isdecimal():
@@ -305,6 +304,22 @@ def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
             raise InputError(f"{line} is {','.join(row)!r}, expected video,seconds,label")
         name, time, label = fields
         yield name, Instance(label), files.to_number(time, f"{line}: time"), "seconds"
+
+
+def _first_fields(text: str) -> list[str]:
+    """The fields of the first line, quoted or not."""
+    try:
+        fields = next(csv.reader([text.partition("\n")[0]], skipinitialspace=True), [])
+    except csv.Error:
+        return []  # refused where the lines are read
+    return [field.strip() for field in fields]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _table(

@@ -42,7 +42,7 @@ def place_points(points: Annotations, annotations: Annotations) -> Annotations:
             background_s=tuple(sorted({*recording.background_s, *found.background_s})),
             done_s=recording.done_s if found.done_s is None else found.done_s,
         )
-        loose += len(instances) - len(recording.instances)
+        loose += sum(one.point_s is not None and one.segment is None for one in instances)
     notes = points.notes
     if loose:
         notes += (
@@ -62,6 +62,9 @@ def convert_points(points: Annotations, annotations: Annotations) -> Annotations
     placed = place_points(points, annotations)
     new = tuple(sorted({one.label for one in placed.instances} - set(placed.classes)))
     notes = placed.notes
+    replaced = sum(one.point_s is not None for one in annotations.instances)
+    if replaced:
+        notes += (f"{annotations.source}: points replaced by those of {points.source}: {replaced}",)
     if new:
         notes += (f"{placed.source}: classes that only the points have: {', '.join(new)}",)
     return with_durations(dataclasses.replace(placed, classes=placed.classes + new, notes=notes))
@@ -70,15 +73,20 @@ def convert_points(points: Annotations, annotations: Annotations) -> Annotations
 def join_clicks(clicks: Iterable[Instance], instances: Sequence[Instance]) -> tuple[Instance, ...]:
     """Puts the points of a recording into its instances, at most one into each.
 
-    Uses label and point of the clicks, label and segment of the instances. Returns the instances
-    with as many of the points as can be placed, then the other points, without a segment.
+    Uses label and point of the clicks, label and segment of the instances: the points replace those
+    of the instances, of which any without a segment are left out. Returns the instances with as
+    many of the points as can be placed, then the other points, without a segment.
 
     >>> jumps = [Instance("jump", 1.0, 4.0), Instance("jump", 2.0, 3.0)]
     >>> clicks = [Instance("jump", point_s=time_s) for time_s in (2.5, 3.5, 9.0)]
     >>> [instance.point_s for instance in join_clicks(clicks, jumps)]
     [3.5, 2.5, 9.0]
     """
-    joined = [dataclasses.replace(instance, point_s=None) for instance in instances]
+    joined = [
+        dataclasses.replace(instance, point_s=None)
+        for instance in instances
+        if instance.segment is not None or instance.point_s is None
+    ]
     loose = []
     points = [(one.point_s, one) for one in clicks if one.point_s is not None]
     for point_s, click in sorted(points, key=lambda point: point[0]):

@@ -60,9 +60,10 @@ class RecordingPredictions:
 def write_predictions(
     path: str | os.PathLike, recordings: Mapping[str, RecordingPredictions]
 ) -> None:
-    """Writes predictions; see the module for the layout."""
+    """Writes predictions; see the module for the layout. Names have to be Unicode."""
     arrays = {}
     for name, one in recordings.items():
+        files.check_text(name, str(path))
         clock = [*dataclasses.astuple(one.grid), one.duration_s]
         arrays[f"{name}/clock"] = np.array(clock, np.float64)
         arrays |= _arrays(f"{name}/", one.original)

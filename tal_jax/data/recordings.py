@@ -407,7 +407,9 @@ def count_names(names: Sequence[str]) -> str:
     """Formats a number of recordings and the first few names, for notes and messages."""
     plural = "recording" if len(names) == 1 else "recordings"
     more = ", ..." if len(names) > 3 else ""
-    return f"{len(names)} {plural} ({', '.join(names[:3])}{more})"
+    # Names of files may be no Unicode.
+    shown = ", ".join(names[:3]).encode(errors="backslashreplace").decode()
+    return f"{len(names)} {plural} ({shown}{more})"
 
 
 def standardize(dataset: Dataset) -> Dataset:

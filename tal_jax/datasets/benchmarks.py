@@ -30,7 +30,12 @@ from tal_jax.data.point_files import read_points
 from tal_jax.data.recordings import Dataset, Recording, assemble, fits_clock
 from tal_jax.datasets import layouts
 from tal_jax.datasets.layouts import Layout
-from tal_jax.datasets.selection import Finding, notes_of, select_recordings
+from tal_jax.datasets.selection import (
+    Finding,
+    notes_of,
+    overlapping_classes,
+    select_recordings,
+)
 
 # A larger share of recordings off their clock, or of points outside recordings, is an error.
 MAX_ODD_SHARE = 0.1
@@ -54,8 +59,8 @@ def load_benchmark(
       points: "file" for point labels in the annotations or in a point file, one of
         `POINT_DISTRIBUTIONS` to draw them in the annotated segments, "none" for video-level labels.
       seed: of drawn points.
-      overlapping: pairs of classes that occur at once, "CliffDiving/Diving"; pairs of other data
-        sets' classes are ignored.
+      overlapping: pairs of classes that occur at once, in addition to those of the annotations, see
+        `overlapping_classes`.
       segments_suffice: whether a training instance may have a segment and no point; its middle is
         then the point.
 
@@ -71,7 +76,7 @@ def load_benchmark(
     ]
     train, test, found = open_recordings(layout)
     annotations, more = _training_annotations(layout, train, points, seed, segments_suffice)
-    pairs = overlapping_classes(overlapping, annotations.classes)
+    pairs = overlapping_classes(layout.annotations, overlapping)
     ground_truth, unusual = _ground_truth(layout, test, pairs)
     return assemble(
         dataclasses.replace(annotations, overlapping=pairs),
@@ -103,7 +108,7 @@ def open_recordings(
 def open_all(layout: Layout, names: Sequence[str]) -> dict[str, Features]:
     """Opens the features of those recordings that have any."""
     if layout.array is not None:
-        arrays = layouts.load_object_array(layout.array, list(layout.annotations.recordings))
+        arrays = layouts.load_object_array(layout.array, layout.array_names)
         return {name: arrays[name] for name in names if name in arrays}
     if layout.shards:
         return {name: layout.shards[name] for name in names if name in layout.shards}
@@ -229,8 +234,8 @@ def read_clicks(
     """
     known = layout.annotations.recordings
     own = {name: tuple(map(_around_its_point, known[name].instances)) for name in names}
-    has_points = any(one.point_s is not None for r in own.values() for one in r)
-    if not layout.point_file and (has_points or segments_suffice and not layout.point_files):
+    without_file = segments_suffice and not layout.point_file and not layout.point_files
+    if has_own_points(layout, names) or without_file:
         return own, []
     if len(layout.point_files) != 1:
         listed = ", ".join(str(path.relative_to(layout.folder)) for path in layout.point_files)
@@ -270,6 +275,13 @@ def read_clicks(
     return found, findings
 
 
+def has_own_points(layout: Layout, names: Iterable[str]) -> bool:
+    """Whether the points of training recordings are those of the annotations, not of a file."""
+    known = layout.annotations.recordings
+    points = (one.point_s for name in names for one in known[name].instances)
+    return not layout.point_file and any(point_s is not None for point_s in points)
+
+
 def _unclicked(annotated: Iterable[Instance], clicks: Sequence[Instance]) -> list[Instance]:
     """The annotated segments that no point of their class lies in, without a point."""
     return [
@@ -302,20 +314,6 @@ def _with_segment(click: Instance, annotated: Iterable[Instance]) -> Instance:
 
 def _holds(segment: tuple[float, float], time_s: float | None) -> bool:
     return time_s is not None and segment[0] <= time_s < segment[1]
-
-
-def overlapping_classes(
-    pairs: Iterable[str], classes: Sequence[str]
-) -> tuple[tuple[str, str], ...]:
-    """Splits pairs "class/class"; pairs with unknown classes are left out."""
-    split = []
-    for pair in pairs:
-        names = tuple(pair.split("/"))
-        if len(names) != 2:
-            raise InputError(f"config: data.overlapping has {pair!r}; expected 'class/class'")
-        if set(names) <= set(classes):
-            split.append(names)
-    return tuple(split)
 
 
 # --- testing ---

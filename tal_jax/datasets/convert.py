@@ -15,7 +15,7 @@ from tal_jax.data.shards import check_count, shard_path, split_names, write_shar
 from tal_jax.datasets import benchmarks
 from tal_jax.datasets.layouts import Layout
 from tal_jax.datasets.own_layout import recording_path, write_folder
-from tal_jax.datasets.selection import notes_of
+from tal_jax.datasets.selection import notes_of, overlapping_classes
 
 
 def to_own_layout(
@@ -39,7 +39,7 @@ def to_own_layout(
         raise InputError(f"{output}: not empty, expected a new folder to write into")
     train, test, notes = benchmarks.open_recordings(layout)
     clicks = {}
-    if layout.point_files:
+    if layout.point_files and not benchmarks.has_own_points(layout, list(train)):
         clicks, found = benchmarks.read_clicks(layout, list(train))
         notes += notes_of(layout.folder, found)
     recordings, beyond = {}, 0
@@ -80,7 +80,8 @@ def to_own_layout(
     annotations = Annotations(
         classes=layout.annotations.classes,
         recordings=recordings,
-        overlapping=benchmarks.overlapping_classes(overlapping, layout.annotations.classes),
+        overlapping=overlapping_classes(layout.annotations, overlapping),
+        point_distribution=None if clicks else layout.annotations.point_distribution,
         extras=layout.annotations.extras,
     )
     write_folder(output, {}, grid=layout.grid, annotations=annotations)

@@ -358,7 +358,8 @@ def _choices(layout: Layout) -> Iterator[Finding]:
             "evaluation.drop_ambiguous=True"
         )
         yield Finding("note", text, ambiguous)
-    if {"CliffDiving", "Diving"} <= set(layout.annotations.classes):
+    pair, listed = {"CliffDiving", "Diving"}, map(set, layout.annotations.overlapping)
+    if pair <= set(layout.annotations.classes) and pair not in listed:
         text = (
             "every CliffDiving is a Diving as well: both are kept, and neither is a negative of "
             "the other; data.overlapping=() makes them negatives"

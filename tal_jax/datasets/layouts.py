@@ -15,12 +15,14 @@ The files, at any depth below the folder::
     Ambiguous_test.txt                            segments of ambiguous class (THUMOS14)
     grid.json                                     the clock, see `tal_jax.data.clock`
 
-Nothing is renamed, and features stay in their files.
+Of a folder in this project's layout (`tal_jax.datasets.own_layout`), only files at its top are
+read. Nothing is renamed, and features stay in their files.
 """
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +34,13 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.manifest import Entry
 from tal_jax.data.point_sets import known_frame_rates
 from tal_jax.data.shards import ShardFeatures
-from tal_jax.datasets.own_layout import ANNOTATION_FILE, GRID_FILE, load_grid, open_sharded
+from tal_jax.datasets.own_layout import (
+    ANNOTATION_FILE,
+    GRID_FILE,
+    is_own,
+    load_grid,
+    open_sharded,
+)
 from tal_jax.datasets.selection import PARTS, choose_subsets
 
 STREAMS = ("rgb", "flow")
@@ -46,6 +54,7 @@ KINDS = {
 # Names of annotation files, in order of preference.
 _ANNOTATION_NAMES = ("gt_full.json", "gt.json", "anet_anno_action.json", ANNOTATION_FILE)
 _DEPTH = 5
+_RATES_FILE = "fps_dict.json"
 AMBIGUOUS = "Ambiguous"
 
 
@@ -60,6 +69,7 @@ class Layout:
     features: dict[str, dict[str, list[Path]]]
     parts: dict[str, str]  # "train", "test" or "validation", of recordings in such a folder
     array: Path | None  # W-TALC's single file of features
+    array_names: tuple[str, ...]  # of its recordings, in its order, whichever annotations are read
     shards: dict[str, ShardFeatures]  # by recording, of features in shards
     annotations: Annotations  # with the names of the features
     names: dict[str, tuple[str, ...]]  # to "train" and to "test" on, with or without features
@@ -107,37 +117,45 @@ def find_layout(
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder, expected features and annotations in it")
-    if split not in ("files", "subsets"):
-        raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
-    files = list(_walk(folder))
+    check_split(split)
+    own = not annotations and is_own(folder)
+    files = _own_files(folder) if own else list(_walk(folder))
     arrays = [path for path in files if path.suffix == ".npy"]
-    wtalc = sorted({path.parent for path in arrays if path.name == "videoname.npy"})
+    wtalc = sorted({path.parent for path in arrays if path.name == "videoname.npy" and not own})
     arrays = [path for path in arrays if path.parent not in wtalc]
     one = arrays[0] if wtalc and len(arrays) == 1 else None
     if annotations:
         source = folder / annotations
     elif one:
-        source = wtalc[0]  # its names are in the order of the arrays
+        source = wtalc[0]
     else:
         source = _find_annotations(folder, files, wtalc)
     read = annotation_files.read_annotations(source, allow_pickle=allow_pickle)
+    if one and not allow_pickle:
+        raise InputError(
+            f"{one}: holds Python objects, and reading them can run code of whoever made them; "
+            "where you trust the source, allow it by --set data.allow_pickle=True"
+        )
+    array_names = _array_names(folder, source, wtalc) if one else ()
     shards, notes = open_sharded(folder)
     features, parts = ({}, {}) if one or shards else _by_recording(folder, arrays)
     features |= {name: {} for name in shards}  # without paths
     if not features and one is None:
         raise InputError(f"{folder}: no features, expected {', or '.join(KINDS.values())}")
     streams = any(stream in STREAMS for paths in features.values() for stream in paths)
-    own = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
-    kind = "object array" if one else "streams" if streams else "own" if own else "joined"
+    ours = source.name == ANNOTATION_FILE and (folder / GRID_FILE).is_file()
+    kind = "object array" if one else "streams" if streams else "own" if ours else "joined"
     kind = "shards" if shards else kind
-    present = {path.name: path for path in files}
-    read, ambiguous = _without_ambiguous(_named_as(read, features))
+    present = {path.name: path for path in reversed(files)}  # the one nearest to the top
+    read, ambiguous = _named_as(read, [*features, *array_names]), {}
+    if not own:
+        read, ambiguous = _without_ambiguous(read)
     if "Ambiguous_test.txt" in present:
         ambiguous |= annotation_files.read_ambiguous(present["Ambiguous_test.txt"])
     splits = {part: f"split_{part}.txt" for part in ("train", "test")}
     splits = {part: present[name] for part, name in splits.items() if name in present}
     points = tuple(path for path in files if _is_point_file(path, folder))
-    found = [f"{len(features) or len(read.recordings)} recordings", source.name]
+    found = [f"{len(features) or len(array_names)} recordings", source.name]
     found += [path.name for path in splits.values()]
     found += [str(path.relative_to(folder)) for path in points]
     return Layout(
@@ -147,6 +165,7 @@ def find_layout(
         features=features,
         parts=parts,
         array=one,
+        array_names=array_names,
         shards=shards,
         annotations=read,
         names=_split(
@@ -154,12 +173,18 @@ def find_layout(
         ),
         point_files=(folder / point_file,) if point_file else points,
         point_file=point_file,
-        frame_rates=known_frame_rates(read, present.get("fps_dict.json")),
+        frame_rates=known_frame_rates(read, present.get(_RATES_FILE)),
         ambiguous=ambiguous,
         grid=load_grid(present[GRID_FILE]) if GRID_FILE in present else grid,
         has_grid=GRID_FILE in present,
         notes=tuple(notes),
     )
+
+
+def check_split(split: str) -> None:
+    """Raises an InputError for another `data.split` than "files" or "subsets"."""
+    if split not in ("files", "subsets"):
+        raise InputError(f"config: data.split={split!r}; expected 'files' or 'subsets'")
 
 
 def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
@@ -184,7 +209,7 @@ def paths_of(layout: Layout, name: str) -> tuple[Path, ...]:
 def load_object_array(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """Reads W-TALC's single file of features into memory: an array of objects cannot be mapped.
 
-    Reading can run code in the file, so the caller needs `allow_pickle` for the annotations first.
+    Reading can run code in the file; `find_layout` refuses such a file without `allow_pickle`.
     """
     array = annotation_files.load_array(path, allow_pickle=True)
     if not array.ndim or len(array) != len(names):
@@ -220,6 +245,12 @@ def _walk(folder: Path) -> Iterator[Path]:
         level = below
 
 
+def _own_files(folder: Path) -> list[Path]:
+    """What is read of a folder in this project's layout, besides shards and a named point file."""
+    names = ("*.npy", ANNOTATION_FILE, GRID_FILE, _RATES_FILE)
+    return [path for name in names for path in sorted(folder.glob(name))]
+
+
 def _find_annotations(folder: Path, files: Sequence[Path], wtalc: Sequence[Path]) -> Path:
     known = [path for name in _ANNOTATION_NAMES for path in files if path.name == name]
     known += [path for path in files if path.match("activity_net*.json")]
@@ -230,6 +261,17 @@ def _find_annotations(folder: Path, files: Sequence[Path], wtalc: Sequence[Path]
             "activity_net*.json or a folder with videoname.npy; name a file by data.annotations"
         )
     return known[0]
+
+
+def _array_names(folder: Path, source: Path, wtalc: Sequence[Path]) -> tuple[str, ...]:
+    """The names in the order of W-TALC's single file of features, beside its annotations."""
+    if source not in wtalc and len(wtalc) > 1:
+        raise InputError(
+            f"{folder}: videoname.npy in {' and in '.join(path.name for path in wtalc)}, expected "
+            "one, since its names are in the order of the array of features"
+        )
+    folder = source if source in wtalc else wtalc[0]
+    return tuple(annotation_files.read_video_names(folder))
 
 
 def _split(
@@ -273,10 +315,11 @@ def _by_recording(
 
 def _is_point_file(path: Path, folder: Path) -> bool:
     near = path.relative_to(folder).parts[-2:]
-    return path.suffix in (".csv", ".txt") and any("point" in part.casefold() for part in near)
+    named = any(re.search("(?<!key)(?<!check)point", part.casefold()) for part in near)
+    return path.suffix in (".csv", ".txt") and named
 
 
-def _named_as(annotations: Annotations, features: Mapping[str, object]) -> Annotations:
+def _named_as(annotations: Annotations, features: Collection[str]) -> Annotations:
     """Adds the prefix "v_" of ActivityNet's video files, which its annotation file lacks."""
     names = annotations.recordings
     if any(n in features for n in names) or not any(f"v_{n}" in features for n in names):

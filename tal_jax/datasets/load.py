@@ -12,7 +12,7 @@ from typing import Any
 import ml_collections
 
 from tal_jax._errors import InputError
-from tal_jax.config import nearest
+from tal_jax.config import folder_config, nearest
 from tal_jax.data import recordings
 from tal_jax.data.clock import Grid
 from tal_jax.data.point_distributions import NO_POINTS, POINT_DISTRIBUTIONS, POINTS_OF_FILE
@@ -51,6 +51,9 @@ def load_dataset(
     if name not in LOADERS:
         raise InputError(f"config: data.name={name!r}; did you mean {nearest(name, LOADERS)!r}?")
     seed: Any = config.seed if own_seed is None else own_seed
+    if seed < 0:
+        key = "seed" if own_seed is None else "data.seed"
+        raise InputError(f"config: {key}={seed}; expected at least 0")
     # Configs of earlier versions have neither: points alone.
     kind, share = settings.pop("supervision", POINTS), settings.pop("segments_share", 1.0)
     load = LOADERS[name]
@@ -152,21 +155,23 @@ def _load_folder(
             f"{NO_POINTS!r} for video-level labels alone"
         )
     points = NO_POINTS if supervision.kind == LABELS else points  # which need not be there
-    own = (own_layout.GRID_FILE, own_layout.ANNOTATION_FILE)
-    if not annotations and all((path / name).is_file() for name in own):
+    clock = Grid(fps, stride_frames, window_frames)
+    if not annotations and own_layout.is_own(path):
+        _check_unused(path, point_file, split, clock)
         dataset = own_layout.load_folder(
             path,
             points=points,
             seed=seed,
             train_subset=train_subset,
             test_subset=test_subset,
+            overlapping=overlapping,
             segments_suffice=supervision.segments_suffice,
         )
     else:
         dataset = load_benchmark(
             layouts.find_layout(
                 path,
-                grid=Grid(fps, stride_frames, window_frames),
+                grid=clock,
                 annotations=annotations,
                 point_file=point_file,
                 train_subset=train_subset,
@@ -181,6 +186,24 @@ def _load_folder(
         )
     dataset = dataclasses.replace(dataset, root=os.path.abspath(path))
     return recordings.standardize(dataset) if standardize else dataset
+
+
+def _check_unused(folder: Path, point_file: str, split: str, clock: Grid) -> None:
+    """Refuses settings that a folder in this project's layout leaves without effect."""
+    layouts.check_split(split)
+    if point_file:
+        raise InputError(
+            f"{folder}: data.point_file={point_file!r}, but points are read from "
+            f"{own_layout.ANNOTATION_FILE}; put them there by `tal-jax points convert`, or set "
+            f"data.annotations={own_layout.ANNOTATION_FILE}, too"
+        )
+    default, there = folder_config(), own_layout.load_grid(folder / own_layout.GRID_FILE)
+    for key, value in clock.to_dict().items():
+        if value not in (default[key], there.to_dict()[key]):
+            raise InputError(
+                f"{folder}: data.{key}={value:g}, but {own_layout.GRID_FILE} has "
+                f"{there.to_dict()[key]:g}; expected one clock"
+            )
 
 
 def _folder_path(data: str | os.PathLike | None, folder: str) -> Path:

@@ -13,7 +13,7 @@ needed.
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,12 @@ from tal_jax.data.point_distributions import (
 )
 from tal_jax.data.recordings import Dataset, Recording, assemble, count_names
 from tal_jax.data.shards import ShardFeatures, open_shards
-from tal_jax.datasets.selection import choose_subsets, notes_of, select_recordings
+from tal_jax.datasets.selection import (
+    choose_subsets,
+    notes_of,
+    overlapping_classes,
+    select_recordings,
+)
 
 GRID_FILE = "grid.json"
 ANNOTATION_FILE = "annotations.json"
@@ -51,6 +56,7 @@ def load_folder(
     seed: int = 0,
     train_subset: str = "",
     test_subset: str = "",
+    overlapping: Sequence[str] = (),
     segments_suffice: bool = False,
 ) -> Dataset:
     """Loads a folder of features and the annotations of its recordings.
@@ -62,6 +68,8 @@ def load_folder(
       seed: of drawn points.
       train_subset: see `choose_subsets`.
       test_subset: see `choose_subsets`. Each instance of a test recording needs a segment.
+      overlapping: pairs of classes that occur at once, in addition to those of the annotations, see
+        `overlapping_classes`.
       segments_suffice: whether a training instance may have a segment and no point; its middle is
         then the point.
 
@@ -80,6 +88,8 @@ def load_folder(
         )
     grid = load_grid(folder / GRID_FILE)
     annotations, notes = load_annotations(folder / ANNOTATION_FILE), []
+    pairs = overlapping_classes(annotations, overlapping)
+    annotations = dataclasses.replace(annotations, overlapping=pairs)
     present = {r.subset for r in annotations.recordings.values() if r.instances}
     train_subset, test_subset = choose_subsets(sorted(present), train_subset, test_subset)
     if points not in (POINTS_OF_FILE, NO_POINTS):
@@ -147,6 +157,11 @@ def load_folder(
     return dataclasses.replace(dataset, manifest=manifest)
 
 
+def is_own(folder: str | os.PathLike) -> bool:
+    """Whether a folder is in this project's layout: its clock and annotations are at the top."""
+    return all((Path(folder) / name).is_file() for name in (GRID_FILE, ANNOTATION_FILE))
+
+
 def open_sharded(folder: str | os.PathLike) -> tuple[dict[str, ShardFeatures], list[str]]:
     """Opens the features in the shards of a folder, with notes on other files."""
     sharded = open_shards(folder)
@@ -176,9 +191,10 @@ def recording_path(folder: str | os.PathLike, name: str, suffix: str = ".npy") -
 
 
 def check_name(name: str) -> None:
-    """Raises an InputError if a recording's name is no file's name, or leads out of its folder."""
+    """Raises an InputError if a name is no file's name in UTF-8, or leads out of its folder."""
     if name in ("", ".", "..") or not _NOT_IN_NAMES.isdisjoint(name):
         raise InputError(f"recording name {name!r}: expected a file's name without a folder")
+    files.check_text(name, "recording name")
 
 
 def write_folder(

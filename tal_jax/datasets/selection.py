@@ -5,6 +5,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tal_jax._errors import InputError
+from tal_jax.data.annotations import Annotations
 from tal_jax.data.recordings import count_names
 
 # Parts of a data set by the names of subsets and folders.
@@ -72,6 +73,32 @@ def select_recordings(
         text = "left out, features of no recording to train or test on"
         findings.append(Finding("note", text, unused))
     return selected, findings
+
+
+def overlapping_classes(
+    annotations: Annotations, pairs: Iterable[str]
+) -> tuple[tuple[str, str], ...]:
+    """Returns the pairs of classes that occur at once: the annotations', and those of a config.
+
+    >>> overlapping_classes(Annotations(("dive", "jump", "run"), {}, (("run", "jump"),)),
+    ...                     ["jump/run", "dive/jump", "dive/swim"])
+    (('run', 'jump'), ('dive', 'jump'))
+
+    Args:
+      annotations: of the data set.
+      pairs: "class/class"; those of other data sets' classes are ignored.
+
+    Raises:
+      InputError: if a pair is not of two classes.
+    """
+    found = {frozenset(pair): pair for pair in annotations.overlapping}
+    for pair in pairs:
+        names = tuple(pair.split("/"))
+        if len(names) != 2 or names[0] == names[1]:
+            raise InputError(f"config: data.overlapping has {pair!r}; expected 'class/class'")
+        if set(names) <= set(annotations.classes):
+            found.setdefault(frozenset(names), names)
+    return tuple(found.values())
 
 
 def choose_subsets(present: Sequence[str], train: str = "", test: str = "") -> tuple[str, str]:

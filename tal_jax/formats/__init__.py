@@ -49,7 +49,7 @@ from tal_jax.formats import (
     via,
     webvtt,
 )
-from tal_jax.formats.labels import RecordingNames, collect, find_media, losses
+from tal_jax.formats.labels import RecordingNames, collect, find_media, from_zero, losses
 from tal_jax.formats.media import Media
 
 _SUFFIXES = {
@@ -197,8 +197,9 @@ def write_labels(
     refuse_videos(path)
     folder = _folder(path, recordings)
     media = Media(folder, frame_rate=frame_rate)
+    labels, changes = (labels, []) if kind in ("activitynet", "csv") else from_zero(labels)
     if kind in _ONE_A_FILE:
-        return _write_each(path, labels, kind, folder, overwrite)
+        return [*changes, *_write_each(path, labels, kind, folder, overwrite)]
     if kind == "csv":
         content, notes = label_table.to_label_table(labels)
     elif kind == "via":
@@ -214,7 +215,7 @@ def write_labels(
     if overwrite is False:
         refuse_replacing({path: content})
     files.write_bytes(path, content)
-    return notes
+    return [*changes, *notes]
 
 
 def refuse_replacing(contents: Mapping[Path, bytes]) -> None:

@@ -212,7 +212,7 @@ def to_project(
             f"no video or sound of {', '.join(live[:3])}{more} in {media.folder}: written as live "
             "observations; --recordings names the folder"
         )
-    return files.json_bytes(project), notes
+    return files.kept_bytes(path, project, labels.source), notes
 
 
 def is_same(one: bytes, other: bytes) -> bool:

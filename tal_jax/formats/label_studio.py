@@ -318,7 +318,10 @@ def _name(data: Mapping[str, Any], is_upload: bool, source: str) -> str:
     texts = [data[key] for key in (*known, *data) if isinstance(data.get(key), str)]
     if not texts:
         raise InputError(f"{source}: no address of a recording in its data")
-    parts = urlsplit(texts[0])
+    try:
+        parts = urlsplit(texts[0])
+    except ValueError as error:  # such as a bracket that is not closed
+        raise InputError(f"{source}: address {texts[0][:200]!r}: {error}") from error
     local = parse_qs(parts.query).get("d")
     name = recording_name(local[0] if local else unquote(parts.path))
     if is_upload or "/upload/" in parts.path:

@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tal_jax._errors import InputError
+from tal_jax.data import files
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -54,6 +55,43 @@ def spans_of(instances: Sequence[Instance], *, per_second: float, shortest: int 
             point = min(max(round(instance.point_s * per_second), low), high - 1)
             spans.append(Span(instance.label, int(point), int(point), instance.score))
     return sorted(spans, key=lambda span: (span.start, span.end))
+
+
+def from_zero(labels: Annotations) -> tuple[Annotations, list[str]]:
+    """Cuts segments that begin before 0 s, and leaves out times that formats cannot hold.
+
+    Those are points and segments before 0 s, and segments that end before they start. Returns the
+    labels, and a note for each of both with the count.
+    """
+    recordings, cut, left_out = {}, 0, 0
+    for name, recording in labels.recordings.items():
+        kept = []
+        for one in recording.instances:
+            new = _from_zero(one)
+            lost = (one.segment is not None) - (new.segment is not None)
+            lost += (one.point_s is not None) - (new.point_s is not None)
+            left_out += lost
+            cut += new.segment is not None and new.segment != one.segment
+            if not lost or new.segment is not None or new.point_s is not None:
+                kept.append(new)
+        recordings[name] = dataclasses.replace(recording, instances=tuple(kept))
+    notes = [f"segments that begin before 0 s, cut there: {cut}"] if cut else []
+    if left_out:
+        notes.append(
+            f"times before 0 s, or segments that end before they start, left out: {left_out}"
+        )
+    return dataclasses.replace(labels, recordings=recordings), notes
+
+
+def _from_zero(instance: Instance) -> Instance:
+    start_s, end_s, point_s = instance.start_s, instance.end_s, instance.point_s
+    if start_s is not None and end_s is not None:
+        if end_s < start_s or end_s <= 0 > start_s:
+            start_s = end_s = None
+        else:
+            start_s = max(start_s, 0.0)
+    point_s = None if point_s is not None and point_s < 0 else point_s
+    return dataclasses.replace(instance, start_s=start_s, end_s=end_s, point_s=point_s)
 
 
 def instances_of(
@@ -123,7 +161,8 @@ def collect(
       detections: whether the instances are detections, with scores.
 
     Raises:
-      InputError: if a span begins before 0 or ends before it begins, or a label is empty.
+      InputError: if a span begins before 0 or ends before it begins, a label is empty, or a label
+        or a name is no Unicode.
     """
     recordings = dict(recordings)
     for name, found in (spans or {}).items():
@@ -135,7 +174,9 @@ def collect(
     if joined:
         lines.append(f"points put into the segment of their class around them: {joined}")
     listed = tuple(dict.fromkeys(classes))
-    others = (label for label in classes_of(recordings) if label not in listed)
+    others = tuple(label for label in classes_of(recordings) if label not in listed)
+    for text in (*listed, *others, *recordings):
+        files.check_text(text, source)
     return Annotations(
         classes=(*listed, *others),
         recordings=recordings,
@@ -244,8 +285,12 @@ def recording_name(path: str) -> str:
     'clip.one'
     >>> recording_name("clip.one")
     'clip.one'
+
+    Raises:
+      InputError: if it is no Unicode.
     """
     name = PurePosixPath(path.replace("\\", "/")).name
+    files.check_text(name, "recording name")
     stem, dot, suffix = name.rpartition(".")
     return stem if stem and f"{dot}{suffix}".lower() in _MEDIA else name
 

@@ -195,3 +195,12 @@ def test_ground_truth_needs_segments():
     annotations = parse_annotations(document({"label": "run", "point": 1}))
     with pytest.raises(ValueError, match="r: instance of 'run' .point: 1.0. has no segment"):
         ground_truth_of(annotations, ["r"])
+
+
+@pytest.mark.parametrize("place", ["name", "label"])
+def test_names_and_labels_are_unicode(place):
+    text = {"name": "clip", "label": "jump"} | {place: "caf\udce9"}
+    jump = {"label": text["label"], "segment": [1.0, 2.0], "point": 1.5}
+    entry = {"subset": "train", "duration": 9.0, "annotations": [jump]}
+    with pytest.raises(ValueError, match=r"^a: 'caf\\udce9' is no Unicode, .* UTF-8; rename it$"):
+        parse_annotations({"database": {text["name"]: entry}}, source="a")

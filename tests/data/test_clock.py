@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tal_jax._errors import InputError
 from tal_jax.data.clock import Grid
 
 I3D = Grid(fps=25, stride_frames=16, window_frames=16)
@@ -109,3 +110,11 @@ def test_bad_dictionaries():
 def test_bad_durations(duration_s):
     with pytest.raises(ValueError, match="duration_s is"):
         I3D.num_snippets(duration_s)
+
+
+def test_numbers_beyond_a_float_are_refused():
+    values = {"fps": 10**400, "stride_frames": 1, "window_frames": 1}
+    with pytest.raises(InputError, match="grid: fps is 10+, expected a finite number above 0"):
+        Grid.from_dict(values)
+    with pytest.raises(InputError, match=r"duration_s is 1e\+308, too long for Grid\(fps=25"):
+        I3D.num_snippets(1e308)

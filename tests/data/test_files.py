@@ -86,6 +86,46 @@ def test_json_of_something_else(tmp_path):
         files.write_json(tmp_path / "a.json", {"a": object()})
 
 
+def test_values_below_keys_that_are_not_named():
+    with pytest.raises(InputError, match=r"^x: \[\.\.\.\]\[0\]: expected a string$"):
+        files.convert({"1": [5]}, dict[str, list[str]], "x")
+    with pytest.raises(InputError, match=r"^x: \[\.\.\.\]: expected a finite number above 0$"):
+        files.convert({"1": -1}, dict[str, files.Positive], "x")
+
+
+def test_text_that_is_no_unicode(tmp_path):
+    """Such as the name of a file that another system wrote in Latin-1."""
+    name = os.fsdecode(b"caf\xe9")
+    for write in (lambda path: files.write_json(path, {name: 1}), _write_name):
+        with pytest.raises(InputError, match=r"'.*caf\\udce9.*: no Unicode, expected text in UTF"):
+            write(tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    files.write_json(tmp_path / "a", "\U0001f600")
+    assert files.read_json(tmp_path / "a") == "\U0001f600"
+
+
+def _write_name(path):
+    files.write_csv(path, [["a", os.fsdecode(b"caf\xe9")]])
+
+
+def test_a_link_and_the_mode_of_a_file_stay(tmp_path):
+    (tmp_path / "shared").mkdir()
+    file, link = tmp_path / "shared" / "a.json", tmp_path / "a.json"
+    file.write_text("{}")
+    file.chmod(0o640)
+    link.symlink_to("shared/a.json")
+    files.write_json(link, [1])
+    assert link.is_symlink() and file.read_text() == link.read_text() == "[\n 1\n]\n"
+    assert file.stat().st_mode & 0o777 == 0o640
+    assert os.listdir(tmp_path / "shared") == ["a.json"]
+    # A link to a folder that is not mounted is neither replaced nor is the folder made.
+    link.unlink()
+    link.symlink_to(tmp_path / "elsewhere" / "a.json")
+    with pytest.raises(OSError, match=r"cannot write .*a.json: No such file or directory; nothing"):
+        files.write_json(link, [2])
+    assert link.is_symlink() and not (tmp_path / "elsewhere").exists()
+
+
 def test_object_arrays_are_refused(tmp_path):
     with pytest.raises(ValueError, match="allow_pickle"):
         files.write_npy(tmp_path / "a.npy", np.array([{}], dtype=object))

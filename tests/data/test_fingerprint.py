@@ -45,6 +45,17 @@ def _changes(**changes):
     return differences(fingerprint(_dataset()), fingerprint(_dataset(**changes)))
 
 
+def test_overlapping_classes():
+    """They count, whatever their order, but not against runs that did not record them."""
+    before, after = fingerprint(_dataset()), fingerprint(_dataset(overlapping=((1, 0),)))
+    assert differences(before, after) == ["overlapping classes were none, now jump/run"]
+    assert differences(after, fingerprint(_dataset(overlapping=((0, 1),)))) == []
+    assert Fingerprint.from_dict(json.loads(json.dumps(after.to_dict()))) == after
+    older = after.to_dict()
+    del older["overlapping"]
+    assert differences(Fingerprint.from_dict(older), after) == []
+
+
 def test_known_segments():
     """They count by their values; where there are none, the hashes are those of points alone."""
 

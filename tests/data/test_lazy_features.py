@@ -92,3 +92,31 @@ def test_damaged_headers(tmp_path, header):
         with pytest.raises(InputError, match="cannot read .*a.npy: .*expected an .npy") as error:
             read(tmp_path / "a.npy")
         assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [np.ones((4, 3), "f4"), np.ones((6, 3), "f4"), np.ones((5, 2), "f4"), np.ones((5, 3), "f2")],
+)
+def test_files_that_change_while_in_use_are_refused(tmp_path, changed):
+    for name in ("rgb.npy", "flow.npy"):
+        np.save(tmp_path / name, np.zeros((5, 3), "f4"))
+    streams = open_features([tmp_path / "rgb.npy", tmp_path / "flow.npy"])
+    alone = open_features([tmp_path / "rgb.npy"])
+    assert streams[1:3].shape == (2, 6)
+    np.save(tmp_path / "rgb.npy", changed)
+    with pytest.raises(
+        ValueError, match=r"rgb.npy: was changed since .*, expected float32 \[5, 3\]"
+    ):
+        alone[0:2]
+    if changed.shape[0] < 6 and changed.dtype == np.float32:
+        with pytest.raises(ValueError, match=r"flow.npy: was changed since it was opened"):
+            streams[0:2]
+
+
+def test_files_that_become_another_kind_of_array_are_refused(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((5, 3), "f4"))
+    features = open_features([tmp_path / "a.npy"])
+    np.save(tmp_path / "a.npy", np.zeros(5, "f4"))
+    with pytest.raises(ValueError, match="a.npy: was changed since it was opened"):
+        np.asarray(features)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tal_jax import formats
 from tal_jax.data.annotation_files import read_annotations, read_frame_rates
 from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
 from tal_jax.data.point_files import (
@@ -68,6 +69,22 @@ def test_list(tmp_path, header):
         "v_1": (Instance("Golf Swing", point_s=68.9), Instance("dip", point_s=3.0)),
         "v_2": (Instance("dip", point_s=-1e-3),),
     }
+
+
+def test_names_of_columns_as_names_of_classes(tmp_path):
+    path = write(tmp_path, "class,4.5,point\nv_1,3,dip\n", "a.txt")
+    assert list(read(path)) == ["class", "v_1"] and read(path)["class"][0].label == "point"
+    assert list(formats.read_labels(path).recordings) == ["class", "v_1"]
+
+
+def test_quoted_columns(tmp_path):
+    header, _, rows = TABLE.partition("\n")
+    quoted = ",".join(f'"{column}"' for column in header.split(","))
+    rates = {"video_1": 30.0, "video_2": 29.0}
+    path = write(tmp_path, f"{quoted}\n{rows}", "quoted.csv")
+    assert read(path, **rates) == read(write(tmp_path, TABLE), **rates)
+    path = write(tmp_path, '"video","seconds","label"\nv_1,3,dip\n', "a.txt")
+    assert list(formats.read_labels(path).recordings) == ["v_1"]
 
 
 def test_points_of_unknown_recordings_are_left_out(tmp_path):

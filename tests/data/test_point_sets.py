@@ -172,9 +172,20 @@ def test_converted():
         "a note",
         "clicks.txt: points in no instance of their class, or in one with another point, kept "
         "without a segment: 3",
+        "gt.json: points replaced by those of clicks.txt: 1",
         "gt.json: classes that only the points have: c",
         "gt.json: recordings without a duration, taken to end with their last instance: 2",
     ]
+
+
+def test_points_without_a_segment_are_replaced():
+    """They leave no label without a time; labels without a time stay."""
+    label = Instance("b")
+    raw = raw_of(r=recording(Instance("a", point_s=3.0), label), s=recording(Instance("a", 1, 2)))
+    points = raw_of(r=recording(Instance("a", point_s=5.0)))
+    converted = convert_points(points, raw)
+    assert converted.recordings["r"].instances == (label, Instance("a", point_s=5.0))
+    assert converted.notes[-1] == "gt.json: points replaced by those of gt.json: 1"
 
 
 # --- reading and writing ---

@@ -82,6 +82,11 @@ def test_broken_files_are_refused(tmp_path, change, message):
     assert str(caught.value).startswith(f"{path}: ") and message in str(caught.value)
 
 
+def test_names_that_are_no_unicode(tmp_path):
+    with pytest.raises(ValueError, match=r"s.npz: 'caf\\udce9' is no Unicode, .*; rename it"):
+        write_predictions(tmp_path / "s.npz", {"caf\udce9": _recording()})
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(ValueError, match=r"cannot read .*none\.npz"):
         read_predictions(tmp_path / "none.npz")

@@ -1,5 +1,7 @@
 """From other layouts to our own, and back to what others read."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import synthetic
@@ -13,6 +15,7 @@ from tal_jax.data.manifest import Entry, Manifest, read_manifest, write_manifest
 from tal_jax.data.shards import open_shards
 from tal_jax.datasets import convert
 from tal_jax.datasets.load import load_dataset, open_layout
+from tal_jax.datasets.own_layout import write_folder
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
 ANNOTATIONS = Annotations(
@@ -33,8 +36,8 @@ def _config(folder, **settings):
     return config
 
 
-def _convert(source, output, **options):
-    config = _config(source, allow_pickle=True)
+def _convert(source, output, *, annotations="", **options):
+    config = _config(source, allow_pickle=True, annotations=annotations)
     lines = []
     layout = open_layout(config)
     notes = convert.to_own_layout(
@@ -99,6 +102,32 @@ def test_shards_hold_the_same_data_set(tmp_path):
     for name in names:
         again = (tmp_path / "again" / name).read_bytes()
         assert again == (tmp_path / "shards" / name).read_bytes()
+
+
+def test_own_annotations_are_kept(tmp_path):
+    """With points beside them that are not read, overlapping classes, and how points were drawn."""
+    points = (Instance("Diving", point_s=12.0), Instance("Diving", 3.0, 6.5, 5.0))
+    recordings = dict(ANNOTATIONS.recordings)
+    recordings |= {name: replace(recordings[name], instances=points) for name in "ab"}
+    annotations = replace(
+        ANNOTATIONS,
+        recordings=recordings,
+        overlapping=(("Diving", "CliffDiving"),),
+        point_distribution={"law": "uniform", "seed": 3},
+    )
+    features = dict(synthetic.synthesize(ANNOTATIONS, dim=6, grid=GRID))
+    write_folder(tmp_path / "ours", features, grid=GRID, annotations=annotations)
+    (tmp_path / "ours" / "keypoints").mkdir()
+    for name in ("keypoints/a.csv", "points.txt"):
+        (tmp_path / "ours" / name).write_text("a,4.5,Diving\n")
+    _convert(tmp_path / "ours", tmp_path / "again")
+    again, given = (
+        files.read_json(tmp_path / one / "annotations.json") for one in ("again", "ours")
+    )
+    assert again == given
+    # The same where the annotations are named, so that other files are searched for points.
+    _convert(tmp_path / "ours", tmp_path / "named", annotations="annotations.json")
+    assert files.read_json(tmp_path / "named" / "annotations.json") == given
 
 
 def test_arrays_of_objects_become_files(tmp_path):

@@ -3,6 +3,7 @@
 The folders are written by `synthetic`, in the layouts that people have on their disks.
 """
 
+import dataclasses
 import json
 import os
 import shutil
@@ -14,7 +15,12 @@ import synthetic
 
 from tal_jax.config import folder_config, rsmp_config
 from tal_jax.data import files
-from tal_jax.data.annotations import Annotations, Instance, RecordingAnnotation
+from tal_jax.data.annotations import (
+    Annotations,
+    Instance,
+    RecordingAnnotation,
+    annotations_to_dict,
+)
 from tal_jax.data.clock import Grid
 from tal_jax.data.lazy_features import FeatureFiles
 from tal_jax.datasets.doctor import fit_clock, format_diagnosis
@@ -127,6 +133,30 @@ def test_features_stay_in_their_files(written, layout):
 def test_objects_are_not_unpickled_unasked(written):
     with pytest.raises(ValueError, match="can run code of .*data.allow_pickle=True"):
         _load(written["object array"])
+
+
+def test_an_array_of_objects_is_named_by_its_own_file(written, tmp_path):
+    """Whichever annotations are read, and whatever the order of theirs."""
+    folder = Path(shutil.copytree(written["object array"], tmp_path / "theirs"))
+    annotations = _annotations()
+    ordered = dict(reversed(list(annotations.recordings.items())))
+    given = dataclasses.replace(annotations, recordings=ordered)
+    files.write_json(folder / "mine.json", annotations_to_dict(given))
+    config = _config(folder, annotations="mine.json", allow_pickle=True)
+    config.data.points = "center"
+    dataset = load_dataset(config)
+    assert dataset.recordings[0].name == "video_3"
+    features = dict(synthetic.synthesize(_annotations(), dim=8, grid=GRID, seed=0))
+    for recording in dataset.recordings:
+        np.testing.assert_array_equal(np.asarray(recording.features), features[recording.name])
+    config.data.allow_pickle = False
+    with pytest.raises(ValueError, match="can run code of .*data.allow_pickle=True"):
+        load_dataset(config)
+    [names] = folder.rglob("videoname.npy")
+    shutil.copytree(names.parent, folder / "Other-Annotations")
+    config.data.allow_pickle = True
+    with pytest.raises(ValueError, match=r"videoname.npy in .* and in .*, expected one"):
+        load_dataset(config)
 
 
 def test_starts_and_ends_cannot_be_reached_from_training(joined):
@@ -326,6 +356,14 @@ def test_several_point_files_need_a_choice(joined):
     with pytest.raises(ValueError, match="point_gaussian.csv, .*name one by data.point_file"):
         _load(joined)
     assert _load(joined, point_file="point_labels/point_uniform.csv").train[0].points
+
+
+@pytest.mark.parametrize("name", ["keypoints/video_1.csv", "checkpoints.txt"])
+def test_other_words_with_point_are_no_point_file(joined, name):
+    before = find_layout(joined, grid=GRID).point_files
+    (joined / name).parent.mkdir(exist_ok=True)
+    (joined / name).write_text("frame,x,y\n")
+    assert len(before) == 1 and find_layout(joined, grid=GRID).point_files == before
 
 
 def test_one_stream_alone_is_refused(written, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import toy
 
-from tal_jax.config import data_config, folder_config, rsmp_config
+from tal_jax._errors import InputError
+from tal_jax.config import data_config, folder_config, override, rsmp_config
 from tal_jax.datasets import hapt, load, watch
 from tal_jax.datasets.load import load_dataset
 
@@ -154,6 +155,14 @@ def test_refusals(config, message):
     with pytest.raises(ValueError, match=message.replace("?", r"\?")) as caught:
         load_dataset(config)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["seed", "data.seed"])
+def test_negative_seeds(tmp_path, key):
+    config = _folder_config(str(toy.write(tmp_path, num_train=1, num_test=1)))
+    override(config, f"{key}=-1")
+    with pytest.raises(InputError, match=f"^config: {key}=-1; expected at least 0$"):
+        load_dataset(config)
 
 
 def test_unknown_distribution(tmp_path):

@@ -3,7 +3,9 @@
 import dataclasses
 import io
 import json
+import os
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from tal_jax.data.fingerprint import fingerprint
 from tal_jax.data.lazy_features import FeatureFiles, load_npy
 from tal_jax.data.recordings import Point
 from tal_jax.data.shards import open_shard, shard_path, split_names, write_shard
-from tal_jax.datasets.load import examine, load_dataset
+from tal_jax.datasets.load import examine, load_dataset, open_layout
 from tal_jax.datasets.own_layout import load_folder, load_grid, write_folder
 
 GRID = Grid(fps=25, stride_frames=16, window_frames=16)
@@ -269,6 +271,64 @@ def test_partly_labelled_recordings(folder):
     point = dataclasses.replace(point, background_s=(0.51,))
     change_annotations(folder, {"a": point, "b": TEST})
     with pytest.raises(ValueError, match="a: background point at 0.51 s is in the snippet"):
+        load_dataset(config)
+    assert examine(config).wrong
+
+
+def test_overlapping_classes_of_the_file_and_of_the_config(folder):
+    """Both count, whichever reads the folder."""
+    change_annotations(folder, ANNOTATIONS.recordings, classes=("jump", "rest", "run"))
+    for annotations in ("", "annotations.json"):
+        config = rsmp_config()
+        settings = {"annotations": annotations, "overlapping": ("jump/run", "rest/jump")}
+        config.data = folder_config(folder=str(folder), points="file", **settings)
+        dataset = load_dataset(config)
+        assert dataset.overlapping == ((2, 0), (1, 0))
+        assert dataset.ground_truth["overlapping"] == [["run", "jump"], ["rest", "jump"]]
+    config.data.overlapping = ("jump/jump",)
+    with pytest.raises(ValueError, match="data.overlapping has 'jump/jump'; expected"):
+        load_dataset(config)
+
+
+def test_only_files_at_the_top_are_read(folder):
+    """By the doctor and by `convert` as by training, whatever else is in the folder."""
+    before = load_folder(folder)
+    for below in ("backup", "other"):
+        (folder / below).mkdir()
+        shutil.copy(folder / "a.npy", folder / below / "a.npy")
+    for name in ("gt.json", "backup/grid.json", "videoname.npy"):
+        (folder / name).write_text("not read")
+    (folder / "split_train.txt").write_text("b\n")
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), points="file")
+    layout = open_layout(config)
+    assert layout.kind == "own" and layout.grid == GRID and not layout.point_files
+    assert list(layout.names["train"]) == [one.name for one in before.train]
+    assert not examine(config).wrong
+
+
+def test_names_that_are_no_unicode(folder):
+    name = os.fsdecode(b"caf\xe9")
+    message = r"^recording name: 'caf\\udce9' is no Unicode, .*; rename it$"
+    with pytest.raises(ValueError, match=message):
+        write_folder(folder, {name: features()}, grid=GRID, annotations=ANNOTATIONS)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        (
+            {"point_file": "no.csv"},
+            "data.point_file='no.csv', but points are read from annotations",
+        ),
+        ({"split": "file"}, "data.split='file'; expected 'files' or 'subsets'"),
+        ({"fps": 30.0}, "data.fps=30, but grid.json has 25; expected one clock"),
+    ],
+)
+def test_settings_without_effect_are_refused(folder, setting, message):
+    config = rsmp_config()
+    config.data = folder_config(folder=str(folder), points="file", **setting)
+    with pytest.raises(ValueError, match=message):
         load_dataset(config)
     assert examine(config).wrong
 

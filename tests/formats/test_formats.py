@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 import os
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,7 +11,8 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from tal_jax import formats
+from tal_jax import cli, formats
+from tal_jax._errors import InputError
 from tal_jax.data.annotations import (
     Annotations,
     Instance,
@@ -200,6 +202,71 @@ def test_the_order_of_classes_stays(tmp_path):
         path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
         again, _ = _round_trip(path, raw, kind=kind)
         assert again.classes == raw.classes
+
+
+@pytest.mark.parametrize(
+    "kind", [one for one in formats.KINDS if one not in ("activitynet", "csv")]
+)
+def test_times_before_zero_and_reversed_segments(tmp_path, kind):
+    labels = _labels((
+        Instance("jump", -0.5, 1.0),
+        Instance("jump", 5.0, 3.0),
+        Instance("run", -3.0, -1.0),
+        Instance("run", point_s=-2.0),
+        Instance("run", 8.0, 7.0, 9.0),
+    ))  # fmt: skip
+    path = tmp_path / f"clip{formats._SUFFIXES[kind]}"
+    again, notes = _round_trip(path, labels, kind=kind)
+    assert _sorted(again) == [Instance("jump", 0.0, 1.0), Instance("run", point_s=9.0)]
+    assert notes[:2] == [
+        "segments that begin before 0 s, cut there: 1",
+        "times before 0 s, or segments that end before they start, left out: 4",
+    ]
+
+
+def test_names_and_labels_that_are_no_unicode(tmp_path):
+    path = tmp_path / f"{os.fsdecode(bytes([0xE9]))}.txt"
+    path.write_text("1.0\t2.0\tjump\n")
+    with pytest.raises(ValueError, match=r"^recording name: '\\udce9' is no Unicode, .*; rename"):
+        formats.read_labels(path)
+    task = {"data": {"video": "a.mp4"}, "annotations": [{"result": [
+        {"type": "labels", "value": {"start": 1, "end": 2, "labels": ["\ud83d"]}},
+    ]}]}  # fmt: skip
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(ValueError, match=r"a.json: '\\ud83d' is no Unicode, .*; rename it"):
+        formats.read_labels(tmp_path / "a.json")
+
+
+def test_a_duration_holds_every_label(tmp_path):
+    entry = {"annotations": [{"label": "a", "point": 1.0}], "background": [5.0]}
+    other = {"annotations": [], "done": [[0.0, 7.0]]}
+    (tmp_path / "a.json").write_text(json.dumps({"database": {"r": entry, "s": other}}))
+    formats.write_labels(tmp_path / "b.json", formats.read_labels(tmp_path / "a.json"))
+    written = load_annotations(tmp_path / "b.json").recordings
+    assert written["r"].background_s == (5.0,) and 5 < written["r"].duration_s < 5.001
+    assert written["s"].duration_s == 7.0
+
+
+def test_nan_in_kept_keys_is_refused(tmp_path):
+    event = [1.0, "", "jump", "", ""]
+    observation = {"type": "LIVE", "events": [event], "independent_variables": {"x": math.nan}}
+    project = {
+        "observations": {"o": observation},
+        "behaviors_conf": {"0": {"code": "jump", "type": "Point event"}},
+    }
+    detections = {"results": {"a": [{"label": "x", "score": 1, "segment": [1, 2]}]}, "t": math.nan}
+    for content, name in ((project, "a.boris"), (detections, "a.json")):
+        (tmp_path / name).write_text(json.dumps(content))
+        output = tmp_path / f"out{Path(name).suffix}"
+        assert cli.main(["convert", str(tmp_path / name), "--output", str(output)]) == 2
+        assert not output.exists()
+
+
+def test_addresses_that_are_none(tmp_path):
+    task = {"id": 1, "data": {"video": "http://[x"}, "annotations": []}
+    (tmp_path / "a.json").write_text(json.dumps([task]))
+    with pytest.raises(InputError, match=r"a.json: .*address 'http://\[x'"):
+        formats.read_labels(tmp_path / "a.json")
 
 
 def test_losses_are_told(tmp_path):
