@@ -16,7 +16,7 @@ import { $, plural } from "./common.js";
  * @typedef {{label: string, score: number, segment: number[]}} Found
  *
  * @typedef {{run: number, threshold: any, curves: Map<string, any>, found: Found[], leftOut: number, events: Found[] | null,
- *   counts: {below: number, merged: number, short: number} | null}} Prediction
+ *   counts: {below: number, merged: number, short: number} | null, of: string}} Prediction `of`: the settings that its events were asked for with
  *
  * An opened recording. `stored` are the labels in the file, as far as is known; unsaved while they are not `labels`.
  * @typedef {{index: number, name: string, kind: string, duration: number, frame_rate: number, origin: number, channels: string[],
