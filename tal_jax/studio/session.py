@@ -293,6 +293,7 @@ class Session:
             "advice": self._advice(),
             "answers": self._answers(),
             "error": self._error or self._trouble,
+            "grid": None,
             "stopped": unfinished.number if unfinished is not None and job is None else None,
         }
         if finished:
@@ -310,6 +311,7 @@ class Session:
         name = source.name
         one = labelled.get(name, self.store.begun())
         features, note = self._features(source)
+            "grid": None if project.manifest is None else project.manifest.grid.to_dict(),
         if gone := not source.path.exists():
             note = f"{source.path} is no longer there"
         return {

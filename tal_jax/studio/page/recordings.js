@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { $, clock, h, plural } from "./common.js";
 import { labelsOf } from "./saving.js";
 import { Rows } from "./rows.js";
-import { changed, countsOf, doneShare, on, say, showNotice, state } from "./state.js";
+import { changed, countsOf, doneShare, lastChanged, on, say, showNotice, state } from "./state.js";
 import { isVideo, pause, showMedia } from "./time.js";
 
 /** @import {Row} from "./state.js" */
@@ -98,8 +98,8 @@ function showHeader() {
 }
 
 function showUndo() {
-  $("undo").disabled = !state.current?.undo.length;
-  $("redo").disabled = !state.current?.redo.length;
+  $("undo").disabled = lastChanged("undo") === undefined;
+  $("redo").disabled = lastChanged("redo") === undefined;
 }
 
 on("recording state", showHeader);

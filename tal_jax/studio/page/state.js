@@ -33,6 +33,8 @@ import { $, plural } from "./common.js";
  *   priority: number}} Place
  */
 
+const MOST_UNDO = 500; // of a recording
+
 export const state = {
   file: "",
   user: "person",
@@ -54,6 +56,8 @@ export const state = {
   auto: null,
   /** What events can be exported to. @type {{name: string, title: string}[]} */
   formats: [],
+  /** Of the features: where their snippets are. @type {{fps: number, stride_frames: number} | null} */
+  grid: null,
   answers: 0,
   /** What labels would help most. @type {string | null} */
   advice: null,
@@ -68,6 +72,9 @@ export const state = {
   current: null,
   /** @type {Map<number, Recording>} */
   opened: new Map(),
+  /** Recordings whose labels were changed, the last one last; the labels before stand in their own histories.
+   * @type {{undo: number[], redo: number[]}} */
+  history: { undo: [], redo: [] },
   /** The class that Enter places. @type {string | null} */
   chosen: null,
   /** @type {Selection | null} */
@@ -112,6 +119,22 @@ export const say = (text) => { $("said").textContent = text; };
 export function showNotice(message) {
   $("notice").textContent = message;
   $("notice").hidden = !message;
+}
+
+/** Keeps the labels of a recording, so that undo brings them back; what was undone before is gone. @param {Recording} recording */
+export function remember(recording) {
+  recording.undo.push(recording.labels);
+  if (recording.undo.length > MOST_UNDO) recording.undo.shift();
+  state.history.undo.push(recording.index);
+  state.history.redo = [];
+  for (const one of state.opened.values()) one.redo = [];
+}
+
+/** The recording of the last change that can be undone, or done again. @param {"undo" | "redo"} way */
+export function lastChanged(way) {
+  const order = state.history[way], has = (index) => state.opened.get(index)?.[way].length;
+  while (order.length && !has(order[order.length - 1])) order.pop(); // another page has changed it since
+  return order.at(-1);
 }
 
 /** @param {Annotation} one */
