@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.studio.address import Address, read_address, write_address
 from tal_jax.studio.project import Project
 from tal_jax.studio.recordings import find_sources
 from tal_jax.studio.runner import Busy
@@ -82,21 +83,18 @@ class StudioServer:
       url: the address of the page, with its token.
     """
 
-    def __init__(self, session: Session, port: int):
-        """Binds to the port; nothing is served before `serve_forever`."""
+    def __init__(self, session: Session, port: int, address: Path):
+        """Binds to the port; nothing is served before `serve_forever`.
+
+        Args:
+          session: what it works on.
+          port: to listen on; 0 for that of the last start, or a free one.
+          address: the file that keeps port and token for the next start.
+        """
         self.session = session
-        self.token = secrets.token_urlsafe(24)
-        self.socket = socket.socket()
-        try:
-            # As servers do, so that a port can be used again at once.
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.socket.bind(("127.0.0.1", port))
-            self.socket.listen()
-        except (OSError, OverflowError) as error:
-            self.socket.close()
-            reason = getattr(error, "strerror", None) or error
-            raise OSError(errno.EADDRINUSE, f"cannot listen on port {port}: {reason}") from error
+        self.socket, self.token = _listen(port, read_address(address))
         self.server_port = self.socket.getsockname()[1]
+        write_address(address, Address(self.server_port, self.token))
         hosts = {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
         self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
         config = uvicorn.Config(
@@ -143,6 +141,31 @@ class StudioServer:
         self.socket.close()
 
 
+def _listen(port: int, before: Address | None) -> tuple[socket.socket, str]:
+    """A socket and a token: those of the last start, so that open pages can go on.
+
+    The token is a new one where another program has the port: open pages have shown theirs to it.
+    """
+    if before is not None and port in (0, before.port):
+        with contextlib.suppress(OSError):
+            return _bind(before.port), before.token
+    return _bind(port), secrets.token_urlsafe(24)
+
+
+def _bind(port: int) -> socket.socket:
+    found = socket.socket()
+    try:
+        # As servers do, so that a port can be used again at once.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(("127.0.0.1", port))
+        found.listen()
+    except (OSError, OverflowError) as error:
+        found.close()
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(errno.EADDRINUSE, f"cannot listen on port {port}: {reason}") from error
+    return found
+
+
 def open_server(
     paths: Iterable[str | os.PathLike],
     annotations: str | os.PathLike,
@@ -159,7 +182,7 @@ def open_server(
         it are kept.
       classes: names of classes, in addition to those of the file.
       subset: of recordings that are not in the file.
-      port: to listen on; 0 for a free one.
+      port: to listen on; 0 for that of the last start, or a free one.
 
     Returns:
       A server, to be run by `serve_forever`.
@@ -170,7 +193,8 @@ def open_server(
       OSError: if the port is taken.
     """
     store = Store(annotations, classes=classes, subset=subset)
-    return StudioServer(Session(find_sources(paths), store), port)
+    address = store.path.with_name(f".{store.path.name}.address")
+    return StudioServer(Session(find_sources(paths), store), port, address)
 
 
 def open_studio(
@@ -185,14 +209,15 @@ def open_studio(
       project: from `open_project`.
       classes: names of classes, in addition to those of the labels.
       subset: of recordings without labels.
-      port: to listen on; 0 for a free one.
+      port: to listen on; 0 for that of the last start, or a free one.
 
     Raises:
       InputError: as `open_server`.
       OSError: if the port is taken.
     """
     store = Store(project.annotations, classes=classes, subset=subset, begin_done=False)
-    return StudioServer(Session(project.sources(), store, project), port)
+    session = Session(project.sources(), store, project)
+    return StudioServer(session, port, project.folder / ".address")
 
 
 def make_app(session: Session, token: str, hosts: set[str]) -> _App:

@@ -28,7 +28,8 @@ export async function save(recording) {
     } catch (error) {
       recording.failed = /** @type {Error} */ (error).message;
       recording.conflict = error instanceof Refused && error.status === 409;
-      if (!recording.conflict) recording.retry = setTimeout(() => save(recording), RETRY_MS);
+      recording.left = error instanceof Refused && error.status === 403;
+      if (!recording.conflict && !recording.left) recording.retry = setTimeout(() => save(recording), RETRY_MS);
       break;
     }
   }
@@ -115,6 +116,8 @@ function show() {
       h("button", { class: "plain", onclick: () => settle(failed, true) }, "Take theirs"),
       h("button", { class: "plain", onclick: () => settle(failed, false) }, "Keep mine"),
     ];
+  } else if (failed?.left) {
+    [mood, parts] = ["failed", ["not saved: the program has another address since it was started again; open that one, and place there what is missing"]];
   } else if (failed) {
     [mood, parts] = ["failed", [`could not save: ${failed.failed} – the labels are still here, trying again`]];
   } else if (all.some(isUnsaved)) {

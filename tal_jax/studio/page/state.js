@@ -21,7 +21,7 @@ import { $, plural } from "./common.js";
  * An opened recording. `stored` are the labels in the file, as far as is known; unsaved while they are not `labels`.
  * @typedef {{index: number, name: string, kind: string, duration: number, frame_rate: number, origin: number, channels: string[],
  *   ranges: number[][], revision: string, notice: string, skeleton?: boolean, labels: Labels, stored: Labels, undo: Labels[], redo: Labels[],
- *   time: number, view: {start: number, end: number}, saving?: boolean, failed?: string | null, conflict?: boolean, retry?: any}} Recording
+ *   time: number, view: {start: number, end: number}, saving?: boolean, failed?: string | null, conflict?: boolean, left?: boolean, retry?: any}} Recording
  *
  * @typedef {{what: "label", one: Annotation} | {what: "found", one: Found} | {what: "background", one: number}
  *   | {what: "done", one: number[]}} Selection
