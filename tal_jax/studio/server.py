@@ -302,7 +302,7 @@ def _guarded(app: _App, token: str, hosts: set[str]) -> _App:
 def _error(status: int, reason: str) -> Response:
     # A request's body may stay unread, so that the connection cannot be used again.
     closing = {"Connection": "close"}
-    return JSONResponse({"error": " ".join(reason.split())}, status, headers=closing)
+    return _Json({"error": " ".join(reason.split())}, status, headers=closing)
 
 
 def _refuse(request: Request, error: Any) -> Response:
@@ -317,6 +317,13 @@ def _answer_error(status: HTTPStatus, request: Request, error: Exception) -> Res
     if isinstance(error, OSError):
         reason = error.strerror or reason
     return _error(status, reason)
+
+
+class _Json(JSONResponse):
+    """In ASCII, since names of files may be no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class _Pages:
@@ -343,10 +350,10 @@ class _Pages:
     # --- recordings ---
 
     def state(self, request: Request) -> Response:
-        return JSONResponse(self._session.state())
+        return _Json(self._session.state())
 
     def recording(self, request: Request) -> Response:
-        return JSONResponse(self._session.recording(self._index(request)))
+        return _Json(self._session.recording(self._index(request)))
 
     def media(self, request: Request) -> Response:
         path = self._session.sources[self._index(request)].path
@@ -371,10 +378,10 @@ class _Pages:
     def skeleton(self, request: Request) -> Response:
         start_s, end_s = _numbers(request, "start", "end")
         found = self._session.skeleton(self._index(request), start_s, end_s)
-        return JSONResponse(found)
+        return _Json(found)
 
     def prediction(self, request: Request) -> Response:
-        return JSONResponse(self._session.prediction(self._index(request)))
+        return _Json(self._session.prediction(self._index(request)))
 
     # --- all of them ---
 
@@ -383,16 +390,16 @@ class _Pages:
         return StreamingResponse(stream, media_type="text/event-stream")
 
     def changes(self, request: Request) -> Response:
-        return JSONResponse(self._session.changes())
+        return _Json(self._session.changes())
 
     def queue(self, request: Request) -> Response:
         (count,) = _numbers(request, "count") if "count" in request.query_params else (20,)
         if not 1 <= count <= _MOST_PLACES:
             raise HTTPException(HTTPStatus.BAD_REQUEST, f"expected count from 1 to {_MOST_PLACES}")
-        return JSONResponse(self._session.queue(int(count)))
+        return _Json(self._session.queue(int(count)))
 
     def summary(self, request: Request) -> Response:
-        return JSONResponse(self._session.summary())
+        return _Json(self._session.summary())
 
     # --- changes ---
 
@@ -406,38 +413,38 @@ class _Pages:
             revision = session.save(index, labels, values["revision"], values["classes"])
             return {"revision": revision, "saved": time.strftime("%H:%M:%S")}
 
-        return JSONResponse(await run_in_threadpool(save))
+        return _Json(await run_in_threadpool(save))
 
     async def classes(self, request: Request) -> Response:
         values = await _body(request, {}, "a change of a class")
         await run_in_threadpool(self._session.change_classes, values)
-        return JSONResponse({"classes": self._session.store.classes()})
+        return _Json({"classes": self._session.store.classes()})
 
     async def extract(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._session.start, "extract"))
+        return _Json(await run_in_threadpool(self._session.start, "extract"))
 
     async def train(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._session.start, "train"))
+        return _Json(await run_in_threadpool(self._session.start, "train"))
 
     async def stop(self, request: Request) -> Response:
-        return JSONResponse({"stopped": await run_in_threadpool(self._session.stop)})
+        return _Json({"stopped": await run_in_threadpool(self._session.stop)})
 
     async def settings(self, request: Request) -> Response:
         values = await _body(request, {}, "settings")
         await run_in_threadpool(self._session.change_settings, values)
-        return JSONResponse({})
+        return _Json({})
 
     async def preview(self, request: Request) -> Response:
         kinds = {"recording": int, "settings": dict}
         values = await _body(request, kinds, "a recording and settings")
         index = self._known(values["recording"])
         found = await run_in_threadpool(self._session.preview, index, values["settings"])
-        return JSONResponse(found)
+        return _Json(found)
 
     async def export(self, request: Request) -> Response:
         values = await _body(request, {"formats": list, "clips": bool}, "formats and clips")
         found = await run_in_threadpool(self._session.export, values["formats"], values["clips"])
-        return JSONResponse(found)
+        return _Json(found)
 
     # --- what is asked for ---
 

@@ -49,6 +49,15 @@ def _user() -> str:
         return "person"
 
 
+def _fault_of(name: str) -> str:
+    """Why labels of a recording of this name cannot be saved, one line; empty if they can."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"the file name {ascii(name)} is not UTF-8; rename the file to label it"
+    return ""
+
+
 class Absent(Exception):
     """What was asked for is not there."""
 
@@ -234,6 +243,8 @@ class Session:
             revision=revision,
             classes=classes,
             duration_s=self._duration_s(index),
+        if fault := _fault_of(name):
+            raise InputError(fault)
         )
         self.broker.publish("saved", {"recording": index, "revision": revision})
         self._start_by_itself()
@@ -322,7 +333,7 @@ class Session:
             "done_share": done_share(one),
             "features": features,
             "gone": gone,
-            "note": note or self._broken.get(name, ""),
+            "note": note or self._broken.get(name, "") or _fault_of(name),
         }
 
     def _features(self, source: Source) -> tuple[str, str]:
