@@ -67,7 +67,8 @@ function showSettings() {
 async function openExport() {
   $("export-formats").replaceChildren(...state.formats.map(({ name, title }) =>
     h("label", {}, h("input", { type: "checkbox", value: name, name: "format", checked: name === "activitynet" || name === "events" }), title)));
-  $("export-result").replaceChildren();
+  $("export-result").replaceChildren(...(state.run && state.answers
+    ? [h("p", {}, `answers since the last training that are not in these events: ${state.answers}; train again`)] : []));
   $("export-summary").replaceChildren();
   $("export").showModal();
   showSummary(await get("summary").catch(() => []));
