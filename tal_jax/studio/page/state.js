@@ -26,7 +26,7 @@ import { $, plural } from "./common.js";
  * @typedef {{what: "label", one: Annotation} | {what: "found", one: Found} | {what: "background", one: number}
  *   | {what: "done", one: number[]}} Selection
  *
- * @typedef {{name: string, kind: string, points: number, background: number, segments: number, done_share: number, features: string,
+ * @typedef {{name: string, kind: string, duration: number | null, points: number, background: number, segments: number, done_share: number, features: string,
  *   gone: boolean, note: string}} Row
  *
  * @typedef {{recording: number, time: number, segment: number[] | null, label: string | null, reason: string,
