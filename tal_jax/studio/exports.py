@@ -14,7 +14,7 @@ from tal_jax.datasets.convert import to_submission
 from tal_jax.datasets.own_layout import recording_path
 from tal_jax.report import event_tables, subtitles
 from tal_jax.report.event_clips import cut_events, plan_clips
-from tal_jax.studio.project import Project
+from tal_jax.studio.project import Project, count_changes
 from tal_jax.studio.recordings import Source
 from tal_jax.studio.review import Review, durations
 from tal_jax.studio.store import Store
@@ -28,6 +28,7 @@ TITLES = {
     TABLES: "Table of events and summary (csv)",
 }
 FORMATS = (*formats.KINDS, SUBTITLES, TABLES)
+_WITH_MEDIA = ("boris", "elan", "label-studio", "via")  # refer to files of one folder
 _FILES = {
     **{"activitynet": "events.json", "csv": "labels.csv", "label-studio": "label-studio.json"},
     **{"via": "via.json", "boris": "events.boris"},
@@ -70,13 +71,16 @@ def export(
     labels, notes = store.annotations(), []
     lengths_s = durations(project, [source.name for source in sources], labels)
     if project.finished():
+        if newer := count_changes(project.trained_on or Annotations((), {}), labels):
+            missing = "answers since the last training that are not in these events"
+            notes.append(f"{missing}: {newer}; train again")
         found = review.events(project.file.settings)
         events: dict[str, Entries] = {name: one.entries for name, one in found.items()}
         labels = _annotations(events, review.last().classes, lengths_s, sources)
     else:
         notes.append("no training has ended yet: these are the labels")
         events = {
-            name: [_entry(one) for one in recording.instances if one.segment or one.point_s]
+            name: [_entry(one) for one in recording.instances if _has_time(one)]
             for name, recording in labels.recordings.items()
         }
     folder = project.exports / time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -113,7 +117,10 @@ def _write(
         for name, entries in events.items():
             path = recording_path(folder / SUBTITLES, name, ".srt")
             subtitles.write_srt(path, [_scored(one) for one in entries], threshold=0.0)
-        return []
+        points = sum(
+            one["segment"][0] == one["segment"][1] for entries in events.values() for one in entries
+        )
+        return [f"{kind}: points have no duration and are left out: {points}"] if points else []
     if kind == "activitynet" and labels.detections:
         submission = to_submission(formats.labels_to_results(labels))
         files.write_json(folder / _FILES[kind], submission)
@@ -122,6 +129,8 @@ def _write(
     places = {source.path.parent for source in sources}
     beside = places.pop() if len(places) == 1 else None
     notes = formats.write_labels(target, labels, kind=kind, recordings=beside)
+    if beside is None and kind in _WITH_MEDIA:
+        notes = [*notes, "without the files of the recordings, which are in several folders"]
     return [f"{kind}: {note}" for note in notes]
 
 
@@ -146,6 +155,10 @@ def _annotations(
         if name in names
     }
     return Annotations(tuple(classes), recordings, detections=True, source="events")
+
+
+def _has_time(one: Instance) -> bool:
+    return one.segment is not None or one.point_s is not None
 
 
 def _entry(one: Instance) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from tal_jax.data.annotations import (
     labels_of_time,
     load_annotations,
 )
+from tal_jax.data.identity import identify
 from tal_jax.data.manifest import MANIFEST_FILE, Manifest, read_manifest
 from tal_jax.datasets.own_layout import ANNOTATION_FILE, recording_path
 from tal_jax.extraction.recommendation import CHOICES, KEYPOINTS, SENSORS, VIDEOS
@@ -241,7 +242,26 @@ class Project:
             manifest is not None
             and name in manifest.recordings
             and recording_path(self.features, name).exists()
+            and not self.is_replaced(name)
         )
+
+    def is_replaced(self, name: str) -> bool:
+        """Whether features of a recording are there, and its file is another one since.
+
+        A file that is no longer where it was read is not: the folders may have been moved.
+        """
+        manifest = self.manifest
+        if manifest is None or (entry := manifest.recordings.get(name)) is None:
+            return False
+        try:
+            now = os.stat(entry.source)
+            if now.st_size != entry.bytes:
+                return True
+            if now.st_mtime_ns == entry.modified_ns:
+                return False
+            return _sha256(entry.source, now.st_size, now.st_mtime_ns) != entry.sha256
+        except OSError:
+            return False
 
     def file_to_extract(self, source: Source) -> Path | None:
         """The file of a recording that the backbone reads; None where it reads none of it."""
@@ -439,12 +459,18 @@ def rename_labels(annotations: Annotations, names: Mapping[str, str]) -> Annotat
     )
 
 
+@functools.lru_cache(maxsize=1024)
+def _sha256(path: str, size: int, modified_ns: int) -> str:
+    """The hash of a file of that size and time, which is read once."""
+    return identify(path).sha256
+
+
 def _follow(renamed: Iterable[tuple[str, str]]) -> dict[str, str]:
     """The last names of classes, by their first ones."""
     names: dict[str, str] = {}
     for before, now in renamed:
         if before not in names.values():
-            names[before] = now
+            names.setdefault(before, now)  # another class may have taken the name since
         else:
             names = {first: now if last == before else last for first, last in names.items()}
     return {first: last for first, last in names.items() if first != last}

@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 
 from tal_jax._errors import InputError
+from tal_jax.studio.address import Address, read_address, write_address
 from tal_jax.studio.project import Project
 from tal_jax.studio.recordings import find_sources
 from tal_jax.studio.runner import Busy
@@ -82,21 +83,18 @@ class StudioServer:
       url: the address of the page, with its token.
     """
 
-    def __init__(self, session: Session, port: int):
-        """Binds to the port; nothing is served before `serve_forever`."""
+    def __init__(self, session: Session, port: int, address: Path):
+        """Binds to the port; nothing is served before `serve_forever`.
+
+        Args:
+          session: what it works on.
+          port: to listen on; 0 for that of the last start, or a free one.
+          address: the file that keeps port and token for the next start.
+        """
         self.session = session
-        self.token = secrets.token_urlsafe(24)
-        self.socket = socket.socket()
-        try:
-            # As servers do, so that a port can be used again at once.
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            self.socket.bind(("127.0.0.1", port))
-            self.socket.listen()
-        except (OSError, OverflowError) as error:
-            self.socket.close()
-            reason = getattr(error, "strerror", None) or error
-            raise OSError(errno.EADDRINUSE, f"cannot listen on port {port}: {reason}") from error
+        self.socket, self.token = _listen(port, read_address(address))
         self.server_port = self.socket.getsockname()[1]
+        write_address(address, Address(self.server_port, self.token))
         hosts = {f"{host}:{self.server_port}" for host in ("127.0.0.1", "localhost")}
         self.url = f"http://127.0.0.1:{self.server_port}/{self.token}/"
         config = uvicorn.Config(
@@ -143,6 +141,31 @@ class StudioServer:
         self.socket.close()
 
 
+def _listen(port: int, before: Address | None) -> tuple[socket.socket, str]:
+    """A socket and a token: those of the last start, so that open pages can go on.
+
+    The token is a new one where another program has the port: open pages have shown theirs to it.
+    """
+    if before is not None and port in (0, before.port):
+        with contextlib.suppress(OSError):
+            return _bind(before.port), before.token
+    return _bind(port), secrets.token_urlsafe(24)
+
+
+def _bind(port: int) -> socket.socket:
+    found = socket.socket()
+    try:
+        # As servers do, so that a port can be used again at once.
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        found.bind(("127.0.0.1", port))
+        found.listen()
+    except (OSError, OverflowError) as error:
+        found.close()
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(errno.EADDRINUSE, f"cannot listen on port {port}: {reason}") from error
+    return found
+
+
 def open_server(
     paths: Iterable[str | os.PathLike],
     annotations: str | os.PathLike,
@@ -159,7 +182,7 @@ def open_server(
         it are kept.
       classes: names of classes, in addition to those of the file.
       subset: of recordings that are not in the file.
-      port: to listen on; 0 for a free one.
+      port: to listen on; 0 for that of the last start, or a free one.
 
     Returns:
       A server, to be run by `serve_forever`.
@@ -170,7 +193,8 @@ def open_server(
       OSError: if the port is taken.
     """
     store = Store(annotations, classes=classes, subset=subset)
-    return StudioServer(Session(find_sources(paths), store), port)
+    address = store.path.with_name(f".{store.path.name}.address")
+    return StudioServer(Session(find_sources(paths), store), port, address)
 
 
 def open_studio(
@@ -185,14 +209,15 @@ def open_studio(
       project: from `open_project`.
       classes: names of classes, in addition to those of the labels.
       subset: of recordings without labels.
-      port: to listen on; 0 for a free one.
+      port: to listen on; 0 for that of the last start, or a free one.
 
     Raises:
       InputError: as `open_server`.
       OSError: if the port is taken.
     """
     store = Store(project.annotations, classes=classes, subset=subset, begin_done=False)
-    return StudioServer(Session(project.sources(), store, project), port)
+    session = Session(project.sources(), store, project)
+    return StudioServer(session, port, project.folder / ".address")
 
 
 def make_app(session: Session, token: str, hosts: set[str]) -> _App:
@@ -277,7 +302,7 @@ def _guarded(app: _App, token: str, hosts: set[str]) -> _App:
 def _error(status: int, reason: str) -> Response:
     # A request's body may stay unread, so that the connection cannot be used again.
     closing = {"Connection": "close"}
-    return JSONResponse({"error": " ".join(reason.split())}, status, headers=closing)
+    return _Json({"error": " ".join(reason.split())}, status, headers=closing)
 
 
 def _refuse(request: Request, error: Any) -> Response:
@@ -292,6 +317,13 @@ def _answer_error(status: HTTPStatus, request: Request, error: Exception) -> Res
     if isinstance(error, OSError):
         reason = error.strerror or reason
     return _error(status, reason)
+
+
+class _Json(JSONResponse):
+    """In ASCII, since names of files may be no UTF-8."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class _Pages:
@@ -318,10 +350,10 @@ class _Pages:
     # --- recordings ---
 
     def state(self, request: Request) -> Response:
-        return JSONResponse(self._session.state())
+        return _Json(self._session.state())
 
     def recording(self, request: Request) -> Response:
-        return JSONResponse(self._session.recording(self._index(request)))
+        return _Json(self._session.recording(self._index(request)))
 
     def media(self, request: Request) -> Response:
         path = self._session.sources[self._index(request)].path
@@ -346,10 +378,10 @@ class _Pages:
     def skeleton(self, request: Request) -> Response:
         start_s, end_s = _numbers(request, "start", "end")
         found = self._session.skeleton(self._index(request), start_s, end_s)
-        return JSONResponse(found)
+        return _Json(found)
 
     def prediction(self, request: Request) -> Response:
-        return JSONResponse(self._session.prediction(self._index(request)))
+        return _Json(self._session.prediction(self._index(request)))
 
     # --- all of them ---
 
@@ -358,16 +390,16 @@ class _Pages:
         return StreamingResponse(stream, media_type="text/event-stream")
 
     def changes(self, request: Request) -> Response:
-        return JSONResponse(self._session.changes())
+        return _Json(self._session.changes())
 
     def queue(self, request: Request) -> Response:
         (count,) = _numbers(request, "count") if "count" in request.query_params else (20,)
         if not 1 <= count <= _MOST_PLACES:
             raise HTTPException(HTTPStatus.BAD_REQUEST, f"expected count from 1 to {_MOST_PLACES}")
-        return JSONResponse(self._session.queue(int(count)))
+        return _Json(self._session.queue(int(count)))
 
     def summary(self, request: Request) -> Response:
-        return JSONResponse(self._session.summary())
+        return _Json(self._session.summary())
 
     # --- changes ---
 
@@ -381,38 +413,38 @@ class _Pages:
             revision = session.save(index, labels, values["revision"], values["classes"])
             return {"revision": revision, "saved": time.strftime("%H:%M:%S")}
 
-        return JSONResponse(await run_in_threadpool(save))
+        return _Json(await run_in_threadpool(save))
 
     async def classes(self, request: Request) -> Response:
         values = await _body(request, {}, "a change of a class")
         await run_in_threadpool(self._session.change_classes, values)
-        return JSONResponse({"classes": self._session.store.classes()})
+        return _Json({"classes": self._session.store.classes()})
 
     async def extract(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._session.start, "extract"))
+        return _Json(await run_in_threadpool(self._session.start, "extract"))
 
     async def train(self, request: Request) -> Response:
-        return JSONResponse(await run_in_threadpool(self._session.start, "train"))
+        return _Json(await run_in_threadpool(self._session.start, "train"))
 
     async def stop(self, request: Request) -> Response:
-        return JSONResponse({"stopped": await run_in_threadpool(self._session.stop)})
+        return _Json({"stopped": await run_in_threadpool(self._session.stop)})
 
     async def settings(self, request: Request) -> Response:
         values = await _body(request, {}, "settings")
         await run_in_threadpool(self._session.change_settings, values)
-        return JSONResponse({})
+        return _Json({})
 
     async def preview(self, request: Request) -> Response:
         kinds = {"recording": int, "settings": dict}
         values = await _body(request, kinds, "a recording and settings")
         index = self._known(values["recording"])
         found = await run_in_threadpool(self._session.preview, index, values["settings"])
-        return JSONResponse(found)
+        return _Json(found)
 
     async def export(self, request: Request) -> Response:
         values = await _body(request, {"formats": list, "clips": bool}, "formats and clips")
         found = await run_in_threadpool(self._session.export, values["formats"], values["clips"])
-        return JSONResponse(found)
+        return _Json(found)
 
     # --- what is asked for ---
 

@@ -7,7 +7,7 @@ import functools
 import getpass
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,15 @@ def _user() -> str:
         return "person"
 
 
+def _fault_of(name: str) -> str:
+    """Why labels of a recording of this name cannot be saved, one line; empty if they can."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return f"the file name {ascii(name)} is not UTF-8; rename the file to label it"
+    return ""
+
+
 class Absent(Exception):
     """What was asked for is not there."""
 
@@ -83,6 +92,7 @@ class Session:
         self._trouble: str | None = None  # with what is in the folders now
         self._files: dict[Path, tuple[int, int]] = {}  # in the folders, at the last look
         self._settled: set[Path] = set()  # those that no longer grow
+        self._taken: dict[Path, tuple[int, int]] = {}  # those that were read, as they were then
         self._arrived = False  # something whose features are to be extracted
         self._counted: tuple[tuple[Any, Any, int], int] | None = None
         self._closing = threading.Event()
@@ -91,6 +101,7 @@ class Session:
         else:
             self._files = list_files(project.places)
             self._settled = set(self._files)
+            self._taken = dict(self._files)
             self._runner = Runner(
                 project.folder,
                 changed=self._publish_job,
@@ -116,7 +127,7 @@ class Session:
     # --- recordings ---
 
     def look(self) -> None:
-        """Takes up recordings that came into the folders, and their features.
+        """Takes up recordings that came into the folders or were replaced, and their features.
 
         A file is taken up when it no longer grows.
         """
@@ -124,10 +135,12 @@ class Session:
         files = list_files(project.places)
         settled = [path for path, status in files.items() if self._files.get(path) == status]
         self._files = files
-        if set(settled) != self._settled:
+        replaced = {path for path in settled if self._taken.get(path, files[path]) != files[path]}
+        self._taken |= {path: files[path] for path in settled}
+        if set(settled) != self._settled or replaced:
             self._settled = set(settled)
             try:
-                self._take_up(find_sources(settled))
+                self._take_up(find_sources(settled), replaced)
                 self._trouble = None
             except InputError as error:
                 self._trouble = str(error)
@@ -140,17 +153,21 @@ class Session:
             else:
                 self._arrived = False
 
-    def _take_up(self, found: Iterable[Source]) -> None:
+    def _take_up(self, found: Iterable[Source], replaced: Set[Path] = frozenset()) -> None:
         sources, index = list(self.sources), dict(self._index)
         for source in found:
             at = index.setdefault(source.name, len(sources))
             sources[at : at + 1] = [source]  # or with other files, such as one of keypoints
-        if sources == list(self.sources):
+        if sources == list(self.sources) and not replaced:
             return
         with self._reading:
             self.sources, self._index, self._arrived = tuple(sources), index, True
             self._read.cache_clear()
             self._keypoints.cache_clear()
+        for source in sources:
+            if replaced & {source.path, source.keypoints}:
+                for known in (self._durations_s, self._broken, self._extracting):
+                    known.pop(source.name, None)
         self._survey()
 
     def details(self, index: int) -> Details:
@@ -226,6 +243,8 @@ class Session:
     def save(self, index: int, labels: Mapping[str, Any], revision: str, classes: list[str]) -> str:
         """Saves the labels of a recording; returns the new revision. Raises as `Store.save`."""
         name = self.sources[index].name
+        if fault := _fault_of(name):
+            raise InputError(fault)
         if self.project is not None:
             _ = self.project.file  # a folder that was moved is not made anew
         revision = self.store.save(
@@ -274,6 +293,7 @@ class Session:
             "can_train": "labelling only; `tal-jax studio` trains",
             "advice": None,
             "auto": None,
+            "grid": None,
             "answers": 0,
             "stopped": None,
             "error": None,
@@ -291,6 +311,7 @@ class Session:
             "backbone": {"name": content.backbone, "options": content.options},
             "can_train": self._why_not(),
             "advice": self._advice(),
+            "grid": None if project.manifest is None else project.manifest.grid.to_dict(),
             "answers": self._answers(),
             "error": self._error or self._trouble,
             "stopped": unfinished.number if unfinished is not None and job is None else None,
@@ -320,7 +341,7 @@ class Session:
             "done_share": done_share(one),
             "features": features,
             "gone": gone,
-            "note": note or self._broken.get(name, ""),
+            "note": note or self._broken.get(name, "") or _fault_of(name),
         }
 
     def _features(self, source: Source) -> tuple[str, str]:
@@ -333,15 +354,21 @@ class Session:
         if project.file_to_extract(source) is None:
             backbone = project.file.backbone
             return "none", f"the backbone {backbone} reads no file of this recording"
-        if source.name in self._extracting:
-            return self._extracting[source.name]
+        replaced = "its file was replaced" if project.is_replaced(source.name) else ""
+        state, note = self._extracting.get(source.name, ("none", ""))
+        if state == "ready" and replaced:
+            state = "none"  # that was the file before
         job = self._runner.job
-        return ("waiting" if job is not None and job["kind"] == "extract" else "none"), ""
+        if state == "none" and job is not None and job["kind"] == "extract":
+            state = "waiting"
+        return state, note or replaced
 
     def _known_duration_s(self, name: str) -> float | None:
-        manifest = None if self.project is None else self.project.manifest
-        if manifest is not None and name in manifest.recordings:
-            return manifest.recordings[name].duration_s
+        project = self.project
+        manifest = None if project is None else project.manifest
+        if project is not None and manifest is not None and name in manifest.recordings:
+            if not project.is_replaced(name):
+                return manifest.recordings[name].duration_s
         return self._durations_s.get(name)
 
     def _duration_s(self, index: int) -> float:

@@ -287,10 +287,116 @@ def test_two_pages(browser, page, server):
     other.click("text=Keep mine")
     until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0), ("run", 3.0)])
     until(page, lambda: [text.split()[0] for text in _points(page)] == ["jump", "run", "run"])
-    # What it had can be had again.
+    # Undo would take back what the other page has saved; only there it brings back what it had.
+    until(page, lambda: page.is_disabled("#undo"))
     page.keyboard.press("Control+z")
-    until(page, lambda: _file(server)["clip"][-1] == ("jump", 2.0))
+    other.keyboard.press("Control+z")
+    until(other, lambda: _file(server)["clip"] == [("jump", 0.0), ("run", 1.0)])
     other.close()
+
+
+def test_undo_leaves_what_another_page_has_saved(browser, page, server):
+    other = browser.new_page()
+    _open(other, server)
+
+    def shown(one):
+        return [text.split()[0] for text in _points(one)]
+
+    other.keyboard.press("1")
+    until(page, lambda: shown(page) == ["jump"])
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("2")
+    until(other, lambda: shown(other) == ["jump", "run"])
+    other.keyboard.press("Control+z")
+    page.wait_for_timeout(300)
+    assert len(_file(server)["clip"]) == 2
+    # A revision that this page has saved before can come again from the other one.
+    other.keyboard.press("Shift+ArrowRight")
+    other.keyboard.press("Shift+ArrowRight")
+    other.keyboard.press("1")
+    until(page, lambda: shown(page) == ["jump", "run", "jump"])
+    other.keyboard.press("Control+z")
+    until(page, lambda: shown(page) == ["jump", "run"])
+    page.keyboard.press("End")
+    page.keyboard.press("1")
+    until(page, lambda: len(_file(server)["clip"]) == 3)
+    page.wait_for_selector("#saved[data-state=saved]")
+    other.close()
+
+
+def test_undo_opens_the_recording_of_the_last_change(page, server):
+    page.keyboard.press("1")
+    until(page, lambda: "clip" in _file(server))
+    page.keyboard.press("n")
+    page.wait_for_selector("#signal[data-drawn]")
+    page.keyboard.press("2")
+    until(page, lambda: "watch" in _file(server))
+    page.keyboard.press("p")
+    until(page, lambda: page.inner_text("#name") == "clip")
+    page.keyboard.press("Control+z")
+    until(page, lambda: page.inner_text("#name") == "watch")
+    until(page, lambda: _file(server) == {"clip": [("jump", 0.0)], "watch": []})
+    page.keyboard.press("Control+z")
+    until(page, lambda: page.inner_text("#name") == "clip")
+    until(page, lambda: _file(server)["clip"] == [])
+    for _ in range(2):
+        page.keyboard.press("Control+Shift+Z")
+    until(page, lambda: _file(server) == {"clip": [("jump", 0.0)], "watch": [("run", 0.0)]})
+    assert page.inner_text("#name") == "watch" and page.is_disabled("#redo")
+
+
+def test_a_key_that_is_held_answers_once(page, server):
+    page.keyboard.press("Space")
+    for _ in range(8):
+        page.keyboard.down("Enter")
+        page.wait_for_timeout(30)
+    page.keyboard.up("Enter")
+    page.keyboard.press("Space")
+    until(page, lambda: len(_file(server).get("clip", [])) == 1)
+    page.keyboard.press("Home")
+    for _ in range(5):
+        page.keyboard.down("ArrowRight")  # these go on
+    page.keyboard.up("ArrowRight")
+    assert _now(page) == pytest.approx(5.5 / RATE, abs=1e-3)
+    assert len(_file(server)["clip"]) == 1
+
+
+def test_a_class_is_saved_without_a_label(page, server):
+    page.fill("#add-name", "sit")
+    page.press("#add-name", "Enter")
+    until(page, lambda: server.store.path.exists() and "sit" in server.store.classes())
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    assert page.locator("#classes b").all_inner_texts() == ["jump", "run", "sit"]
+
+
+def test_labels_that_were_not_saved_are_saved_by_the_next_program(browser, media, tmp_path):
+    def program(**options):
+        return studio.open_server(
+            [media / "watch.npy"], tmp_path / "a.json", classes=["jump"], **options
+        )
+
+    page = browser.new_page()
+    with live_page.serving(program()) as server:
+        _open(page, server)
+        port = server.server_port
+        page.keyboard.press("1")
+        page.wait_for_selector("#saved[data-state=saved]")
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("1")
+    page.wait_for_selector("#saved[data-state=failed]")
+    assert "trying again" in page.inner_text("#saved")
+    with live_page.serving(program()) as server:
+        page.wait_for_selector("#saved[data-state=saved]")
+        assert [time_s for _, time_s in _file(server)["watch"]] == [0.0, 1.0]
+    # Under the address of a program that nobody knows, the page stops trying.
+    (tmp_path / ".a.json.address").unlink()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("1")
+    page.wait_for_selector("#saved[data-state=failed]")
+    with live_page.serving(program(port=port)):
+        until(page, lambda: "has another address" in page.inner_text("#saved"))
+    page.close()
 
 
 def test_nothing_is_loaded_from_elsewhere(browser, server):

@@ -270,6 +270,84 @@ def test_a_class_is_renamed_by_the_keyboard(page, project, browser, server):
     other.close()
 
 
+def test_keys_are_the_pages_again_after_a_class_is_chosen_from_the_list(page, project):
+    _press(page, "k", "a")
+    _saved(page, project, _segments)
+    page.focus("#selection select")
+    _press(page, "ArrowDown")
+    _saved(page, project, lambda one: _segments(one)[0]["label"] == "run")
+    assert page.evaluate("document.activeElement.tagName") == "BODY"
+    _press(page, "j", "ArrowLeft")
+    page.wait_for_timeout(300)
+    assert _segments(entry_of(project, "walk"))[0]["label"] == "run"
+
+
+def test_labels_do_not_contradict_each_other(page, project, server):
+    _press(page, "Home", "Shift+ArrowRight", "0")
+    _saved(page, project, lambda one: one.get("background"))
+    _press(page, "1")  # at the same time: the later decision holds
+    entry = _saved(page, project, lambda one: "background" not in one)
+    assert entry["annotations"][0]["point"] == 1.0
+    # With features, within the same snippet of half a second.
+    projects.add_features(project, ("walk", "yard"))
+    page.reload()
+    page.wait_for_selector("body[data-ready]")
+    _press(page, "Home", "Shift+ArrowRight", "ArrowRight", "0")
+    assert "jump is labelled here" in page.inner_text("#said")
+    _press(page, "Escape", "Shift+ArrowRight", "ArrowRight", "0")
+    entry = _saved(page, project, lambda one: one.get("background"))
+    _press(page, "Escape", "ArrowRight", "2")
+    entry = _saved(page, project, lambda one: "background" not in one)
+    assert len(entry["annotations"]) == 3
+
+
+def test_undo_after_an_answer_of_the_queue(page, project):
+    """The next place may be in another recording."""
+    page.click("#recordings li:nth-child(2) button")
+    until(page, lambda: page.inner_text("#name") == "yard")
+    _press(page, "Shift+ArrowRight", "1")
+    _saved(page, project, lambda one: one.get("annotations"), "yard")
+    page.click("#recordings li:nth-child(1) button")
+    until(page, lambda: page.inner_text("#name") == "walk")
+    _press(page, "0")
+    _saved(page, project, lambda one: one.get("background"))
+    page.click("#recordings li:nth-child(2) button")
+    until(page, lambda: page.inner_text("#name") == "yard")
+    _press(page, "Control+z")
+    _saved(page, project, lambda one: "background" not in one)
+    assert page.inner_text("#name") == "walk"
+    assert len(entry_of(project, "yard")["annotations"]) == 1
+
+
+def test_a_held_key_answers_one_place_of_the_queue(page, project):
+    until(page, lambda: page.locator("#queue li").count() > 3)
+    _press(page, "g")
+    page.wait_for_selector("#queue li[aria-current]")
+    for _ in range(10):
+        page.keyboard.down("x")
+        page.wait_for_timeout(30)
+    page.keyboard.up("x")
+    page.wait_for_selector("#saved[data-state=saved]")
+    page.wait_for_timeout(300)
+    marked = [len(entry_of(project, name).get("background", [])) for name in ("walk", "yard")]
+    assert sum(marked) == 1
+
+
+def test_a_number_answers_an_unconfirmed_event_within_it(page, project):
+    until(page, lambda: page.locator("#queue li").count() > 3)
+    _press(page, "g")
+    while "confirmed by nobody" not in page.inner_text("#queue-reason"):
+        _press(page, "g")
+        page.wait_for_timeout(100)
+    name, label = page.inner_text("#name"), page.inner_text("#selection b")
+    before = len(entry_of(project, name).get("annotations", []))
+    _press(page, str(1 + projects.CLASSES.index(label)))
+    entry = _saved(page, project, lambda one: len(one.get("annotations", [])) > before, name)
+    new = max(entry["annotations"], key=lambda one: one.get("source", {}).get("at", ""))
+    starts = [one["segment"][0] for one in projects.DETECTIONS[name]]
+    assert new["point"] not in starts
+
+
 # --- settings ---
 
 
@@ -325,6 +403,54 @@ def test_the_line_of_a_threshold_is_dragged(page, project):
     wanted = {"threshold": {"jump": 0.2, "run": 0.5}}
     until(page, lambda: _preview(page) == _expected(**wanted))
     assert page.is_visible("#settings-bar")
+
+
+def test_a_dragged_threshold_leaves_those_of_other_classes(page, project):
+    def y(score):
+        return 48 - score * 43
+
+    page.mouse.move(*_place(page, 25, "#predictions", y(0.5)))
+    page.mouse.down()
+    page.mouse.move(*_place(page, 25, "#predictions", y(0.2)), steps=4)
+    page.mouse.up()
+    page.click("#settings-apply")
+    path = project.folder / "project.json"
+    until(page, lambda: json.loads(path.read_text())["settings"]["threshold"] is not None)
+    assert json.loads(path.read_text())["settings"]["threshold"] == {
+        "jump": pytest.approx(0.2, abs=0.03)
+    }
+
+
+def test_events_are_of_the_settings_at_hand(page, browser, server):
+    """Also in another page, and in a recording that was shown before."""
+    other = browser.new_page(viewport={"width": 1500, "height": 1000})
+    _open(other, server)
+    for index, name in ((2, "yard"), (1, "walk")):
+        page.click(f"#recordings li:nth-child({index}) button")
+        until(page, lambda name=name: page.inner_text("#name") == name)
+        until(page, lambda: _preview(page))
+    page.click("text=Threshold, merge gap and minimum duration")
+    page.fill("[aria-label='threshold of all classes']", "0.2")
+    until(page, lambda: _preview(page) == _expected(threshold=0.2))
+    page.click("#settings-apply")
+    until(other, lambda: _preview(other) == _expected(threshold=0.2))
+    page.fill("[aria-label='threshold of all classes']", "0.95")
+    until(page, lambda: _preview(page) == _expected(threshold=0.95))
+    page.click("#recordings li:nth-child(2) button")
+    until(page, lambda: page.inner_text("#settings-text").startswith("0 events"))
+    other.close()
+
+
+def test_settings_that_cannot_be_say_so(page, project):
+    page.click("text=Threshold, merge gap and minimum duration")
+    page.fill("[aria-label='merge gap, s of all classes']", "-1")
+    until(page, lambda: "expected" in page.inner_text("#settings-text"))
+    page.click("#settings-apply")
+    page.wait_for_timeout(300)
+    assert "nothing is applied" in page.inner_text("#settings-text")
+    assert page.is_visible("#settings-bar")
+    page.click("#settings-discard")
+    until(page, lambda: _preview(page) == _expected(threshold=0.5))
 
 
 # --- the queue ---
@@ -430,7 +556,12 @@ def test_changes_warnings_and_the_learning_curve(page):
 
 
 def test_export(page, project):
+    projects.add_features(project, ("walk", "yard"))
+    _press(page, "k", "x")
+    note = "answers since the last training that are not in these events: 1; train again"
+    until(page, lambda: "1 new answer" in page.inner_text("#train-why"))
     page.click("#export-open")
+    assert note in page.inner_text("#export-result")
     rows = page.locator("#export-summary tbody tr")
     page.click("text=Events per recording and class")
     until(page, lambda: rows.count() == 4)
@@ -441,6 +572,7 @@ def test_export(page, project):
     page.wait_for_selector("#export-result li")
     names = page.locator("#export-result li").all_inner_texts()
     assert len(names) >= 11 and all((project.folder / name).is_file() for name in names)
+    assert note in page.inner_text("#export-result")
     events = next(name for name in names if name.endswith("events.json"))
     results = json.loads((project.folder / events).read_text())["results"]
     assert [one["label"] for one in results["walk"]].count("run") == 2
@@ -540,6 +672,7 @@ def test_twice_as_large(browser, server, project):
 
 def test_recordings_come_and_go(page, server, tmp_path):
     rows = page.locator("#recordings li")
+    until(page, lambda: "1:00 · 1" in rows.all_inner_texts()[0])  # length and labels
     projects.write_tables(tmp_path, ["zoo"])
     (tmp_path / "yard.npy").unlink()
     until(page, lambda: rows.count() == 3)

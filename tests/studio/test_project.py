@@ -129,6 +129,23 @@ def test_counts_of_labels():
 
 
 @pytest.mark.parametrize(
+    ("renamed", "names"),
+    [
+        ([("jump", "leap"), ("leap", "hop")], {"jump": "hop"}),
+        ([("jump", "leap"), ("leap", "jump")], {}),
+        # Another class was called jump later.
+        ([("jump", "leap"), ("jump", "hop")], {"jump": "leap"}),
+    ],
+)
+def test_names_of_classes_are_followed(tmp_path, renamed, names):
+    project = projects.make(tmp_path)
+    run = projects.add_run(project, {}, {})
+    for before, now in renamed:
+        project.rename_class(before, now)
+    assert project.runs()[0].names == names and project.runs()[0].number == run.number
+
+
+@pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"threshold": "x"}, "settings: threshold is 'x', expected"),
@@ -167,4 +184,7 @@ def test_the_command_sets_up_a_project(capsys, tmp_path, monkeypatch):
     assert cli.main(["studio", str(tmp_path), "--no-browser", "--auto", "0"]) == 2
     assert cli.main(["studio", str(tmp_path / "none"), "--no-browser"]) == 2
     assert not (tmp_path / "none").exists()
-    assert {path.name for path in Path(tmp_path / "studio").iterdir()} == {"project.json"}
+    assert {path.name for path in Path(tmp_path / "studio").iterdir()} == {
+        "project.json",
+        ".address",
+    }

@@ -439,6 +439,39 @@ def test_a_port_in_use(folder, server):
         studio.open_server([folder / "walk.npy"], folder / "b.json", port=server.server_port)
 
 
+def test_an_address_is_that_of_the_last_start(folder):
+    path = folder / ".a.json.address"
+
+    def start(**options):
+        with studio.open_server([folder / "walk.npy"], folder / "a.json", **options) as server:
+            assert path.stat().st_mode & 0o777 == 0o600
+            return server.server_port, server.token
+
+    before = start()
+    assert start() == before
+    assert start(port=before[0]) == before
+    # Another program has the port: a token that it may have heard is not used again.
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", before[0]))
+        other.listen()
+        port, token = start()
+        assert port != before[0] and token != before[1]
+    path.chmod(0o644)  # others could read it
+    assert start()[1] != token
+    token = start()[1]
+    for content in (b"", b"[]", b'{"port": 99999, "token": "short"}', b"\xff"):
+        path.write_bytes(content)
+        assert start()[1] != token
+    kept = path.rename(folder / "kept")
+    path.symlink_to(kept)
+    assert start()[1] not in kept.read_text() and not path.is_symlink()
+
+
+def test_an_address_is_not_kept_where_there_is_no_folder(folder):
+    with studio.open_server([folder / "walk.npy"], folder / "new" / "a.json"):
+        assert not (folder / "new").exists()
+
+
 def test_the_first_recording_must_be_readable(folder):
     (folder / "bad.csv").write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="bad.csv"):

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -20,6 +21,8 @@ from projects import entry, found
 
 from tal_jax import formats, studio
 from tal_jax.data.annotations import load_annotations, parse_annotations
+from tal_jax.data.identity import identify
+from tal_jax.data.manifest import write_manifest
 from tal_jax.inference.events import select_events
 from tal_jax.report.event_tables import summarize
 from tal_jax.studio import exports
@@ -255,7 +258,66 @@ def test_recordings_come_and_go_while_it_runs(project, tmp_path, monkeypatch):
         (films / "rec1.npy").write_bytes(content)
         look()
         assert look()[0] and not any(row["gone"] for row in session.state()["recordings"])
+        assert started == ["extract"] * 2  # it may be another one
+
+
+def test_a_file_that_is_replaced_is_extracted_again(project, tmp_path, monkeypatch):
+    path = tmp_path / "films" / "rec0.npy"
+    projects.add_features(project, ["rec0", "rec1", "rec2"])
+    identity, manifest = identify(path), project.manifest
+    entry = dataclasses.replace(
+        manifest.recordings["rec0"],
+        **{"source": str(path), "sha256": identity.sha256},
+        **{"bytes": identity.bytes, "modified_ns": identity.modified_ns},
+    )
+    entries = {**manifest.recordings, "rec0": entry}
+    write_manifest(project.features, dataclasses.replace(manifest, recordings=entries))
+    server, started = studio.open_studio(project, classes=projects.CLASSES), []
+    with server:
+        session = server.session
+        monkeypatch.setattr(session, "start", started.append)
+
+        def row():
+            found = session.state()["recordings"][0]
+            return found["features"], found["duration"], found["note"]
+
+        assert row() == ("ready", 60, "") and not session._to_extract()
+        assert session.recording(0)["duration"] == pytest.approx(60)
+        os.utime(path, ns=(0, 0))  # with the same content
+        session.look()
+        session.look()
+        assert row() == ("ready", 60, "") and not started
+        np.save(path, np.load(path)[: 30 * projects.RATE])
+        assert row()[0] == "none" and session._to_extract()  # also at the next start
+        session.look()
+        assert not started  # it may still grow
+        session.look()
         assert started == ["extract"]
+        assert row() == ("none", pytest.approx(30), "its file was replaced")
+        assert session.recording(0)["duration"] == pytest.approx(30)
+        assert session.state()["recordings"][1]["features"] == "ready"
+
+
+def test_a_file_name_that_is_not_utf8(tmp_path):
+    films = tmp_path / "films"
+    films.mkdir()
+    projects.write_tables(films, ["walk"])
+    odd = os.fsencode(films) + b"/caf\xe9.npy"
+    try:
+        with open(odd, "wb") as file:
+            file.write((films / "walk.npy").read_bytes())
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    with _page(studio.open_project(films / "studio", [films])[0]) as page:
+        rows = page.get("state")["recordings"]
+        assert [row["name"].isascii() for row in rows] == [False, True]
+        assert rows[0]["note"] == (
+            r"the file name 'caf\udce9' is not UTF-8; rename the file to label it"
+        )
+        values = {"revision": page.get("recording/0")["revision"], "annotations": [JUMP]}
+        status, told = page.try_post("save/0", {**values, "classes": []})
+        assert status == 422 and told["error"] == rows[0]["note"]
+        page.save(1, annotations=[JUMP])
 
 
 # --- what a run found ---
@@ -444,6 +506,37 @@ def test_labels_are_exported_before_a_run(project):
     assert "no training has ended yet: these are the labels" in told["notes"]
     labels = formats.read_labels(Path(told["folder"]) / "labels.csv")
     assert {one.label for one in labels.instances} == {"jump", "run"}
+
+
+def test_exported_points(project):
+    with _page(project) as page:
+        page.save(0, annotations=[JUMP | {"point": 0.0}, {"label": "run", "segment": [20.0, 22.0]}])
+        told = page.post("export", {"formats": ["events", "srt"], "clips": False})
+    assert "srt: points have no duration and are left out: 1" in told["notes"]
+    rows = (Path(told["folder"]) / "events.csv").read_text()
+    assert "rec0,jump,0.0" in rows and "rec0,run,20.0" in rows
+
+
+def test_answers_that_are_not_in_the_events(project):
+    _add_run(project)
+    with _page(project) as page:
+        ask = {"formats": ["csv"], "clips": False}
+        assert not any("answers" in note for note in page.post("export", ask)["notes"])
+        page.save(0, annotations=[JUMP], background=[20.5])
+        notes = page.post("export", ask)["notes"]
+    assert "answers since the last training that are not in these events: 2; train again" in notes
+
+
+def test_exports_of_recordings_in_several_folders(tmp_path):
+    for name in ("mon", "tue"):
+        (tmp_path / name).mkdir()
+        projects.write_tables(tmp_path / name, [name])
+    places = [tmp_path / "mon", tmp_path / "tue"]
+    with _page(studio.open_project(tmp_path / "project", places)[0]) as page:
+        page.save(0, annotations=[JUMP])
+        notes = page.post("export", {"formats": ["elan", "csv"], "clips": False})["notes"]
+    assert "elan: without the files of the recordings, which are in several folders" in notes
+    assert not any(note.startswith("csv: without") for note in notes)
 
 
 def test_clips_of_events(tmp_path):

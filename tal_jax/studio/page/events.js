@@ -2,7 +2,7 @@
 
 import { get, post } from "./api.js";
 import { $, h, plural, swatch } from "./common.js";
-import { apply, discard, isTried, ofClass, prediction, settings, tryOut } from "./predictions.js";
+import { apply, discard, isTried, ofClass, prediction, settings, trouble, tryOut } from "./predictions.js";
 import { colourOf, on, state } from "./state.js";
 
 const FIELDS = /** @type {const} */ ([["threshold", "threshold", 0.01], ["merge_gap_s", "merge gap, s", 0.1], ["min_duration_s", "minimum duration, s", 0.1]]);
@@ -55,7 +55,7 @@ function showSettings() {
   if (!state.run) return;
   $("settings-bar").hidden = !isTried();
   const { below = 0, merged = 0, short = 0 } = one?.counts ?? {};
-  $("settings-text").textContent = one?.events ? `${plural(one.events.length, "event")} in this recording; ${below} below the threshold, ${merged} merged, ${short} too short` : "";
+  $("settings-text").textContent = trouble() ? `${trouble()}; nothing is applied` : one?.events ? `${plural(one.events.length, "event")} in this recording; ${below} below the threshold, ${merged} merged, ${short} too short` : "";
   if (box.contains(document.activeElement)) return; // do not take away what is being typed into
   const row = (label) => h("tr", {}, h("th", { scope: "row" }, label === null ? "all classes" : [swatch(colourOf(label)), label]), FIELDS.map(([key, , step]) => field(key, step, label)));
   box.replaceChildren(h("thead", {}, h("tr", {}, h("td", {}), FIELDS.map(([, text]) => h("th", { scope: "col" }, text)))),
@@ -67,7 +67,8 @@ function showSettings() {
 async function openExport() {
   $("export-formats").replaceChildren(...state.formats.map(({ name, title }) =>
     h("label", {}, h("input", { type: "checkbox", value: name, name: "format", checked: name === "activitynet" || name === "events" }), title)));
-  $("export-result").replaceChildren();
+  $("export-result").replaceChildren(...(state.run && state.answers
+    ? [h("p", {}, `answers since the last training that are not in these events: ${state.answers}; train again`)] : []));
   $("export-summary").replaceChildren();
   $("export").showModal();
   showSummary(await get("summary").catch(() => []));

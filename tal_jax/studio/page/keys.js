@@ -54,6 +54,8 @@ const KEYS = [
   ["P N", "previous, next recording", { ...letter("p", () => open(state.at - 1)), ...letter("n", () => open(state.at + 1)) }],
   ["Esc", "select nothing; leave the queue", { Escape: escape }],
 ];
+/** Those that go on while they are held; another one held too long would answer places that nobody has seen. */
+const HELD = new Set(["ArrowLeft", "ArrowRight", ..."[]jkqwerpn-−+=", ..."JKQWERPN"]);
 /** @type {Record<string, (event: KeyboardEvent) => void>} */
 const acts = Object.assign({ "?": openHelp }, ...KEYS.map(([, , act]) => act));
 
@@ -84,11 +86,14 @@ addEventListener("keydown", (event) => {
   }
   // On some keyboards brackets need AltGr, which is also Ctrl and Alt.
   if ((command || event.altKey) && !event.getModifierState("AltGraph")) return;
-  if (target.closest?.("button, summary, a") && (event.key === "Enter" || event.key === " ")) return;
+  if (target.closest?.("button, summary, a") && (event.key === "Enter" || event.key === " ")) {
+    if (event.repeat) event.preventDefault();
+    return;
+  }
   const digit = digitOf(event), act = digit ? () => number(digit) : acts[event.key];
-  if (!act || (digit && event.repeat)) return;
+  if (!act) return;
   event.preventDefault();
-  act(event);
+  if (!event.repeat || HELD.has(event.key)) act(event);
 });
 
 /** Buttons that have a key; those clicked with the mouse do not keep the focus, so that Space goes on to play. */

@@ -1,20 +1,24 @@
 // Changes of labels. Each can be undone, is saved, and keeps who made it, when and how.
 
+import { post } from "./api.js";
 import { clamp, clock, groupBy } from "./common.js";
+import { open } from "./recordings.js";
 import { save } from "./saving.js";
 import { firstFrom } from "./timeline.js";
-import { changed, hasPoint, say, state, timeOf } from "./state.js";
+import { changed, hasPoint, lastChanged, remember, say, state, timeOf } from "./state.js";
 import { now, pause, reveal, seek } from "./time.js";
 
 /** @import {Annotation, Found, Labels, Recording, Selection} from "./state.js" */
 
-const MOST_UNDO = 500, SAME_TIOU = 0.5, SHORTEST_S = 0.02;
+const SAME_TIOU = 0.5, SHORTEST_S = 0.02;
 
 export const exact = (seconds) => clock(seconds, 3);
 
 const source = (kind) => ({ by: state.user, at: new Date().toISOString().replace(/\.\d+Z/, "Z"), kind });
 /** @param {number | null | undefined} time @param {number[]} segment */
 const inside = (time, [start, end]) => typeof time === "number" && start <= time && time < end;
+/** The snippet of a time; before there are features, the time itself. */
+const snippetOf = (time) => (state.grid ? Math.floor(time * state.grid.fps / state.grid.stride_frames) : time);
 const rounded = (time) => Math.round(time * 1000) / 1000;
 
 /** @type {Set<(kind: string) => void>} */
@@ -29,9 +33,7 @@ export const answers = new Set();
 function change(changes, { text, kind, select }) {
   const recording = state.current;
   if (!recording) return;
-  recording.undo.push(recording.labels);
-  if (recording.undo.length > MOST_UNDO) recording.undo.shift();
-  recording.redo = [];
+  remember(recording);
   if (select !== undefined) state.selected = select;
   put({ ...recording.labels, ...changes });
   say(text);
@@ -56,13 +58,18 @@ export function dropSelection() {
   if (!(/** @type {any[]} */ (all[selected.what]).includes(selected.one))) state.selected = null;
 }
 
-/** Exchanges the labels for those of the undo or redo history. */
-function travel(from, to, text) {
-  const labels = state.current?.[from].pop();
+/** Exchanges labels for those of the undo or redo history, in the recording of the last change. @param {"undo" | "redo"} from @param {"undo" | "redo"} to */
+async function travel(from, to, text) {
+  const index = lastChanged(from);
+  if (index === undefined) return;
+  if (index !== state.current?.index) await open(index);
+  const labels = state.current?.index === index ? state.current[from].pop() : undefined;
   if (!state.current || !labels) return;
+  state.history[from].pop();
+  state.history[to].push(index);
   state.current[to].push(state.current.labels);
   put(labels);
-  say(text);
+  say(`${text} in ${state.current.name}`);
 }
 
 export const undo = () => travel("undo", "redo", "undone");
@@ -92,7 +99,7 @@ export function place(label, kind = "click") {
   }
   const around = annotations.find((one) => one.label === label && !hasPoint(one) && one.segment && inside(time, one.segment));
   const point = { source: source(kind), ...(around ?? { label }), point: time };
-  change({ annotations: sorted([...annotations.filter((one) => one !== around), point]) },
+  change({ annotations: sorted([...annotations.filter((one) => one !== around), point]), ...withoutBackground(point) },
     { text: `${label} at ${exact(time)}`, kind, select: { what: "label", one: point } });
 }
 
@@ -103,7 +110,7 @@ export function placeBackground() {
   const found = selected?.what === "found" ? selected.one : null;
   const time = found ? rounded((found.segment[0] + found.segment[1]) / 2) : pointTime();
   const { annotations, background, sources } = current.labels;
-  const around = annotations.find((one) => one.point === time || (one.segment && inside(time, one.segment)));
+  const around = annotations.find((one) => contradicts(time, one));
   if (around) {
     say(`${around.label} is labelled here: remove it first`);
     return;
@@ -180,14 +187,20 @@ export function accept(kind = "accept", changes = {}) {
   const clicks = annotations.filter((one) => one.label === label && !one.segment && hasPoint(one) && inside(one.point, segment));
   const click = clicks.length === 1 ? clicks[0] : null;
   const one = { ...(click ?? { label }), segment, source: source(kind) };
-  change({ annotations: sorted([...annotations.filter((other) => other !== click), one]), ...withoutBackground(segment) },
+  change({ annotations: sorted([...annotations.filter((other) => other !== click), one]), ...withoutBackground(one) },
     { text: `${label} from ${exact(segment[0])} to ${exact(segment[1])}`, kind, select: { what: "label", one } });
 }
 
-/** The later decision holds: background points inside a segment go. */
-function withoutBackground(segment) {
+/** Whether there is an action at a background point, or in its snippet: training refuses both. @param {number} time @param {Annotation} one */
+function contradicts(time, { point, segment }) {
+  const at = point ?? (segment ? (segment[0] + segment[1]) / 2 : null);
+  return (at !== null && snippetOf(at) === snippetOf(time)) || Boolean(segment && inside(time, segment));
+}
+
+/** The later decision holds: background points that contradict an instance go. @param {Annotation} one */
+function withoutBackground(one) {
   const { background, sources } = /** @type {Recording} */ (state.current).labels;
-  const kept = background.filter((time) => !inside(time, segment));
+  const kept = background.filter((time) => !contradicts(time, one));
   if (kept.length === background.length) return {};
   return { background: kept, sources: Object.fromEntries(Object.entries(sources).filter(([time]) => kept.includes(Number(time)))) };
 }
@@ -224,8 +237,7 @@ export function nudge(edge, time) {
 /** @param {Annotation} one @param {Annotation} by @param {string} text @param {string} [kind] */
 function replace(one, by, text, kind) {
   const annotations = /** @type {Recording} */ (state.current).labels.annotations.map((other) => (other === one ? by : other));
-  const cleared = by.segment ? withoutBackground(by.segment) : {};
-  change({ annotations: sorted(annotations), ...cleared }, { text, kind, select: { what: "label", one: by } });
+  change({ annotations: sorted(annotations), ...withoutBackground(by) }, { text, kind, select: { what: "label", one: by } });
 }
 
 /** Gives what is selected another class. @param {string | undefined} label */
@@ -328,7 +340,10 @@ export function walk(all, direction) {
 export function addClass(name) {
   const label = name.trim();
   if (!label) return;
-  if (!state.classes.includes(label)) state.classes.push(label);
+  if (!state.classes.includes(label)) {
+    state.classes.push(label);
+    post("classes", { add: label }).catch((error) => say(error.message)); // it goes with the next label, too
+  }
   state.chosen = label;
   changed("classes");
 }

@@ -23,7 +23,7 @@ async function refresh() {
   Object.assign(state, {
     file: received.file, user: received.user ?? "person", project: received.project ?? null, classes, colours: received.colours, recordings: received.recordings,
     run: received.run ?? null, job: received.job ?? null, canTrain: received.can_train ?? null, auto: received.auto ?? null,
-    formats: received.formats ?? [], answers: received.answers ?? 0, advice: received.advice ?? null, stopped: received.stopped ?? null,
+    formats: received.formats ?? [], grid: received.grid ?? null, answers: received.answers ?? 0, advice: received.advice ?? null, stopped: received.stopped ?? null,
     settings: { ...state.settings, ...(received.settings ?? {}) },
   });
   showTrouble(received.error ?? "");

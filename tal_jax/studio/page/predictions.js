@@ -40,7 +40,7 @@ async function load() {
   try {
     const received = await get(`prediction/${index}`), curves = new Map();
     for (const [label, curve] of unpackCurves(received)) curves.set(label < 0 ? "" : received.labels[label], curve);
-    known.set(index, { run: received.run, threshold: received.threshold, curves, found: received.detections, leftOut: received.left_out ?? 0, events: null, counts: null });
+    known.set(index, { run: received.run, threshold: received.threshold, curves, found: received.detections, leftOut: received.left_out ?? 0, events: null, counts: null, of: "" });
   } catch (error) {
     known.set(index, null);
     if (!(error instanceof Refused)) showNotice(/** @type {Error} */ (error).message);
@@ -49,19 +49,31 @@ async function load() {
   await preview();
 }
 
-let asking = 0;
+/** Why the settings leave no events. */
+let refused = "";
+export const trouble = () => refused;
 
-/** Asks which events the settings leave. */
+function refuse(error) {
+  refused = /** @type {Error} */ (error).message;
+  say(refused);
+  changed("predictions");
+}
+
+/** Asks which events the settings leave, unless they were asked for with these settings. */
 async function preview() {
-  const one = prediction(), index = state.current?.index, mine = ++asking;
-  if (!one || index === undefined) return;
+  const one = prediction(), index = state.current?.index, wanted = settings(), of = JSON.stringify(wanted);
+  if (!one || index === undefined || one.of === of) return;
+  Object.assign(one, { of, events: null }); // meanwhile the detections above the threshold
   try {
-    const { events, below, merged, short } = await post("preview", { recording: index, settings: settings() });
-    if (mine !== asking) return;
+    const { events, below, merged, short } = await post("preview", { recording: index, settings: wanted });
+    if (one.of !== of) return;
     Object.assign(one, { events, counts: { below, merged, short } });
+    refused = "";
     changed("predictions");
   } catch (error) {
-    if (mine === asking) say(/** @type {Error} */ (error).message);
+    if (one.of !== of) return;
+    one.of = ""; // to be asked for again
+    refuse(error);
   }
 }
 
@@ -71,7 +83,7 @@ let waiting = 0;
 export function tryOut(values) {
   tried = { ...settings(), ...values };
   const one = prediction();
-  if (one) one.events = null; // meanwhile the detections above the threshold
+  if (one) Object.assign(one, { of: "", events: null });
   clearTimeout(waiting);
   waiting = setTimeout(preview, 120);
   changed("settings", "predictions");
@@ -79,24 +91,31 @@ export function tryOut(values) {
 
 /** Tries another threshold of a class. @param {string} label @param {number} value */
 export function tryThreshold(label, value) {
-  const all = Object.fromEntries(state.classes.map((name) => [name, thresholdOf(name)]));
-  tryOut({ threshold: { ...all, [label]: Math.round(value * 1000) / 1000 } });
+  const { threshold } = settings(), isForAll = typeof threshold === "number";
+  // Classes without a threshold of their own keep that of the run, whatever it is after the next training.
+  const others = isForAll ? Object.fromEntries(state.classes.map((name) => [name, threshold])) : threshold;
+  tryOut({ threshold: { ...others, [label]: Math.round(value * 1000) / 1000 } });
 }
 
 /** Keeps the settings that are tried, for all recordings. */
 export async function apply() {
   if (!tried) return;
-  await post("settings", tried);
+  try {
+    await post("settings", tried);
+  } catch (error) {
+    return refuse(error);
+  }
   state.settings = tried;
   discard();
   say("applied to all recordings");
 }
 
 export function discard() {
+  clearTimeout(waiting);
   tried = null;
-  for (const one of known.values()) if (one) one.events = null;
-  changed("settings", "predictions");
+  refused = "";
   preview();
+  changed("settings", "predictions");
 }
 
 /** A class has another name: the settings keep theirs, predictions are read again. */
@@ -110,6 +129,4 @@ export function renameClass(before, now) {
 }
 
 on("recording run", load);
-on("recording", () => {
-  if (known.get(state.at)?.events === null) preview();
-});
+on("recording state", preview);

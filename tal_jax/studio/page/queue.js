@@ -52,7 +52,7 @@ async function go(place) {
   if (!state.current) return;
   const { time, segment, label } = place, around = Math.max(CONTEXT_S, segment ? 3 * (segment[1] - segment[0]) : 0);
   show(time - around / 2, time + around / 2);
-  goTo(segment ? segment[0] : time);
+  goTo(time); // within the event, where a number places its point
   const one = label ? (segment ? foundAt(label, segment) : eventAt(label, time)) : null;
   state.selected = one ? { what: "found", one } : null;
   changed("selection", "queue");

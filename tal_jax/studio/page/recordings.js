@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { $, clock, h, plural } from "./common.js";
 import { labelsOf } from "./saving.js";
 import { Rows } from "./rows.js";
-import { changed, countsOf, doneShare, on, say, showNotice, state } from "./state.js";
+import { changed, countsOf, doneShare, lastChanged, on, say, showNotice, state } from "./state.js";
 import { isVideo, pause, showMedia } from "./time.js";
 
 /** @import {Row} from "./state.js" */
@@ -74,12 +74,13 @@ function counts(row, index) {
 function short(row, index) {
   const { points, background, segments, done_share: done } = counts(row, index), total = Math.max(points, segments) + background;
   const part = state.project && done > 0 ? ` · ${done > 0.995 ? "done" : `${Math.round(100 * done)} %`}` : "";
-  return (total ? String(total) : "–") + part;
+  const length = row.duration ? `${clock(row.duration)} · ` : "";
+  return `${length}${total || "–"}${part}`;
 }
 
 function describe(row, index) {
   const { points, background, segments } = counts(row, index);
-  return [plural(points, "point"), plural(segments, "segment"), plural(background, "background point")].join(", ");
+  return [plural(points, "point"), plural(segments, "segment"), plural(background, "background point"), row.duration && `length ${clock(row.duration)}`].filter(Boolean).join(", ");
 }
 
 function showList() {
@@ -98,8 +99,8 @@ function showHeader() {
 }
 
 function showUndo() {
-  $("undo").disabled = !state.current?.undo.length;
-  $("redo").disabled = !state.current?.redo.length;
+  $("undo").disabled = lastChanged("undo") === undefined;
+  $("redo").disabled = lastChanged("redo") === undefined;
 }
 
 on("recording state", showHeader);

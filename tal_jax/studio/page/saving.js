@@ -2,13 +2,11 @@
 
 import { $, h } from "./common.js";
 import { get, post, Refused } from "./api.js";
-import { changed, on, state } from "./state.js";
+import { changed, on, remember, state } from "./state.js";
 
 /** @import {Labels, Recording} from "./state.js" */
 
 const RETRY_MS = 3000;
-/** Revisions that this page has saved: the server sends these back as well. @type {Set<string>} */
-const own = new Set();
 let lastSaved = "";
 
 /** The labels of a recording, as the server sends them. @returns {Labels} */
@@ -25,13 +23,13 @@ export async function save(recording) {
     changed("saved");
     try {
       const received = await post(`save/${recording.index}`, { revision, annotations, background, background_sources: sources, done, classes: state.classes });
-      own.add(received.revision);
       Object.assign(recording, { revision: received.revision, stored: labels, failed: null });
       lastSaved = received.saved;
     } catch (error) {
       recording.failed = /** @type {Error} */ (error).message;
       recording.conflict = error instanceof Refused && error.status === 409;
-      if (!recording.conflict) recording.retry = setTimeout(() => save(recording), RETRY_MS);
+      recording.left = error instanceof Refused && error.status === 403;
+      if (!recording.conflict && !recording.left) recording.retry = setTimeout(() => save(recording), RETRY_MS);
       break;
     }
   }
@@ -51,15 +49,17 @@ export async function allSaved() {
 export async function adopt({ recording: index, revision }) {
   await allSaved();
   const recording = state.opened.get(index);
-  if (!recording || own.has(revision) || isUnsaved(recording)) return;
+  if (!recording || revision === recording.revision || isUnsaved(recording)) return;
   const received = await get(`recording/${index}`).catch(() => null);
-  if (received && received.revision !== recording.revision && !isUnsaved(recording)) take(recording, received);
+  if (received && received.revision !== recording.revision && !isUnsaved(recording)) {
+    recording.undo = []; // with the labels before, undo would take back what the other page has saved
+    take(recording, received);
+  }
 }
 
 /** @param {Recording} recording */
 function take(recording, received) {
   const labels = labelsOf(received);
-  recording.undo.push(recording.labels);
   Object.assign(recording, { labels, stored: labels, revision: received.revision, redo: [], conflict: false, failed: null });
   for (const { label } of labels.annotations) if (!state.classes.includes(label)) state.classes.push(label);
   if (recording === state.current) state.selected = null;
@@ -92,7 +92,10 @@ export async function rename({ before, now, revisions }) {
 async function settle(recording, takeTheirs) {
   try {
     const received = await get(`recording/${recording.index}`);
-    if (takeTheirs) return take(recording, received);
+    if (takeTheirs) {
+      remember(recording);
+      return take(recording, received);
+    }
     Object.assign(recording, { revision: received.revision, conflict: false, failed: null });
     save(recording);
   } catch (error) {
@@ -113,6 +116,8 @@ function show() {
       h("button", { class: "plain", onclick: () => settle(failed, true) }, "Take theirs"),
       h("button", { class: "plain", onclick: () => settle(failed, false) }, "Keep mine"),
     ];
+  } else if (failed?.left) {
+    [mood, parts] = ["failed", ["not saved: the program has another address since it was started again; open that one, and place there what is missing"]];
   } else if (failed) {
     [mood, parts] = ["failed", [`could not save: ${failed.failed} – the labels are still here, trying again`]];
   } else if (all.some(isUnsaved)) {

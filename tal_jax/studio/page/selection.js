@@ -47,9 +47,15 @@ export const placePoint = (label) => label && place(label, isMissed(label) ? "mi
 
 const button = (text, key, act, more = {}) => h("button", { class: "plain", title: `${text} (${key})`, "aria-keyshortcuts": key, onclick: act, ...more }, text, h("kbd", {}, key));
 
+/** The keys belong to the page again: in a list that has the focus they would change the class once more. @param {HTMLSelectElement} choice */
+function choose(choice) {
+  choice.blur();
+  setClass(choice.value);
+}
+
 /** A choice of the class of what is selected. */
 function classChoice(label) {
-  const choice = h("select", { "aria-label": "Class of the selection", onchange: () => setClass(choice.value) },
+  const choice = h("select", { "aria-label": "Class of the selection", onchange: () => choose(choice) },
     state.classes.map((one) => h("option", { value: one, selected: one === label }, one)));
   return h("label", { class: "choice" }, state.classNext ? "press its number" : h("kbd", {}, "C"), choice);
 }
@@ -91,7 +97,7 @@ function show() {
   const box = $("selection"), focused = box.contains(document.activeElement) ? document.activeElement?.getAttribute("aria-label") ?? document.activeElement?.textContent : null;
   box.replaceChildren(...(state.current ? parts() : []).filter(Boolean));
   if (!focused) return;
-  const again = [...box.querySelectorAll("button, select")].find((one) => (one.getAttribute("aria-label") ?? one.textContent) === focused);
+  const again = [...box.querySelectorAll("button")].find((one) => (one.getAttribute("aria-label") ?? one.textContent) === focused);
   /** @type {HTMLElement | undefined} */ (again)?.focus();
 }
 

@@ -16,22 +16,24 @@ import { $, plural } from "./common.js";
  * @typedef {{label: string, score: number, segment: number[]}} Found
  *
  * @typedef {{run: number, threshold: any, curves: Map<string, any>, found: Found[], leftOut: number, events: Found[] | null,
- *   counts: {below: number, merged: number, short: number} | null}} Prediction
+ *   counts: {below: number, merged: number, short: number} | null, of: string}} Prediction `of`: the settings that its events were asked for with
  *
  * An opened recording. `stored` are the labels in the file, as far as is known; unsaved while they are not `labels`.
  * @typedef {{index: number, name: string, kind: string, duration: number, frame_rate: number, origin: number, channels: string[],
  *   ranges: number[][], revision: string, notice: string, skeleton?: boolean, labels: Labels, stored: Labels, undo: Labels[], redo: Labels[],
- *   time: number, view: {start: number, end: number}, saving?: boolean, failed?: string | null, conflict?: boolean, retry?: any}} Recording
+ *   time: number, view: {start: number, end: number}, saving?: boolean, failed?: string | null, conflict?: boolean, left?: boolean, retry?: any}} Recording
  *
  * @typedef {{what: "label", one: Annotation} | {what: "found", one: Found} | {what: "background", one: number}
  *   | {what: "done", one: number[]}} Selection
  *
- * @typedef {{name: string, kind: string, points: number, background: number, segments: number, done_share: number, features: string,
+ * @typedef {{name: string, kind: string, duration: number | null, points: number, background: number, segments: number, done_share: number, features: string,
  *   gone: boolean, note: string}} Row
  *
  * @typedef {{recording: number, time: number, segment: number[] | null, label: string | null, reason: string,
  *   priority: number}} Place
  */
+
+const MOST_UNDO = 500; // of a recording
 
 export const state = {
   file: "",
@@ -54,6 +56,8 @@ export const state = {
   auto: null,
   /** What events can be exported to. @type {{name: string, title: string}[]} */
   formats: [],
+  /** Of the features: where their snippets are. @type {{fps: number, stride_frames: number} | null} */
+  grid: null,
   answers: 0,
   /** What labels would help most. @type {string | null} */
   advice: null,
@@ -68,6 +72,9 @@ export const state = {
   current: null,
   /** @type {Map<number, Recording>} */
   opened: new Map(),
+  /** Recordings whose labels were changed, the last one last; the labels before stand in their own histories.
+   * @type {{undo: number[], redo: number[]}} */
+  history: { undo: [], redo: [] },
   /** The class that Enter places. @type {string | null} */
   chosen: null,
   /** @type {Selection | null} */
@@ -112,6 +119,22 @@ export const say = (text) => { $("said").textContent = text; };
 export function showNotice(message) {
   $("notice").textContent = message;
   $("notice").hidden = !message;
+}
+
+/** Keeps the labels of a recording, so that undo brings them back; what was undone before is gone. @param {Recording} recording */
+export function remember(recording) {
+  recording.undo.push(recording.labels);
+  if (recording.undo.length > MOST_UNDO) recording.undo.shift();
+  state.history.undo.push(recording.index);
+  state.history.redo = [];
+  for (const one of state.opened.values()) one.redo = [];
+}
+
+/** The recording of the last change that can be undone, or done again. @param {"undo" | "redo"} way */
+export function lastChanged(way) {
+  const order = state.history[way], has = (index) => state.opened.get(index)?.[way].length;
+  while (order.length && !has(order[order.length - 1])) order.pop(); // another page has changed it since
+  return order.at(-1);
 }
 
 /** @param {Annotation} one */
