@@ -301,7 +301,8 @@ def points_of(
                 f"{name}: instance of {instance.label!r} at "
                 f"[{instance.start_s}, {instance.end_s}) s has no point to train on; add it, train "
                 "on segments, too (data.supervision='mixed'), draw points in the segments "
-                "(data.points='uniform'), or learn from labels alone (data.points='none')"
+                "(data.points='uniform'; in Python, generate_points), or learn from labels alone "
+                "(data.points='none')"
             )
         point = Point(instance.point_s, index[instance.label])
         pairs.append((point, instance.segment))

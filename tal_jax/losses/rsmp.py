@@ -311,7 +311,7 @@ def _instances_known(batch: Batch) -> Array:
 
     Then a window without any is background, and so is a recording without labelled classes always.
     """
-    return batch.segment_where.any() | ~batch.video_class_where.any()
+    return jnp.logical_or(batch.segment_where.any(), ~batch.video_class_where.any())
 
 
 def _dense(batch: Batch) -> Array:
