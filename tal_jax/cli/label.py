@@ -84,7 +84,8 @@ def add_commands(commands: Any) -> None:
         )
         title = "of new recordings; default %(default)s"
         sub.add_argument("--subset", metavar="S", default="train", help=title)
-        sub.add_argument("--port", metavar="N", type=int, default=0, help="default: a free port")
+        title = "default: that of the last start, or a free one"
+        sub.add_argument("--port", metavar="N", type=int, default=0, help=title)
         sub.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
