@@ -197,7 +197,9 @@ def attend(
     sizes: dict[str, int] = {}
     logits = _check.numbers(logits, "logits", "T C+1", sizes, dtype=None, split=True)
     attention = _check.numbers(attention, "attention", "T", sizes, dtype=logits.dtype, split=True)
-    lowest = logits.min(axis=-1, keepdims=True)
+    # Not `min`, whose gradient divides by the number of equal logits: see `models.detector`.
+    place = logits.argmin(axis=-1, keepdims=True)
+    lowest = jnp.take_along_axis(logits, place, axis=-1)
     return attention[:, None] * (logits - lowest) + lowest
 
 
