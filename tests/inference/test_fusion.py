@@ -89,6 +89,7 @@ def test_many_recordings_are_fused_once():
     _assert_same(got, _reference(sources, 0.6, 0.5))
 
 
+@pytest.mark.slow
 def test_one_program_for_few_detections_and_many_and_for_one_source_and_two():
     """Of one recording, whose classes are padded alike."""
     rng = np.random.default_rng(0)

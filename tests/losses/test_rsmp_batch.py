@@ -14,6 +14,9 @@ from tal_jax.losses import rsmp
 from tal_jax.losses.rsmp import PseudoLabels
 from tal_jax.ops.resampling import Resampled
 
+# Half a minute of compilation each; test_rsmp.py has the assembled loss among the quick tests.
+pytestmark = pytest.mark.slow
+
 PADDED, WIDTH, BRANCHES, NUM_CLASSES = 300, 5, 2, 3
 LENGTHS = (290, 170)
 # Video classes of each recording, in an order of their own; class 1 is in neither.

@@ -12,6 +12,9 @@ from tal_jax.data.timeline import Batch, MostPoints
 from tal_jax.losses.rsmp import PseudoLabels
 from tal_jax.ops.resampling import Resampled
 
+# Half a minute of compilation each; test_rsmp.py has the assembled loss among the quick tests.
+pytestmark = pytest.mark.slow
+
 ROWS, PADDED, WIDTH, NUM_CLASSES = 3, 120, 4, 3
 LENGTHS = (110, 90, 60)
 # Two stretches, the second up to the end; one; none: a recording of points alone.

@@ -186,6 +186,7 @@ fit.fit(toy.dataset(sys.argv[1]), config, workdir=sys.argv[2])
 """
 
 
+@pytest.mark.slow
 def test_two_trainings_at_the_same_instant(data, tmp_path):
     """One of them is told; the folder is that of the other."""
     folder = os.path.dirname(toy.__file__)

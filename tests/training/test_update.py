@@ -196,6 +196,7 @@ def test_constant_learning_rate():
         np.testing.assert_allclose(moved["x"], -toy.config().train.learning_rate, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_search_and_the_loss_are_traced_once(given, monkeypatch):
     """Tracing takes seconds in every process, whatever the cache of compiled programs holds."""
     config, model, _, state, packed, settings, key = given
