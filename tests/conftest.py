@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import time
 from pathlib import Path
 
 import hypothesis
@@ -50,6 +51,14 @@ def pytest_collection_modifyitems(items):
     """Files with slow tests begin first, so that none is left over at the end, on one worker."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(tryfirst=True)  # before its fixtures
+def pytest_runtest_setup(item):
+    """Slow tests do not begin after a time (seconds since 1970) that the environment names."""
+    until = float(os.environ.get("TAL_JAX_SLOW_TESTS_UNTIL", "inf"))
+    if item.get_closest_marker("slow") and time.time() > until:
+        pytest.skip("a slow test, for which there was no time left")
 
 
 @dataclasses.dataclass(frozen=True)
