@@ -3,7 +3,7 @@
 Command:   tal-jax quickstart --workdir runs/quickstart
 Hardware:  2 cores of an AMD EPYC, no GPU
 Time:      118 s, compilation included, at half of the machine's usual speed
-Result:    average mAP (.1-.7) of both stages 75.3 +- 6.0 over 5 seeds, 82.7 with seed 0;
+Result:    average mAP (.1-.7) of both stages 75.3 +- 6.0 over 5 seeds, 83.7 with seed 0;
            see docs/results.md
 
 `quickstart:quick` is a run of two short rounds that checks the installation.
