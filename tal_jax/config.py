@@ -432,7 +432,8 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-# Settings that may be None while a run goes on, and their types, which JSON does not have.
+# Settings that may be None while a run goes on, and their types, which JSON does not have. All
+# others have a value before it begins.
 NULLABLE = {"data.seed": int, "sampling.tau_s": float}
 
 _KINDS = {
@@ -474,10 +475,6 @@ def _as_kind(value: Any, kind: type) -> Any:
     return value if matches else None
 
 
-# Decided while a run goes on; all other settings have a value before it begins.
-_MAY_BE_NONE = ("sampling.tau_s",)
-
-
 def check_config(
     config: ml_collections.ConfigDict | ml_collections.FrozenConfigDict,
 ) -> ml_collections.FrozenConfigDict:
@@ -499,7 +496,7 @@ def check_config(
     expect("seed", values.seed >= 0, "at least 0")
     expect("data.seed", (values.data.get("seed") or 0) >= 0, "at least 0, or None for `seed`")
     for key, value in flatten(values.to_dict()).items():
-        left_open = value is None and key not in _MAY_BE_NONE and not key.startswith("data.")
+        left_open = value is None and key not in NULLABLE and not key.startswith("data.")
         expect(key, not left_open, "a value; `training.automatic.decide` sets it from the data")
     train, sampling, localization = values.train, values.sampling, values.localization
     for key in ("steps", "rounds", "batch_size", "search_every", "length", "layer_shards"):

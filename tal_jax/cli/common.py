@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 echo = functools.partial(print, flush=True)
 
 
+CONFIG = "auto"  # of a training, where none is named
+
 _SHARED: dict[str, dict[str, Any]] = {
     "--workdir": {
         "metavar": "W",

@@ -108,9 +108,11 @@ def add_commands(commands: Any) -> None:
         default=[],
         help="tier of ELAN, observation of BORIS; repeatable; default: all",
     )
+    title = "config with the settings of the data"
+    default = {"default": common.CONFIG, "help": f"{title}; default %(default)s, as in training"}
+    common.add_shared(doctor, "--config", required=False, **default)
+    common.add_shared(convert, "--config", required=False, help=title)
     for sub in (doctor, convert):
-        title = "config with the settings of the data"
-        common.add_shared(sub, "--config", required=False, help=title)
         common.add_shared(sub, "--set")
 
     info = common.add_parser(commands, "info", "print the cost of training a config", _INFO, _info)
@@ -126,9 +128,6 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from tal_jax.datasets.load import examine
     from tal_jax.training.automatic import format_decisions
 
-    own = arguments.config is not None
-    if not own:
-        arguments.config = "auto"  # as in training
     with common.progress_line() as show:
         config = common.load_config(arguments)
         found = examine(
@@ -143,27 +142,21 @@ def _doctor(arguments: argparse.Namespace) -> int:
         return int(found.wrong)
     common.echo(format_diagnosis(found))
     if decisions:
-        would = "would decide" if own else "without --config would decide"
-        common.echo(f"training {would}\n{format_decisions(decisions)}")
+        chosen = " without --config" if arguments.config == common.CONFIG else ""
+        common.echo(f"training{chosen} would decide\n{format_decisions(decisions)}")
     return int(found.wrong)
 
 
 def _decisions(config: Any, arguments: argparse.Namespace) -> "tuple[Decision, ...]":
-    """What `auto`, or a config that leaves settings open, decides from a folder.
-
-    By its points or, if it has none, by drawn ones. None where it cannot be trained on.
-    """
-    from tal_jax.data.point_distributions import POINTS_OF_FILE
+    """What a config that leaves settings open decides from a folder; nothing if that is refused."""
     from tal_jax.datasets.load import load_dataset
     from tal_jax.training.automatic import decide
 
-    for points in dict.fromkeys((POINTS_OF_FILE, config.data.points)):
-        config.data.update(points=points, standardize=False)  # which would read all features
-        try:
-            return decide(config, load_dataset(config, arguments.folder))[1]
-        except InputError:
-            continue
-    return ()
+    config.data.standardize = False  # which would read all features
+    try:
+        return decide(config, load_dataset(config, arguments.folder))[1]
+    except InputError:
+        return ()
 
 
 def _convert(arguments: argparse.Namespace) -> None:

@@ -27,8 +27,6 @@ report.html.
 # The HAM-Net variant with the higher mAP on these recordings.
 _QUICKSTARTS = {"rsmp": "quickstart", "hamnet": "watch_hamnet:document"}
 
-_DEFAULT = "auto"  # config of `train`
-
 _LOST = "tal-jax: error: another process of this run ended; begin all of them again to go on"
 
 _CONFIGS = (
@@ -74,7 +72,8 @@ def add_commands(commands: Any) -> None:
     known = textwrap.fill(_CONFIGS.format(configs=", ".join(config_names())), 100)
     title = "train all rounds and stages of a config"
     train = common.add_parser(commands, "train", title, f"{known}\n\n{_TRAIN}", _train)
-    title = f"name of a config, or path of a .py file; default {_DEFAULT}, which decides settings"
+    title = "name of a config, or path of a .py file"
+    title = f"{title}; default {common.CONFIG}, which decides settings"
     common.add_shared(train, "--config", required=False, help=title)
     common.add_shared(train, "--data", "--set", "--workdir")
     train.add_argument(
@@ -122,7 +121,7 @@ def _train(arguments: argparse.Namespace) -> None:
 def _load_config(arguments: argparse.Namespace) -> Config:
     """The config of `--config`, or of the run that a retraining begins from, with `--set`."""
     if arguments.start_from is None:
-        arguments.config = arguments.config or _DEFAULT
+        arguments.config = arguments.config or common.CONFIG
         return common.load_config(arguments)
     for flag in ("config", "seeds", "processes"):
         if getattr(arguments, flag) is not None:

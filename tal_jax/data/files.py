@@ -239,6 +239,24 @@ def to_number(value: Any, what: str) -> float:
     return number
 
 
+def is_number(text: str) -> bool:
+    """Whether text spells a finite number."""
+    try:
+        to_number(text, "")
+    except InputError:
+        return False
+    return True
+
+
+def without_nan(value: Any) -> Any:
+    """The value with None for NaN and infinity, which JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _explain(values: Any, text: str) -> str:
     """Rephrases msgspec's "PROBLEM - at `$.field[0]`", with the value that is there."""
     problem, _, path = text.partition(" - at `$")

@@ -15,7 +15,6 @@ and not used. Times in the list of points are seconds, with or without a first l
 
 import csv
 import dataclasses
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -286,7 +285,7 @@ def _read_lines(source: str) -> Iterator[tuple[str, Instance, float, str]]:
     """Yields the recording, the instance without its point, the point, and its unit."""
     first = _first_fields(files.read_text(source))
     # A class or a recording may have the name of a column.
-    if set(first) & set(_NEEDED) and not (len(first) == 3 and _is_number(first[1])):
+    if set(first) & set(_NEEDED) and not (len(first) == 3 and files.is_number(first[1])):
         for row in files.read_csv(source, _NEEDED):
             name, label, index = row["video_id"], row["class"], row.get("class_index")
             if index and not index.isdecimal():
@@ -313,13 +312,6 @@ def _first_fields(text: str) -> list[str]:
     except csv.Error:
         return []  # refused where the lines are read
     return [field.strip() for field in fields]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        return math.isfinite(float(text))
-    except ValueError:
-        return False
 
 
 def _table(

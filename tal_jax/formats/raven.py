@@ -153,14 +153,7 @@ def _label_column(rows: list[tuple[int, dict[str, str]]], columns: list[str], so
 
 
 def _is_numeric(rows: list[tuple[int, dict[str, str]]], name: str) -> bool:
-    def is_number(text: str) -> bool:
-        try:
-            files.to_number(text, "")
-        except InputError:
-            return False
-        return True
-
-    return bool(rows) and all(is_number(row.get(name, "")) for _, row in rows)
+    return bool(rows) and all(files.is_number(row.get(name, "")) for _, row in rows)
 
 
 def _file(row: dict[str, str]) -> str:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tal_jax.data import files
+
 _FOLDER = resources.files("tal_jax.report")
 _SCRIPT = re.compile(r"\{\{(\w+\.js)\}\}")
 _IMPORT = re.compile(r'^import \{[^}]*\} from "\./(\w+\.js)";\n', re.MULTILINE)
@@ -29,7 +31,7 @@ def fill_template(name: str, data: Mapping[str, Any]) -> str:
     Returns:
       The page. Names in the data are escaped, so that they cannot end the script element.
     """
-    text = json.dumps(_plain(data), allow_nan=False, separators=(",", ":"))  # ASCII only
+    text = json.dumps(files.without_nan(data), allow_nan=False, separators=(",", ":"))  # ASCII only
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     page = (_FOLDER / name).read_text(encoding="utf-8")
@@ -117,14 +119,3 @@ def pack_curves(
             "data": base64.b64encode(rounded.T.tobytes()).decode(),
         }
     return packed
-
-
-def _plain(value: Any) -> Any:
-    """The value with None for NaN and infinity, which JSON has no number for."""
-    if isinstance(value, Mapping):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

@@ -217,7 +217,7 @@ def _check(
 ) -> list[Config]:
     """Checks all that was given before anything is written."""
     configs = [check_config(config) for config in configs]
-    for dataset, config in zip(datasets, configs, strict=False):  # as many: see below
+    for dataset, config in zip(datasets, configs, strict=False):  # counted below, by `members`
         check_dataset(dataset)
         _check_held_out(dataset, config)
     for dataset in datasets:

@@ -14,7 +14,7 @@ from tal_jax.datasets.convert import to_submission
 from tal_jax.datasets.own_layout import recording_path
 from tal_jax.report import event_tables, subtitles
 from tal_jax.report.event_clips import cut_events, plan_clips
-from tal_jax.studio.project import Project, count_changes
+from tal_jax.studio.project import Project
 from tal_jax.studio.recordings import Source
 from tal_jax.studio.review import Review, durations
 from tal_jax.studio.store import Store
@@ -71,7 +71,7 @@ def export(
     labels, notes = store.annotations(), []
     lengths_s = durations(project, [source.name for source in sources], labels)
     if project.finished():
-        if newer := count_changes(project.trained_on or Annotations((), {}), labels):
+        if newer := project.count_answers(labels):
             missing = "answers since the last training that are not in these events"
             notes.append(f"{missing}: {newer}; train again")
         found = review.events(project.file.settings)

@@ -263,6 +263,17 @@ class Project:
         except OSError:
             return False
 
+    def count_answers(self, labels: Annotations) -> int:
+        """How many labels are new or changed since the last training began.
+
+        Of recordings with features: others cannot be trained on.
+        """
+        ready = {name: one for name, one in labels.recordings.items() if self.has_features(name)}
+        return count_changes(
+            self.trained_on or dataclasses.replace(labels, recordings={}),
+            dataclasses.replace(labels, recordings=ready),
+        )
+
     def file_to_extract(self, source: Source) -> Path | None:
         """The file of a recording that the backbone reads; None where it reads none of it."""
         kind = _kind_read(self.file)

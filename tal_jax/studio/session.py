@@ -24,7 +24,6 @@ from tal_jax.studio.broker import Broker
 from tal_jax.studio.project import (
     Project,
     check_settings,
-    count_changes,
     counts_of,
     done_share,
     has_labels,
@@ -94,7 +93,7 @@ class Session:
         self._settled: set[Path] = set()  # those that no longer grow
         self._taken: dict[Path, tuple[int, int]] = {}  # those that were read, as they were then
         self._arrived = False  # something whose features are to be extracted
-        self._counted: tuple[tuple[Any, Any, int], int] | None = None
+        self._counted: tuple[Any, Any, int, int] | None = None
         self._closing = threading.Event()
         if project is None:
             self.details(0)
@@ -431,23 +430,13 @@ class Session:
         return None
 
     def _answers(self) -> int:
-        """How many labels are new or changed since the last training began.
-
-        Of recordings with features: others cannot be trained on.
-        """
+        """`Project.count_answers`, counted again when something has changed."""
         project, _, _ = self._studio()
         before, now = project.trained_on, self.store.annotations()
-        ready = {name: one for name, one in now.recordings.items() if project.has_features(name)}
-        counted = before, now, len(ready)
-        if self._counted is None or any(
-            one is not other for one, other in zip(self._counted[0], counted, strict=True)
-        ):
-            count = count_changes(
-                before or dataclasses.replace(now, recordings={}),
-                dataclasses.replace(now, recordings=ready),
-            )
-            self._counted = counted, count
-        return self._counted[1]
+        ready, known = sum(map(project.has_features, now.recordings)), self._counted
+        if known is None or known[0] is not before or known[1] is not now or known[2] != ready:
+            self._counted = known = (before, now, ready, project.count_answers(now))
+        return known[3]
 
     def _start_by_itself(self) -> None:
         """Starts training after enough new answers, where the project has it so."""

@@ -184,7 +184,7 @@ def _length(config: Config, facts: _Facts) -> tuple[int, str]:
 def _batch_size(config: Config, facts: _Facts) -> tuple[int, str]:
     """About equally many snippets in every update, but of few windows only about half.
 
-    With one recording of 8,256 snippets, in 9 windows, 200 updates of 4 windows learned in the
+    With one recording of 8,256 snippets, in 8 windows, 200 updates of 4 windows learned in the
     first round what 100 of 8 did not.
     """
     windows, usual = _windows(config, facts), _usual_batch(config)

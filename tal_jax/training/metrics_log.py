@@ -66,16 +66,7 @@ class MetricsLog:
 
 
 def _to_json(line: Mapping[str, Any]) -> str:
-    return json.dumps(_finite(line), allow_nan=False) + "\n"
-
-
-def _finite(value: Any) -> Any:
-    """The value with None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, Mapping):
-        return {key: _finite(one) for key, one in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(files.without_nan(line), allow_nan=False) + "\n"
 
 
 def _is_of(round_number: int, event: str) -> Callable[[Mapping[str, Any]], bool]:
