@@ -209,7 +209,8 @@ def _documented():
 @pytest.mark.parametrize("op", [*_documented()])
 def test_static_arguments_are_those_of_the_docstring(op):
     """An op compiles by `tal_jax.jit`: what is documented as static is declared so."""
-    arguments = op.__doc__.partition("Args:")[2].partition("\n\n    Returns:")[0]
+    # Python 3.13 strips the indentation of docstrings by itself: `getdoc` does everywhere.
+    arguments = (inspect.getdoc(op) or "").partition("Args:")[2].partition("\n\nReturns:")[0]
     documented = {
         argument.split(":")[0].strip()
         for argument in arguments.replace("\n        ", " ").splitlines()
