@@ -9,8 +9,10 @@ beginning and then from the last ones (`retraining_config`), and asked about the
 
 - Orders: `suggested` asks what `inference.suggestions` proposes, `random` about random times.
 - Answers: at a time within an action, a click (a point); elsewhere, a background point. A detection
-  with a tIoU of at least .5 is confirmed: it becomes a segment. One that overlaps an action of its
+  with a tIoU of at least .75 is confirmed: it becomes a segment. One that overlaps an action of its
   class less is nudged to the true segment, and any other is answered like a time, its middle.
+  A stretch that may be complete is done; or there is a click in the first action that was missed,
+  at a time drawn uniformly in what of it lies in the stretch.
 - `all` is trained once on a point in every action, everything done: what there is to reach.
 
 Writes answers.csv (a row for each training), table.md and, with matplotlib, curve.png into the
@@ -31,20 +33,28 @@ from tal_jax import fit, load_dataset, retraining_config
 from tal_jax._errors import InputError
 from tal_jax.config import load_config, override
 from tal_jax.data import files
+from tal_jax.data.annotations import merge_stretches
 from tal_jax.data.recordings import Dataset, Point, Recording, Segment
 from tal_jax.evaluation.matching import iou_of
 from tal_jax.inference.forward import Fitted, predict_recordings
 from tal_jax.inference.predict import mean_predictions, predict_stages
-from tal_jax.inference.suggestions import Place, labelled_stretches, suggest
+from tal_jax.inference.suggestions import (
+    COMPLETE,
+    Place,
+    labelled_stretches,
+    stretches_between,
+    suggest,
+)
 from tal_jax.runs.workdir import threshold_of_run
 
 ALL, SUGGESTED, RANDOM = "all", "suggested", "random"
 ORDERS = (ALL, SUGGESTED, RANDOM)
 COLUMNS = (
     *("order", "seed", "answers", "average_map", "seconds"),
-    *("confirm", "nudge", "click", "background"),
+    *("confirm", "nudge", "click", "background", "done"),
 )
 ENOUGH = 0.95  # of the mAP of all clicks
+SAME_TIOU = 0.75  # of a detection whose ends a person leaves as they are
 
 Truth = dict[str, list[tuple[int, Segment]]]  # of each recording, class and segment of its actions
 
@@ -161,11 +171,13 @@ def answer(
     place: Place, recording: Recording, actions: Sequence[tuple[int, Segment]], classes
 ) -> tuple[str, Recording]:
     """The answer to a question, and the recording with the label that it gives."""
+    if place.reason == COMPLETE:
+        return _complete(place, recording, actions)
     if place.segment_s is not None:
         own = [segment for label, segment in actions if classes[label] == place.label]
         tious = iou_of(np.array(own).reshape(-1, 2), np.array(place.segment_s))
         if tious.any():
-            kind = "confirm" if tious.max() >= 0.5 else "nudge"
+            kind = "confirm" if tious.max() >= SAME_TIOU else "nudge"
             segment = place.segment_s if kind == "confirm" else own[tious.argmax()]
             return kind, _with_segment(recording, classes.index(place.label), segment)
     for label, (start_s, end_s) in actions:
@@ -173,6 +185,20 @@ def answer(
             return "click", _with_point(recording, Point(place.time_s, label))
     times_s = sorted({*recording.background_s, place.time_s})
     return "background", dataclasses.replace(recording, background_s=tuple(times_s))
+
+
+def _complete(
+    place: Place, recording: Recording, actions: Sequence[tuple[int, Segment]]
+) -> tuple[str, Recording]:
+    """A stretch is done, or an action in it is clicked that has no label yet."""
+    for label, (start_s, end_s) in actions:
+        low_s, high_s = max(start_s, place.segment_s[0]), min(end_s, place.segment_s[1])
+        labels = (point.time_s for point in recording.points if point.label == label)
+        if low_s < high_s and not any(start_s <= time_s < end_s for time_s in labels):
+            rng = np.random.default_rng([int(1000 * low_s), *recording.name.encode()])
+            return "click", _with_point(recording, Point(rng.uniform(low_s, high_s), label))
+    done_s = merge_stretches([*recording.done_s, place.segment_s])
+    return "done", dataclasses.replace(recording, done_s=done_s)
 
 
 def _with_segment(recording: Recording, label: int, segment: Segment) -> Recording:
@@ -235,12 +261,8 @@ def _random_places(
     """Random times of which nothing is known, uniformly over all of it."""
     gaps = []
     for recording in recordings:
-        known = labelled_stretches(recording)
-        starts_s = [0.0, *(end_s for _, end_s in known)]
-        ends_s = [*(start_s for start_s, _ in known), recording.duration_s]
-        gaps += [
-            (recording.name, *gap) for gap in zip(starts_s, ends_s, strict=True) if gap[0] < gap[1]
-        ]
+        between = stretches_between(labelled_stretches(recording), recording.duration_s)
+        gaps += [(recording.name, *gap) for gap in between]
     if not gaps:
         return []
     lengths_s = np.array([end_s - start_s for _, start_s, end_s in gaps])
@@ -269,7 +291,7 @@ def _train_all(dataset: Dataset, config, folder: Path) -> dict:
 
 def _labelled_part(dataset: Dataset, labelled: dict[str, Recording]) -> Dataset:
     """The recordings with any label, as `load_dataset` would have them."""
-    train = tuple(one for one in labelled.values() if one.points or one.background_s)
+    train = tuple(one for one in labelled.values() if one.points or one.background_s or one.done_s)
     return dataclasses.replace(dataset, train=train, train_truth=None)
 
 

@@ -247,4 +247,5 @@ def test_label(tmp_path, seed):
         assert _clicked(folder) in (saved, clicks[: len(saved) + 1])
     assert _clicked(folder) == clicks
     left = {re.sub(r"\W*lock$", "", path.name) for path in folder.iterdir()}
-    assert left <= {"rec0.csv", "a.json", ".a.json"}, left
+    # The address stays, for the next start to listen under.
+    assert left <= {"rec0.csv", "a.json", ".a.json", ".a.json.address"}, left

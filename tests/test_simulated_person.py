@@ -33,7 +33,8 @@ def _answer(recording, time_s, segment_s=None, label=None):
     ("segment_s", "label", "kind", "point"),
     [
         (None, None, "click", Point(11.0, 1)),
-        ((9.0, 13.0), "dip", "confirm", Point(11.0, 1, (9.0, 13.0))),
+        ((9.5, 13.5), "dip", "confirm", Point(11.5, 1, (9.5, 13.5))),
+        ((9.0, 13.0), "dip", "nudge", Point(12.0, 1, (10.0, 14.0))),
         ((10.5, 11.5), "dip", "nudge", Point(12.0, 1, (10.0, 14.0))),
         ((10.0, 12.0), "bump", "click", Point(11.0, 1)),  # of another class
     ],
@@ -41,6 +42,26 @@ def _answer(recording, time_s, segment_s=None, label=None):
 def test_what_is_answered(segment_s, label, kind, point):
     found = _answer(_recording(), 11.0, segment_s, label)
     assert found[0] == kind and found[1].points == (point,)
+
+
+def test_a_stretch_is_done_or_something_is_missing():
+    place = Place("r", 8.0, (4.0, 12.0), None, "complete", 1.0)
+
+    def answer(*points):
+        recording = _recording(points=points)
+        kind, found = simulated_person.answer(place, recording, ACTIONS, toy.CLASSES)
+        check_recording(found, num_classes=2)
+        return kind, found
+
+    # Both actions reach into it; another class at the same time is no label of theirs.
+    kind, found = answer(Point(3.0, 1))
+    assert kind == "click" and len(found.points) == 2 and found.done_s == ()
+    assert found.points[1].label == 0 and 4.0 <= found.points[1].time_s < 6.0
+    kind, found = answer(Point(3.0, 0))
+    assert kind == "click" and found.points[1].label == 1 and 10.0 <= found.points[1].time_s < 12.0
+    # A label outside of the stretch is one, too.
+    kind, found = answer(Point(3.0, 0), Point(13.0, 1))
+    assert kind == "done" and found.done_s == ((4.0, 12.0),) and len(found.points) == 2
 
 
 def test_where_there_is_nothing():
@@ -93,7 +114,7 @@ def test_a_short_session(toy_run, tmp_path):
     assert [row["order"] for row in rows] == ["all"] + ["suggested"] * 2 + ["random"] * 2
     assert [int(row["answers"]) for row in rows if row["order"] == "suggested"] == [12, 24]
     for row in rows:
-        kinds = sum(int(row[kind]) for kind in ("confirm", "nudge", "click", "background"))
+        kinds = sum(int(row[kind]) for kind in ("confirm", "nudge", "click", "background", "done"))
         assert kinds == int(row["answers"]) and 0 <= float(row["average_map"]) <= 1
     assert "clicks, suggested" in done.stdout
     second = tmp_path / "person" / "suggested" / "seed_0" / "answers_0024"

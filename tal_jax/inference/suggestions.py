@@ -1,10 +1,17 @@
 """Where to label next: places in recordings that a person is asked about, most useful first.
 
-An answer is short: a point of a class, a background point, or for a detection its segment,
-confirmed or corrected. Four kinds of places take turns, each with its most useful place first:
+An answer is short: a point of a class, a background point, for a detection its segment, confirmed
+or corrected, or for a stretch that all of it is labelled. Two kinds of places take turns, each with
+its most useful place first:
 
 - `unconfirmed`: a detection without any label in it. Classes with few labels come first, and of a
-  class the detections nearest to the threshold.
+  class the detections nearest to the threshold, above it and then below.
+- `complete`: a stretch without such a detection above the threshold. Either all in it is labelled,
+  and one answer makes it a done stretch, or the answer is a point of an action that was missed.
+
+What answers a place of the others is often only a background point, which teaches little, so these
+come when there are no more of those, and take turns among themselves:
+
 - `uncertain`: the network is undecided between action and background, or between two classes.
 - `disagreement`: the networks of several rounds or members score a place differently.
 - `far`: the middle of the longest stretch without any label. Before there is a network this is the
@@ -15,8 +22,7 @@ No place is in a done stretch, in a labelled segment, or within a feature window
 
 import dataclasses
 import heapq
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,7 +34,11 @@ from tal_jax.data.recordings import Recording, Segment, centres_of, snippets_wit
 from tal_jax.inference.events import select_all
 
 UNCONFIRMED, UNCERTAIN, DISAGREEMENT = "unconfirmed", "uncertain", "disagreement"
-FAR, SPREAD = "far", "spread"
+COMPLETE, FAR, SPREAD = "complete", "far", "spread"
+# How many detections below the threshold are asked about, of each class.
+_BELOW = 100
+# The longest stretch that is asked about at once, in lengths of an event.
+_EVENTS = 3
 
 
 class Scores(Protocol):
@@ -51,8 +61,9 @@ class Place:
 
     Attributes:
       recording: its name.
-      time_s: the time asked about; of a detection its middle.
-      segment_s: start and end of the detection that is to be confirmed; None for other kinds.
+      time_s: the time asked about; of a detection or a stretch its middle.
+      segment_s: start and end of the detection that is to be confirmed, or of the stretch that may
+        be complete; None for other kinds.
       label: the proposed class; None where no action is.
       reason: the kind, one of the words that the module lists.
       priority: 1 for the most useful place of its kind, 1/2 for the second, and so on.
@@ -92,7 +103,7 @@ def suggest(
       scores: for each recording the score sequences of rounds, or of other networks, on the
         original timeline; recordings may be missing.
       detections: `{label, score, segment}` of each recording; recordings may be missing.
-      threshold: least score of a detection to be asked about; None for all.
+      threshold: least score of a detection that is an event; None for all.
       count: the most places to return.
       spacing_s: least time between two places of a recording; None for the median length of the
         detections above the threshold, but at least two feature windows.
@@ -107,19 +118,53 @@ def suggest(
     """
     if count < 0 or (spacing_s is not None and not spacing_s >= 0):
         raise InputError(f"count={count}, spacing_s={spacing_s}; expected at least 0")
-    scores, found = dict(scores or {}), select_all(detections or {}, threshold)
+    scores, asked = dict(scores or {}), askable(detections or {}, threshold)
+    found = select_all(asked, threshold)
     _check(recordings, classes, scores)
+    usual_s = _usual_spacing(recordings, found)
     if spacing_s is None:
-        spacing_s = _usual_spacing(recordings, found)
+        spacing_s = usual_s
     known = {recording.name: labelled_stretches(recording) for recording in recordings}
     predicted = scores or detections is not None
+    unlabelled = [
+        {one.name: _unlabelled(one, those.get(one.name, ()), known) for one in recordings}
+        for those in (asked, found)
+    ]
+    stretches = {} if detections is None else unlabelled[1]
     kinds = [
-        _unconfirmed(recordings, classes, found, known, threshold),
+        _unconfirmed(recordings, classes, unlabelled[0], threshold),
+        _complete(recordings, stretches, found, _EVENTS * usual_s),
+    ]
+    others = [
         _by_snippet(UNCERTAIN, _uncertainty, recordings, classes, scores, known),
         _by_snippet(DISAGREEMENT, _disagreement, recordings, classes, scores, known),
         _far(FAR if predicted else SPREAD, recordings, classes, scores, known),
     ]
-    return _take_turns(kinds, count, spacing_s)
+    return _take_turns([kinds, others], count, spacing_s)
+
+
+def askable(detections: Results, threshold: float | None) -> Results:
+    """The detections that may be asked about: events, and of each class the best ones below."""
+    if threshold is None:
+        return detections
+    below: dict[str, list[tuple[float, str, int]]] = {}
+    for name, entries in detections.items():
+        for index, entry in enumerate(entries):
+            if entry["score"] < threshold:
+                below.setdefault(entry["label"], []).append((-entry["score"], name, index))
+    best = {
+        (name, index)
+        for those in below.values()
+        for _, name, index in heapq.nsmallest(_BELOW, those)
+    }
+    return {
+        name: [
+            entry
+            for index, entry in enumerate(entries)
+            if entry["score"] >= threshold or (name, index) in best
+        ]
+        for name, entries in detections.items()
+    }
 
 
 def labelled_stretches(recording: Recording) -> tuple[Segment, ...]:
@@ -162,29 +207,39 @@ def _usual_spacing(recordings: Sequence[Recording], found: Results) -> float:
     return max(max(windows_s, default=0.0), float(np.median(lengths_s)) if lengths_s else 0.0)
 
 
-def _take_turns(kinds: Sequence[Iterator[Place]], count: int, spacing_s: float) -> list[Place]:
-    """The next place of each kind, round after round, without those that are near another one."""
+def _take_turns(
+    groups: Sequence[Sequence[Iterator[Place]]], count: int, spacing_s: float
+) -> list[Place]:
+    """The next place of each kind of a group, round after round, then those of the next group.
+
+    Places that are near one before them are left out.
+    """
     chosen: list[Place] = []
     of_recording: dict[str, list[Place]] = {}
-    rank, open_kinds = 0, list(kinds)
-    while open_kinds and len(chosen) < count:
-        rank += 1
-        for kind in tuple(open_kinds):
-            for place in kind:
-                others = of_recording.setdefault(place.recording, [])
-                if any(_near(place, other, spacing_s) for other in others):
-                    continue
-                chosen.append(dataclasses.replace(place, priority=1 / rank))
-                others.append(chosen[-1])
-                break
-            else:
-                open_kinds.remove(kind)
+    rank = 0
+    for kinds in groups:
+        open_kinds = list(kinds)
+        while open_kinds and len(chosen) < count:
+            rank += 1
+            for kind in tuple(open_kinds):
+                for place in kind:
+                    others = of_recording.setdefault(place.recording, [])
+                    if any(_near(place, other, spacing_s) for other in others):
+                        continue
+                    chosen.append(dataclasses.replace(place, priority=1 / rank))
+                    others.append(chosen[-1])
+                    break
+                else:
+                    open_kinds.remove(kind)
     return chosen[:count]
 
 
 def _near(one: Place, other: Place, spacing_s: float) -> bool:
-    start_s, end_s = other.segment_s or (math.inf, -math.inf)
-    return abs(one.time_s - other.time_s) < spacing_s or start_s <= one.time_s < end_s
+    """Whether one answer may be one to both: one place is near the other, or within its segment."""
+    return abs(one.time_s - other.time_s) < spacing_s or any(
+        segment_s is not None and segment_s[0] <= time_s < segment_s[1]
+        for segment_s, time_s in ((one.segment_s, other.time_s), (other.segment_s, one.time_s))
+    )
 
 
 def _is_in(time_s: float, stretches: Sequence[Segment]) -> bool:
@@ -194,32 +249,92 @@ def _is_in(time_s: float, stretches: Sequence[Segment]) -> bool:
 # --- the kinds: their places, most useful first ---
 
 
+def _unlabelled(
+    recording: Recording,
+    found: Sequence[Mapping[str, Any]],
+    known: Mapping[str, tuple[Segment, ...]],
+) -> list[Mapping[str, Any]]:
+    """The detections of a recording in which there is no label."""
+    times_s = [point.time_s for point in recording.points] + list(recording.background_s)
+    entries = []
+    for entry in found:
+        segment_s, middle_s = _segment(entry)
+        if not _is_in(middle_s, known[recording.name]):
+            if not any(_is_in(time_s, [segment_s]) for time_s in times_s):
+                entries.append(entry)
+    return entries
+
+
 def _unconfirmed(
     recordings: Sequence[Recording],
     classes: Sequence[str],
-    found: Results,
-    known: Mapping[str, tuple[Segment, ...]],
+    open_events: Mapping[str, Sequence[Mapping[str, Any]]],
     threshold: float | None,
 ) -> Iterator[Place]:
     labels = [classes[point.label] for one in recordings for point in one.points]
-    of_class: dict[str, list[tuple[float, int, Place]]] = {label: [] for label in classes}
+    of_class: dict[str, list[tuple[bool, float, int, Place]]] = {label: [] for label in classes}
     for number, recording in enumerate(recordings):
-        times_s = [point.time_s for point in recording.points] + list(recording.background_s)
-        for entry in found.get(recording.name, ()):
+        for entry in open_events[recording.name]:
             segment_s, middle_s = _segment(entry)
-            labelled = _is_in(middle_s, known[recording.name])
-            if labelled or any(_is_in(time_s, [segment_s]) for time_s in times_s):
-                continue
-            margin = abs(entry["score"] - (threshold or 0.0))
+            margin = entry["score"] - (threshold or 0.0)
             place = Place(recording.name, middle_s, segment_s, entry["label"], UNCONFIRMED, 0.0)
-            of_class.setdefault(entry["label"], []).append((margin, number, place))
+            values = (margin < 0, abs(margin), number, place)
+            of_class.setdefault(entry["label"], []).append(values)
     ranked = []
     for order, (label, places) in enumerate(of_class.items()):
-        places.sort(key=lambda one: (one[0], one[1], one[2].time_s))
+        places.sort(key=lambda one: (*one[:3], one[3].time_s))
         had = labels.count(label)
-        ranked += [(had + index, order, place) for index, (_, _, place) in enumerate(places)]
+        ranked += [(had + index, order, place) for index, (*_, place) in enumerate(places)]
     ranked.sort(key=lambda one: one[:2])
     yield from (place for _, _, place in ranked)
+
+
+def _complete(
+    recordings: Sequence[Recording],
+    open_events: Mapping[str, Sequence[Mapping[str, Any]]],
+    found: Results,
+    longest_s: float,
+) -> Iterator[Place]:
+    """What lies between the detections without a label, in parts, the longest first."""
+    ranked = []
+    for row, recording in enumerate(recordings):
+        if recording.name not in open_events or recording.done_s is None:
+            continue
+        shortest_s = recording.grid.window_frames / recording.grid.fps
+        taken = [_segment(entry)[0] for entry in open_events[recording.name]]
+        known = [point.segment_s for point in recording.points if point.segment_s is not None]
+        events = merge_stretches(
+            [*known, *(_segment(entry)[0] for entry in found.get(recording.name, ()))]
+        )
+        gaps = stretches_between([*taken, *recording.done_s], recording.duration_s)
+        for stretch in gaps:
+            for part_s in _parts(stretch, events, longest_s):
+                if part_s[1] - part_s[0] >= shortest_s:
+                    ranked.append((part_s[0] - part_s[1], row, part_s))
+    for _, row, part_s in sorted(ranked):
+        yield Place(recordings[row].name, sum(part_s) / 2, part_s, None, COMPLETE, 0.0)
+
+
+def stretches_between(stretches: Iterable[Segment], whole_s: float) -> list[Segment]:
+    """The rest of a recording that is `whole_s` seconds long, in order."""
+    merged = merge_stretches(stretches)
+    ends_s = [0.0, *(end_s for _, end_s in merged)]
+    starts_s = [*(start_s for start_s, _ in merged), whole_s]
+    pairs = zip(ends_s, starts_s, strict=True)
+    return [(start_s, end_s) for start_s, end_s in pairs if start_s < end_s]
+
+
+def _parts(stretch: Segment, events: Sequence[Segment], longest_s: float) -> Iterator[Segment]:
+    """A stretch in parts of about a length, none of which ends within an event."""
+    start_s, end_s = stretch
+    while start_s < end_s:
+        cut_s = start_s + longest_s
+        for first_s, last_s in events:
+            if first_s < cut_s < last_s:
+                cut_s = first_s if first_s > start_s else last_s
+        cut_s = min(cut_s, end_s)
+        yield start_s, cut_s
+        start_s = cut_s
 
 
 def _segment(entry: Mapping[str, Any]) -> tuple[Segment, float]:
@@ -308,13 +423,8 @@ def _far(
     """Middles of the longest stretches without a label, which a place halves."""
     heap = []
     for row, recording in enumerate(recordings):
-        ends_s = [0.0, *(end_s for _, end_s in known[recording.name])]
-        starts_s = [*(start_s for start_s, _ in known[recording.name]), recording.duration_s]
-        heap += [
-            (start_s - end_s, row, start_s, end_s)
-            for start_s, end_s in zip(ends_s, starts_s, strict=True)
-            if start_s < end_s
-        ]
+        gaps = stretches_between(known[recording.name], recording.duration_s)
+        heap += [(start_s - end_s, row, start_s, end_s) for start_s, end_s in gaps]
     heapq.heapify(heap)
     while heap:
         _, row, start_s, end_s = heapq.heappop(heap)

@@ -65,8 +65,8 @@ def anchors_of_outputs(model: detector.Detector, logits: jax.Array) -> anchor_op
 def _background_anchors(model: detector.Detector, batch: Batch) -> jax.Array:
     """`[B, A]` True for the anchors that are background unless they learn a segment.
 
-    Those whose whole stride is done, apart from what is beyond the recording's end, and those with
-    a background point in their stride.
+    Those with a background point in their stride, and those whose whole stride is known: done,
+    beyond the recording's end, or within a segment, in which no other action begins.
     """
     room = -batch.where.shape[1] % model.multiple
     over_strides = functools.partial(anchor_ops.all_of_strides, num_levels=model.num_levels)
@@ -74,8 +74,11 @@ def _background_anchors(model: detector.Detector, batch: Batch) -> jax.Array:
     def padded(flags: jax.Array) -> jax.Array:
         return jnp.pad(flags, ((0, 0), (0, room)), constant_values=True)
 
-    done = over_strides(padded(jnp.logical_or(batch.done, ~batch.where)))
-    return done | ~over_strides(padded(~batch.background))
+    snippet = jnp.arange(batch.where.shape[1])[:, None]
+    start, end = jnp.moveaxis(batch.segments[:, None], -1, 0)  # [B, 1, S]
+    inside = (start <= snippet) & (snippet + 1 <= end) & batch.segment_where[:, None]
+    known = over_strides(padded(batch.done | ~batch.where | inside.any(axis=-1)))
+    return known | ~over_strides(padded(~batch.background))
 
 
 METHOD = Trainable(

@@ -197,6 +197,7 @@ def _decide(
     ]
     check_dataset(datasets[0])
     if source is not None and not begun[0]:
+        configs = [warm_start.reopened(config, source, datasets[0]) for config in configs]
         decided, decisions = warm_start.decide(configs[0], source, datasets[0], renamed)
     else:
         decided, decisions = automatic.decide(configs[0], datasets[0])
@@ -281,7 +282,8 @@ def _begin(
     for dataset, config, before, folder in zip(datasets, configs, given, folders, strict=True):
         decided = automatic.undecided(before)
         if source is not None and not work.begun_settings(folder):
-            warm_start.begin(folder, source, config, dataset, renamed, report)
+            anew = warm_start.begins_anew(before, source, dataset)
+            warm_start.begin(folder, source, config, dataset, renamed, report, anew=anew)
             decided = warm_start.still_decided(source, before)
         notes += [
             *processes.on_primary(work.start, folder, config, dataset, decided),

@@ -1,14 +1,16 @@
 """Retraining: a new run that begins from the networks of another one, after labels changed.
 
 A work directory is bound to its data, so that a retraining has its own. The folder `start` in it
-has all that it takes from the other run, which is read only once::
+has all that it takes from the other run, which is read only once. Networks that saw few labels at
+first learn worse from many later ones than new networks do. Where there are many more labels than
+at the last training from new parameters (`ANEW`), a retraining is another such one::
 
     start.json            the run it began from, its threshold, what of the labels changed
     network.npz           the parameters of the last round, with rows for all classes of now
     detector.npz          those of the detector, if there was one, and
     projection.npz        the principal components that it reads the features by
     proposals_train.json  what the networks propose for the labels as they are now
-    detections_all.json   what they detect in all recordings
+    detections_all.json   what they detect in all recordings (this alone, with new parameters)
 
 At its end the work directory has
 
@@ -63,25 +65,29 @@ from tal_jax.training.automatic import Decision
 from tal_jax.training.prepare import hold_out, prepare_round
 
 START_FOLDER = "start"
+PROPOSALS = "proposals_train.json"
 
 # The least part of a round's updates that a retraining makes.
 LEAST_PART = 0.25
+# How many times the labels of the last training from new parameters ask for another such one: half
+# as many again, of which some have replaced or joined others.
+ANEW = 1.4
 # The least tIoU of an event that is the same as before.
 SAME_TIOU = 0.5
 # Settings that fix the shapes of parameters: they stay, whatever the data are now.
 _SHAPES = ("model.widths", "model.dilations")
 # Settings that a retraining decides from how many of the labels changed.
-SHORTENED = ("train.steps", "detector.steps")
+SHORTENED = ("train.rounds", "train.warm_start", "train.steps", "detector.steps")
 # The classes that were renamed since the run that a retraining begins from.
 _NONE: Mapping[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Start:
-    """What a retraining begins with."""
+    """What a retraining begins with; None where it begins from new parameters."""
 
-    params: Any  # of the first round
-    proposals: Results
+    params: Any | None  # of the first round
+    proposals: Results | None
     detector: Any | None  # parameters
     projection: Projection | None  # of the detector's features
 
@@ -93,7 +99,9 @@ def retraining_config(source: str | Path) -> ml_collections.ConfigDict:
     """The config of a retraining: that of a run, for one round of few updates.
 
     What was decided from the data is decided again, but for what fixes the shapes of the network.
-    `fit` decides the number of updates (None), from how many of the labels changed.
+    `fit` decides the number of rounds and updates (None), from how many of the labels changed.
+    Where there are many more of them it trains all rounds, from new parameters, unless
+    `train.rounds` is given.
 
     Args:
       source: work directory of the run to begin from.
@@ -110,9 +118,7 @@ def retraining_config(source: str | Path) -> ml_collections.ConfigDict:
         section, name = key.split(".")
         if config[section][name] is None:
             config[section][name] = config_dict.placeholder(kind)
-    config.train.rounds = 1
-    config.train.warm_start = True
-    for key in {*_decided(source), "train.steps"} - {*_SHAPES}:
+    for key in {*_decided(source), *SHORTENED} - {*_SHAPES, "detector.steps"}:
         _leave_open(config, key)
     detector = source / DETECTOR_FOLDER / "config.json"
     if DETECTOR in config.stages and detector.exists():
@@ -142,14 +148,16 @@ def decide(
 ) -> tuple[ml_collections.ConfigDict, tuple[Decision, ...]]:
     """Fills in the settings that `retraining_config` left open; see `automatic.decide`."""
     given: Config = ml_collections.ConfigDict(config.to_dict())
-    whole, open_steps = _whole_updates(source), given.train.steps is None
+    whole, open_steps = _whole_training(source), given.train.steps is None
     if open_steps and "train.steps" not in _decided(source):
         given.train.steps = whole["steps"]
+    anew = begins_anew(config, source, dataset)
+    of_rounds = _decide_rounds(given, whole, anew)
     found, decisions = automatic.decide(given, dataset)
     decided: Config = found
-    decisions = [one for one in decisions if one.key != "train.steps"]
+    decisions = [*of_rounds, *(one for one in decisions if one.key != "train.steps" or anew)]
     changed, count = changed_labels(source, dataset, renamed)
-    share = min(max(changed / count if count else 1.0, LEAST_PART), 1.0)
+    share = 1.0 if anew else min(max(changed / count if count else 1.0, LEAST_PART), 1.0)
     labels = f"{changed:,} of {count:,} labels changed" if count else "labels without a time"
 
     def shorten(section: str, whole_steps: int) -> None:
@@ -159,20 +167,71 @@ def decide(
         why = f"{share:.0%} of {whole_steps}: {labels}"
         decisions.append(Decision(f"{section}.steps", steps, why))
 
-    if open_steps:
+    if open_steps and not anew:
         shorten("train", decided.train.steps)
     if decided.detector.steps is None:
         shorten("detector", whole["detector_steps"])
     return decided, tuple(decisions)
 
 
-def _whole_updates(source: Path) -> dict[str, int]:
-    """The updates of a whole round and of the detector: of the first run, however long ago."""
+def begins_anew(config: Config, source: Path, dataset: Dataset) -> bool:
+    """Whether a retraining is one from new parameters, see the module's description.
+
+    Args:
+      config: before settings were decided; a given number of rounds continues the networks.
+      source: work directory of the run to begin from.
+      dataset: with the labels of now.
+    """
+    now = _labels(work.labels_document(dataset)).total()
+    return config.train.rounds is None and now >= ANEW * _whole_training(source)["labels"] > 0
+
+
+def reopened(config: Config, source: Path, dataset: Dataset) -> Config:
+    """The config of a retraining, without shapes where it begins from new parameters."""
+    if not begins_anew(config, source, dataset):
+        return config
+    opened: Config = ml_collections.ConfigDict(config.to_dict())
+    for key in {*_SHAPES} & {*_decided(source)}:
+        _leave_open(opened, key)
+    opened.detector.num_levels = _whole_training(source)["num_levels"]
+    return opened
+
+
+def _decide_rounds(given: Config, whole: Mapping[str, Any], anew: bool) -> list[Decision]:
+    """Fills in rounds, and whether a round begins from the one before."""
+    settings = {"rounds": whole["rounds"], "warm_start": whole["warm_start"]}
+    why = f"new parameters: {whole['labels']:,} labels at the last training from new ones"
+    if not anew:
+        settings, why = {"rounds": 1, "warm_start": True}, "begins from the networks of the run"
+    decisions = []
+    for name, value in settings.items():
+        if given.train[name] is None:
+            given.train[name] = value
+            decisions.append(Decision(f"train.{name}", value, why))
+    return decisions
+
+
+def _whole_training(source: Path) -> dict[str, Any]:
+    """Of the last training from new parameters, however long ago: its size and its labels."""
     started = source / START_FOLDER / "start.json"
     if started.exists():
-        return files.read_json(started)["whole_updates"]
+        # Retrainings of earlier versions do not know their labels, and go on as they did.
+        unknown = {"rounds": 1, "warm_start": True, "num_levels": 0, "labels": math.inf}
+        return unknown | files.read_json(started)["whole_updates"]
     config, _ = work.read(source)
-    return {"steps": config.train.steps, "detector_steps": config.detector.steps}
+    labels = _labels(files.read_json(source / "train_points.json")).total()
+    return _size(config, labels)
+
+
+def _size(config: Config, labels: int) -> dict[str, Any]:
+    return {
+        "rounds": config.train.rounds,
+        "warm_start": config.train.warm_start,
+        "steps": config.train.steps,
+        "detector_steps": config.detector.steps,
+        "num_levels": config.detector.num_levels,
+        "labels": labels,
+    }
 
 
 def changed_labels(
@@ -253,10 +312,13 @@ def begin(
     dataset: Dataset,
     renamed: Mapping[str, str],
     report: Callable[[str], None],
+    *,
+    anew: bool = False,
 ) -> None:
     """Writes what a retraining takes from the run that it begins from; once.
 
-    A class that was renamed keeps its rows of the networks.
+    A class that was renamed keeps its rows of the networks. A training from new parameters takes
+    only what that run detects, to tell what changed.
 
     Raises:
       InputError: if that run cannot be read, or its networks do not fit the data or the config.
@@ -270,7 +332,41 @@ def begin(
         raise InputError("start_from: a retraining runs in one process, expected no --processes")
     fitted, (_, data) = _with_names(work.load_run(source), renamed), work.read(source)
     _check_features(source, data, dataset)
-    classes, key = tuple(dataset.classes), jax.random.key(config.seed)
+    classes, folder = tuple(dataset.classes), workdir / START_FOLDER
+    arrays = {} if anew else _networks(source, fitted, config, classes)
+    for note in _class_notes(fitted.classes, classes):
+        report(f"note: {note}")
+    report(f"begins {'anew, after' if anew else 'from'} {source}: what its networks detect now")
+    before = _detections_of(source, fitted, renamed, dataset)
+    proposals = None
+    if not anew:
+        params = nest(arrays["network"])
+        proposals = _propose(params, config, dataset, {*classes} - {*fitted.classes})
+
+    for name, values in arrays.items():
+        files.write_npz(folder / f"{name}.npz", values)
+    write_results(folder / ALL_DETECTIONS, before)
+    if proposals is not None:
+        write_results(folder / PROPOSALS, proposals)
+    changed, count = changed_labels(source, dataset, renamed)
+    about = {
+        "from": str(source.resolve()),
+        "anew": anew,
+        "rounds": len(fitted.params),
+        "classes": list(fitted.classes),
+        "threshold": work.threshold_of_run(source),
+        "whole_updates": _size(config, count) if anew else _whole_training(source),
+        "changed_labels": changed,
+        "labels": count,
+    }
+    files.write_json(folder / "start.json", about)
+
+
+def _networks(
+    source: Path, fitted: Fitted, config: Config, classes: tuple[str, ...]
+) -> dict[str, dict[str, np.ndarray]]:
+    """The parameters to go on with, by their file; an InputError if they do not fit."""
+    key = jax.random.key(config.seed)
     change = functools.partial(with_classes, before=fitted.classes, now=classes, key=key)
     network = functools.partial(methods.method_of(config).make_model, config)
     params = change(fitted.params[-1], network, fitted.dim, source=f"{source}: its network")
@@ -284,28 +380,7 @@ def begin(
         detector = functools.partial(make_detector, second_config)
         title = f"{source}: its detector"
         arrays["detector"] = flatten(change(second.params, detector, dim, source=title))
-    for note in _class_notes(fitted.classes, classes):
-        report(f"note: {note}")
-    report(f"begins from {source}: what its networks detect now")
-    before = _detections_of(source, fitted, renamed, dataset)
-    proposals = _propose(params, config, dataset, {*classes} - {*fitted.classes})
-
-    folder = workdir / START_FOLDER
-    for name, values in arrays.items():
-        files.write_npz(folder / f"{name}.npz", values)
-    write_results(folder / ALL_DETECTIONS, before)
-    write_results(folder / "proposals_train.json", proposals)
-    changed, count = changed_labels(source, dataset, renamed)
-    about = {
-        "from": str(source.resolve()),
-        "rounds": len(fitted.params),
-        "classes": list(fitted.classes),
-        "threshold": work.threshold_of_run(source),
-        "whole_updates": _whole_updates(source),
-        "changed_labels": changed,
-        "labels": count,
-    }
-    files.write_json(folder / "start.json", about)
+    return arrays
 
 
 def read_start(workdir: Path) -> Start | None:
@@ -317,13 +392,15 @@ def read_start(workdir: Path) -> Start | None:
     folder = workdir / START_FOLDER
     if not (folder / "start.json").exists():
         return None
+    if files.read_json(folder / "start.json").get("anew"):
+        return Start(None, None, None, None)
     detector, projection = None, None
     if (folder / "detector.npz").exists():
         detector = nest(files.read_npz(folder / "detector.npz"))
         projection = work.read_projection(folder)
     return Start(
         nest(files.read_npz(folder / "network.npz")),
-        read_results(folder / "proposals_train.json"),
+        read_results(folder / PROPOSALS),
         detector,
         projection,
     )

@@ -19,8 +19,8 @@ from tal_jax.data.clock import Grid
 from tal_jax.data.detections import Results, read_results, with_names
 from tal_jax.data.recordings import Point, Recording
 from tal_jax.evaluation.point_criterion import point_scores
-from tal_jax.inference.events import Events, select_all, select_events
-from tal_jax.inference.suggestions import suggest
+from tal_jax.inference.events import Events, select_events
+from tal_jax.inference.suggestions import askable, suggest
 from tal_jax.report.event_tables import Summary, summarize
 from tal_jax.report.pages import Curves, pack_curves
 from tal_jax.runs.round_folders import ALL_DETECTIONS, ALL_SCORES, CHANGES
@@ -54,7 +54,7 @@ class Review:
         self._scores = functools.lru_cache(maxsize=2)(_read_scores)
         # Few of all: the queue is asked for after every answer.
         self._shown = functools.lru_cache(maxsize=1)(
-            lambda path, names, threshold: select_all(self._detections(path, names), threshold)
+            lambda path, names, threshold: askable(self._detections(path, names), threshold)
         )
 
     def last(self) -> Run:

@@ -136,14 +136,15 @@ def test_what_was_decided_is_decided_again_but_for_shapes(tmp_path):
     few = dataclasses.replace(dataset, train=dataset.train[:1])
     before = _begun(tmp_path / "a", config, few)
     again = warm_start.retraining_config(tmp_path / "a")
-    assert (again.train.rounds, again.model.dropout) == (1, 0.3)
+    again.train.rounds = 1  # though there are many more labels
+    assert again.model.dropout == 0.3
     for name in ("widths", "dilations"):
         assert again.model[name] == before.model[name]
     assert set(automatic.undecided(again)) == {
         *automatic.undecided(config),
     } - {"model.widths", "model.dilations"}
     decided, decisions = warm_start.decide(again, tmp_path / "a", dataset)
-    assert not automatic.undecided(decided)
+    assert not automatic.undecided(decided) and decided.train.warm_start
     again.model.update(widths=before.model.widths)
     whole = automatic.decide(again, dataset)[0]
     assert decided.train.batch_size == whole.train.batch_size > before.train.batch_size
@@ -156,6 +157,7 @@ def test_what_was_decided_is_decided_again_but_for_shapes(tmp_path):
     # A retraining of the retraining decides the same again, and one with given updates does not.
     for name, steps in (("b", None), ("c", 40)):
         own = warm_start.retraining_config(tmp_path / "a")
+        own.train.rounds = 1
         if steps:
             own.train.steps = steps
         kept = warm_start.still_decided(tmp_path / "a", own)
@@ -167,11 +169,52 @@ def test_what_was_decided_is_decided_again_but_for_shapes(tmp_path):
             tmp_path / name / "start" / "start.json",
             {"whole_updates": {"steps": 300, "detector_steps": 400}},
         )
+        # Of an earlier version, which did not write how many labels there were.
         third = warm_start.retraining_config(tmp_path / name)
+        assert not warm_start.begins_anew(third, tmp_path / name, dataset)
         assert third.model.widths == before.model.widths and third.train.steps is None
         decided = warm_start.decide(third, tmp_path / name, dataset)[0]
         quarter = (whole.train.steps if steps is None else 300) / 4
         assert decided.train.steps == math.ceil(quarter / 20) * 20
+
+
+def test_many_more_labels_ask_for_new_parameters(tmp_path):
+    """And what their shapes follow from is decided again, too."""
+    config = load_config("auto")
+    override(config, f"data.folder={toy.write(tmp_path / 'data')}")
+    override(config, "data.points=uniform")
+    dataset = load_dataset(config)
+    few = dataclasses.replace(dataset, train=dataset.train[:2])
+    override(config, "train.rounds=3")
+    _begun(tmp_path / "a", config, few)
+    given = warm_start.retraining_config(tmp_path / "a")
+    given.model.widths = (16,)
+    assert warm_start.reopened(given, tmp_path / "a", few) is given
+    decided, decisions = warm_start.decide(given, tmp_path / "a", few)
+    assert (decided.train.rounds, decided.train.warm_start) == (1, True)
+    assert decisions[0].reason == "begins from the networks of the run"
+
+    opened = warm_start.reopened(given, tmp_path / "a", dataset)
+    decided, decisions = warm_start.decide(opened, tmp_path / "a", dataset)
+    plain = automatic.decide(config, dataset)[0]
+    assert check_config(decided) == check_config(plain)
+    old = sum(len(one.points) for one in few.train)
+    whys = {one.key: one.reason for one in decisions}
+    expected = f"new parameters: {old} labels at the last training from new ones"
+    assert whys["train.rounds"] == whys["train.warm_start"] == expected
+    assert "train.steps" in whys and "model.widths" in whys
+
+    # The limit: as many labels as 1.4 times those of before.
+    def labelled(count):
+        points = dataset.train[0].points * 40
+        times_s = np.linspace(0.1, dataset.train[0].duration_s - 0.1, count)
+        points = [dataclasses.replace(p, time_s=t) for p, t in zip(points, times_s, strict=False)]
+        one = dataclasses.replace(dataset.train[0], points=tuple(points))
+        return dataclasses.replace(dataset, train=(one,), train_truth=None)
+
+    least = math.ceil(1.4 * old)
+    for count, anew in ((least - 1, False), (least, True)):
+        assert warm_start.begins_anew(given, tmp_path / "a", labelled(count)) == anew
 
 
 # --- retrainings of the toy run ---
@@ -238,6 +281,33 @@ def test_a_retraining_takes_few_updates_and_reports_what_changed(toy_run, tmp_pa
     config = warm_start.retraining_config(tmp_path / "b")
     decided, _ = warm_start.decide(config, tmp_path / "b", dataset)
     assert decided.train.steps == 15
+
+
+@pytest.mark.slow
+def test_with_many_more_labels_it_is_a_training_from_the_beginning(toy_run, tmp_path):
+    """The same parameters as without another run, bitwise, and it still tells what changed."""
+    dataset = toy.dataset(toy_run.data)
+    few = dataclasses.replace(dataset, train=dataset.train[:2], train_truth=None)
+    config = toy.config(toy_run.data)
+    config.train.update(rounds=2, steps=10, checkpoint_every=10)
+    fit(few, config, workdir=tmp_path / "few", report=lambda line: None)
+    plain = fit(dataset, config, workdir=tmp_path / "plain", report=lambda line: None)
+    lines, source = [], tmp_path / "few"
+    given = warm_start.retraining_config(source)
+    found = fit(dataset, given, workdir=tmp_path / "b", start_from=source, report=lines.append)
+    assert len(found.params) == 2
+    jax.tree.map(np.testing.assert_array_equal, found.params, plain.params)
+    assert any(line.startswith(f"begins anew, after {source}") for line in lines)
+    start = files.read_json(tmp_path / "b" / "start" / "start.json")
+    count = sum(len(one.points) for one in dataset.train)
+    assert start["anew"] and start["whole_updates"]["labels"] == count
+    assert start["whole_updates"]["rounds"] == 2
+    assert not list((tmp_path / "b" / "start").glob("*.npz"))
+    changes = files.read_json(tmp_path / "b" / "changes.json")
+    assert changes["from"] == str(source.resolve())
+    # The next one begins from these networks.
+    again = warm_start.retraining_config(tmp_path / "b")
+    assert not warm_start.begins_anew(again, tmp_path / "b", dataset)
 
 
 @pytest.mark.slow

@@ -173,9 +173,9 @@ def test_the_whole_loop(person):
             person.seek(action["segment"][1] + 0.2)
         else:
             person.press("x")
-            rejected += 1
-            if "is labelled here" in page.inner_text("#said"):
-                rejected -= 1
+            said = page.inner_text("#said")
+            # Two classes may be predicted around the same middle.
+            rejected += "is labelled here" not in said and "already" not in said
             page.wait_for_timeout(50)
     person.saved()
     entry = entry_of(project, f"train_{CLICKED}")
@@ -204,7 +204,10 @@ def test_the_whole_loop(person):
         )
         before = project.annotations.read_text()
         action = person.action_at(index, person.now())
-        person.press(str(CLASSES.index(action["label"]) + 1) if action else "0")
+        if "all is labelled" in page.inner_text("#selection"):
+            person.press("d")
+        else:
+            person.press(str(CLASSES.index(action["label"]) + 1) if action else "0")
         person.until(lambda before=before: project.annotations.read_text() != before)
         person.until(
             lambda row=row: (

@@ -458,7 +458,7 @@ def test_settings_that_cannot_be_say_so(page, project):
 
 def test_the_queue_takes_one_key_for_each_answer(page, project):
     until(page, lambda: page.locator("#queue li").count() > 3)
-    asked = []
+    asked, done = [], 0
     for _ in range(3):
         if not page.locator("#queue li[aria-current]").count():
             _press(page, "g")
@@ -467,7 +467,9 @@ def test_the_queue_takes_one_key_for_each_answer(page, project):
         asked.append((page.inner_text("#name"), current))
         has_guess = "accept" in page.inner_text("#selection")
         before = json.loads(project.annotations.read_text())
-        _press(page, "a" if has_guess else "0")
+        complete = "all is labelled" in page.inner_text("#selection")
+        done += complete
+        _press(page, "a" if has_guess else "d" if complete else "0")
         until(page, lambda before=before: json.loads(project.annotations.read_text()) != before)
         until(
             page,
@@ -487,9 +489,45 @@ def test_the_queue_takes_one_key_for_each_answer(page, project):
         ]
         if "source" in one
     ]
-    assert len(answers) == 3 and set(answers) <= {"accept", "click", "wrong"}
+    assert len(answers) == 3 - done and set(answers) <= {"accept", "click", "wrong"}
     _press(page, "Escape", "Escape")
     assert page.locator("#queue li[aria-current]").count() == 0
+
+
+def _ask_for_a_stretch(page):
+    """The first place of the queue that asks whether all of a stretch is labelled."""
+    until(page, lambda: page.locator("#queue li").count() > 3)
+    while "every action in it" not in page.inner_text("#queue-reason"):
+        _press(page, "g")
+        page.wait_for_timeout(100)
+    return page.inner_text("#name")
+
+
+def test_a_stretch_in_which_nothing_is_missing_is_done(page, project):
+    name = _ask_for_a_stretch(page)
+    row = page.inner_text("#queue li[aria-current]")
+    assert row.startswith("complete?")
+    _press(page, "d")
+    entry = _saved(page, project, lambda one: one.get("done"), name)
+    ((start_s, end_s),) = entry["done"]
+    points = [one["point"] for one in entry["annotations"]]
+    for one in projects.DETECTIONS[name]:
+        low_s, high_s = one["segment"]
+        outside = high_s <= start_s or end_s <= low_s
+        assert outside or one["score"] < 0.5 or any(low_s <= time_s < high_s for time_s in points)
+    until(page, lambda: row not in page.locator("#queue li").all_inner_texts())
+    _press(page, "Escape", "Escape", "Control+z")
+    _saved(page, project, lambda one: one.get("done") == [], name)
+    # Elsewhere the key marks the start of a stretch, as before.
+    assert "done from here" in page.inner_text("#selection")
+
+
+def test_what_is_missing_in_a_stretch_is_clicked(page, project):
+    name = _ask_for_a_stretch(page)
+    before = len(entry_of(project, name).get("annotations", []))
+    _press(page, "1")
+    entry = _saved(page, project, lambda one: len(one.get("annotations", [])) > before, name)
+    assert not entry["done"] and entry["annotations"][0]["source"]["kind"] in ("click", "missed")
 
 
 # --- training ---

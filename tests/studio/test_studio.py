@@ -456,12 +456,11 @@ def test_the_queue(project):
     with _page(project) as page:
         page.save(0, annotations=[{"label": "jump", "segment": [8.0, 12.0]}], done=[[40, 60]])
         places = page.get("queue?count=20")
-        assert {"unconfirmed", "uncertain", "far"} <= {one["reason"] for one in places}
-        confirm = [one for one in places if one["segment"] is not None]
-        assert {(one["recording"], *one["segment"]) for one in confirm} == {
-            (1, 30.0, 31.0),
-            (1, 31.4, 33.0),
-        } or len(confirm) == 1  # near each other
+        assert {"unconfirmed", "complete"} <= {one["reason"] for one in places}
+        confirm = [one for one in places if one["reason"] == "unconfirmed"]
+        # One of two that are near each other, and then the one below the threshold.
+        first, second = ((one["recording"], *one["segment"]) for one in confirm)
+        assert first in {(1, 30.0, 31.0), (1, 31.4, 33.0)} and second == (0, 20.0, 21.0)
         for one in places:
             if one["recording"] == 0:
                 assert not 8 <= one["time"] < 12 and one["time"] < 40

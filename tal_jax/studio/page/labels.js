@@ -5,7 +5,7 @@ import { clamp, clock, groupBy } from "./common.js";
 import { open } from "./recordings.js";
 import { save } from "./saving.js";
 import { firstFrom } from "./timeline.js";
-import { changed, hasPoint, lastChanged, remember, say, state, timeOf } from "./state.js";
+import { askedStretch, changed, hasPoint, lastChanged, remember, say, state, timeOf } from "./state.js";
 import { now, pause, reveal, seek } from "./time.js";
 
 /** @import {Annotation, Found, Labels, Recording, Selection} from "./state.js" */
@@ -115,7 +115,10 @@ export function placeBackground() {
     say(`${around.label} is labelled here: remove it first`);
     return;
   }
-  if (background.includes(time)) return;
+  if (background.includes(time)) {
+    say(`background at ${exact(time)} already`);
+    return;
+  }
   const kind = found ? "wrong" : "click";
   change({ background: [...background, time].sort((a, b) => a - b), sources: { ...sources, [String(time)]: source(kind) } },
     { text: `background at ${exact(time)}`, kind, select: found ? null : { what: "background", one: time } });
@@ -227,7 +230,7 @@ export function nudge(edge, time) {
     accept("nudge", { segment: withEdge(segment.map(rounded), edge, time) });
   } else if (selected.what === "done") {
     const stretch = withEdge(segment, edge, time), others = (current.labels.done ?? []).filter((one) => one !== segment);
-    setDone([...others, stretch], "done stretch moved", stretch);
+    setDone([...others, stretch], "done stretch moved", { selected: stretch });
   } else if (selected.what === "label") {
     const { one } = selected, moved = { ...one, segment: withEdge(segment, edge, time, one.point ?? null), source: source("nudge") };
     replace(one, moved, `${edge} at ${exact(moved.segment[edge === "start" ? 0 : 1])}`);
@@ -251,12 +254,17 @@ export function setClass(label) {
 
 // ---------------------------------------------------------------- done stretches
 
-/** The first call marks the start of a done stretch, the second its end. */
+/** The first call marks the start of a done stretch, the second its end; a stretch that the queue asks about is done at once. */
 export function markDone() {
-  const { current } = state;
+  const { current } = state, asked = askedStretch();
   if (!current) return;
   if (!current.labels.done) {
     say("the whole recording is done");
+    return;
+  }
+  if (asked && state.doneFrom === null) {
+    const stretch = asked.map(rounded);
+    setDone([...current.labels.done, stretch], `done: ${stretch.map(exact).join(" – ")}`, { kind: "done" });
     return;
   }
   if (state.doneFrom === null) {
@@ -279,8 +287,8 @@ export function markAllDone() {
   change({ done: whole ? [] : null }, { text: whole ? "nothing is done" : "the whole recording is done" });
 }
 
-/** Joins stretches that overlap or touch. @param {number[][]} stretches @param {string} text @param {number[]} [selected] */
-function setDone(stretches, text, selected) {
+/** Joins stretches that overlap or touch. @param {number[][]} stretches @param {string} text @param {{selected?: number[], kind?: string}} [what] is selected; the kind of an answer */
+function setDone(stretches, text, { selected, kind } = {}) {
   /** @type {number[][]} */
   const done = [];
   for (const one of [...stretches].sort((a, b) => a[0] - b[0])) {
@@ -289,7 +297,7 @@ function setDone(stretches, text, selected) {
     else done.push(one);
   }
   const one = selected && done.find(([start, end]) => start <= selected[0] && selected[0] <= end);
-  change({ done }, { text, ...(one ? { select: { what: "done", one } } : {}) });
+  change({ done }, { text, kind, ...(one ? { select: { what: "done", one } } : {}) });
 }
 
 // ---------------------------------------------------------------- selection

@@ -7,7 +7,7 @@ import { open } from "./recordings.js";
 import { prediction, shownFound } from "./predictions.js";
 import { Rows } from "./rows.js";
 import { allSaved } from "./saving.js";
-import { changed, colourOf, on, say, state } from "./state.js";
+import { COMPLETE, changed, colourOf, on, say, state } from "./state.js";
 import { goTo, show } from "./time.js";
 
 /** @import {Place} from "./state.js" */
@@ -15,7 +15,7 @@ import { goTo, show } from "./time.js";
 const COUNT = 20, FEW = 5, CONTEXT_S = 20;
 const REASONS = {
   unconfirmed: "predicted, confirmed by nobody", uncertain: "two answers are about as likely", disagreement: "two trainings disagree",
-  far: "far from any label", spread: "a sample of everything",
+  complete: "is every action in it labelled? D if so, else click one that is missing", far: "far from any label", spread: "a sample of everything",
 };
 
 /** @type {Place[]} */
@@ -24,10 +24,13 @@ let places = [];
 /** @param {Place} place */
 const nameOf = (place) => state.recordings[place.recording]?.name ?? "";
 
+/** @param {Place} place */
+const questionOf = ({ label, reason }) => (label ? `${label}?` : reason === COMPLETE ? "complete?" : null);
+
 const rows = new Rows($("queue"), "Nothing is open: all of it is labelled, or near to a label.", (/** @type {Place} */ place) => ({
   current: place === state.asked,
   parts: [h("button", { onclick: () => go(place), title: `${nameOf(place)}, ${clock(place.time, 1)}: ${REASONS[place.reason] ?? place.reason}` },
-    swatch(place.label ? colourOf(place.label) : "var(--faint)"), h("b", {}, place.label ? `${place.label}?` : nameOf(place)), h("i", {}, clock(place.time, 1)))],
+    swatch(place.label ? colourOf(place.label) : place.reason === COMPLETE ? "var(--good)" : "var(--faint)"), h("b", {}, questionOf(place) ?? nameOf(place)), h("i", {}, clock(place.time, 1)))],
 }));
 
 export async function refresh() {
@@ -47,16 +50,17 @@ export async function refresh() {
 async function go(place) {
   state.asked = place ?? null;
   showQueue();
-  if (!place) return;
+  if (!place) return changed("queue");
   if (state.at !== place.recording || !state.current) await open(place.recording);
   if (!state.current) return;
   const { time, segment, label } = place, around = Math.max(CONTEXT_S, segment ? 3 * (segment[1] - segment[0]) : 0);
   show(time - around / 2, time + around / 2);
-  goTo(time); // within the event, where a number places its point
+  // Within an event a number places its point; a stretch is looked through from its start.
+  goTo(segment && place.reason === COMPLETE ? segment[0] : time);
   const one = label ? (segment ? foundAt(label, segment) : eventAt(label, time)) : null;
   state.selected = one ? { what: "found", one } : null;
   changed("selection", "queue");
-  say(`${place.label ?? "which class"}? ${nameOf(place)} at ${clock(time, 1)}: ${REASONS[place.reason] ?? place.reason}`);
+  say(`${questionOf(place) ?? "which class?"} ${nameOf(place)} at ${clock(time, 1)}: ${REASONS[place.reason] ?? place.reason}`);
 }
 
 /** The detection that a place asks about, or one made of it. */

@@ -5,7 +5,7 @@ import {
   accept, exact, markAllDone, markDone, nudge, place, placeBackground, remove, selectedSegment, setClass, walk,
 } from "./labels.js";
 import { prediction, shownFound, thresholdOf } from "./predictions.js";
-import { changed, colourOf, hasPoint, on, say, state } from "./state.js";
+import { askedStretch, changed, colourOf, hasPoint, on, say, state } from "./state.js";
 import { now, pause, playStretch, reveal, seek } from "./time.js";
 
 const STEP_S = 0.1;
@@ -85,9 +85,15 @@ function parts() {
   return [
     h("span", { class: "about" }, state.doneFrom === null ? "here:" : `done from ${exact(state.doneFrom)} …`),
     prediction() && state.chosen ? button(`missed ${state.chosen}`, "Enter", () => placePoint(state.chosen)) : null,
-    button("background", "0", placeBackground), button(state.doneFrom === null ? "done from here" : "done until here", "D", markDone),
+    button("background", "0", placeBackground), button(doneText(), "D", markDone),
     button(state.current?.labels.done === null ? "not all is done" : "all is done", "Shift+D", markAllDone),
   ];
+}
+
+/** What D does here. */
+function doneText() {
+  if (state.doneFrom !== null) return "done until here";
+  return askedStretch() ? "all is labelled" : "done from here";
 }
 
 const about = (label, text) => h("span", { class: "about" }, swatch(state.classes.includes(label) ? colourOf(label) : "var(--muted)"), h("b", {}, label), ` ${text}`);
@@ -108,4 +114,4 @@ export function askClass() {
   changed("selection");
 }
 
-on("selection labels classes predictions settings recording", show);
+on("queue selection labels classes predictions settings recording", show);

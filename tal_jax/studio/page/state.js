@@ -89,6 +89,12 @@ export const state = {
   asked: null,
 };
 
+/** The reason of a place that asks whether all of a stretch is labelled. */
+export const COMPLETE = "complete";
+
+/** The stretch of the recording that is shown of which the queue asks that. @returns {number[] | null} */
+export const askedStretch = () => (state.asked?.reason === COMPLETE && state.asked.recording === state.at ? state.asked.segment : null);
+
 /** @type {Map<string, Set<() => void>>} */
 const listeners = new Map();
 

@@ -5,7 +5,7 @@ import { $, clamp, clock, css, fitCanvas, groupBy, h, plural, ratio, readColours
 import { confirmed, exact, nudge, rejected, select, withEdge } from "./labels.js";
 import { isSame, prediction, thresholdOf, tryThreshold } from "./predictions.js";
 import { Overview, Timeline } from "./timeline.js";
-import { changed, classOf, colourOf, doneShare, hasPoint, on, showNotice, state, timeOf } from "./state.js";
+import { askedStretch, changed, classOf, colourOf, doneShare, hasPoint, on, showNotice, state, timeOf } from "./state.js";
 import { isVideo, leastSpan, now, seek, show, showAll, zoom } from "./time.js";
 
 /** @import {Found, Recording, Selection} from "./state.js" */
@@ -63,6 +63,8 @@ function labelLanes() {
   const stretches = (done ?? [[0, duration]]).map((one) => (done
     ? bar({ what: "done", one }, { top: 3, height: DONE - 6, alpha: 0.75, colour: palette.good, tip: () => [`done, ${one.map(exact).join(" – ")}`] })
     : { start: 0, end: duration, top: 3, height: DONE - 6, alpha: 0.75, colour: palette.good }));
+  const asked = askedStretch();
+  if (asked) stretches.push({ start: asked[0], end: asked[1], top: 3, height: DONE - 6, alpha: 0.5, colour: palette.good, hollow: true });
   const washes = (done ?? []).map(([start, end]) => ({ start, end, colour: palette.good, alpha: 0.07 }));
   const note = [points.length && plural(points.length, "point"), segments.length && plural(segments.length, "segment")].filter(Boolean).join(", ");
   return [
@@ -339,6 +341,7 @@ on("recording", () => {
   delete signal.canvas.dataset.drawn;
 });
 on("recording classes", () => draw(signal, labelled, predicted));
+on("queue", () => draw(labelled));
 on("labels", () => draw(labelled, ...(concernsPredictions() ? [predicted] : [])));
 on("selection", () => redraw(labelled, ...(selectsPrediction() ? [predicted] : [])));
 on("window", () => redraw(signal, labelled, predicted));
