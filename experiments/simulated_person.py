@@ -39,7 +39,6 @@ from tal_jax.evaluation.matching import iou_of
 from tal_jax.inference.forward import Fitted, predict_recordings
 from tal_jax.inference.predict import mean_predictions, predict_stages
 from tal_jax.inference.suggestions import (
-    COMPLETE,
     Place,
     labelled_stretches,
     stretches_between,
@@ -171,7 +170,7 @@ def answer(
     place: Place, recording: Recording, actions: Sequence[tuple[int, Segment]], classes
 ) -> tuple[str, Recording]:
     """The answer to a question, and the recording with the label that it gives."""
-    if place.reason == COMPLETE:
+    if place.segment_s is not None and place.label is None:
         return _complete(place, recording, actions)
     if place.segment_s is not None:
         own = [segment for label, segment in actions if classes[label] == place.label]

@@ -1,6 +1,7 @@
 """The simulated person: its answers, and a short session on the toy problem."""
 
 import csv
+import itertools
 import os
 import subprocess
 import sys
@@ -71,10 +72,10 @@ def test_where_there_is_nothing():
 
 def test_a_segment_replaces_what_it_holds():
     """The point of the same action, and a background point that a sloppy confirmation covers."""
-    recording = _recording(points=(Point(3.0, 0), Point(13.5, 1)), background_s=(9.4,))
-    kind, found = _answer(recording, 11.0, (9.0, 13.0), "dip")
+    recording = _recording(points=(Point(3.0, 0), Point(13.8, 1)), background_s=(9.6,))
+    kind, found = _answer(recording, 11.0, (9.5, 13.5), "dip")
     assert kind == "confirm" and found.background_s == ()
-    assert found.points == (Point(3.0, 0), Point(11.0, 1, (9.0, 13.0)), Point(13.5, 1))
+    assert found.points == (Point(3.0, 0), Point(11.5, 1, (9.5, 13.5)), Point(13.8, 1))
     kind, found = _answer(recording, 13.0, (12.8, 13.2), "dip")
     assert kind == "nudge"
     assert found.points == (Point(3.0, 0), Point(12.0, 1, (10.0, 14.0)))
@@ -111,8 +112,13 @@ def test_a_short_session(toy_run, tmp_path):
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "person" / "answers.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [row["order"] for row in rows] == ["all"] + ["suggested"] * 2 + ["random"] * 2
-    assert [int(row["answers"]) for row in rows if row["order"] == "suggested"] == [12, 24]
+    # A queue may be shorter than asked for.
+    assert [order for order, _ in itertools.groupby(row["order"] for row in rows)] == [
+        *("all", "suggested", "random")
+    ]
+    for order in ("suggested", "random"):
+        counts = [int(row["answers"]) for row in rows if row["order"] == order]
+        assert counts == sorted(set(counts)) and counts[-1] == 24
     for row in rows:
         kinds = sum(int(row[kind]) for kind in ("confirm", "nudge", "click", "background", "done"))
         assert kinds == int(row["answers"]) and 0 <= float(row["average_map"]) <= 1

@@ -14,8 +14,11 @@ come when there are no more of those, and take turns among themselves:
 
 - `uncertain`: the network is undecided between action and background, or between two classes.
 - `disagreement`: the networks of several rounds or members score a place differently.
-- `far`: the middle of the longest stretch without any label. Before there is a network this is the
-  only kind, `spread`: it halves what is not labelled again and again, so that nobody has to search.
+- `far`: the middle of the longest stretch without any label.
+
+Before there is a network the only kind is `spread`: places that halve what is not labelled again
+and again, so that nobody has to search. Each is a short stretch, to be completed like the others,
+since a moment alone seldom meets a short action.
 
 No place is in a done stretch, in a labelled segment, or within a feature window of a point.
 """
@@ -62,8 +65,8 @@ class Place:
     Attributes:
       recording: its name.
       time_s: the time asked about; of a detection or a stretch its middle.
-      segment_s: start and end of the detection that is to be confirmed, or of the stretch that may
-        be complete; None for other kinds.
+      segment_s: start and end of the detection that is to be confirmed, or, without a label, of the
+        stretch that may be complete; None for other kinds.
       label: the proposed class; None where no action is.
       reason: the kind, one of the words that the module lists.
       priority: 1 for the most useful place of its kind, 1/2 for the second, and so on.
@@ -93,8 +96,8 @@ def suggest(
     >>> from tal_jax import Grid
     >>> grid = Grid(fps=10, stride_frames=5, window_frames=10)
     >>> film = Recording("film", np.zeros((16, 2), np.float32), grid, 8.0, done_s=((0.0, 4.0),))
-    >>> [(place.time_s, place.reason) for place in suggest([film], ["jump"], count=1)]
-    [(6.0, 'spread')]
+    >>> [(place.segment_s, place.reason) for place in suggest([film], ["jump"], count=1)]
+    [((4.0, 8.0), 'spread')]
 
     Args:
       recordings: with their labels: points, of which some have segments, background points and done
@@ -122,23 +125,25 @@ def suggest(
     found = select_all(asked, threshold)
     _check(recordings, classes, scores)
     usual_s = _usual_spacing(recordings, found)
+    length_s = _EVENTS * usual_s
     if spacing_s is None:
         spacing_s = usual_s
     known = {recording.name: labelled_stretches(recording) for recording in recordings}
-    predicted = scores or detections is not None
     unlabelled = [
         {one.name: _unlabelled(one, those.get(one.name, ()), known) for one in recordings}
         for those in (asked, found)
     ]
     stretches = {} if detections is None else unlabelled[1]
+    if not (scores or detections is not None):
+        return _take_turns([[_spread(recordings, known, length_s)]], count, spacing_s)
     kinds = [
         _unconfirmed(recordings, classes, unlabelled[0], threshold),
-        _complete(recordings, stretches, found, _EVENTS * usual_s),
+        _complete(recordings, stretches, found, length_s),
     ]
     others = [
         _by_snippet(UNCERTAIN, _uncertainty, recordings, classes, scores, known),
         _by_snippet(DISAGREEMENT, _disagreement, recordings, classes, scores, known),
-        _far(FAR if predicted else SPREAD, recordings, classes, scores, known),
+        _far(recordings, classes, scores, known),
     ]
     return _take_turns([kinds, others], count, spacing_s)
 
@@ -414,13 +419,30 @@ def _proposed(
 
 
 def _far(
-    reason: str,
     recordings: Sequence[Recording],
     classes: Sequence[str],
     scores: Mapping[str, Sequence[Scores]],
     known: Mapping[str, tuple[Segment, ...]],
 ) -> Iterator[Place]:
-    """Middles of the longest stretches without a label, which a place halves."""
+    """Middles of the longest stretches without a label."""
+    for recording, _, middle_s in _halves(recordings, known):
+        label = _proposed(recording, classes, scores, middle_s)
+        yield Place(recording.name, middle_s, None, label, FAR, 0.0)
+
+
+def _spread(
+    recordings: Sequence[Recording], known: Mapping[str, tuple[Segment, ...]], length_s: float
+) -> Iterator[Place]:
+    """Short stretches around the middles of the longest ones without a label."""
+    for recording, (start_s, end_s), middle_s in _halves(recordings, known):
+        segment_s = max(start_s, middle_s - length_s / 2), min(end_s, middle_s + length_s / 2)
+        yield Place(recording.name, middle_s, segment_s, None, SPREAD, 0.0)
+
+
+def _halves(
+    recordings: Sequence[Recording], known: Mapping[str, tuple[Segment, ...]]
+) -> Iterator[tuple[Recording, Segment, float]]:
+    """The longest stretches without a label and their middles, which halve them for the next."""
     heap = []
     for row, recording in enumerate(recordings):
         gaps = stretches_between(known[recording.name], recording.duration_s)
@@ -435,5 +457,4 @@ def _far(
         if middle_s - start_s > recording.grid.stride_s:
             heapq.heappush(heap, (start_s - middle_s, row, start_s, middle_s))
             heapq.heappush(heap, (middle_s - end_s, row, middle_s, end_s))
-        label = _proposed(recording, classes, scores, middle_s)
-        yield Place(recording.name, middle_s, None, label, reason, 0.0)
+        yield recording, (start_s, end_s), middle_s

@@ -255,6 +255,8 @@ def test_a_class_is_renamed_by_the_keyboard(page, project, browser, server):
     _press(page, "Control+Shift+Z")
     entry = _saved(page, project, lambda one: len(one["annotations"]) == 2)
     assert [one["label"] for one in entry["annotations"]] == ["leap", "leap"]
+    # Not before it has what was saved, which would be a conflict.
+    until(other, lambda: other.locator("#points li:not(.empty)").count() == 2)
     other.keyboard.press("Home")
     for key in ("k", "k", "a"):  # the second event; the first one is accepted
         other.keyboard.press(key)

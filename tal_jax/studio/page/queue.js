@@ -7,15 +7,16 @@ import { open } from "./recordings.js";
 import { prediction, shownFound } from "./predictions.js";
 import { Rows } from "./rows.js";
 import { allSaved } from "./saving.js";
-import { COMPLETE, changed, colourOf, on, say, state } from "./state.js";
+import { changed, colourOf, on, say, state, stretchOf } from "./state.js";
 import { goTo, show } from "./time.js";
 
 /** @import {Place} from "./state.js" */
 
 const COUNT = 20, FEW = 5, CONTEXT_S = 20;
+const COMPLETE = "Is every action in this stretch labelled? D if so, else click one that is missing";
 const REASONS = {
   unconfirmed: "predicted, confirmed by nobody", uncertain: "two answers are about as likely", disagreement: "two trainings disagree",
-  complete: "is every action in it labelled? D if so, else click one that is missing", far: "far from any label", spread: "a sample of everything",
+  complete: `what is predicted in it is labelled. ${COMPLETE}`, far: "far from any label", spread: `a sample of everything. ${COMPLETE}`,
 };
 
 /** @type {Place[]} */
@@ -25,12 +26,12 @@ let places = [];
 const nameOf = (place) => state.recordings[place.recording]?.name ?? "";
 
 /** @param {Place} place */
-const questionOf = ({ label, reason }) => (label ? `${label}?` : reason === COMPLETE ? "complete?" : null);
+const questionOf = (place) => (place.label ? `${place.label}?` : stretchOf(place) ? "complete?" : null);
 
 const rows = new Rows($("queue"), "Nothing is open: all of it is labelled, or near to a label.", (/** @type {Place} */ place) => ({
   current: place === state.asked,
   parts: [h("button", { onclick: () => go(place), title: `${nameOf(place)}, ${clock(place.time, 1)}: ${REASONS[place.reason] ?? place.reason}` },
-    swatch(place.label ? colourOf(place.label) : place.reason === COMPLETE ? "var(--good)" : "var(--faint)"), h("b", {}, questionOf(place) ?? nameOf(place)), h("i", {}, clock(place.time, 1)))],
+    swatch(place.label ? colourOf(place.label) : stretchOf(place) ? "var(--good)" : "var(--faint)"), h("b", {}, questionOf(place) ?? nameOf(place)), h("i", {}, clock(place.time, 1)))],
 }));
 
 export async function refresh() {
@@ -56,7 +57,7 @@ async function go(place) {
   const { time, segment, label } = place, around = Math.max(CONTEXT_S, segment ? 3 * (segment[1] - segment[0]) : 0);
   show(time - around / 2, time + around / 2);
   // Within an event a number places its point; a stretch is looked through from its start.
-  goTo(segment && place.reason === COMPLETE ? segment[0] : time);
+  goTo(stretchOf(place)?.[0] ?? time);
   const one = label ? (segment ? foundAt(label, segment) : eventAt(label, time)) : null;
   state.selected = one ? { what: "found", one } : null;
   changed("selection", "queue");

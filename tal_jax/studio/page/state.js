@@ -89,11 +89,11 @@ export const state = {
   asked: null,
 };
 
-/** The reason of a place that asks whether all of a stretch is labelled. */
-export const COMPLETE = "complete";
+/** The stretch of which a place asks whether all of it is labelled, if it does. @param {Place} place */
+export const stretchOf = ({ label, segment }) => (label ? null : segment);
 
 /** The stretch of the recording that is shown of which the queue asks that. @returns {number[] | null} */
-export const askedStretch = () => (state.asked?.reason === COMPLETE && state.asked.recording === state.at ? state.asked.segment : null);
+export const askedStretch = () => (state.asked?.recording === state.at ? stretchOf(state.asked) : null);
 
 /** @type {Map<string, Set<() => void>>} */
 const listeners = new Map();
