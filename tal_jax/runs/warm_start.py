@@ -69,9 +69,8 @@ PROPOSALS = "proposals_train.json"
 
 # The least part of a round's updates that a retraining makes.
 LEAST_PART = 0.25
-# How many times the labels of the last training from new parameters ask for another such one: half
-# as many again, of which some have replaced or joined others.
-ANEW = 1.4
+# How many times the labels of the last training from new parameters ask for another such one.
+ANEW = 1.2
 # The least tIoU of an event that is the same as before.
 SAME_TIOU = 0.5
 # Settings that fix the shapes of parameters: they stay, whatever the data are now.

@@ -204,7 +204,7 @@ def test_many_more_labels_ask_for_new_parameters(tmp_path):
     assert whys["train.rounds"] == whys["train.warm_start"] == expected
     assert "train.steps" in whys and "model.widths" in whys
 
-    # The limit: as many labels as 1.4 times those of before.
+    # The limit: as many labels as 1.2 times those of before.
     def labelled(count):
         points = dataset.train[0].points * 40
         times_s = np.linspace(0.1, dataset.train[0].duration_s - 0.1, count)
@@ -212,7 +212,7 @@ def test_many_more_labels_ask_for_new_parameters(tmp_path):
         one = dataclasses.replace(dataset.train[0], points=tuple(points))
         return dataclasses.replace(dataset, train=(one,), train_truth=None)
 
-    least = math.ceil(1.4 * old)
+    least = math.ceil(1.2 * old)
     for count, anew in ((least - 1, False), (least, True)):
         assert warm_start.begins_anew(given, tmp_path / "a", labelled(count)) == anew
 
