@@ -23,8 +23,10 @@ since a moment alone seldom meets a short action.
 No place is in a done stretch, in a labelled segment, or within a feature window of a point.
 """
 
+import bisect
 import dataclasses
 import heapq
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -129,15 +131,14 @@ def suggest(
     if spacing_s is None:
         spacing_s = usual_s
     known = {recording.name: labelled_stretches(recording) for recording in recordings}
-    unlabelled = [
-        {one.name: _unlabelled(one, those.get(one.name, ()), known) for one in recordings}
-        for those in (asked, found)
-    ]
-    stretches = {} if detections is None else unlabelled[1]
+    unlabelled = {
+        one.name: _unlabelled(one, asked.get(one.name, ()), known[one.name]) for one in recordings
+    }
+    stretches = {} if detections is None else select_all(unlabelled, threshold)
     if not (scores or detections is not None):
         return _take_turns([[_spread(recordings, known, length_s)]], count, spacing_s)
     kinds = [
-        _unconfirmed(recordings, classes, unlabelled[0], threshold),
+        _unconfirmed(recordings, classes, unlabelled, threshold),
         _complete(recordings, stretches, found, length_s),
     ]
     others = [
@@ -247,8 +248,10 @@ def _near(one: Place, other: Place, spacing_s: float) -> bool:
     )
 
 
-def _is_in(time_s: float, stretches: Sequence[Segment]) -> bool:
-    return any(start_s <= time_s < end_s for start_s, end_s in stretches)
+def _is_in(time_s: float, merged: Sequence[Segment]) -> bool:
+    """Whether a time is in one of some stretches, which are in order and apart."""
+    at = bisect.bisect_right(merged, (time_s, math.inf)) - 1  # the last one that has begun
+    return at >= 0 and time_s < merged[at][1]
 
 
 # --- the kinds: their places, most useful first ---
@@ -257,16 +260,17 @@ def _is_in(time_s: float, stretches: Sequence[Segment]) -> bool:
 def _unlabelled(
     recording: Recording,
     found: Sequence[Mapping[str, Any]],
-    known: Mapping[str, tuple[Segment, ...]],
-) -> list[Mapping[str, Any]]:
+    known: tuple[Segment, ...],
+) -> list[dict[str, Any]]:
     """The detections of a recording in which there is no label."""
-    times_s = [point.time_s for point in recording.points] + list(recording.background_s)
+    times_s = sorted([*(point.time_s for point in recording.points), *recording.background_s])
     entries = []
     for entry in found:
-        segment_s, middle_s = _segment(entry)
-        if not _is_in(middle_s, known[recording.name]):
-            if not any(_is_in(time_s, [segment_s]) for time_s in times_s):
-                entries.append(entry)
+        (start_s, end_s), middle_s = _segment(entry)
+        label = bisect.bisect_left(times_s, start_s)  # the first one from its start on
+        labelled = label < len(times_s) and times_s[label] < end_s
+        if not labelled and not _is_in(middle_s, known):
+            entries.append(dict(entry))
     return entries
 
 
@@ -330,13 +334,13 @@ def stretches_between(stretches: Iterable[Segment], whole_s: float) -> list[Segm
 
 
 def _parts(stretch: Segment, events: Sequence[Segment], longest_s: float) -> Iterator[Segment]:
-    """A stretch in parts of about a length, none of which ends within an event."""
+    """A stretch in parts of about a length, none of which ends within one of the merged events."""
     start_s, end_s = stretch
     while start_s < end_s:
         cut_s = start_s + longest_s
-        for first_s, last_s in events:
-            if first_s < cut_s < last_s:
-                cut_s = first_s if first_s > start_s else last_s
+        at = bisect.bisect_left(events, (cut_s,)) - 1  # the last event that begins before
+        if at >= 0 and cut_s < events[at][1]:
+            cut_s = events[at][0] if events[at][0] > start_s else events[at][1]
         cut_s = min(cut_s, end_s)
         yield start_s, cut_s
         start_s = cut_s
