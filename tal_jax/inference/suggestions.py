@@ -131,7 +131,7 @@ def suggest(
     if spacing_s is None:
         spacing_s = usual_s
     known = {recording.name: labelled_stretches(recording) for recording in recordings}
-    unlabelled = {
+    unlabelled: Results = {
         one.name: _unlabelled(one, asked.get(one.name, ()), known[one.name]) for one in recordings
     }
     stretches = {} if detections is None else select_all(unlabelled, threshold)
