@@ -19,6 +19,7 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import ml_collections
 
 from tal_jax.config import load_config, override
@@ -102,6 +103,8 @@ def main() -> None:
     datasets = [load_dataset(config, arguments.data) for config in configs]
     for name, setting in settings.items():
         run_setting(arguments.workdir, name, setting, configs, datasets)
+        # The programs of many trainings are more memory maps than a process may have.
+        jax.clear_caches()
     table = format_table(arguments.workdir, settings, base)
     files.write_bytes(arguments.workdir / "table.md", table.encode())
     print(table, flush=True)

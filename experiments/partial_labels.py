@@ -14,6 +14,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -52,6 +53,8 @@ def main() -> None:
                 points = sum(len(recording.points) for recording in dataset.train)
                 print(f"== {rule}, seed {seed}: {points} points", flush=True)
                 fit(dataset, config, workdir=workdir)
+                # The programs of many trainings are more memory maps than a process may have.
+                jax.clear_caches()
 
     titles = {
         ALL: "everything labelled",

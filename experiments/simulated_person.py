@@ -26,6 +26,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -146,6 +147,8 @@ def label(
         options = {} if before is None else {"start_from": before}
         found = fit(trained, own, workdir=last, report=lambda line: None, **options)
         fitted = [*fitted[-1:], found]
+        # The programs of some twenty trainings are more memory maps than a process may have.
+        jax.clear_caches()
         yield _row(last, counts.total(), time.monotonic() - began) | dict(counts)
 
 

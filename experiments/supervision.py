@@ -17,6 +17,7 @@ import argparse
 import dataclasses
 from pathlib import Path
 
+import jax
 import ml_collections
 import numpy as np
 
@@ -82,6 +83,7 @@ def train(config: ml_collections.ConfigDict, kind: str, workdir: Path, data: str
     minutes = labels_minutes(dataset) if kind == LABELS else points_minutes(dataset)
     print(f"== {KINDS[kind][0]}, seed {config.seed}: {minutes:.0f} minutes of labels", flush=True)
     fit(dataset, config, workdir=workdir)
+    jax.clear_caches()  # of many trainings, programs are more memory maps than a process may have
     files.write_json(workdir / "minutes.json", {"minutes": minutes})  # the run is finished
 
 
