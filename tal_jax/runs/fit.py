@@ -191,13 +191,17 @@ def _decide(
     matching = len(datasets) == len(configs) == len(folders)
     if not matching or (source is None and not any(map(automatic.undecided, configs))):
         return list(configs)
+    if source is not None:
+        configs = [
+            warm_start.reopened(config, source, folder, datasets[0])
+            for config, folder in zip(configs, folders, strict=True)
+        ]
     begun = [processes.on_primary(work.begun_settings, folder) for folder in folders]
     configs = [
         automatic.with_values(config, values) for config, values in zip(configs, begun, strict=True)
     ]
     check_dataset(datasets[0])
     if source is not None and not begun[0]:
-        configs = [warm_start.reopened(config, source, datasets[0]) for config in configs]
         decided, decisions = warm_start.decide(configs[0], source, datasets[0], renamed)
     else:
         decided, decisions = automatic.decide(configs[0], datasets[0])

@@ -185,9 +185,14 @@ def begins_anew(config: Config, source: Path, dataset: Dataset) -> bool:
     return config.train.rounds is None and now >= ANEW * _whole_training(source)["labels"] > 0
 
 
-def reopened(config: Config, source: Path, dataset: Dataset) -> Config:
-    """The config of a retraining, without shapes where it begins from new parameters."""
-    if not begins_anew(config, source, dataset):
+def reopened(config: Config, source: Path, workdir: Path, dataset: Dataset) -> Config:
+    """The config of a retraining, without shapes where it begins, or began, from new parameters."""
+    if work.begun_settings(workdir):
+        source, about = workdir, files.read_json(workdir / START_FOLDER / "start.json")
+        anew = config.train.rounds is None and about.get("anew", False)
+    else:
+        anew = begins_anew(config, source, dataset)
+    if not anew:
         return config
     opened: Config = ml_collections.ConfigDict(config.to_dict())
     for key in {*_SHAPES} & {*_decided(source)}:

@@ -189,12 +189,13 @@ def test_many_more_labels_ask_for_new_parameters(tmp_path):
     _begun(tmp_path / "a", config, few)
     given = warm_start.retraining_config(tmp_path / "a")
     given.model.widths = (16,)
-    assert warm_start.reopened(given, tmp_path / "a", few) is given
+    assert warm_start.reopened(given, tmp_path / "a", tmp_path / "b", few) is given
     decided, decisions = warm_start.decide(given, tmp_path / "a", few)
     assert (decided.train.rounds, decided.train.warm_start) == (1, True)
     assert decisions[0].reason == "begins from the networks of the run"
 
-    opened = warm_start.reopened(given, tmp_path / "a", dataset)
+    given.detector.num_levels = 7
+    opened = warm_start.reopened(given, tmp_path / "a", tmp_path / "b", dataset)
     decided, decisions = warm_start.decide(opened, tmp_path / "a", dataset)
     plain = automatic.decide(config, dataset)[0]
     assert check_config(decided) == check_config(plain)
@@ -203,6 +204,15 @@ def test_many_more_labels_ask_for_new_parameters(tmp_path):
     expected = f"new parameters: {old} labels at the last training from new ones"
     assert whys["train.rounds"] == whys["train.warm_start"] == expected
     assert "train.steps" in whys and "model.widths" in whys
+
+    # Once begun it goes on with what was decided, whatever is given again.
+    kept = warm_start.still_decided(tmp_path / "a", given)
+    work.start(tmp_path / "b", check_config(decided), dataset, kept)
+    about = {"anew": True, "whole_updates": warm_start._size(decided, 10)}
+    files.write_json(tmp_path / "b" / "start" / "start.json", about)
+    again = warm_start.reopened(given, tmp_path / "gone", tmp_path / "b", dataset)
+    again = automatic.with_values(again, work.begun_settings(tmp_path / "b"))
+    assert check_config(again) == check_config(decided)
 
     # The limit: as many labels as 1.2 times those of before.
     def labelled(count):
