@@ -335,12 +335,19 @@ def test_a_held_key_answers_one_place_of_the_queue(page, project):
     assert sum(marked) == 1
 
 
-def test_a_number_answers_an_unconfirmed_event_within_it(page, project):
+def _ask_for(page, reason):
+    """Goes to the first place of the queue that is asked about for a reason."""
     until(page, lambda: page.locator("#queue li").count() > 3)
-    _press(page, "g")
-    while "confirmed by nobody" not in page.inner_text("#queue-reason"):
+    for _ in range(40):
         _press(page, "g")
         page.wait_for_timeout(100)
+        if reason in page.inner_text("#queue-reason"):
+            return
+    raise AssertionError(f"nothing is asked about because of: {reason}")
+
+
+def test_a_number_answers_an_unconfirmed_event_within_it(page, project):
+    _ask_for(page, "confirmed by nobody")
     name, label = page.inner_text("#name"), page.inner_text("#selection b")
     before = len(entry_of(project, name).get("annotations", []))
     _press(page, str(1 + projects.CLASSES.index(label)))
@@ -498,10 +505,7 @@ def test_the_queue_takes_one_key_for_each_answer(page, project):
 
 def _ask_for_a_stretch(page):
     """The first place of the queue that asks whether all of a stretch is labelled."""
-    until(page, lambda: page.locator("#queue li").count() > 3)
-    while "every action in it" not in page.inner_text("#queue-reason"):
-        _press(page, "g")
-        page.wait_for_timeout(100)
+    _ask_for(page, "Is every action in this stretch labelled?")
     return page.inner_text("#name")
 
 
