@@ -213,7 +213,7 @@ def test_static_arguments_are_those_of_the_docstring(op):
     arguments = (inspect.getdoc(op) or "").partition("Args:")[2].partition("\n\nReturns:")[0]
     documented = {
         argument.split(":")[0].strip()
-        for argument in arguments.replace("\n        ", " ").splitlines()
+        for argument in arguments.replace("\n    ", " ").splitlines()
         if "(static)" in argument
     }
     assert documented == set(getattr(op, "static_argnames", ()))
