@@ -422,7 +422,9 @@ def test_stages_in_a_browser(workdir):
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(write_report(workdir).as_uri())
         lanes = "explorers[{}].timelines[{}].lanes.map((lane) => lane.label)"
-        page.wait_for_function("explorers.every((one) => one.timelines[0].lanes.length)")
+        browsing.until(
+            page, lambda: page.evaluate("explorers.every((one) => one.timelines[0].lanes.length)")
+        )
         of_test, of_train = (page.evaluate(lanes.format(*one)) for one in ((0, 1), (1, 0)))
         headline = page.locator(".headline b").inner_text()
         headings = page.locator("h3").all_inner_texts()
@@ -657,7 +659,7 @@ def test_timelines_in_a_browser(workdir):
         page.keyboard.down("Control")
         page.mouse.wheel(0, -50)
         page.keyboard.up("Control")
-        page.wait_for_function(f"{view}.end - {view}.start < 19")
+        browsing.until(page, lambda: page.evaluate(f"{view}.end - {view}.start < 19"))
         start, end = page.evaluate(f"[{view}.start, {view}.end]")
         assert start < 10 < end
         page.mouse.down()
@@ -671,5 +673,5 @@ def test_timelines_in_a_browser(workdir):
         lanes = "explorers[0].timelines[0].lanes.map((lane) => lane.label)"
         assert page.evaluate(lanes) == ["jump", "run", "background"]
         page.click(".legend >> nth=0 >> text=jump")
-        page.wait_for_function(f"{lanes}.length === 2")
+        browsing.until(page, lambda: page.evaluate(f"{lanes}.length === 2"))
     assert errors == []
