@@ -59,6 +59,8 @@ def _open(page, server):
 def _press(page, *keys):
     for key in keys:
         page.keyboard.press(key)
+        if key.lower().endswith("+z"):  # one right after another may meet a save on its way
+            page.wait_for_timeout(200)
 
 
 def _saved(page, project, condition, name="walk"):
