@@ -59,8 +59,6 @@ def _open(page, server):
 def _press(page, *keys):
     for key in keys:
         page.keyboard.press(key)
-        if key.lower().endswith("+z"):  # one right after another may meet a save on its way
-            page.wait_for_timeout(200)
 
 
 def _saved(page, project, condition, name="walk"):
@@ -303,6 +301,26 @@ def test_labels_do_not_contradict_each_other(page, project, server):
     _press(page, "Escape", "ArrowRight", "2")
     entry = _saved(page, project, lambda one: "background" not in one)
     assert len(entry["annotations"]) == 3
+
+
+def test_labels_read_before_a_save_do_not_replace_it(page, project):
+    """The event of an earlier save may come late, and the labels read for it after the next save."""
+    held = []
+    page.route("**/recording/0", lambda route: held.append((route, route.fetch())))
+    page.evaluate(
+        "() => { import('./static/saving.js').then((saving) =>"
+        " saving.adopt({recording: 0, revision: 'earlier'})); }"
+    )
+    until(page, lambda: held)
+    _seek(page, 20)
+    _press(page, "0")
+    _saved(page, project, lambda one: one.get("background"))
+    ((route, answer),) = held
+    route.fulfill(response=answer)
+    page.wait_for_timeout(200)
+    assert "1 background" in page.inner_text("#points-count")
+    _press(page, "Control+z")
+    _saved(page, project, lambda one: "background" not in one)
 
 
 def test_undo_after_an_answer_of_the_queue(page, project):

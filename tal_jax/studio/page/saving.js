@@ -50,8 +50,9 @@ export async function adopt({ recording: index, revision }) {
   await allSaved();
   const recording = state.opened.get(index);
   if (!recording || revision === recording.revision || isUnsaved(recording)) return;
-  const received = await get(`recording/${index}`).catch(() => null);
-  if (received && received.revision !== recording.revision && !isUnsaved(recording)) {
+  const known = recording.revision, received = await get(`recording/${index}`).catch(() => null);
+  // What was saved here while the answer was on its way is newer: the event may have been one of this page's own.
+  if (received && recording.revision === known && received.revision !== known && !isUnsaved(recording)) {
     recording.undo = []; // with the labels before, undo would take back what the other page has saved
     take(recording, received);
   }
