@@ -219,8 +219,8 @@ def _whole_training(source: Path) -> dict[str, Any]:
     """Of the last training from new parameters, however long ago: its size and its labels."""
     started = source / START_FOLDER / "start.json"
     if started.exists():
-        # Retrainings of earlier versions do not know their labels, and go on as they did.
-        unknown = {"rounds": 1, "warm_start": True, "num_levels": 0, "labels": math.inf}
+        # Earlier versions did not write the number of labels: with none, networks are continued.
+        unknown = {"rounds": 1, "warm_start": True, "num_levels": 0, "labels": 0}
         return unknown | files.read_json(started)["whole_updates"]
     config, _ = work.read(source)
     labels = _labels(files.read_json(source / "train_points.json")).total()

@@ -172,6 +172,8 @@ def test_what_was_decided_is_decided_again_but_for_shapes(tmp_path):
         # Of an earlier version, which did not write how many labels there were.
         third = warm_start.retraining_config(tmp_path / name)
         assert not warm_start.begins_anew(third, tmp_path / name, dataset)
+        # Its own retraining writes the same again.
+        files.write_json(tmp_path / "again.json", warm_start._whole_training(tmp_path / name))
         assert third.model.widths == before.model.widths and third.train.steps is None
         decided = warm_start.decide(third, tmp_path / name, dataset)[0]
         quarter = (whole.train.steps if steps is None else 300) / 4

@@ -304,7 +304,7 @@ def test_labels_do_not_contradict_each_other(page, project, server):
 
 
 def test_labels_read_before_a_save_do_not_replace_it(page, project):
-    """The event of an earlier save may come late, and the labels read for it after the next save."""
+    """The event of an earlier save may come late, and the answer to it after the next save."""
     held = []
     page.route("**/recording/0", lambda route: held.append((route, route.fetch())))
     page.evaluate(
